@@ -1,0 +1,65 @@
+"""Headrace: labelled images to the model. Packed once into sharded TFRecords, fed at the speed of the JPEG decoder.
+
+The public names are imported when first used, so that `import headrace` costs next to nothing and knows no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Dataset": "headrace.load.dataset",
+    "Loader": "headrace.load.loader",
+    "Batch": "headrace.load.loader",
+    "Class": "headrace.load.targets",
+    "Boxes": "headrace.load.targets",
+    "HorizontalFlip": "headrace.imaging.transforms",
+    "RandomResizedCrop": "headrace.imaging.transforms",
+    "ColorJitter": "headrace.imaging.transforms",
+    "Record": "headrace.record",
+    "Reject": "headrace.record",
+    "pack": "headrace.packing.pack",
+    "PackReport": "headrace.packing.pack",
+    "HeadraceError": "headrace.errors",
+    "UsageError": "headrace.errors",
+    "NotThereError": "headrace.errors",
+    "StorageError": "headrace.errors",
+    "MissingExtraError": "headrace.errors",
+    "DataError": "headrace.errors",
+    "DamageError": "headrace.errors",
+}
+
+if TYPE_CHECKING:
+    from headrace import sources
+    from headrace.errors import (
+        DamageError,
+        DataError,
+        HeadraceError,
+        MissingExtraError,
+        NotThereError,
+        StorageError,
+        UsageError,
+    )
+    from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.load.dataset import Dataset
+    from headrace.load.loader import Batch, Loader
+    from headrace.load.targets import Boxes, Class
+    from headrace.packing.pack import PackReport, pack
+    from headrace.record import Record, Reject
+
+__all__ = ["__version__", "sources", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "sources":
+        return importlib.import_module("headrace.sources")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

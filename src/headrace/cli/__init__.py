@@ -1,0 +1,53 @@
+"""The command line: parse, call one function, print. Errors become one line and an exit code here, once for all verbs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from headrace import __version__
+from headrace.cli import data, learn
+from headrace.errors import HeadraceError
+
+app = typer.Typer(
+    name="headrace",
+    help="Labelled images to the model: pack once, load fast, train, evaluate, predict.",
+    epilog="Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 && "
+    "headrace train cats --out run",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data.register(app)
+learn.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 done, 1 the data is at fault, 2 the call is, 130 interrupted."""
+    try:
+        app()
+    except HeadraceError as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone: `headrace info DS | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("headrace: interrupted", file=sys.stderr)
+        sys.exit(130)

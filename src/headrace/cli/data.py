@@ -1,0 +1,279 @@
+"""Verbs about data: pack, info, verify."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from headrace.record import Record, Reject
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Workers = Annotated[int | None, typer.Option(help="Threads; one per core by default.", show_default=False)]
+DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A packed dataset.")]
+
+_SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's verbs to `app`."""
+    app.command(epilog=_PACK_EXAMPLE)(pack)
+    app.command(epilog="Example: headrace info cats --json")(info)
+    app.command(epilog="Example: headrace verify cats")(verify)
+
+
+_PACK_EXAMPLE = (
+    "Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 --fit crop "
+    "--split train=0.8,val=0.2"
+)
+
+
+def pack(
+    source: Annotated[Path, typer.Argument(help="A folder of images.")],
+    out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
+    format: Annotated[
+        str | None, typer.Option(help="names, folders; guessed where it can be.", show_default=False)
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="names: regular expression with a group 'label', searched in the file name.", show_default=False),
+    ] = None,
+    unlabelled: Annotated[str, typer.Option(help="names: what doesn't match the pattern: keep or reject.")] = "keep",
+    classes: Annotated[
+        str | None, typer.Option(help="Class names in their order, a,b,c; by default sorted.", show_default=False)
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False)
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Resize to N (square) or HxW pixels. Bytes are kept by default.", show_default=False)
+    ] = None,
+    fit: Annotated[
+        str, typer.Option(help="stretch; crop (shorter side, centre); pad (longer side, black).")
+    ] = "stretch",
+    channels: Annotated[
+        int | None, typer.Option(help="1 or 3; by default grey images stay grey.", show_default=False)
+    ] = None,
+    quality: Annotated[int, typer.Option(help="Of JPEGs that are made, 1 to 100.")] = 95,
+    shards: Annotated[int | None, typer.Option(help="Shards per split.", show_default=False)] = None,
+    shard_size: Annotated[
+        str | None, typer.Option(help="Size of a shard, about: 128MB by default.", show_default=False)
+    ] = None,
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(help="Of splits and order.")] = 0,
+    max_rejects: Annotated[str, typer.Option(help="Bad images allowed: a share (10%) or a count (25).")] = "10%",
+    max_pixels: Annotated[int, typer.Option(help="Larger images are rejected unread.")] = 100_000_000,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pack a folder of images into sharded, indexed, checksummed TFRecords."""
+    from headrace.packing.pack import pack as run
+
+    parsed = {
+        "splits": parse_split(split),
+        "size": parse_size(size),
+        "shard_size": parse_bytes(shard_size),
+        "max_rejects": parse_rejects(max_rejects),
+    }
+    report = run(
+        _source(source, format, pattern=pattern, unlabelled=unlabelled, classes=classes),
+        out,
+        fit=fit,  # type: ignore[arg-type]
+        channels=channels,
+        quality=quality,
+        shards=shards,
+        workers=workers,
+        seed=seed,
+        max_pixels=max_pixels,
+        overwrite=overwrite,
+        **parsed,
+    )
+    reasons = count_reasons(report.rejects)
+    if as_json:
+        _print_json(
+            {
+                "seen": report.seen,
+                "stored": report.stored,
+                "rejected": len(report.rejects),
+                "seconds": round(report.seconds, 3),
+                "images_per_second": round(report.images_per_second, 1),
+                "rejected_by_reason": reasons,
+                "splits": dict(report.splits),
+                "classes": list(report.classes),
+                "shards": report.shards,
+                "bytes_in": report.bytes_in,
+                "bytes_out": report.bytes_out,
+                "passed_over": dict(report.skipped),
+                "out": str(out),
+            }
+        )
+        return
+    splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
+    typer.echo(f"{out}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
+    for reason, n in reasons.items():
+        typer.echo(f"  rejected {n}: {reason}")
+    if report.rejects:
+        typer.echo(f"  each with its reason in {out / 'rejects.jsonl'}")
+    for kind, n in report.skipped.items():
+        typer.echo(f"  passed over {n} files that are no images: {kind}")
+    typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
+    typer.echo(
+        f"  {_amount(report.bytes_in)} in, {_amount(report.bytes_out)} out; "
+        f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
+    )
+
+
+def info(ds: DatasetPath, as_json: AsJson = False) -> None:
+    """Say what a dataset holds."""
+    from headrace.load.dataset import Dataset
+
+    dataset = Dataset(ds)
+    manifest = dataset.manifest
+    unlabelled = int((dataset.labels < 0).sum()) if manifest.classes else 0
+    boxes = int(dataset.catalog["boxes"].list.len().sum() or 0)
+    facts: dict[str, Any] = {
+        "records": len(dataset),
+        "splits": dataset.splits,
+        "classes": dataset.class_counts,
+        "unlabelled": unlabelled,
+        "boxes": boxes,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "rejects": manifest.rejected,
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "fingerprint": dataset.fingerprint,
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    height, width = dataset.catalog["height"], dataset.catalog["width"]
+    size = "x".join(map(str, dataset.image_size)) if dataset.image_size else (
+        f"{height.min()} to {height.max()} high, {width.min()} to {width.max()} wide"
+    )
+    typer.echo(f"{ds}: {len(dataset)} records, {_amount(facts['bytes'])} in {facts['shards']} shards")
+    typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
+    if manifest.classes:
+        typer.echo(f"  classes  {', '.join(f'{name} {n}' for name, n in dataset.class_counts.items())}")
+    if unlabelled:
+        typer.echo(f"  without a label {unlabelled}")
+    if dataset.has_boxes:
+        typer.echo(f"  boxes    {boxes}")
+    typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
+    typer.echo(f"  rejects  {manifest.rejected}")
+
+
+def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) -> None:
+    """Check every byte of a dataset: digests, CRCs, addresses, and decode every image. Exit 1 when something is off."""
+    from headrace.format import manifest
+    from headrace.format.verify import verify as run
+    from headrace.progress import bar
+
+    with bar(total=manifest.read(ds).stored, unit="img", desc="verify") as shown:
+        verdict = run(ds, workers=workers, progress=shown.update)
+    if as_json:
+        damaged = [{"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged]
+        _print_json({"ok": verdict.ok, "records": verdict.records, "damaged": damaged})
+    elif verdict.ok:
+        typer.echo(f"{ds}: {verdict.records} records, all sound")
+    else:
+        typer.echo(f"{ds}: {len(verdict.damaged)} damages in {verdict.records} records")
+        for damage in verdict.damaged:
+            typer.echo(f"  {damage}")
+    if not verdict.ok:
+        raise typer.Exit(1)
+
+
+def parse_split(text: str | None) -> dict[str, float] | None:
+    """{"train": 0.8, "val": 0.2} of "train=0.8,val=0.2". Raises UsageError."""
+    if text is None:
+        return None
+    out: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, fraction = part.strip().partition("=")
+        try:
+            value = float(fraction)
+        except ValueError:
+            raise UsageError(f"--split {text!r}: {part!r} is not NAME=FRACTION, as in train=0.8,val=0.2") from None
+        if name in out:
+            raise UsageError(f"--split {text!r}: {name!r} occurs twice")
+        out[name] = value
+    return out
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """160 of "160", (120, 160) of "120x160" (height x width). Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]+)(?:x([0-9]+))?", text)
+    if match is None:
+        raise UsageError(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """128000000 of "128MB". Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9.]+)\s*([KMG]I?B)?", text.strip().upper())
+    try:
+        assert match is not None
+        return int(float(match[1]) * _SIZES[match[2] or ""])
+    except (AssertionError, ValueError):
+        raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB") from None
+
+
+def parse_rejects(text: str) -> float | int:
+    """0.1 of "10%" or "0.1" (a share), 25 of "25" (a count). Raises UsageError."""
+    try:
+        if text.endswith("%"):
+            return float(text[:-1]) / 100
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise UsageError(f"--max-rejects {text!r}: wanted a share such as 10% or a count such as 25") from None
+
+
+def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
+    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them."""
+    from collections import Counter
+
+    plain = (re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason) for reject in rejects)
+    return dict(Counter(plain).most_common())
+
+
+def _source(
+    path: Path, format: str | None, *, pattern: str | None, unlabelled: str, classes: str | None
+) -> Iterable[Record | Reject]:
+    from headrace import sources
+    from headrace.sources.guess import FORMATS, guess
+
+    if format is None:
+        format, why = guess(path, pattern=pattern)
+        typer.echo(f"headrace: taking --format {format}: {why}", err=True)
+    class_names = None if classes is None else [name.strip() for name in classes.split(",")]
+    if format == "names":
+        if pattern is None:
+            raise UsageError("--format names needs --pattern, e.g. --pattern '^(?P<label>cat|dog)'")
+        return sources.names(path, pattern=pattern, unlabelled=unlabelled, class_names=class_names)  # type: ignore[arg-type]
+    if format == "folders":
+        return sources.folders(path, class_names=class_names)
+    raise UsageError(f"--format {format!r}: wanted one of {', '.join(FORMATS)}")
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _amount(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}" if unit != "B" else f"{n:.0f} B"
+        n /= 1000
+    return f"{n:.3g} TB"

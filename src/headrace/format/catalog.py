@@ -1,0 +1,127 @@
+"""The catalog: one row per record, all that is known of it but its pixels. Written and read as Parquet.
+
+How a row's values come about is left to pack; what is done with them, to load.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from headrace.errors import DamageError, StorageError, UsageError
+
+FILE = "catalog.parquet"
+
+SCHEMA: dict[str, Any] = {
+    "id": pl.String,
+    "split": pl.String,
+    "shard": pl.String,
+    "offset": pl.Int64,
+    "length": pl.Int64,
+    "image_offset": pl.Int64,
+    "image_length": pl.Int64,
+    "format": pl.String,
+    "height": pl.Int32,
+    "width": pl.Int32,
+    "channels": pl.Int8,
+    "label": pl.Int32,
+    "label_name": pl.String,
+    "boxes": pl.List(pl.Array(pl.Float32, 4)),
+    "box_labels": pl.List(pl.Int32),
+    "box_label_names": pl.List(pl.String),
+    "keypoints": pl.List(pl.List(pl.Array(pl.Float32, 3))),
+    "attributes": pl.String,
+    "origin": pl.String,
+    "sha256": pl.String,
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One record as stored. `offset`, `length` of the payload's record in the shard, in bytes: a record begins at
+    `offset`, its payload has `length` bytes, the image's own bytes begin at `image_offset` of the file.
+
+    `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
+    """
+
+    id: str
+    split: str
+    shard: str
+    format: str
+    height: int
+    width: int
+    channels: int
+    origin: str
+    sha256: str
+    offset: int = 0
+    length: int = 0
+    image_offset: int = 0
+    image_length: int = 0
+    label: int | None = None
+    label_name: str | None = None
+    boxes: NDArray[np.float32] | None = None
+    box_labels: list[int] | None = None
+    box_label_names: list[str] | None = None
+    keypoints: NDArray[np.float32] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def table(rows: Sequence[Row]) -> pl.DataFrame:
+    """The catalog of these rows, in their order."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA}
+    for row in rows:
+        for name, column in columns.items():
+            value = getattr(row, name)
+            if isinstance(value, np.ndarray):
+                value = value.tolist()
+            elif name == "attributes":
+                value = json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None
+            column.append(value)
+    return pl.DataFrame(columns, schema=SCHEMA)
+
+
+def to_bytes(frame: pl.DataFrame) -> bytes:
+    """Parquet bytes of a catalog: the same rows always give the same bytes."""
+    out = io.BytesIO()
+    # Row groups of fixed length: by default their number follows the number of threads.
+    frame.rechunk().write_parquet(out, compression="zstd", row_group_size=1 << 16)
+    return out.getvalue()
+
+
+def read(folder: Path) -> pl.DataFrame:
+    """The catalog of the dataset in `folder`. Raises StorageError, DamageError (unreadable, or columns missing)."""
+    path = folder / FILE
+    try:
+        frame = pl.read_parquet(path, memory_map=False)
+    except OSError as error:
+        raise StorageError(f"{path}: can't be read: {error}") from error
+    except pl.exceptions.PolarsError as error:
+        raise DamageError(f"{path}: not a readable catalog ({error}); pack the dataset again") from error
+    missing = [name for name in SCHEMA if name not in frame.columns]
+    if missing:
+        raise DamageError(f"{path}: columns {', '.join(missing)} are missing; pack the dataset again")
+    return frame
+
+
+def where(frame: pl.DataFrame, condition: str) -> NDArray[np.int64]:
+    """Row numbers int64 [m] for which the SQL `condition` on the catalog's columns holds. Raises UsageError."""
+    try:
+        kept = frame.lazy().with_row_index("__row").filter(pl.sql_expr(condition)).select("__row").collect()
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(f"where({condition!r}): {reason}; the columns are {', '.join(frame.columns)}") from error
+    return kept["__row"].to_numpy().astype(np.int64)
+
+
+def attributes(value: str | None) -> dict[str, Any]:
+    """The attributes of a record out of their column (JSON, or null for none)."""
+    out: dict[str, Any] = json.loads(value) if value else {}
+    return out

@@ -1,0 +1,173 @@
+"""Features <-> tf.train.Example bytes, and which keys a packed record has.
+
+The message is built in a descriptor pool of its own and under its own name: registering `tensorflow.Example` in the
+default pool would clash with TensorFlow in the same process. The wire bytes are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from headrace.format.catalog import Row
+
+Values: TypeAlias = Sequence[bytes] | Sequence[int] | Sequence[float]
+
+
+class Ints(list[int]):
+    """An int64 list; a plain type would leave an empty list without its kind."""
+
+
+class Floats(list[float]):
+    """A float32 list."""
+
+
+class Strings(list[bytes]):
+    """A bytes list."""
+
+
+Feature: TypeAlias = Ints | Floats | Strings
+
+
+def _message_class() -> Any:
+    file = descriptor_pb2.FileDescriptorProto(name="headrace/example.proto", package="headrace", syntax="proto3")
+    types = descriptor_pb2.FieldDescriptorProto
+
+    def message(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
+        made = descriptor_pb2.DescriptorProto(name=name)
+        for field, number, label, kind, type_name in fields:
+            made.field.add(name=field, number=number, label=label, type=kind, type_name=type_name or None)
+        return made
+
+    one, many = types.LABEL_OPTIONAL, types.LABEL_REPEATED
+    file.message_type.append(message("BytesList", ("value", 1, many, types.TYPE_BYTES, "")))
+    file.message_type.append(message("FloatList", ("value", 1, many, types.TYPE_FLOAT, "")))
+    file.message_type.append(message("Int64List", ("value", 1, many, types.TYPE_INT64, "")))
+    feature = message(
+        "Feature",
+        ("bytes_list", 1, one, types.TYPE_MESSAGE, ".headrace.BytesList"),
+        ("float_list", 2, one, types.TYPE_MESSAGE, ".headrace.FloatList"),
+        ("int64_list", 3, one, types.TYPE_MESSAGE, ".headrace.Int64List"),
+    )
+    feature.oneof_decl.add(name="kind")
+    for field in feature.field:
+        field.oneof_index = 0
+    file.message_type.append(feature)
+    features = message("Features", ("feature", 1, many, types.TYPE_MESSAGE, ".headrace.Features.FeatureEntry"))
+    entry = message(
+        "FeatureEntry",
+        ("key", 1, one, types.TYPE_STRING, ""),
+        ("value", 2, one, types.TYPE_MESSAGE, ".headrace.Feature"),
+    )
+    entry.options.map_entry = True
+    features.nested_type.append(entry)
+    file.message_type.append(features)
+    file.message_type.append(message("Example", ("features", 1, one, types.TYPE_MESSAGE, ".headrace.Features")))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("headrace.Example"))
+
+
+_Example = _message_class()
+
+
+def serialize(features: Mapping[str, Feature]) -> bytes:
+    """tf.train.Example bytes with the keys in byte order: the same features always give the same bytes."""
+    example = _Example()
+    made = example.features.feature
+    for key, values in features.items():
+        if isinstance(values, Strings):
+            made[key].bytes_list.value.extend(values)
+        elif isinstance(values, Floats):
+            made[key].float_list.value.extend(values)
+        else:
+            made[key].int64_list.value.extend(values)
+        if not values:  # an empty list keeps its kind: a Feature without one breaks readers
+            getattr(made[key], _FIELDS[type(values)]).SetInParent()
+    data: bytes = example.SerializeToString(deterministic=True)
+    return data
+
+
+_FIELDS = {Strings: "bytes_list", Floats: "float_list", Ints: "int64_list"}
+
+
+def parse(payload: bytes) -> dict[str, Feature]:
+    """The features of tf.train.Example bytes. Raises ValueError when they are no such message."""
+    example = _Example()
+    try:
+        example.ParseFromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"not a tf.train.Example: {error}") from error
+    out: dict[str, Feature] = {}
+    for key, feature in example.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        if kind == "bytes_list":
+            out[key] = Strings(feature.bytes_list.value)
+        elif kind == "float_list":
+            out[key] = Floats(feature.float_list.value)
+        else:
+            out[key] = Ints(feature.int64_list.value)
+    return out
+
+
+def features_of(row: Row, encoded: bytes, *, with_label: bool, with_boxes: bool) -> dict[str, Feature]:
+    """The features of one packed record: visipedia's keys and the TF Object Detection API's, and TFDS's `objects/*`.
+
+    `with_label`, `with_boxes`: whether the dataset has classes and boxes at all. Scalars have exactly one value. A
+    record without a label in a dataset with classes has label -1, as TFDS writes it, and an empty text.
+    """
+    features: dict[str, Feature] = {
+        "image/encoded": Strings([encoded]),
+        "image/format": _text(row.format),
+        "image/filename": _text(row.id),
+        "image/id": _text(row.id),
+        "image/source_id": _text(row.id),
+        "image/key/sha256": _text(row.sha256),
+        "image/height": Ints([row.height]),
+        "image/width": Ints([row.width]),
+        "image/channels": Ints([row.channels]),
+        "image/colorspace": _text("grayscale" if row.channels == 1 else "RGB"),
+    }
+    if with_label:
+        features["image/class/label"] = Ints([-1 if row.label is None else row.label])
+        features["image/class/text"] = _text(row.label_name or "")
+    if with_boxes:
+        features |= _objects(row)
+    return features
+
+
+def _objects(row: Row) -> dict[str, Feature]:
+    boxes = np.zeros((0, 4), np.float32) if row.boxes is None else row.boxes
+    scale = np.array([row.width, row.height, row.width, row.height], np.float32)
+    x0, y0, x1, y1 = (boxes / scale).T.tolist()
+    labels = row.box_labels or []
+    names = Strings(name.encode() for name in row.box_label_names or [])
+    features: dict[str, Feature] = {
+        "image/object/count": Ints([len(boxes)]),
+        "image/object/bbox/xmin": Floats(x0),
+        "image/object/bbox/ymin": Floats(y0),
+        "image/object/bbox/xmax": Floats(x1),
+        "image/object/bbox/ymax": Floats(y1),
+        "image/object/bbox/label": Ints(labels),
+        "image/object/class/label": Ints(label + 1 for label in labels),
+        "image/object/class/text": names,
+        "image/object/area": Floats(((np.array(x1) - x0) * (np.array(y1) - y0)).tolist()),
+        "objects/bbox": Floats(np.array([y0, x0, y1, x1], np.float32).T.reshape(-1).tolist()),
+        "objects/label": Ints(labels),
+    }
+    if row.keypoints is not None:
+        x, y, v = row.keypoints.reshape(-1, 3).T
+        features |= {
+            "image/object/keypoint/x": Floats((x / row.width).tolist()),
+            "image/object/keypoint/y": Floats((y / row.height).tolist()),
+            "image/object/keypoint/visibility": Ints(int(value) for value in v),
+        }
+    return features
+
+
+def _text(value: str) -> Strings:
+    return Strings([value.encode()])

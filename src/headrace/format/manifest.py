@@ -1,0 +1,178 @@
+"""The manifest: what a dataset consists of, versioned; and the side files that let other tools open the folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import DamageError, NotThereError, StorageError, UsageError
+
+FILE = "headrace.json"
+FORMAT_VERSION = 1
+REJECTS_FILE = "rejects.jsonl"
+LABEL_MAP_FILE = "label_map.pbtxt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEntry:
+    """One shard: its file `name`, split, number of records, size in bytes and sha256 (hex)."""
+
+    name: str
+    split: str
+    records: int
+    bytes: int
+    sha256: str
+
+    @property
+    def index_name(self) -> str:
+        """The name of its index file, `offset length` lines."""
+        return self.name.removesuffix(".tfrecord") + ".idx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that a reader needs to trust a dataset: written last, so a folder without it is no dataset.
+
+    `classes`, `box_classes`: names in index order. `channels`: 1 when every image is grey, else 3. `files`: sha256 of
+    every other file. `pack_options`: what a record went through, and what `predict` puts raw images through again.
+    """
+
+    format_version: int = FORMAT_VERSION
+    headrace_version: str
+    seen: int
+    stored: int
+    rejected: int
+    classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
+    channels: int
+    shards: tuple[ShardEntry, ...]
+    pack_options: Mapping[str, Any]
+    schema: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Records per split, in the order they were asked for."""
+        out: dict[str, int] = {}
+        for shard in self.shards:
+            out[shard.split] = out.get(shard.split, 0) + shard.records
+        return out
+
+    def to_bytes(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of the dataset in `folder`.
+
+    Raises NotThereError (no such folder), UsageError (no dataset, or a newer format), DamageError (unreadable).
+    """
+    path = folder / FILE
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        if not folder.exists():
+            raise NotThereError(f"{folder}: no such folder") from None
+        raise UsageError(f"{folder}: not a packed dataset (it has no {FILE}); make one with 'headrace pack'") from None
+    except OSError as error:
+        raise StorageError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DamageError(f"{path}: not UTF-8 ({error})") from error
+    try:
+        raw = json.loads(text)
+        version = raw["format_version"]
+        if version != FORMAT_VERSION:
+            raise UsageError(
+                f"{path}: format {version!r}, this headrace reads format {FORMAT_VERSION}; "
+                "use the headrace that packed it, or pack it again"
+            )
+        raw["shards"] = tuple(ShardEntry(**entry) for entry in raw["shards"])
+        raw["classes"], raw["box_classes"] = tuple(raw["classes"]), tuple(raw["box_classes"])
+        return Manifest(**raw)
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise DamageError(f"{path}: not a readable manifest ({error}); pack the dataset again") from error
+
+
+def side_files(manifest: Manifest, *, name: str) -> dict[str, bytes]:
+    """File name -> content of what TFDS and the TF Object Detection API look for beside the shards."""
+    files: dict[str, bytes] = {
+        "dataset_info.json": _json(_dataset_info(manifest, name)),
+        "features.json": _json(_features(manifest)),
+    }
+    if manifest.classes:
+        files["image.class.label.labels.txt"] = _lines(manifest.classes)
+    if manifest.box_classes:
+        files["objects-label.labels.txt"] = _lines(manifest.box_classes)
+    names = manifest.box_classes or manifest.classes
+    items = [f"item {{\n  id: {i}\n  name: {_quoted(n)}\n}}\n" for i, n in enumerate(names, start=1)]
+    files[LABEL_MAP_FILE] = "".join(items).encode()
+    return files
+
+
+def _dataset_info(manifest: Manifest, name: str) -> dict[str, Any]:
+    splits = []
+    for split in manifest.splits:
+        shards = [shard for shard in manifest.shards if shard.split == split]
+        splits.append(
+            {
+                "name": split,
+                "shardLengths": [str(shard.records) for shard in shards],
+                "numBytes": str(sum(shard.bytes for shard in shards)),
+                "filepathTemplate": "{SPLIT}-{SHARD_X_OF_Y}.tfrecord",
+            }
+        )
+    info: dict[str, Any] = {
+        "name": re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_") or "dataset",
+        "version": "1.0.0",
+        "fileFormat": "tfrecord",
+        "splits": splits,
+    }
+    if manifest.classes:
+        info["supervisedKeys"] = {"input": "image/encoded", "output": "image/class/label"}
+    return info
+
+
+def _features(manifest: Manifest) -> dict[str, Any]:
+    shape = {"dimensions": ["-1", "-1", str(manifest.channels)]}
+    # Flat names with slashes: nesting them would lose as_supervised and show_examples.
+    features: dict[str, Any] = {
+        "image/encoded": _feature("image_feature.Image", image={"shape": shape, "dtype": "uint8"}),
+        "image/filename": _feature("text_feature.Text", text={}),
+    }
+    if manifest.classes:
+        features["image/class/label"] = _class_label(manifest.classes)
+    if manifest.box_classes:
+        box = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_YXYX"}
+        objects = {
+            "bbox": _feature("bounding_boxes.BBoxFeature", boundingBox=box),
+            "label": _class_label(manifest.box_classes),
+        }
+        inner = _feature("features_dict.FeaturesDict", featuresDict={"features": objects})
+        features["objects"] = _feature("sequence_feature.Sequence", sequence={"length": "-1", "feature": inner})
+    return _feature("features_dict.FeaturesDict", featuresDict={"features": features})
+
+
+def _feature(class_name: str, **body: Any) -> dict[str, Any]:
+    return {"pythonClassName": f"tensorflow_datasets.core.features.{class_name}", **body}
+
+
+def _class_label(names: Sequence[str]) -> dict[str, Any]:
+    return _feature("class_label_feature.ClassLabel", classLabel={"numClasses": str(len(names))})
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _lines(names: Sequence[str]) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode()
+
+
+def _quoted(name: str) -> str:
+    return "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,203 @@
+"""Files and folders: written whole or not at all, synced, published by one rename. The room object stores move into."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import StorageError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers of killed runs are not told from running ones there, and stay
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def explained(path: Path | str) -> Iterator[None]:
+    """Turns an OSError about `path` into a StorageError of one clear line. Raises StorageError."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        where = error.filename or path
+        raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}") from error
+
+
+def sync(path: Path) -> None:
+    """Forces a folder's entries to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes and syncs one new file, not atomically: for files in a folder that is published as a whole."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data` at once: after a crash it holds the old bytes or the new. Raises StorageError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    with explained(path):
+        try:
+            write(temporary, data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+class HashedFile:
+    """A new file that knows its size and sha256 while it is written; synced when closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("wb", buffering=1 << 20)
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+
+    def close(self) -> str:
+        """Syncs and closes; gives the sha256 in hex."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class Staging:
+    """A hidden sibling folder of `out` that becomes `out` by one rename, or vanishes.
+
+    `with Staging(out, overwrite=..., replaceable=FILE) as folder: ...` publishes when the block ends well, else
+    removes all. Only a folder that holds `replaceable` is ever replaced. A kill at any moment leaves the old `out` or
+    none; what it leaves of hidden folders the next Staging of the same `out` clears, and an old `out` that was caught
+    between the two renames of a replacement is put back.
+
+    Raises UsageError: `out` is in the way. StorageError: the file system refused.
+    """
+
+    def __init__(self, out: Path, *, overwrite: bool, replaceable: str) -> None:
+        self.out = out.absolute()
+        self.overwrite = overwrite
+        self.replaceable = replaceable
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Path:
+        parent = self.out.parent
+        with explained(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            self._clear_leftovers()
+        self._check_free()
+        self.folder = parent / f".{self.out.name}.packing-{secrets.token_hex(4)}"
+        with explained(self.folder):
+            self.folder.mkdir()
+            self._lock = (self.folder / _LOCK).open("wb")
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self.folder
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                with explained(self.out):
+                    self._publish()
+        finally:
+            self._lock.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            where = error.filename or self.out
+            raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}; nothing was published") from error
+
+    def _publish(self) -> None:
+        (self.folder / _LOCK).unlink()
+        sync(self.folder)
+        self._check_free()
+        replaced = self.out.parent / f".{self.out.name}.replaced-{secrets.token_hex(4)}"
+        if (self.out / self.replaceable).exists():
+            self.out.rename(replaced)
+        try:
+            self.folder.rename(self.out)
+        except BaseException:
+            if replaced.exists():
+                replaced.rename(self.out)
+            raise
+        sync(self.out.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def _check_free(self) -> None:
+        """Raises UsageError unless nothing, an empty folder or (with overwrite) an older dataset stands at `out`."""
+        if not os.path.lexists(self.out):
+            return
+        if not self.out.is_dir() or self.out.is_symlink():
+            raise UsageError(f"{self.out}: exists and is no folder; choose another place")
+        if (self.out / self.replaceable).exists():
+            if not self.overwrite:
+                raise UsageError(f"{self.out}: holds a dataset already; pass --overwrite to replace it")
+        elif any(self.out.iterdir()):
+            raise UsageError(f"{self.out}: is a folder with other files in it, which are not replaced; choose another")
+
+    def _clear_leftovers(self) -> None:
+        if fcntl is None:
+            return
+        for folder in self.out.parent.glob(f".{_escaped(self.out.name)}.packing-*"):
+            try:
+                with (folder / _LOCK).open("rb") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                continue  # another pack is at work in it
+            except FileNotFoundError:
+                shutil.rmtree(folder, ignore_errors=True)  # killed after its lock file went, before its rename
+        for folder in self.out.parent.glob(f".{_escaped(self.out.name)}.replaced-*"):
+            if os.path.lexists(self.out):
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                folder.rename(self.out)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def digest(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """A file's bytes as a read-only uint8 array backed by a memory map. Raises StorageError."""
+    with explained(path), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return np.zeros(0, np.uint8)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)

@@ -1,0 +1,77 @@
+"""Pure functions on boxes and points: what becomes of them when pixels are turned, moved, mirrored or cut.
+
+Boxes float32 [n, 4] = x0, y0, x1, y1; points float32 [..., 3] = x, y, v; pixels, half-open, origin top left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """x' = x * scale_x + shift_x, and the same for y. A negative scale mirrors."""
+
+    scale_x: float
+    shift_x: float
+    scale_y: float
+    shift_y: float
+
+    def boxes(self, boxes: Array) -> Array:
+        """float32 [n, 4] moved; corners stay ordered under a mirroring."""
+        x = boxes[:, 0::2] * self.scale_x + self.shift_x
+        y = boxes[:, 1::2] * self.scale_y + self.shift_y
+        out = np.empty_like(boxes, np.float32)
+        out[:, 0], out[:, 2] = x.min(axis=1, initial=np.inf), x.max(axis=1, initial=-np.inf)
+        out[:, 1], out[:, 3] = y.min(axis=1, initial=np.inf), y.max(axis=1, initial=-np.inf)
+        return out
+
+    def points(self, points: Array) -> Array:
+        """float32 [..., 3] moved; absent points (v = 0) stay where they are."""
+        out = points.astype(np.float32, copy=True)
+        seen = points[..., 2] > 0
+        out[..., 0] = np.where(seen, points[..., 0] * self.scale_x + self.shift_x, points[..., 0])
+        out[..., 1] = np.where(seen, points[..., 1] * self.scale_y + self.shift_y, points[..., 1])
+        return out
+
+
+def clip(boxes: Array, height: int, width: int) -> Array:
+    """float32 [n, 4]: what of the boxes lies inside of a `height` x `width` image; may be empty boxes."""
+    limit = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes, 0, limit).astype(np.float32)
+
+
+def area(boxes: Array) -> Array:
+    """float32 [n] in square pixels; 0 for a box without extent."""
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    return (sides[:, 0] * sides[:, 1]).astype(np.float32)
+
+
+def turn_boxes(boxes: Array, orientation: int, height: int, width: int) -> Array:
+    """Boxes of a stored `height` x `width` image on its upright version; `orientation` as EXIF numbers it."""
+    corners = boxes.reshape(-1, 2, 2)
+    x, y = _turn(corners[..., 0], corners[..., 1], orientation, height, width)
+    return np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1).astype(np.float32)
+
+
+def turn_points(points: Array, orientation: int, height: int, width: int) -> Array:
+    """Points [..., 3] of a stored `height` x `width` image on its upright version; absent ones (v = 0) stay."""
+    x, y = _turn(points[..., 0], points[..., 1], orientation, height, width)
+    seen = points[..., 2] > 0
+    x, y = np.where(seen, x, points[..., 0]), np.where(seen, y, points[..., 1])
+    return np.stack([x, y, points[..., 2]], axis=-1).astype(np.float32)
+
+
+def _turn(x: Array, y: Array, orientation: int, height: int, width: int) -> tuple[Array, Array]:
+    if orientation in (5, 6, 7, 8):
+        x, y, height, width = y, x, width, height
+    if orientation in (2, 3, 6, 7):
+        x = width - x
+    if orientation in (3, 4, 7, 8):
+        y = height - y
+    return x, y

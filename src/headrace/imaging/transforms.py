@@ -1,0 +1,202 @@
+"""Label-aware resize, crop, pad, flip and colour: one Placement says where pixels go, and moves the boxes along.
+
+Chance is left to the caller: an augmentation is handed its random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import UsageError
+from headrace.imaging.codec import Pixels
+from headrace.imaging.geometry import Move
+
+Fit = Literal["stretch", "crop", "pad"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A window of the source image (x0, y0, x1, y1, whole pixels) drawn into a box of the output.
+
+    `size` (height, width) of the output, `box` (x0, y0, x1, y1) in it; what lies around the box is black.
+    `flip` mirrors the output left to right.
+    """
+
+    window: tuple[int, int, int, int]
+    size: Size
+    box: tuple[int, int, int, int]
+    flip: bool = False
+
+    @property
+    def move(self) -> Move:
+        """From source pixels to output pixels, for boxes and points."""
+        (wx0, wy0, wx1, wy1), (bx0, by0, bx1, by1) = self.window, self.box
+        sx, sy = (bx1 - bx0) / (wx1 - wx0), (by1 - by0) / (wy1 - wy0)
+        tx, ty = bx0 - wx0 * sx, by0 - wy0 * sy
+        return Move(-sx, self.size[1] - tx, sy, ty) if self.flip else Move(sx, tx, sy, ty)
+
+    def least(self, height: int, width: int) -> Size:
+        """(height, width) that a `height` x `width` source may be decoded to without the output losing detail."""
+        (wx0, wy0, wx1, wy1), (bx0, by0, bx1, by1) = self.window, self.box
+        return math.ceil(height * (by1 - by0) / (wy1 - wy0)), math.ceil(width * (bx1 - bx0) / (wx1 - wx0))
+
+
+def check_size(size: int | tuple[int, int] | None) -> Size | None:
+    """(height, width) of an int (square) or a pair. Raises UsageError."""
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and 1 <= side <= 65500 for side in pair):
+        raise UsageError(f"size is {size!r}, wanted an int or (height, width), each 1 to 65500")
+    return pair[0], pair[1]
+
+
+def check_fit(fit: str) -> Fit:
+    """`fit` itself. Raises UsageError when it is none of stretch, crop, pad."""
+    if fit not in get_args(Fit):
+        raise UsageError(f"fit is {fit!r}, wanted one of {', '.join(get_args(Fit))}")
+    return fit  # type: ignore[return-value]
+
+
+def place(height: int, width: int, size: Size, fit: Fit) -> Placement:
+    """Where a `height` x `width` image goes in a `size` output.
+
+    "stretch": both sides to size. "crop": shorter side to size, centre crop. "pad": longer side to size, centred.
+    """
+    out_h, out_w = size
+    window, box = (0, 0, width, height), (0, 0, out_w, out_h)
+    if fit == "crop":
+        scale = max(out_h / height, out_w / width)
+        h, w = min(height, max(1, round(out_h / scale))), min(width, max(1, round(out_w / scale)))
+        x, y = (width - w) // 2, (height - h) // 2
+        window = (x, y, x + w, y + h)
+    elif fit == "pad":
+        scale = min(out_h / height, out_w / width)
+        h, w = min(out_h, max(1, round(height * scale))), min(out_w, max(1, round(width * scale)))
+        x, y = (out_w - w) // 2, (out_h - h) // 2
+        box = (x, y, x + w, y + h)
+    return Placement(window, size, box)
+
+
+def draw(pixels: Pixels, placement: Placement, height: int, width: int, out: Pixels) -> None:
+    """Draw the placement of `pixels`, decoded at any scale from a `height` x `width` source, into `out` [h, w, c]."""
+    x0, y0, x1, y1 = placement.window
+    h, w = pixels.shape[:2]
+    if (h, w) != (height, width):
+        x0, x1 = _scaled(x0, x1, w / width, w)
+        y0, y1 = _scaled(y0, y1, h / height, h)
+    window = pixels[y0:y1, x0:x1]
+    bx0, by0, bx1, by1 = placement.box
+    target = out[by0:by1, bx0:bx1]
+    if target.shape != out.shape:
+        out[:] = 0
+    if window.shape == target.shape:
+        target[:] = window
+    else:
+        # Linear is what a scaled decode wants; more than twofold shrinking of full pixels would alias.
+        shrink = min(window.shape[0] / target.shape[0], window.shape[1] / target.shape[1])
+        method = cv2.INTER_AREA if shrink > 2 else cv2.INTER_LINEAR
+        cv2.resize(window, (bx1 - bx0, by1 - by0), dst=target, interpolation=method)
+    if placement.flip:
+        cv2.flip(out, 1, dst=out)
+
+
+def _scaled(low: int, high: int, scale: float, limit: int) -> tuple[int, int]:
+    start = min(round(low * scale), limit - 1)
+    return start, max(start + 1, min(round(high * scale), limit))
+
+
+class Augmentation(Protocol):
+    """A random change of one image. `draws` says how many random numbers [0, 1) it wants per image."""
+
+    draws: int
+
+    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
+        """The placement changed by the numbers `chance` [draws]."""
+        ...
+
+    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
+        """Change the output's colours in place."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizontalFlip:
+    """Mirrors left to right with probability `p`."""
+
+    p: float = 0.5
+    draws = 1
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.p <= 1, f"p is {self.p}, wanted 0 to 1")
+
+    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
+        return replace(placement, flip=placement.flip ^ bool(chance[0] < self.p))
+
+    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomResizedCrop:
+    """Takes a random part, `scale` of the image's area and `ratio` of width to height, and fills the output with it.
+
+    As in Szegedy et al., "Going Deeper with Convolutions" (2015), section 6; a part too wide or too high for the image
+    is cut to it. The part is taken from what `fit` would show.
+    """
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    draws = 4
+
+    def __post_init__(self) -> None:
+        _check(0 < self.scale[0] <= self.scale[1] <= 1, f"scale is {self.scale}, wanted 0 < low <= high <= 1")
+        _check(0 < self.ratio[0] <= self.ratio[1], f"ratio is {self.ratio}, wanted 0 < low <= high")
+
+    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
+        x0, y0, x1, y1 = placement.window
+        width, height = x1 - x0, y1 - y0
+        area = height * width * (self.scale[0] + chance[0] * (self.scale[1] - self.scale[0]))
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = math.exp(low + chance[1] * (high - low))
+        w = min(width, max(1, round(math.sqrt(area * ratio))))
+        h = min(height, max(1, round(math.sqrt(area / ratio))))
+        x, y = x0 + int(chance[2] * (width - w + 1)), y0 + int(chance[3] * (height - h + 1))
+        return replace(placement, window=(x, y, x + w, y + h), box=(0, 0, placement.size[1], placement.size[0]))
+
+    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColorJitter:
+    """Brightness and contrast times a random factor in [1 - x, 1 + x]; contrast turns around mid-grey (128)."""
+
+    brightness: float = 0.2
+    contrast: float = 0.2
+    draws = 2
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast"):
+            _check(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}, wanted 0 <= x < 1")
+
+    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
+        return placement
+
+    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
+        brightness = 1 + (2 * chance[0] - 1) * self.brightness
+        contrast = 1 + (2 * chance[1] - 1) * self.contrast
+        levels = (np.arange(256) * brightness - 128) * contrast + 128
+        cv2.LUT(out, np.clip(np.rint(levels), 0, 255).astype(np.uint8), dst=out)
+
+
+def _check(good: bool, message: str) -> None:
+    if not good:
+        raise UsageError(message)

@@ -1,0 +1,72 @@
+"""Feature extractors that several tasks stand on, from raw pixels to a feature map."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import NotThereError, UsageError
+from headrace.learn.backend import keras
+
+# The running averages of batch normalisation reach what they average in about 1 / (1 - momentum) steps. Keras's
+# MobileNetV2 has 0.999: a run of a few hundred steps ends before they arrive, and inference, which uses them, is
+# garbage while the training metrics look fine. With 0.9 they are there after some tens of steps.
+MOMENTUM = 0.9
+
+_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+
+
+def normalised(pixels: Any) -> Any:
+    """Raw pixels 0 to 255 as -1 to 1: the first layer of every model, so that all who use it agree."""
+    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(pixels)
+
+
+def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None, frozen: bool = False) -> Any:
+    """MobileNetV2's last feature map [b, h/32, w/32, f] of raw pixels [b, h, w, 1 or 3].
+
+    `weights`: None (random), "imagenet", or the path of a weights file of Keras's MobileNetV2 without top.
+    `frozen` keeps the features as they are. Grey pixels are repeated where the weights want colour.
+    Raises UsageError for an alpha, a size or weights that don't go together, NotThereError for a missing file.
+    """
+    height, width, channels = pixels.shape[1:]
+    if min(height, width) < 32:
+        raise UsageError(f"mobilenet_v2 wants images of 32 x 32 pixels or more, these have {height} x {width}")
+    if not alpha > 0:
+        raise UsageError(f"alpha is {alpha}, wanted a number above 0")
+    if weights == "imagenet" and alpha not in _ALPHAS:
+        raise UsageError(f"alpha is {alpha}; imagenet weights exist for {', '.join(map(str, _ALPHAS))}")
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise NotThereError(f"{weights}: there is no such weights file; weights are 'imagenet' or the path of a file")
+    if frozen and weights is None:
+        raise UsageError("a frozen base with random weights learns nothing; give weights, or leave frozen out")
+    x = normalised(pixels)
+    if weights is not None and channels == 1:
+        x = keras.layers.Concatenate(name="grey_to_colour")([x, x, x])
+    base = _base((height, width, x.shape[-1]), alpha, weights)
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
+    base.trainable = not frozen
+    return base(x)
+
+
+def _base(shape: tuple[int, int, int], alpha: float, weights: str | None) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # Keras warns that imagenet weights were made at another size; without the top that is what one wants.
+            warnings.filterwarnings("ignore", message=".*input_shape.*", category=UserWarning)
+            return keras.applications.MobileNetV2(shape, alpha=alpha, weights=weights, include_top=False, name="features")
+    except Exception as error:
+        if weights is None:
+            raise
+        reason = f"{error}".splitlines()[0]
+        if weights == "imagenet":
+            raise UsageError(
+                f"the imagenet weights could not be downloaded ({reason}); on a machine that is connected run "
+                f"keras.applications.MobileNetV2(alpha={alpha}, include_top=False).save_weights('base.weights.h5') "
+                "and give that file as weights"
+            ) from error
+        raise UsageError(
+            f"{weights} does not fit a MobileNetV2 without top of alpha {alpha} ({reason}); give the alpha it was made with"
+        ) from error

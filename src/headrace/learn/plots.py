@@ -1,0 +1,124 @@
+"""Pictures of a training: curves, confusion, contact sheet. Figures that belong to nobody: no pyplot, no global state."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import MissingExtraError
+from headrace.imaging.codec import Pixels
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+except ImportError as error:
+    raise MissingExtraError("drawing needs matplotlib; run: pip install 'headrace[plot]'") from error
+
+__all__ = ["Figure", "Tile", "confusion", "contact_sheet", "curves", "png"]
+
+_TRAIN, _VAL, _GREY = "#7f8c9b", "#1769aa", "#5b6570"
+_RIGHT, _WRONG = "#1b7f3b", "#c62828"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image uint8 [h, w, c] of a contact sheet; `right` None where nobody knows."""
+
+    image: Pixels
+    caption: str
+    right: bool | None = None
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes."""
+    for text in figure.findobj(match=lambda artist: hasattr(artist, "set_parse_math")):
+        text.set_parse_math(False)  # a class may be called "$"
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        # Class names in a script that the font lacks are drawn as boxes; that is no news worth a line each.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        FigureCanvasAgg(figure).print_png(out)
+    return out.getvalue()
+
+
+def curves(history: Sequence[Mapping[str, float]], *, best: int) -> Figure:
+    """Loss and every metric over the epochs, training and validation; `best` is the index of the epoch that was kept."""
+    names = [name for name in history[0] if name not in ("epoch", "learning_rate") and not name.startswith("val_")]
+    figure = Figure(figsize=(5.6 * len(names), 4.0), dpi=120, layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), i + 1)
+        marker = "o" if len(history) < 30 else ""
+        axes.plot(epochs, [row[name] for row in history], color=_TRAIN, marker=marker, ms=3, label="training")
+        kept = name
+        if f"val_{name}" in history[0]:
+            kept = f"val_{name}"
+            axes.plot(epochs, [row[kept] for row in history], color=_VAL, marker=marker, ms=3, label="validation")
+        value = history[best][kept]
+        axes.plot(epochs[best], value, "o", ms=9, mfc="none", mec=_WRONG, mew=1.5, ls="", label=f"kept: {value:.3f}")
+        axes.set_title(name, loc="left", fontweight="bold")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Counts [n, n], a row per observed and a column per predicted class, coloured by share of the row."""
+    n = len(class_names)
+    side = min(24.0, 2.6 + 0.62 * n)
+    figure = Figure(figsize=(side + 1.2, side), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.03, format=lambda share, _: f"{share:.0%}")
+    bar.outline.set_visible(False)
+    if n <= 30:
+        for (row, column), count in np.ndenumerate(matrix):
+            share = shares[row, column]
+            colour = "white" if share > 0.55 else ("black" if count else "#c4cad0")
+            text = f"{count}\n{share:.0%}" if n <= 6 else f"{count}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if n <= 12 else 7)
+    if n <= 60:
+        names = [_short(name, 24) for name in class_names]
+        axes.set_xticks(range(n), names, rotation=45 if n > 4 else 0, ha="right" if n > 4 else "center")
+        axes.set_yticks(range(n), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("observed")
+    right, total = int(np.trace(matrix)), int(matrix.sum())
+    axes.set_title(f"{right} of {total} right ({right / max(total, 1):.1%})", loc="left", fontweight="bold")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def contact_sheet(tiles: Sequence[Tile], *, title: str) -> Figure:
+    """All tiles in a grid, their captions below; wrong ones in a red frame, right ones in green, the rest in grey."""
+    columns = min(len(tiles), 10 if len(tiles) > 24 else 6)
+    rows = math.ceil(len(tiles) / columns)
+    figure = Figure(figsize=(1.55 * columns + 0.2, 1.95 * rows + 0.6), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    for i, tile in enumerate(tiles):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow(tile.image.squeeze(-1) if tile.image.shape[-1] == 1 else tile.image, cmap="gray", vmin=0, vmax=255)
+        colour = {None: _GREY, True: _RIGHT, False: _WRONG}[tile.right]
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color(colour)
+        axes.spines[:].set_linewidth(1.0 if tile.right is None else 2.5)
+        caption = "\n".join(_short(line, 22) for line in tile.caption.split("\n"))
+        axes.set_xlabel(caption, fontsize=8, color=colour, fontweight="bold" if tile.right is False else "normal")
+    return figure
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,147 @@
+"""What a model is trained for, and the registry of what there is. A new task is a new file here and a line in `_TASKS`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import UsageError
+from headrace.imaging.codec import Pixels
+from headrace.learn.plots import Figure, Tile
+from headrace.load.dataset import Dataset
+from headrace.load.loader import Batch
+from headrace.load.targets import Target
+
+# Asked in this order when the task is to be told from a dataset.
+_TASKS = {"classification": "headrace.learn.tasks.classification:Classification"}
+
+Outputs = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What an evaluation found: `metrics` JSON-able, `text` for people, `figures` by file name."""
+
+    records: int
+    metrics: Mapping[str, Any]
+    text: str
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """Models, loss, metrics, and how a model's outputs [b, ...] become scores and predictions, for these classes."""
+
+    class_names: tuple[str, ...]
+
+    name: ClassVar[str]
+    # Name -> function (pixels: a Keras input of raw 0-255 images [b, h, w, c], classes: int, **options) -> outputs.
+    # The first is the default; an option is a keyword argument of the function.
+    models: ClassVar[Mapping[str, Callable[..., Any]]]
+
+    @classmethod
+    @abstractmethod
+    def of(cls, dataset: Dataset) -> Task | None:
+        """The task with this dataset's classes; None where the dataset says nothing about it. Raises UsageError."""
+
+    @property
+    @abstractmethod
+    def target(self) -> Target:
+        """What a loader makes of a record's labels for this task's models."""
+
+    @abstractmethod
+    def select(self, dataset: Dataset) -> Dataset:
+        """The view of those records that this task can learn from."""
+
+    @abstractmethod
+    def compile(self, model: Any, optimizer: Any) -> None:
+        """Give a model its loss and metrics."""
+
+    @abstractmethod
+    def rank(self, row: Mapping[str, float]) -> tuple[float, ...]:
+        """How good an epoch's row of the history is: the greatest is the best, which is the model that is kept."""
+
+    @abstractmethod
+    def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
+        """Judge the outputs for every record of `dataset`, in its order."""
+
+    @abstractmethod
+    def rows(self, output: Outputs) -> list[dict[str, Any]]:
+        """The predictions out of one image's output, as rows of a table; each row has a "class"."""
+
+    @abstractmethod
+    def tile(self, image: Pixels, output: Outputs, observed: str | None) -> Tile:
+        """One image [h, w, c] of the contact sheet, with what was predicted and, where known, observed."""
+
+    def validate(self, model: Any, batches: Iterable[Batch]) -> dict[str, float]:
+        """Loss and metrics of a compiled model over all batches."""
+        means = Means()
+        for batch in batches:
+            model.reset_metrics()
+            means.add(model.test_on_batch(batch.images, batch.targets, return_dict=True), len(batch.ids))
+        return means.values()
+
+    def build(self, model: str, shape: tuple[int, int, int], options: Mapping[str, Any]) -> Any:
+        """A new Keras model for raw images of `shape` (h, w, c). Raises UsageError (model, option), as models do."""
+        from headrace.learn.backend import keras
+
+        function = self.models[self.model_name(model)]
+        known = list(inspect.signature(function).parameters)[2:]
+        if unknown := [option for option in options if option not in known]:
+            takes = f"it takes {', '.join(known)}" if known else "it takes no options"
+            raise UsageError(f"model {model} has no option {', '.join(unknown)}; {takes}")
+        pixels = keras.Input(shape, name="pixels")
+        return keras.Model(pixels, function(pixels, len(self.class_names), **options), name=model)
+
+    def model_name(self, name: str | None) -> str:
+        """The name of a model of this task, the default one for None. Raises UsageError listing those there are."""
+        if name is None:
+            return next(iter(self.models))
+        if name not in self.models:
+            raise UsageError(f"model is {name!r}; {self.name} has {', '.join(self.models)}")
+        return name
+
+
+@dataclass
+class Means:
+    """Running means over images of what batches measured: plain numbers, so that a checkpoint can hold them."""
+
+    count: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, logs: Mapping[str, float], images: int) -> None:
+        self.count += images
+        for name, value in logs.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * images
+
+    def values(self) -> dict[str, float]:
+        names = sorted(self.sums, key=lambda name: name != "loss")  # Keras puts the loss last or first, as it likes
+        return {name: self.sums[name] / self.count for name in names}
+
+
+def _task(name: str) -> type[Task]:
+    if name not in _TASKS:
+        raise UsageError(f"task is {name!r}; known are {', '.join(_TASKS)}")
+    module, _, attribute = _TASKS[name].partition(":")
+    task: type[Task] = getattr(importlib.import_module(module), attribute)
+    return task
+
+
+def for_dataset(dataset: Dataset, name: str | None = None) -> Task:
+    """The task `name`, or the first that the dataset has labels for. Raises UsageError."""
+    for candidate in [name] if name else _TASKS:
+        if task := _task(candidate).of(dataset):
+            return task
+    raise UsageError(f"{dataset.path}: has no labels for {name or 'any task'}; known tasks are {', '.join(_TASKS)}")
+
+
+def for_recipe(name: str, class_names: tuple[str, ...]) -> Task:
+    """The task of a trained run. Raises UsageError."""
+    return _task(name)(class_names)

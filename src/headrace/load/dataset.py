@@ -1,0 +1,371 @@
+"""Dataset: a packed dataset or a view of one. Length, records by number, splits, filters, and the way to a Loader."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from headrace import order
+from headrace.errors import DamageError, UsageError
+from headrace.format import catalog, manifest, storage, tfrecord
+from headrace.format.verify import Verdict, verify
+from headrace.imaging import codec
+from headrace.imaging.transforms import Augmentation, Fit, Placement, draw, place
+from headrace.record import Record
+
+if TYPE_CHECKING:
+    from headrace.load.loader import Cache, Loader, OnBad
+    from headrace.load.targets import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredRecord(Record):
+    """A Record of a packed dataset; `image` decodes it. `split`, `height`, `width`, `channels` are the catalog's."""
+
+    split: str
+    format: str
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def image(self) -> codec.Pixels:
+        """uint8 [h, w, c], c = 1 or 3 (RGB), decoded anew at each access. Raises DamageError."""
+        assert self.encoded is not None
+        try:
+            return decode_stored(np.frombuffer(self.encoded, np.uint8), self.format, self.height, self.width, self.channels)
+        except codec.BadImage as error:
+            raise DamageError(f"{self.id}: {error.reason}; run 'headrace verify'") from error
+
+
+def decode_stored(
+    data: NDArray[np.uint8], kind: str, height: int, width: int, channels: int, min_size: tuple[int, int] = (0, 0)
+) -> codec.Pixels:
+    """uint8 [h, w, channels] of bytes as the packer stores them. Raises BadImage."""
+    if kind == "jpeg":
+        return codec.decode_jpeg(data, height=height, width=width, channels=channels, min_size=min_size)
+    return codec.decode_png(data, channels=channels)
+
+
+def draw_stored(
+    data: NDArray[np.uint8], kind: str, height: int, width: int, placement: Placement, out: codec.Pixels
+) -> None:
+    """Decodes bytes as the packer stores them, at the smallest useful scale, into `out` [h, w, c]. Raises BadImage."""
+    channels = out.shape[2]
+    if kind == "jpeg" and placement == place(height, width, (height, width), "stretch"):
+        codec.decode_jpeg(data, height=height, width=width, channels=channels, out=out)
+        return
+    pixels = decode_stored(data, kind, height, width, channels, placement.least(height, width))
+    draw(pixels, placement, height, width, out)
+
+
+class Shards:
+    """A dataset's files, open: manifest, catalog columns as arrays, and memory maps. Shared by all views of it.
+
+    `fetch(row)` gives the bytes of an image out of the map, after checking the CRC of the whole record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = manifest.read(path)
+        self.catalog = catalog.read(path)
+        if len(self.catalog) != self.manifest.stored:
+            raise DamageError(
+                f"{path / catalog.FILE}: {len(self.catalog)} rows, the manifest says {self.manifest.stored}; "
+                f"run 'headrace verify {path}'"
+            )
+        names = [entry.name for entry in self.manifest.shards]
+        number = {name: i for i, name in enumerate(names)}
+        self.shard = np.array([number.get(name, -1) for name in self.catalog["shard"]], np.int32)
+        self.offset = self.catalog["offset"].to_numpy()
+        self.length = self.catalog["length"].to_numpy()
+        self.image_offset = self.catalog["image_offset"].to_numpy()
+        self.image_length = self.catalog["image_length"].to_numpy()
+        self.height = self.catalog["height"].to_numpy()
+        self.width = self.catalog["width"].to_numpy()
+        self.channels = self.catalog["channels"].to_numpy()
+        self.is_jpeg = (self.catalog["format"] == "jpeg").to_numpy()
+        self.labels = self.catalog["label"].fill_null(-1).cast(pl.Int64).to_numpy()
+        self.first_row = np.searchsorted(self.shard, np.arange(len(names)))
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def ids(self) -> pl.Series:
+        return self.catalog["id"]
+
+    @cached_property
+    def keys(self) -> order.Keys:
+        """uint64 [n]: what the random numbers of each record are drawn by."""
+        return order.keys_of(self.ids)
+
+    def fetch(self, row: int) -> NDArray[np.uint8]:
+        """The encoded bytes of the image of catalog row `row`, uint8 [length], not copied. Raises DamageError."""
+        shard = int(self.shard[row])
+        data = self._maps.get(shard)
+        if data is None:
+            data = self._open(shard)
+        offset, length = int(self.offset[row]), int(self.length[row])
+        try:
+            tfrecord.payload_at(data, offset, length)
+        except tfrecord.BadRecord as error:
+            raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
+        start = int(self.image_offset[row])
+        return data[start : start + int(self.image_length[row])]
+
+    def boxes(self, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
+        """(boxes float32 [n, 4] in stored pixels, their labels int64 [n]) of each of these rows."""
+        found = self.catalog.select("boxes", "box_labels")[rows].rows()
+        return (
+            [np.array(boxes or (), np.float32).reshape(-1, 4) for boxes, _ in found],
+            [np.array(labels if labels is not None else [-1] * len(boxes or ()), np.int64) for boxes, labels in found],
+        )
+
+    def address(self, row: int) -> str:
+        """Where a record lies, for people: shard and record number."""
+        shard = int(self.shard[row])
+        return f"{self.path / self.manifest.shards[shard].name}, record {row - int(self.first_row[shard])}"
+
+    def _open(self, shard: int) -> NDArray[np.uint8]:
+        with self._lock:
+            if shard not in self._maps:
+                if shard < 0:
+                    raise DamageError(f"{self.path / catalog.FILE}: names a shard that the manifest does not")
+                self._maps[shard] = storage.map_file(self.path / self.manifest.shards[shard].name)
+            return self._maps[shard]
+
+
+class Dataset:
+    """A packed dataset, or a view of one: `len`, `ds[i]`, `split`, `divide`, `where`, `loader`.
+
+    A view shares files and catalog with its origin and holds nothing but row numbers.
+    Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.shards = Shards(Path(path))
+        self.rows: NDArray[np.int64] = np.arange(len(self.shards.catalog))
+        self._what: tuple[str, ...] = ()
+
+    def _view(self, rows: NDArray[np.int64], what: str) -> Dataset:
+        view = object.__new__(Dataset)
+        view.shards, view.rows, view._what = self.shards, rows, (*self._what, what)
+        return view
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.shards.path
+
+    @property
+    def manifest(self) -> manifest.Manifest:
+        """What the folder consists of."""
+        return self.shards.manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the content of the whole dataset on disk, whatever the view."""
+        parts = [self.manifest.files[catalog.FILE], *(entry.sha256 for entry in self.manifest.shards)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    @property
+    def view_fingerprint(self) -> str:
+        """sha256 (hex) over the content and the records of this view in their order."""
+        return hashlib.sha256(self.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in index order."""
+        return self.manifest.classes
+
+    @property
+    def box_class_names(self) -> tuple[str, ...]:
+        """The names of what boxes hold, in index order."""
+        return self.manifest.box_classes
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
+        return self.shards.catalog["boxes"].null_count() < len(self.shards.catalog)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Records of this view per packed split."""
+        counts = self.catalog["split"].value_counts()
+        found = dict(zip(counts["split"], counts["count"], strict=True))
+        return {name: found[name] for name in self.manifest.splits if name in found}
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Records of this view per class; classes without a record count 0."""
+        labels = self.labels
+        return dict(zip(self.class_names, np.bincount(labels[labels >= 0], minlength=len(self.class_names)).tolist(), strict=True))
+
+    @property
+    def catalog(self) -> pl.DataFrame:
+        """One row per record of this view: all that is known of it but its pixels."""
+        return self.shards.catalog[self.rows]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices int64 [n], -1 for a record without a label."""
+        return self.shards.labels[self.rows]
+
+    @property
+    def channels(self) -> int:
+        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3."""
+        return self.manifest.channels
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) when all images of the whole dataset share one size, else None."""
+        h, w = self.shards.height, self.shards.width
+        return (int(h[0]), int(w[0])) if (h == h[0]).all() and (w == w[0]).all() else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> StoredRecord:
+        """Record number `i` of this view, in constant time. Raises IndexError, DamageError."""
+        n = len(self.rows)
+        if not -n <= i < n:
+            raise IndexError(f"record {i} of {n}")
+        row = int(self.rows[i])
+        values = self.shards.catalog.row(row, named=True)
+        boxes, points = values["boxes"], values["keypoints"]
+        names = values["box_label_names"]
+        return StoredRecord(
+            id=values["id"],
+            encoded=self.shards.fetch(row).tobytes(),
+            label=values["label"],
+            label_name=values["label_name"],
+            boxes=None if boxes is None else np.array(boxes, np.float32).reshape(-1, 4),
+            box_labels=None if names is None else tuple(names),
+            keypoints=None if points is None else np.array(points, np.float32),
+            attributes=catalog.attributes(values["attributes"]),
+            origin=values["origin"],
+            split=values["split"],
+            format=values["format"],
+            height=values["height"],
+            width=values["width"],
+            channels=values["channels"],
+        )
+
+    def split(self, name: str) -> Dataset:
+        """The records of one split, as packed. Raises UsageError."""
+        if name not in self.manifest.splits:
+            raise UsageError(f"{self.path}: no split {name!r}; it has {', '.join(self.manifest.splits)}")
+        kept = (self.shards.catalog["split"] == name).to_numpy()
+        return self._view(self.rows[kept[self.rows]], f"split {name!r}")
+
+    def divide(self, fractions: Mapping[str, float], *, seed: int = 0) -> tuple[Dataset, ...]:
+        """Disjoint views in the order of `fractions` {name: share}, stratified by class, by seed; nothing is repacked.
+
+        Shares sum to at most 1; what is over is in no view. Raises UsageError.
+        """
+        for name, fraction in fractions.items():
+            if not 0 < fraction <= 1:
+                raise UsageError(f"{name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
+        if sum(fractions.values()) > 1 + 1e-6:
+            raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
+        share = order.shares(self.labels, fractions, seed=seed)
+        return tuple(
+            self._view(self.rows[share == i], f"{name} {fraction:g} (seed {seed})")
+            for i, (name, fraction) in enumerate(fractions.items())
+        )
+
+    def where(self, condition: str) -> Dataset:
+        """The records for which the SQL `condition` on the catalog holds: "label_name = 'cat' AND width > 300".
+
+        Raises UsageError: no valid condition, or an unknown column.
+        """
+        return self._view(self.rows[catalog.where(self.catalog, condition)], f"where {condition}")
+
+    def verify(self, *, workers: int | None = None) -> Verdict:
+        """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
+        return verify(self.path, workers=workers)
+
+    def loader(
+        self,
+        *,
+        batch_size: int = 32,
+        size: int | tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        shuffle: bool = True,
+        seed: int = 0,
+        target: Target | None = None,
+        augment: tuple[Augmentation, ...] = (),
+        drop_last: bool = False,
+        workers: int | None = None,
+        world: tuple[int, int] = (0, 1),
+        on_bad: OnBad = "raise",
+        cache: Cache | None = None,
+    ) -> Loader:
+        """Batches of this view: see Loader."""
+        from headrace.load.loader import Loader, LoaderOptions, own_target
+
+        options = LoaderOptions(
+            batch_size=batch_size,
+            size=size,  # type: ignore[arg-type]
+            fit=fit,
+            shuffle=shuffle,
+            seed=seed,
+            target=own_target(self) if target is None else target,
+            augment=tuple(augment),
+            drop_last=drop_last,
+            workers=workers,
+            world=world,
+            on_bad=on_bad,
+            cache=cache,
+        )
+        return Loader(self, options)
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self)} records"]
+        if len(self.manifest.splits) > 1 and len(self):
+            parts.append(", ".join(f"{name} {n}" for name, n in self.splits.items()))
+        if self.class_names:
+            shown = [f"{name} {n}" for name, n in self.class_counts.items()]
+            parts.append(f"{len(shown)} classes: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
+        if self.has_boxes:
+            parts.append(f"{int(self.catalog['boxes'].list.len().sum())} boxes")
+        what = "".join(f" / {what}" for what in self._what)
+        return f"Dataset({str(self.path)!r}{what}: {'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """A contact sheet of up to 24 records, evenly drawn, for notebooks."""
+        cells = []
+        for i in np.unique(np.linspace(0, len(self) - 1, min(24, len(self))).astype(int)):
+            try:
+                record = self[int(i)]
+                data = base64.b64encode(codec.encode_jpeg(_thumbnail(record.image), quality=80)).decode()
+                picture = f'<img src="data:image/jpeg;base64,{data}" width="96" height="96">'
+                caption = record.label_name or ""
+            except DamageError as error:
+                picture, caption = "<div>damaged</div>", str(error)
+            text = html.escape(caption)
+            cells.append(
+                '<figure style="display:inline-block;margin:2px;width:96px;text-align:center;font-size:11px">'
+                f'{picture}<figcaption title="{text}" style="overflow:hidden;white-space:nowrap">{text}</figcaption></figure>'
+            )
+        return f"<div><code>{html.escape(repr(self))}</code></div><div>{''.join(cells)}</div>"
+
+
+def _thumbnail(pixels: codec.Pixels) -> codec.Pixels:
+    out = np.empty((96, 96, pixels.shape[2]), np.uint8)
+    height, width = pixels.shape[:2]
+    draw(pixels, place(height, width, (96, 96), "pad"), height, width, out)
+    return cv2.cvtColor(out, cv2.COLOR_GRAY2RGB).astype(np.uint8) if out.shape[2] == 1 else out

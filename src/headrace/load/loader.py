@@ -1,0 +1,336 @@
+"""Loader: batches of a Dataset in an order. Threads, one batch per task, straight from the memory map into the batch.
+
+What order a seed means is order's; what targets mean is targets'; what a framework wants is the feeds'.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import order, parallel
+from headrace.errors import DamageError, UsageError
+from headrace.imaging import codec, geometry
+from headrace.imaging.transforms import Augmentation, Fit, Placement, Size, check_fit, check_size, place
+from headrace.load.dataset import Dataset, draw_stored
+from headrace.load.targets import Boxes, Class, Labels, Target
+
+if TYPE_CHECKING:
+    from headrace.feeds.keras import KerasFeed
+    from headrace.feeds.tf import TFDataset
+    from headrace.feeds.torch import TorchFeed
+
+OnBad: TypeAlias = Literal["raise", "skip"]
+Cache: TypeAlias = Literal["memory"]
+
+STATE_VERSION = 1
+_log = logging.getLogger("headrace")
+
+
+class Batch(NamedTuple):
+    """`images` uint8 [b, h, w, c], c = 1 or 3 (RGB); `targets` as the target makes them, None without; `ids` [b]."""
+
+    images: NDArray[np.uint8]
+    targets: Any
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderOptions:
+    """How a Loader makes batches. Checks itself; raises UsageError.
+
+    batch_size: records of a *global* batch, before `world` = (rank, size) takes its part of it.
+    size, fit: what every image is brought to; size None is the size all stored images share.
+    augment: random changes, by (seed, epoch, record id) alone.
+    on_bad: a damaged record raises, or is left out of its batch, logged, and counted in `loader.skipped`.
+    cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
+    """
+
+    batch_size: int
+    size: Size | None
+    fit: Fit
+    shuffle: bool
+    seed: int
+    target: Target | None
+    augment: tuple[Augmentation, ...]
+    drop_last: bool
+    workers: int | None
+    world: tuple[int, int]
+    on_bad: OnBad
+    cache: Cache | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", check_size(self.size))
+        check_fit(self.fit)
+        parallel.check_workers(self.workers)
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size is {self.batch_size}, wanted at least 1")
+        rank, ranks = self.world
+        if not 0 <= rank < ranks:
+            raise UsageError(f"world is {self.world}, wanted (rank, size) with 0 <= rank < size")
+        if self.on_bad not in get_args(OnBad):
+            raise UsageError(f"on_bad is {self.on_bad!r}, wanted raise or skip")
+        if self.cache is not None and self.cache not in get_args(Cache):
+            raise UsageError(f"cache is {self.cache!r}, wanted None or 'memory'")
+
+
+def own_target(dataset: Dataset) -> Target | None:
+    """The target a dataset brings itself: boxes where it has them, else the class, None where it has neither."""
+    if dataset.has_boxes:
+        return Boxes()
+    return Class() if (dataset.labels >= 0).any() else None
+
+
+class Loader:
+    """Batches of a Dataset, by number or in order.
+
+    `loader[i]` is batch i of the current epoch, a pure function of (dataset, options, epoch, i), from any thread.
+    `iter(loader)` gives the rest of a loaded state's epoch, else a whole epoch: the current one, or the next one when the
+    current one was begun already. `epoch` can be set. Order and content never depend on `workers`.
+
+    Raises UsageError, DataError (the dataset has not what the target needs) when made; DamageError with the record's
+    address when a batch is made and on_bad is "raise".
+    """
+
+    def __init__(self, dataset: Dataset, options: LoaderOptions) -> None:
+        size = options.size or dataset.image_size
+        if size is None:
+            raise UsageError("the images differ in size; pass size=(height, width)")
+        if options.target is not None:
+            options.target.check(dataset)
+        self.dataset = dataset
+        self.options = options
+        self.size: Size = size
+        self.channels = dataset.channels
+        self.workers = parallel.check_workers(options.workers)
+        self._epoch = 0
+        self._delivered = 0
+        self._resuming = False
+        self._skipped: dict[str, None] = {}
+        self._cache = _Cache(self) if options.cache else None
+
+    @property
+    def batch_size(self) -> int:
+        """Records of a global batch."""
+        return self.options.batch_size
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that `loader[i]` speaks of: 0 at first, one more when an iteration has ended."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch, self._delivered, self._resuming = operator.index(epoch), 0, False
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Addresses of the damaged records that were left out so far."""
+        return tuple(self._skipped)
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every rank."""
+        n, b = len(self.dataset), self.batch_size
+        return n // b if self.options.drop_last else -(-n // b)
+
+    def __getitem__(self, i: int) -> Batch:
+        """Batch `i` of the current epoch. Raises IndexError, DamageError."""
+        i, n = operator.index(i), len(self)
+        if not -n <= i < n:
+            raise IndexError(f"batch {i} of {n}")
+        return self._make(self._epoch, i % n)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._resuming and self._delivered:
+            self._epoch, self._delivered = self._epoch + 1, 0
+        self._resuming = False
+        return self._run(self._epoch, self._delivered)
+
+    def _run(self, epoch: int, start: int) -> Iterator[Batch]:
+        n = len(self)
+        make = functools.partial(self._make, epoch)
+        batches = parallel.ordered(make, range(start, n), workers=self.workers, ahead=self.workers + 1)
+        try:
+            for i, batch in enumerate(batches, start=start):
+                self._epoch, self._delivered = (epoch, i + 1) if i + 1 < n else (epoch + 1, 0)
+                yield batch
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration stands, JSON-able: what was delivered counts, not what was made ahead.
+
+        It does not depend on `world`, so a run may go on with another number of ranks.
+        """
+        return {"version": STATE_VERSION, "epoch": self._epoch, "batch": self._delivered} | self._identity()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next iteration goes on where `state` was taken. Raises UsageError: it belongs to another loader."""
+        if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+            raise UsageError(f"not the state of a loader of version {STATE_VERSION}: {state!r:.80}")
+        for name, mine in self._identity().items():
+            if state.get(name) != mine:
+                raise UsageError(
+                    f"the state belongs to another loader: its {name} is {state.get(name)!r}, this loader's is {mine!r}"
+                )
+        epoch, batch = state.get("epoch"), state.get("batch")
+        if not (isinstance(epoch, int) and isinstance(batch, int) and 0 <= batch < max(1, len(self))):
+            raise UsageError(f"the state's epoch {epoch!r}, batch {batch!r} are out of range")
+        self._epoch, self._delivered, self._resuming = epoch, batch, True
+
+    def _identity(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            "dataset": self.dataset.view_fingerprint,
+            "records": len(self.dataset),
+            "batch_size": options.batch_size,
+            "shuffle": options.shuffle,
+            "seed": options.seed,
+            "drop_last": options.drop_last,
+        }
+
+    def to_keras(self, *, workers: int | None = None) -> KerasFeed:
+        """A keras.utils.PyDataset of (images, targets) for `model.fit`. Raises MissingExtraError."""
+        from headrace.feeds.keras import KerasFeed
+
+        return KerasFeed(self, workers=workers)
+
+    def to_torch(self) -> TorchFeed:
+        """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors. Raises MissingExtraError."""
+        from headrace.feeds.torch import TorchFeed
+
+        return TorchFeed(self)
+
+    def to_tf(self) -> TFDataset:
+        """A tf.data.Dataset of (images, targets), one epoch per iteration. Raises MissingExtraError."""
+        from headrace.feeds.tf import to_tf
+
+        return to_tf(self)
+
+    def __repr__(self) -> str:
+        h, w = self.size
+        order_ = f"shuffled by seed {self.options.seed}" if self.options.shuffle else "in order"
+        return f"Loader({len(self)} batches of {self.batch_size}, {h}x{w}x{self.channels}, {order_}; {self.dataset!r})"
+
+    def _rows(self, epoch: int, i: int) -> NDArray[np.int64]:
+        """Catalog rows int64 [b] of this rank's part of global batch `i`."""
+        n, options = len(self.dataset), self.options
+        start = i * options.batch_size
+        stop = min(n, start + options.batch_size)
+        rank, ranks = options.world
+        low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
+        positions = np.arange(low, high)
+        if options.shuffle:
+            positions = order.permute(positions, n=n, seed=options.seed, epoch=epoch)
+        return self.dataset.rows[positions]
+
+    def _make(self, epoch: int, i: int) -> Batch:
+        rows = self._rows(epoch, i)
+        shards, options = self.dataset.shards, self.options
+        images = np.empty((len(rows), *self.size, self.channels), np.uint8)
+        chances = self._chances(rows, epoch)
+        placements: list[Placement] = []
+        good: list[int] = []
+        for slot, row in enumerate(rows.tolist()):
+            try:
+                placements.append(self._draw(row, [chance[slot] for chance in chances], images[len(good)]))
+            except DamageError as error:
+                if options.on_bad == "raise":
+                    raise
+                if str(error) not in self._skipped:
+                    _log.warning("left out: %s", error)
+                self._skipped[str(error)] = None
+                continue
+            good.append(slot)
+        if len(good) < len(rows):
+            rows, images = rows[good], images[: len(good)]
+        ids = tuple(shards.ids[rows].to_list())
+        if options.target is None:
+            return Batch(images, None, ids)
+        labels = Labels(classes=shards.labels[rows])
+        if options.target.wants_boxes:
+            labels = self._with_boxes(labels, rows, placements)
+        return Batch(images, options.target.encode(labels), ids)
+
+    def _draw(self, row: int, chances: list[NDArray[np.float64]], out: codec.Pixels) -> Placement:
+        """One image into its slot of the batch. Raises DamageError."""
+        shards = self.dataset.shards
+        height, width = int(shards.height[row]), int(shards.width[row])
+        placement = place(height, width, self.size, self.options.fit)
+        changes = list(zip(self.options.augment, chances, strict=True))
+        for change, chance in changes:
+            placement = change.place(placement, chance)
+        if self._cache is None:
+            self._decode(row, placement, out)
+        else:
+            self._cache.draw(row, placement, out)
+        for change, chance in changes:
+            change.colour(out, chance)
+        return placement
+
+    def _decode(self, row: int, placement: Placement, out: codec.Pixels) -> None:
+        shards = self.dataset.shards
+        kind = "jpeg" if shards.is_jpeg[row] else "png"
+        data = shards.fetch(row)
+        try:
+            draw_stored(data, kind, int(shards.height[row]), int(shards.width[row]), placement, out)
+        except codec.BadImage as error:
+            address = shards.address(row)
+            raise DamageError(f"{address}: {error.reason}; run 'headrace verify {shards.path}'") from None
+
+    def _chances(self, rows: NDArray[np.int64], epoch: int) -> list[NDArray[np.float64]]:
+        """For each augmentation, random numbers float64 [b, draws] of the records."""
+        if not self.options.augment:
+            return []
+        keys, seed, stream = self.dataset.shards.keys[rows], self.options.seed, 0
+        out = []
+        for change in self.options.augment:
+            streams = range(stream, stream + change.draws)
+            out.append(np.stack([order.uniform(keys, seed=seed, epoch=epoch, stream=s) for s in streams], axis=1))
+            stream += change.draws
+        return out
+
+    def _with_boxes(self, labels: Labels, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
+        boxes, kinds = [], []
+        stored, names = self.dataset.shards.boxes(rows)
+        for found, kind, placement in zip(stored, names, placements, strict=True):
+            moved = geometry.clip(placement.move.boxes(found), *self.size)
+            inside = geometry.area(moved) > 0
+            boxes.append(moved[inside])
+            kinds.append(kind[inside])
+        return Labels(classes=labels.classes, boxes=boxes, box_labels=kinds)
+
+
+class _Cache:
+    """Images of a loader after decoding and resizing, before augmentation; filled as they are first asked for."""
+
+    def __init__(self, loader: Loader) -> None:
+        if any(hasattr(change, "scale") for change in loader.options.augment):
+            raise UsageError("cache keeps images at their final size; a random crop needs more: leave one of them out")
+        self._loader = loader
+        rows = loader.dataset.rows
+        shape = (len(rows), *loader.size, loader.channels)
+        wanted = int(np.prod(shape))
+        if wanted > 0.8 * parallel.memory():
+            raise UsageError(f"cache would take {wanted / 1e9:.1f} GB, this machine has {parallel.memory() / 1e9:.1f} GB")
+        self._images = np.empty(shape, np.uint8)
+        self._filled = np.zeros(len(rows), bool)
+        self._slot = dict(zip(rows.tolist(), range(len(rows)), strict=True))
+
+    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
+        slot = self._slot[row]
+        image = self._images[slot]
+        if not self._filled[slot]:
+            shards, loader = self._loader.dataset.shards, self._loader
+            plain = place(int(shards.height[row]), int(shards.width[row]), loader.size, loader.options.fit)
+            loader._decode(row, plain, image)
+            self._filled[slot] = True
+        out[:] = image[:, ::-1] if placement.flip else image
+

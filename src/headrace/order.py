@@ -1,0 +1,91 @@
+"""Order and chance as arithmetic: permutation, random numbers and stratified shares from (seed, epoch, key) alone.
+
+Nothing here keeps a list, a buffer or a state; the same arguments give the same numbers on every machine, for any
+number of workers, in every later version (tests/golden freezes them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[np.uint64]
+
+_U64 = 0xFFFFFFFFFFFFFFFF
+_ROUNDS = 8
+
+
+def _mix(x: Keys) -> Keys:
+    """uint64 -> uint64 bijection with full avalanche: the finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _key(*parts: int) -> int:
+    """One 64-bit key out of several integers, of any size and sign, order mattering."""
+    text = ",".join(str(part) for part in parts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def permute(positions: NDArray[np.integer], *, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Record numbers int64 [m] that stand at `positions` [m] in the shuffled order of 0..n-1 of this seed and epoch.
+
+    A bijection of 0..n-1 in constant memory: a balanced Feistel network over the next power of four, walked along its
+    cycles until it falls below n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+    """
+    x = np.asarray(positions).astype(np.uint64)
+    if x.size and (int(x.max()) >= n):
+        raise IndexError(f"position {int(x.max())} is outside of an order of {n}")
+    # At least 64 values: below that eight rounds leave some permutations visibly rarer than others.
+    half = max(3, ((n - 1).bit_length() + 1) // 2)
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    keys = [np.uint64(_key(seed, epoch, r)) for r in range(_ROUNDS)]
+    out = np.empty(x.shape, np.int64)
+    todo = np.arange(x.size)
+    while todo.size:
+        left, right = x >> shift, x & mask
+        for key in keys:
+            left, right = right, left ^ (_mix(right ^ key) & mask)
+        x = (left << shift) | right
+        inside = x < n
+        out[todo[inside]] = x[inside].astype(np.int64)
+        x, todo = x[~inside], todo[~inside]
+    return out
+
+
+def keys_of(ids: Iterable[str]) -> Keys:
+    """uint64 [n] fingerprints of record ids: what random numbers of a record are drawn by."""
+    digests = b"".join(hashlib.blake2b(id_.encode(), digest_size=8).digest() for id_ in ids)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
+
+
+def uniform(keys: Keys, *, seed: int, epoch: int, stream: int) -> NDArray[np.float64]:
+    """float64 [n] in [0, 1), independent per key, seed, epoch and `stream` (the number of the draw)."""
+    salt = np.uint64(_key(seed, epoch, stream))
+    bits = _mix(_mix(keys ^ salt) + salt)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed: int) -> NDArray[np.int64]:
+    """int64 [n]: for each item the number of its share in `fractions`, or -1 for what no share takes.
+
+    Stratified: every share gets its fraction of every stratum and of the whole, to within one item per share. Items are
+    drawn in the seed's order. Walking the items stratum by stratum, each goes to the share that is furthest behind.
+    """
+    n = len(strata)
+    wanted = np.array([*fractions.values(), max(0.0, 1.0 - sum(fractions.values()))])
+    shuffled = permute(np.arange(n), n=n, seed=seed, epoch=0) if n else np.zeros(0, np.int64)
+    walk = shuffled[np.argsort(strata[shuffled], kind="stable")]
+    behind = np.zeros(len(wanted))
+    out = np.empty(n, np.int64)
+    for item in walk:
+        behind += wanted
+        chosen = int(np.argmax(behind))
+        behind[chosen] -= 1.0
+        out[item] = chosen
+    out[out == len(fractions)] = -1
+    return out

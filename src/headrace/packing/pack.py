@@ -1,0 +1,234 @@
+"""pack: a source becomes a dataset on disk. Plan, make shards, write catalog and manifest, publish at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import headrace
+from headrace import parallel
+from headrace.errors import DataError, UsageError
+from headrace.format import catalog, manifest, storage
+from headrace.imaging import codec
+from headrace.imaging.transforms import Fit
+from headrace.packing.plan import Numbered, Plan, make_plan
+from headrace.packing.prepare import ImageOptions
+from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
+from headrace.progress import bar
+from headrace.record import Record, Reject
+
+Runner: TypeAlias = Callable[[Plan, Path], Iterator[ShardResult]]
+
+_CHUNK = 4  # records per task: a task costs about 40 microseconds of its own, an image 500 and more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackReport:
+    """What a packing did. seen == stored + len(rejects), always. `seconds` from the first look at the source."""
+
+    path: Path
+    seen: int
+    stored: int
+    rejects: tuple[Reject, ...]
+    splits: Mapping[str, int]
+    classes: tuple[str, ...]
+    shards: int
+    bytes_in: int
+    bytes_out: int
+    skipped: Mapping[str, int]
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        return self.seen / self.seconds
+
+
+def pack(
+    source: Iterable[Record | Reject],
+    out: str | os.PathLike[str],
+    *,
+    splits: Mapping[str, float] | None = None,
+    size: int | tuple[int, int] | None = None,
+    fit: Fit = "stretch",
+    channels: int | None = None,
+    quality: int = codec.JPEG_QUALITY,
+    max_pixels: int = codec.MAX_PIXELS,
+    shards: int | None = None,
+    shard_size: int | None = None,
+    seed: int = 0,
+    max_rejects: float | int = 0.10,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    runner: Runner | None = None,
+) -> PackReport:
+    """Packs the records of `source` into the dataset folder `out`, and publishes it when all is well.
+
+    splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
+    size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
+    channels: 1 or 3; None keeps grey images grey. quality: of the JPEGs that are made (4:4:4 chroma).
+    max_pixels: an image whose header says more is a Reject.
+    shards: per split; or shard_size: bytes, about (default 128 MB). seed: of splits and order.
+    max_rejects: a float is a share of what is seen, an int a count; over it nothing is published.
+    workers: threads, by default one per core. Their number changes nothing in the output.
+    progress: show a bar; None where someone looks. runner: who makes the shards of a Plan (threads here by default).
+
+    Raises UsageError (an option, `out` is in the way), DataError (nothing stored, too many Rejects), StorageError.
+    """
+    started = time.perf_counter()
+    options = ImageOptions(size=size, fit=fit, channels=channels, quality=quality, max_pixels=max_pixels)  # type: ignore[arg-type]
+    threads = parallel.check_workers(workers)
+    if max_rejects < 0 or (isinstance(max_rejects, float) and max_rejects > 1):
+        raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
+    folder = Path(out)
+    with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
+        plan = make_plan(
+            source, options=options, splits=splits, shards=shards, shard_bytes=shard_size, seed=seed
+        )
+        _check_outside(folder, plan)
+        budget = _Budget(plan, max_rejects)
+        with bar(total=plan.seen, unit="img", desc="pack", show=progress) as shown:
+
+            def tick(made: Iterable[Made | Numbered], n: int) -> None:
+                budget.spend(item for item in made if isinstance(item, Numbered))
+                shown.update(n)
+
+            tick(plan.rejects, len(plan.rejects))
+            if runner is None:
+                results = list(_run_here(plan, staging, threads, tick))
+            else:
+                results = []
+                for result in runner(plan, staging):
+                    results.append(result)
+                    tick(result.rejects, len(result.rows) + len(result.rejects))
+        rejects = tuple(n.item for n in sorted(budget.rejects, key=lambda n: n.number) if isinstance(n.item, Reject))
+        stored = sum(len(result.rows) for result in results)
+        if stored + len(rejects) != plan.seen:
+            raise AssertionError(f"{plan.seen} seen, {stored} stored, {len(rejects)} rejected: some are lost")
+        if not stored:
+            raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects)}")
+        recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
+        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
+        bytes_out = sum(file.stat().st_size for file in staging.iterdir())
+    return PackReport(
+        path=folder,
+        seen=plan.seen,
+        stored=stored,
+        rejects=rejects,
+        splits=made.splits,
+        classes=plan.classes,
+        shards=len(made.shards),
+        bytes_in=sum(result.bytes_in for result in results),
+        bytes_out=bytes_out,
+        skipped=dict(getattr(source, "skipped", {})),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _run_here(
+    plan: Plan, folder: Path, workers: int, tick: Callable[[Iterable[Made | Numbered], int], None]
+) -> Iterator[ShardResult]:
+    """All shards by threads of this process: images of any shard are made in parallel, written in order."""
+
+    def make(chunk: _Chunk) -> list[Made | Numbered]:
+        shard = plan.shards[chunk.shard]
+        return [make_record(plan, shard.split, shard.name, record) for record in chunk.records]
+
+    def made_of(i: int) -> Iterator[Made | Numbered]:
+        for _ in range(-(-len(plan.shards[i].records) // _CHUNK)):
+            made = next(stream)
+            tick(made, len(made))
+            yield from made
+
+    stream = parallel.ordered(make, _chunks(plan), workers=workers, ahead=4 * workers)
+    try:
+        for i in range(len(plan.shards)):
+            yield pack_shard(plan, i, folder, made_of(i))
+    finally:
+        stream.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    shard: int
+    records: tuple[Numbered, ...]
+
+
+def _chunks(plan: Plan) -> Iterator[_Chunk]:
+    for i, shard in enumerate(plan.shards):
+        for start in range(0, len(shard.records), _CHUNK):
+            yield _Chunk(i, shard.records[start : start + _CHUNK])
+
+
+class _Budget:
+    """The Rejects so far, and the end of patience with them."""
+
+    def __init__(self, plan: Plan, max_rejects: float | int) -> None:
+        self.seen = plan.seen
+        self.most = int(max_rejects * plan.seen) if isinstance(max_rejects, float) else max_rejects
+        self.rejects: list[Numbered] = []
+
+    def spend(self, rejects: Iterable[Numbered]) -> None:
+        """Raises DataError with the first ten Rejects once they are more than allowed."""
+        self.rejects += rejects
+        if len(self.rejects) > self.most:
+            first = [n.item for n in sorted(self.rejects, key=lambda n: n.number) if isinstance(n.item, Reject)]
+            raise DataError(
+                f"{len(first)} of {self.seen} records are rejected so far, {self.most} are allowed (max_rejects); "
+                f"nothing was published. Mend these or allow more:\n{_first(first)}"
+            )
+
+
+def _first(rejects: Sequence[Reject]) -> str:
+    lines = [f"  {reject}" for reject in rejects[:10]]
+    if len(rejects) > 10:
+        lines.append(f"  ... and {len(rejects) - 10} more")
+    return "\n".join(lines)
+
+
+def _check_outside(out: Path, plan: Plan) -> None:
+    """Raises UsageError when an image of the source lies in the folder that would be replaced."""
+    inside = str(out.resolve()) + os.sep
+    for shard in plan.shards:
+        for numbered in shard.records:
+            path = getattr(numbered.item, "path", None)
+            if path is not None and os.path.abspath(path).startswith(inside):
+                raise UsageError(f"{out}: holds images of the source ({path}); choose another place")
+
+
+def _write_rest(
+    folder: Path,
+    name: str,
+    plan: Plan,
+    results: Sequence[ShardResult],
+    rejects: Sequence[Reject],
+    recipe: Mapping[str, Any],
+) -> manifest.Manifest:
+    """Catalog, rejects, side files and, last of all, the manifest."""
+    rows = [row for result in results for row in result.rows]
+    made = manifest.Manifest(
+        headrace_version=headrace.__version__,
+        seen=plan.seen,
+        stored=len(rows),
+        rejected=len(rejects),
+        classes=plan.classes,
+        box_classes=plan.box_classes,
+        channels=max(row.channels for row in rows),
+        shards=tuple(result.entry for result in results),
+        pack_options=plan.options.as_json() | dict(recipe),
+        schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
+    )
+    lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects)
+    files = {catalog.FILE: catalog.to_bytes(catalog.table(rows)), manifest.REJECTS_FILE: lines.encode()}
+    files |= manifest.side_files(made, name=name)
+    for file, data in files.items():
+        storage.write(folder / file, data)
+    made = replace(made, files={file: hashlib.sha256(data).hexdigest() for file, data in files.items()})
+    storage.write(folder / manifest.FILE, made.to_bytes())
+    return made

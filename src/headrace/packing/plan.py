@@ -1,0 +1,202 @@
+"""The plan: every decision of a packing before any pixel is touched: classes, splits, order, shards.
+
+A plan is plain data, can be pickled, and says all that a worker anywhere needs to make shard i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headrace import order
+from headrace.errors import DataError, UsageError
+from headrace.imaging.codec import BadImage
+from headrace.packing.prepare import ImageOptions, prepare
+from headrace.record import Record, Reject
+from headrace.sources.files import natural
+
+DEFAULT_SPLIT = "train"
+DEFAULT_SHARD_BYTES = 128 * 10**6
+_SAMPLE = 64
+_RECORD_OVERHEAD = 700  # what a record has besides its image, about
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Something a source yielded, with its place in the source: 0 for the first."""
+
+    number: int
+    item: Record | Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """One shard to be made: its file name, its split, and its records in their order."""
+
+    name: str
+    split: str
+    records: tuple[Numbered, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes."""
+
+    options: ImageOptions
+    classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
+    with_boxes: bool
+    splits: Mapping[str, float]
+    shards: tuple[ShardPlan, ...]
+    rejects: tuple[Numbered, ...]
+    seen: int
+
+
+def make_plan(
+    source: Iterable[Record | Reject],
+    *,
+    options: ImageOptions,
+    splits: Mapping[str, float] | None,
+    shards: int | None,
+    shard_bytes: int | None,
+    seed: int,
+) -> Plan:
+    """Reads the source to its end and decides. Raises UsageError, DataError (nothing in it)."""
+    fractions = check_splits(splits)
+    if shards is not None and shard_bytes is not None:
+        raise UsageError("give shards or a shard size, not both")
+    if shards is not None and not 1 <= shards <= 99999:
+        raise UsageError(f"shards is {shards}, wanted 1 to 99999")
+    if shard_bytes is not None and shard_bytes < 1:
+        raise UsageError(f"the shard size is {shard_bytes} bytes, wanted at least 1")
+
+    given = getattr(source, "class_names", None)
+    records, rejects = _read(source, given)
+    seen = len(records) + len(rejects)
+    if not seen:
+        skipped = getattr(source, "skipped", None)
+        also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in skipped.items())})" if skipped else ""
+        raise DataError(f"{getattr(source, 'root', 'the source')}: holds no images{also}")
+    classes = _class_names(given, records)
+    index = {name: i for i, name in enumerate(classes)}
+    items = [_labelled(record, classes, index) for record in records]
+    box_names = {name for numbered in items for name in numbered.item.box_labels or ()}  # type: ignore[union-attr]
+    planned = _divide(items, fractions, seed)
+    for split, members in planned.items():
+        if not members and items:
+            raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(items)} records is none; give it more")
+    count = shards or _shards_by_size(items, options, shard_bytes or DEFAULT_SHARD_BYTES)
+    made: list[ShardPlan] = []
+    for split, members in planned.items():
+        n = max(1, min(len(members), shards or -(-len(members) * count // max(1, len(items)))))
+        made += [
+            ShardPlan(
+                name=f"{split}-{i:05d}-of-{n:05d}.tfrecord",
+                split=split,
+                records=tuple(members[len(members) * i // n : len(members) * (i + 1) // n]),
+            )
+            for i in range(n)
+        ]
+    return Plan(
+        options=options,
+        classes=classes,
+        box_classes=tuple(sorted(box_names, key=natural)),
+        with_boxes=any(numbered.item.boxes is not None for numbered in items),  # type: ignore[union-attr]
+        splits=fractions,
+        shards=tuple(made),
+        rejects=tuple(rejects),
+        seen=seen,
+    )
+
+
+def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
+    """Name -> fraction, summing to 1; None is one split "train". Raises UsageError."""
+    fractions = {DEFAULT_SPLIT: 1.0} if splits is None else dict(splits)
+    for name, fraction in fractions.items():
+        if not (name.isidentifier() and name.isascii()):
+            raise UsageError(f"split name {name!r}: wanted letters, digits and '_'")
+        if not 0 < fraction <= 1:
+            raise UsageError(f"split {name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
+    total = sum(fractions.values())
+    if abs(total - 1) > 1e-6:
+        raise UsageError(f"the fractions of the splits sum to {total:g}, wanted 1")
+    return fractions
+
+
+def _read(
+    source: Iterable[Record | Reject], given: Sequence[str] | None
+) -> tuple[list[Numbered], list[Numbered]]:
+    """Records and Rejects of the source, numbered; a second record of an id and a class not among the given reject."""
+    records: list[Numbered] = []
+    rejects: list[Numbered] = []
+    first: dict[str, str] = {}
+    for number, item in enumerate(source):
+        if isinstance(item, Record):
+            reason = None
+            if item.id in first:
+                reason = f"duplicate id {item.id!r}, first at {first[item.id]}"
+            elif given is not None and item.label_name is not None and item.label_name not in given:
+                reason = f"class {item.label_name!r} is none of the given {', '.join(given)}"
+            elif item.label_name is not None and "\n" in item.label_name:
+                reason = f"class name {item.label_name!r} holds a line break"
+            if reason is None:
+                first[item.id] = item.origin or item.id
+                records.append(Numbered(number, item))
+                continue
+            item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
+        rejects.append(Numbered(number, item))
+    return records, rejects
+
+
+def _class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tuple[str, ...]:
+    if given is not None:
+        if len(set(given)) != len(given):
+            raise UsageError(f"class names {', '.join(given)}: one occurs twice")
+        return tuple(given)
+    names = {r.item.label_name for r in records if r.item.label_name is not None}  # type: ignore[union-attr]
+    if names:
+        return tuple(sorted(names, key=natural))
+    top = max((r.item.label for r in records if r.item.label is not None), default=-1)  # type: ignore[union-attr]
+    return tuple(str(i) for i in range(top + 1))
+
+
+def _labelled(numbered: Numbered, classes: Sequence[str], index: Mapping[str, int]) -> Numbered:
+    """The record with both its class's name and index, or neither."""
+    record = numbered.item
+    assert isinstance(record, Record)
+    if record.label_name is not None:
+        return Numbered(numbered.number, replace(record, label=index[record.label_name]))
+    if record.label is None:
+        return numbered
+    if not 0 <= record.label < len(classes):
+        raise UsageError(f"record {record.id!r}: label {record.label}, wanted 0 to {len(classes) - 1}")
+    return Numbered(numbered.number, replace(record, label_name=classes[record.label]))
+
+
+def _divide(items: Sequence[Numbered], fractions: Mapping[str, float], seed: int) -> dict[str, list[Numbered]]:
+    labels = [item.item.label for item in items]  # type: ignore[union-attr]
+    strata = np.array([-1 if label is None else label for label in labels], np.int64)
+    share = order.shares(strata, fractions, seed=seed)
+    # Another epoch than the shares', so that the order inside a split owes nothing to how it was drawn.
+    shuffled = order.permute(np.arange(len(items)), n=len(items), seed=seed, epoch=1)
+    names = list(fractions)
+    out: dict[str, list[Numbered]] = {name: [] for name in names}
+    for i in shuffled:
+        out[names[share[i]]].append(items[i])
+    return out
+
+
+def _shards_by_size(items: Sequence[Numbered], options: ImageOptions, shard_bytes: int) -> int:
+    """How many shards of about `shard_bytes` all records make, judged by a sample that is prepared for it."""
+    sizes = []
+    for numbered in items[:: max(1, len(items) // _SAMPLE)]:
+        assert isinstance(numbered.item, Record)
+        try:
+            sizes.append(len(prepare(numbered.item.read(), options).encoded) + _RECORD_OVERHEAD)
+        except (BadImage, OSError):
+            continue
+    if not sizes:
+        return 1
+    return min(99999, max(1, round(sum(sizes) / len(sizes) * len(items) / shard_bytes)))

@@ -1,0 +1,122 @@
+"""One image through the packer: checked, decoded, turned upright, resized, encoded; its boxes and points along with it.
+
+Pure: bytes and options in, bytes out. `predict` sends raw photos through the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import UsageError
+from headrace.imaging import codec, geometry
+from headrace.imaging.transforms import Fit, Size, check_fit, check_size, draw, place
+from headrace.record import Boxes, Keypoints
+
+# What these formats stored was exact, so it is stored exactly again unless it is resized.
+_LOSSLESS = ("png", "bmp", "gif", "tiff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """What becomes of an image when it is packed. `size` None keeps the size; `channels` None keeps grey grey.
+
+    Bytes are kept as they are unless something asks for a change. What is changed becomes a JPEG of `quality` with full
+    chroma; only what came from a lossless format and keeps its size becomes a PNG.
+    """
+
+    size: Size | None = None
+    fit: Fit = "stretch"
+    channels: int | None = None
+    quality: int = codec.JPEG_QUALITY
+    max_pixels: int = codec.MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", check_size(self.size))
+        check_fit(self.fit)
+        if self.channels not in (None, 1, 3):
+            raise UsageError(f"channels is {self.channels}, wanted 1, 3 or None")
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality is {self.quality}, wanted 1 to 100")
+        if self.max_pixels < 1:
+            raise UsageError(f"max_pixels is {self.max_pixels}, wanted at least 1")
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ImageOptions:
+        """The options out of a manifest's `pack_options`, which hold more."""
+        known = {name: raw[name] for name in cls.__dataclass_fields__}
+        return cls(**known | {"size": tuple(raw["size"]) if raw["size"] else None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` int [n]: which boxes are left."""
+
+    encoded: bytes
+    format: str
+    height: int
+    width: int
+    channels: int
+    boxes: Boxes | None
+    kept: list[int] | None
+    keypoints: Keypoints | None
+
+
+def prepare(
+    data: bytes, options: ImageOptions, *, boxes: Boxes | None = None, keypoints: Keypoints | None = None
+) -> Prepared:
+    """What is stored of image bytes `data`. Raises codec.BadImage (stage and reason).
+
+    Boxes and keypoints are given in pixels of the image as its bytes are stored and turn, move and are cut with the
+    pixels; a box of which nothing is left is dropped.
+    """
+    header = codec.read_header(data, max_pixels=options.max_pixels)
+    channels = options.channels or header.channels
+    sideways = header.orientation in (5, 6, 7, 8)
+    height, width = (header.width, header.height) if sideways else (header.height, header.width)
+    if boxes is not None:
+        boxes = geometry.turn_boxes(boxes, header.orientation, header.height, header.width)
+    if keypoints is not None:
+        keypoints = geometry.turn_points(keypoints, header.orientation, header.height, header.width)
+
+    kind: str = header.format
+    if options.size is None or options.size == (height, width):
+        pixels = codec.decode(data, header=header, channels=channels)
+        encoded = data
+        if not header.plain or channels != header.channels:
+            pixels = codec.upright(pixels, header.orientation)
+            kind = "png" if header.format in _LOSSLESS else "jpeg"
+            encoded = codec.encode_png(pixels) if kind == "png" else codec.encode_jpeg(pixels, quality=options.quality)
+    else:
+        placement = place(height, width, options.size, options.fit)
+        least = placement.least(height, width)
+        pixels = codec.decode(data, header=header, channels=channels, min_size=least[::-1] if sideways else least)
+        out = np.empty((*options.size, channels), np.uint8)
+        draw(codec.upright(pixels, header.orientation), placement, height, width, out)
+        if boxes is not None:
+            boxes = placement.move.boxes(boxes)
+        if keypoints is not None:
+            keypoints = placement.move.points(keypoints)
+        (height, width), kind = options.size, "jpeg"
+        encoded = codec.encode_jpeg(out, quality=options.quality)
+    kept = None
+    if boxes is not None:
+        boxes = geometry.clip(boxes, height, width)
+        inside = geometry.area(boxes) > 0
+        boxes, kept = boxes[inside], np.flatnonzero(inside).tolist()
+    return Prepared(
+        encoded=encoded,
+        format=kind,
+        height=height,
+        width=width,
+        channels=channels,
+        boxes=boxes,
+        kept=kept,
+        keypoints=keypoints,
+    )

@@ -1,0 +1,123 @@
+"""Makes one shard of a plan: records in, one .tfrecord and its .idx out. Knows nothing of the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.format import example, storage, tfrecord
+from headrace.format.catalog import Row
+from headrace.format.manifest import ShardEntry
+from headrace.imaging.codec import BadImage
+from headrace.packing.plan import Numbered, Plan
+from headrace.packing.prepare import prepare
+from headrace.record import Record, Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A record ready to be written: its catalog row (offsets relative to the record), payload and size of the source."""
+
+    row: Row
+    payload: bytes
+    header: bytes
+    footer: bytes
+    bytes_in: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardResult:
+    """What `pack_shard` made: the shard's entry for the manifest, its rows, and what it refused."""
+
+    entry: ShardEntry
+    rows: list[Row]
+    rejects: list[Numbered]
+    bytes_in: int
+
+
+def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made | Numbered:
+    """The record as it will be written, or its Reject. Pure but for reading the image."""
+    record = numbered.item
+    assert isinstance(record, Record)
+    try:
+        data = record.read()
+        image = prepare(data, plan.options, boxes=record.boxes, keypoints=record.keypoints)
+    except BadImage as error:
+        return _rejected(numbered, error.stage, error.reason)
+    except OSError as error:
+        return _rejected(numbered, "read", (error.strerror or str(error)).lower())
+    names = None
+    if record.box_labels is not None and image.kept is not None:
+        names = [record.box_labels[i] for i in image.kept]
+    row = Row(
+        id=record.id,
+        split=split,
+        shard=shard,
+        format=image.format,
+        height=image.height,
+        width=image.width,
+        channels=image.channels,
+        origin=record.origin,
+        sha256=hashlib.sha256(image.encoded).hexdigest(),
+        label=record.label,
+        label_name=record.label_name,
+        boxes=image.boxes,
+        box_labels=None if names is None else [plan.box_classes.index(name) for name in names],
+        box_label_names=names,
+        keypoints=image.keypoints,
+        attributes=record.attributes,
+    )
+    features = example.features_of(
+        row, image.encoded, with_label=bool(plan.classes), with_boxes=plan.with_boxes
+    )
+    payload = example.serialize(features)
+    row.length = len(payload)
+    row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
+    row.image_length = len(image.encoded)
+    header, footer = tfrecord.frame(payload)
+    return Made(row=row, payload=payload, header=header, footer=footer, bytes_in=len(data))
+
+
+def make_records(plan: Plan, i: int) -> Iterator[Made | Numbered]:
+    """The records of shard `i`, made one after the other."""
+    shard = plan.shards[i]
+    return (make_record(plan, shard.split, shard.name, numbered) for numbered in shard.records)
+
+
+def pack_shard(
+    plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered] | None = None
+) -> ShardResult:
+    """Writes shard `i` of `plan` and its index into `folder`. Raises OSError.
+
+    `made` brings its records in the plan's order from wherever they were made; by default they are made here.
+    """
+    shard = plan.shards[i]
+    rows: list[Row] = []
+    rejects: list[Numbered] = []
+    bytes_in = 0
+    with storage.HashedFile(folder / shard.name) as file:
+        for record in make_records(plan, i) if made is None else made:
+            if isinstance(record, Numbered):
+                rejects.append(record)
+                continue
+            record.row.offset = file.size
+            record.row.image_offset += file.size
+            file.write(record.header)
+            file.write(record.payload)
+            file.write(record.footer)
+            rows.append(record.row)
+            bytes_in += record.bytes_in
+        size, sha256 = file.size, file.close()
+    entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256)
+    index = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
+    storage.write(folder / entry.index_name, index.encode())
+    return ShardResult(entry=entry, rows=rows, rejects=rejects, bytes_in=bytes_in)
+
+
+def _rejected(numbered: Numbered, stage: str, reason: str) -> Numbered:
+    assert isinstance(numbered.item, Record)
+    record = numbered.item
+    origin = record.path or record.origin
+    return Numbered(numbered.number, Reject(id=record.id, origin=origin, stage=stage, reason=reason))

@@ -1,0 +1,59 @@
+"""Record and Reject: what everything here is about. What a source yields and a Dataset gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float32]
+Keypoints = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Record:
+    """One labelled image.
+
+    `encoded` holds the image file's bytes, or `path` says where to find them.
+    A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
+    `boxes` float32 [n, 4] = x0, y0, x1, y1 in pixels, half-open, of the image *as its bytes are stored* (before any
+    EXIF turn); None when the source says nothing about boxes, [0, 4] for a negative.
+    `box_labels` names of the n boxes. `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
+    `origin` is where the annotation was read: a file, or `file:line`.
+    """
+
+    id: str
+    encoded: bytes | None = None
+    path: str | None = None
+    label: int | None = None
+    label_name: str | None = None
+    boxes: Boxes | None = None
+    box_labels: tuple[str, ...] | None = None
+    keypoints: Keypoints | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+
+    def read(self) -> bytes:
+        """The image file's bytes. Raises OSError when the file can't be read."""
+        if self.encoded is not None:
+            return self.encoded
+        if self.path is None:
+            raise ValueError(f"record {self.id!r} has neither encoded bytes nor a path")
+        return Path(self.path).read_bytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """One image or annotation that was refused: what, where, in which stage, and why."""
+
+    id: str
+    origin: str
+    stage: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.origin or self.id}: {self.reason} ({self.stage})"

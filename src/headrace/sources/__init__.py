@@ -1,0 +1,14 @@
+"""Sources: annotations -> Record | Reject. One file per format, nothing else; a source knows nothing of packing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from headrace.record import Record, Reject
+from headrace.sources.folders import folders
+from headrace.sources.names import names
+
+Source: TypeAlias = Iterable[Record | Reject]
+
+__all__ = ["Source", "folders", "names"]

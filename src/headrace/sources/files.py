@@ -1,0 +1,85 @@
+"""Walking a folder of images: which files are candidates, which are junk, and in what order. Labels are left to others."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from headrace.errors import NotThereError, StorageError, UsageError
+from headrace.record import Reject
+
+# The content decides what an image is. The name only decides what is worth a look: files that don't claim to be
+# something else. An extensionless name (Open Images) claims nothing.
+_IMAGE_EXTENSIONS = frozenset(
+    "jpg jpeg jpe jfif png bmp dib gif tif tiff webp avif heic heif jp2 jxl ppm pgm pbm pnm tga ico svg".split()
+)
+_JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key: runs of digits count as numbers, so c9 comes before c10; letters by code point after case folding."""
+    parts = re.split(r"([0-9]+)", name)
+    key = [(1, int(part), "") if i % 2 else (0, 0, part.casefold()) for i, part in enumerate(parts)]
+    return [*key, (2, 0, name)]
+
+
+def check_root(root: str | os.PathLike[str]) -> Path:
+    """The folder `root`. Raises NotThereError, UsageError (not a folder), StorageError (may not be read)."""
+    path = Path(root)
+    if not path.exists():
+        raise NotThereError(f"{path}: no such folder")
+    if not path.is_dir():
+        raise UsageError(f"{path}: is a file, wanted a folder of images")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise StorageError(f"{path}: permission denied")
+    return path
+
+
+def walk(root: Path, skipped: Counter[str]) -> Iterator[str | Reject]:
+    """Paths relative to `root` ('/' between parts) of candidate image files, in natural order, depth first.
+
+    Hidden files and folders, `._x` and other junk are passed over; so are files with an extension that is no image's,
+    counted in `skipped` by extension. Links are followed, a folder reached twice on one way is not. What can't be
+    listed or named in UTF-8 is a Reject.
+    """
+    yield from _walk(root, "", skipped, frozenset())
+
+
+def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple[int, int]]) -> Iterator[str | Reject]:
+    folder = root / prefix
+    try:
+        status = folder.stat()
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: natural(entry.name))
+    except OSError as error:
+        yield Reject(
+            id=prefix.rstrip("/"), origin=str(folder), stage="read", reason=(error.strerror or str(error)).lower()
+        )
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        name = entry.name
+        if name.startswith(".") or name.lower() in _JUNK:
+            continue
+        path = prefix + name
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            yield Reject(id=shown, origin=shown, stage="read", reason="the name is not UTF-8; rename it")
+            continue
+        if entry.is_dir():
+            yield from _walk(root, path + "/", skipped, above | {here})
+        elif not entry.is_file() and not entry.is_symlink():
+            skipped["(no regular file)"] += 1
+        else:
+            extension = os.path.splitext(name)[1].lower()
+            if extension and extension[1:] not in _IMAGE_EXTENSIONS and not extension[1:].isdigit():
+                skipped[extension] += 1
+            else:
+                yield path

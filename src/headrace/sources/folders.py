@@ -1,0 +1,47 @@
+"""Source `folders`: a folder of images per class; the class is the name of the top folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.record import Record, Reject
+from headrace.sources import files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldersSource:
+    """Iterable of Record | Reject; see `folders`. `skipped` counts by extension what was no candidate."""
+
+    root: Path
+    class_names: tuple[str, ...] | None
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[Record | Reject]:
+        self.skipped.clear()
+        for found in files.walk(self.root, self.skipped):
+            if isinstance(found, Reject):
+                yield found
+                continue
+            path = str(self.root / found)
+            label, slash, _ = found.partition("/")
+            if slash:
+                yield Record(id=found, path=path, label_name=label, origin=found)
+            else:
+                reason = "lies beside the class folders, in none of them"
+                yield Reject(id=found, origin=path, stage="label", reason=reason)
+
+
+def folders(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> FoldersSource:
+    """Images below `root`, class = name of the folder directly below `root`, however deep the file lies in it.
+
+    Classes are sorted naturally (c9 before c10) or in the order of `class_names`. A folder without images makes no
+    class unless named there. An image in no class folder is a Reject. Ids are paths relative to `root`.
+    Raises NotThereError, UsageError, StorageError: `root` is no folder that can be read.
+    """
+    return FoldersSource(
+        root=files.check_root(root), class_names=None if class_names is None else tuple(class_names)
+    )

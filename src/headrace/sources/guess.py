@@ -1,0 +1,32 @@
+"""Which source fits a path: looks at what is there, says what it saw, and what it tried when nothing fits."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from headrace.errors import NotThereError, UsageError
+from headrace.sources import files
+
+FORMATS = ("names", "folders")
+
+
+def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:
+    """(format, what it was told by) of a source path. Raises NotThereError; UsageError listing what was tried."""
+    root = Path(path)
+    if not root.exists():
+        raise NotThereError(f"{root}: no such file or folder")
+    if pattern is not None:
+        return "names", "a pattern for file names is given"
+    if not root.is_dir():
+        raise UsageError(f"{root}: no source reads this file; pass --format, one of {', '.join(FORMATS)}")
+    for entry in sorted(os.scandir(root), key=lambda entry: files.natural(entry.name)):
+        if entry.is_dir() and not entry.name.startswith("."):
+            inside = next((f for f in files.walk(Path(entry.path), Counter()) if isinstance(f, str)), None)
+            if inside is not None:
+                return "folders", f"images lie in folders below it, such as {entry.name}/{inside}"
+    raise UsageError(
+        f"{root}: the format can't be guessed. Tried: folders (no folder in it holds images); "
+        "names (takes --pattern, e.g. --pattern '^(?P<label>cat|dog)')"
+    )

@@ -1,0 +1,72 @@
+"""Source `names`: a folder of images whose class stands in the file name (`cat.12.jpg`)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from headrace.errors import UsageError
+from headrace.record import Record, Reject
+from headrace.sources import files
+
+Unlabelled = Literal["keep", "reject"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamesSource:
+    """Iterable of Record | Reject; see `names`. `skipped` counts by extension what was no candidate."""
+
+    root: Path
+    pattern: re.Pattern[str]
+    unlabelled: Unlabelled
+    class_names: tuple[str, ...] | None
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[Record | Reject]:
+        self.skipped.clear()
+        for found in files.walk(self.root, self.skipped):
+            if isinstance(found, Reject):
+                yield found
+                continue
+            path = str(self.root / found)
+            match = self.pattern.search(found.rpartition("/")[2])
+            label = match["label"] if match else None
+            if not label and self.unlabelled == "reject":
+                reason = f"the file name does not match the pattern {self.pattern.pattern!r}"
+                yield Reject(id=found, origin=path, stage="label", reason=reason)
+            else:
+                yield Record(id=found, path=path, label_name=label or None, origin=found)
+
+
+def names(
+    root: str | os.PathLike[str],
+    *,
+    pattern: str,
+    unlabelled: Unlabelled = "keep",
+    class_names: Sequence[str] | None = None,
+) -> NamesSource:
+    """Images below `root`, class = group `label` of the regular expression `pattern`, searched in the file's name.
+
+    A file that doesn't match is a record without a label, or with `unlabelled="reject"` a Reject. `class_names` gives
+    the order of classes; by default they are sorted naturally. Ids are paths relative to `root`.
+    Raises NotThereError, StorageError, UsageError (no folder; no valid pattern; a pattern without the group `label`).
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"pattern {pattern!r} is no regular expression: {error}") from error
+    if "label" not in compiled.groupindex:
+        raise UsageError(f"pattern {pattern!r} has no group 'label'; wanted e.g. '^(?P<label>cat|dog)\\.'")
+    if unlabelled not in ("keep", "reject"):
+        raise UsageError(f"unlabelled is {unlabelled!r}, wanted keep or reject")
+    return NamesSource(
+        root=files.check_root(root),
+        pattern=compiled,
+        unlabelled=unlabelled,
+        class_names=None if class_names is None else tuple(class_names),
+    )
