@@ -14,6 +14,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,9 +26,12 @@ from typing import Any
 import psutil
 
 Job = dict[str, Any]  # what a child is told, as JSON on its standard input
-Result = dict[str, Any]  # what it answers, as JSON: at least `images` and `seconds`
+Result = dict[str, Any]  # what it answers, as JSON: `clocked`'s facts and the arm's own
 
+QUIET = 0.1  # cores that others may use before a measurement is called not alone
 JPEG_SUFFIXES = {".jpg", ".jpeg"}
+OURS = "headrace"
+HEADER = ("arm", "images/s", "lowest - highest", "headrace / this", "others' cores")
 PACKAGES = (
     "headrace",
     "numpy",
@@ -57,14 +61,21 @@ def cores() -> int:
 
 def jpegs(folder: Path) -> list[Path]:
     """JPEG files under `folder`, sorted, without hidden ones."""
-    return sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in JPEG_SUFFIXES and not p.name.startswith(".")
-    )
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in JPEG_SUFFIXES and not p.name.startswith("."))
 
 
 def warm_page_cache(paths: Sequence[Path]) -> int:
     """Total bytes of the files, each read once."""
     return sum(len(p.read_bytes()) for p in paths)
+
+
+def clocked(work: Callable[[], int]) -> Result:
+    """What `work` says it did (`images`), its wall `seconds`, and the cores that `others` used meanwhile."""
+    begin, busy, own = time.perf_counter(), _machine_busy(), _own_busy()
+    images = work()
+    seconds = time.perf_counter() - begin
+    others = (_machine_busy() - busy) - (_own_busy() - own)
+    return {"images": images, "seconds": seconds, "others": round(max(0.0, others) / seconds, 2)}
 
 
 def child(arms: Mapping[str, Arm]) -> bool:
@@ -100,12 +111,15 @@ def rounds(arms: Sequence[str], job: Job, repeats: int) -> dict[str, list[Result
             result = in_child(arm, job)
             result["rate"] = result["images"] / result["seconds"]
             results[arm].append(result)
-            print(f"round {k + 1}/{repeats}  {arm:<22} {result['rate']:8.0f} images/s", file=sys.stderr)
+            line = f"round {k + 1}/{repeats}  {arm:<18}{result['rate']:8.0f} images/s"
+            if result["others"] > QUIET:
+                line += f"  not alone: others used {result['others']:.2f} cores"
+            print(line, file=sys.stderr)
     return results
 
 
-def summarise(arms: Mapping[str, Arm], results: Mapping[str, list[Result]], ours: str) -> dict[str, Any]:
-    """By arm: the median, lowest and highest images/s, and how many times its median `ours` reaches."""
+def summarise(arms: Mapping[str, Arm], results: Mapping[str, list[Result]]) -> dict[str, Any]:
+    """By arm: median, lowest and highest images/s, cores that others used at worst, our median over it."""
     medians = {arm: median(r["rate"] for r in of_arm) for arm, of_arm in results.items()}
     return {
         arm: {
@@ -113,7 +127,8 @@ def summarise(arms: Mapping[str, Arm], results: Mapping[str, list[Result]], ours
             "images_per_second": round(medians[arm], 1),
             "lowest": round(min(r["rate"] for r in of_arm), 1),
             "highest": round(max(r["rate"] for r in of_arm), 1),
-            f"{ours}_over_this": round(medians[ours] / medians[arm], 3),
+            "others": max(r["others"] for r in of_arm),
+            "headrace_over_this": round(medians[OURS] / medians[arm], 3),
             "measurements": of_arm,
         }
         for arm, of_arm in results.items()
@@ -152,15 +167,38 @@ def publish(report: Mapping[str, Any], table: str, json_path: Path | None) -> No
         json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
+def row(arm: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells under HEADER of an arm of `summarise`."""
+    return (
+        arm,
+        f"{facts['images_per_second']:.0f}",
+        f"{facts['lowest']:.0f} - {facts['highest']:.0f}",
+        f"{facts['headrace_over_this']:.2f}",
+        f"{facts['others']:.2f}",
+    )
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its columns aligned."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
+
+
+def _machine_busy() -> float:
+    """CPU seconds that anyone on this machine has used, or that the host has taken from it."""
+    times = psutil.cpu_times()._asdict()
+    return sum(times.get(kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))
+
+
+def _own_busy() -> float:
+    """CPU seconds of this process and its living children."""
+    me = psutil.Process()
+    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def _cpu_model() -> str:

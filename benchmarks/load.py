@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -28,16 +27,19 @@ from typing import Any
 import psutil
 
 from _measure import (
+    HEADER,
     Arm,
     Job,
     Result,
     child,
+    clocked,
     cores,
     facts,
     in_child,
     markdown,
     publish,
     rounds,
+    row,
     summarise,
     warm_page_cache,
 )
@@ -66,9 +68,7 @@ def tf_data(job: Job, *, one_iterator: bool = False) -> Epochs:
         return tf.image.resize(tf.io.decode_jpeg(example["image/encoded"], channels=3), [job["size"]] * 2)
 
     auto = tf.data.AUTOTUNE
-    shards = tf.data.Dataset.from_tensor_slices(
-        sorted(str(p) for p in Path(job["packed"]).glob("*.tfrecord"))
-    )
+    shards = tf.data.Dataset.from_tensor_slices(sorted(str(p) for p in Path(job["packed"]).glob("*.tfrecord")))
     dataset = (
         shards.interleave(tf.data.TFRecordDataset, num_parallel_calls=auto)
         .shuffle(SHUFFLE_BUFFER)  # before the decoding, where it is cheap
@@ -142,9 +142,7 @@ def torch_dataloader(job: Job) -> Epochs:
 
         def __getitem__(self, index: int) -> torch.Tensor:
             image = cv2.cvtColor(cv2.imread(paths[index]), cv2.COLOR_BGR2RGB)
-            return torch.from_numpy(
-                cv2.resize(image, (job["size"], job["size"]), interpolation=cv2.INTER_LINEAR)
-            )
+            return torch.from_numpy(cv2.resize(image, (job["size"], job["size"]), interpolation=cv2.INTER_LINEAR))
 
     loader = torch.utils.data.DataLoader(
         Photos(), batch_size=job["batch_size"], shuffle=True, num_workers=cores(), persistent_workers=True
@@ -182,19 +180,13 @@ def timed(start: Callable[[Job], Epochs]) -> Callable[[Job], Result]:
     def measure(job: Job) -> Result:
         run = start(job)
         run(1)
-        epochs = max(1, math.ceil(SECONDS / _clock(run, 1, job)))
-        return {"images": epochs * job["images"], "epochs": epochs, "seconds": _clock(run, epochs, job)}
+        epochs = math.ceil(SECONDS / clocked(lambda: run(1))["seconds"])
+        result = clocked(lambda: run(epochs))
+        if result["images"] != epochs * job["images"]:
+            raise SystemExit(f"{result['images']} images in {epochs} epochs, wanted {epochs} x {job['images']}")
+        return result | {"epochs": epochs}
 
     return measure
-
-
-def _clock(run: Epochs, epochs: int, job: Job) -> float:
-    begin = time.perf_counter()
-    images = run(epochs)
-    seconds = time.perf_counter() - begin
-    if images != epochs * job["images"]:
-        raise SystemExit(f"{images} images in {epochs} epochs, wanted {epochs} x {job['images']}")
-    return seconds
 
 
 def memory(job: Job) -> Result:
@@ -245,9 +237,7 @@ def pack(folder: Path, out: Path, images: int | None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--packed", type=Path, help="a dataset packed from FOLDER, instead of packing it now")
     parser.add_argument("--size", type=int, default=224)
@@ -255,12 +245,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="pack only the first N images of FOLDER")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--memory", action="store_true", help=f"memory of the loader over {MEMORY_EPOCHS} epochs"
-    )
+    parser.add_argument("--memory", action="store_true", help=f"memory of the loader over {MEMORY_EPOCHS} epochs")
     args = parser.parse_args()
     if args.packed and args.images:
         parser.error("--images chooses what to pack; leave it out with --packed")
+    if not args.folder.is_dir():
+        parser.error(f"{args.folder}: no such folder")
 
     import headrace as hr
 
@@ -288,25 +278,13 @@ def main() -> None:
             report["memory"] = in_child("memory", job)
             table = memory_table(report["memory"])
         else:
-            report["arms"] = summarise(ARMS, rounds(list(ARMS), job, args.repeats), "headrace")
+            report["arms"] = summarise(ARMS, rounds(list(ARMS), job, args.repeats))
             table = rate_table(report["arms"])
     publish(report, table, args.json)
 
 
 def rate_table(arms: dict[str, Any]) -> str:
-    return markdown(
-        ("arm", "images/s", "lowest - highest", "headrace / this", "what"),
-        [
-            (
-                arm,
-                f"{row['images_per_second']:.0f}",
-                f"{row['lowest']:.0f} - {row['highest']:.0f}",
-                f"{row['headrace_over_this']:.2f}",
-                row["what"],
-            )
-            for arm, row in arms.items()
-        ],
-    )
+    return markdown((*HEADER, "what"), [(*row(arm, of_arm), of_arm["what"]) for arm, of_arm in arms.items()])
 
 
 def memory_table(result: Result) -> str:
@@ -314,9 +292,7 @@ def memory_table(result: Result) -> str:
         ("epochs", "resident MiB", "private MiB"),
         [
             (str(epoch), f"{resident:.1f}", f"{private:.1f}")
-            for epoch, (resident, private) in enumerate(
-                zip(result["resident_mib"], result["private_mib"], strict=True)
-            )
+            for epoch, (resident, private) in enumerate(zip(result["resident_mib"], result["private_mib"], strict=True))
         ],
     )
 

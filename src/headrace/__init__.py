@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from headrace.version import __version__
 
 _HOME = {
     "Dataset": "headrace.load.dataset",
@@ -50,7 +50,29 @@ if TYPE_CHECKING:
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
 
-__all__ = ["__version__", "sources", *_HOME]
+__all__ = [
+    "__version__",
+    "sources",
+    "Dataset",
+    "Loader",
+    "Batch",
+    "Class",
+    "Boxes",
+    "HorizontalFlip",
+    "RandomResizedCrop",
+    "ColorJitter",
+    "Record",
+    "Reject",
+    "pack",
+    "PackReport",
+    "HeadraceError",
+    "UsageError",
+    "NotThereError",
+    "StorageError",
+    "MissingExtraError",
+    "DataError",
+    "DamageError",
+]
 
 
 def __getattr__(name: str) -> Any:

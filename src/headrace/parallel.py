@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ def check_workers(workers: int | None) -> int:
 
 def ordered(
     function: Callable[[Work], Result], work: Iterable[Work], *, workers: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function` of each piece of work, on `workers` threads, in order, at most `ahead` pieces begun before their turn.
 
     An exception of the function comes out in its turn. Closing the iterator (leaving a loop early does) cancels what

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Errors become one line and an exit code here, once for all verbs."""
+"""The command line: parse, call one function, print. Here errors become a line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 import typer
 
-from headrace import __version__
-from headrace.cli import data, learn
+from headrace.cli import data, demo, learn
 from headrace.errors import HeadraceError
+from headrace.version import __version__
 
 app = typer.Typer(
     name="headrace",
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 data.register(app)
 learn.register(app)
+demo.register(app)
 
 
 def _version(wanted: bool) -> None:

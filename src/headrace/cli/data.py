@@ -43,17 +43,23 @@ def pack(
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Option(help="names: regular expression with a group 'label', searched in the file name.", show_default=False),
+        typer.Option(
+            help="names: regular expression with a group 'label', searched in the file name.",
+            show_default=False,
+        ),
     ] = None,
     unlabelled: Annotated[str, typer.Option(help="names: what doesn't match the pattern: keep or reject.")] = "keep",
     classes: Annotated[
-        str | None, typer.Option(help="Class names in their order, a,b,c; by default sorted.", show_default=False)
+        str | None,
+        typer.Option(help="Class names in their order, a,b,c; by default sorted.", show_default=False),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False)
+        str | None,
+        typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Resize to N (square) or HxW pixels. Bytes are kept by default.", show_default=False)
+        str | None,
+        typer.Option(help="Resize to N (square) or HxW pixels. Bytes are kept by default.", show_default=False),
     ] = None,
     fit: Annotated[
         str, typer.Option(help="stretch; crop (shorter side, centre); pad (longer side, black).")
@@ -76,24 +82,21 @@ def pack(
     """Pack a folder of images into sharded, indexed, checksummed TFRecords."""
     from headrace.packing.pack import pack as run
 
-    parsed = {
-        "splits": parse_split(split),
-        "size": parse_size(size),
-        "shard_size": parse_bytes(shard_size),
-        "max_rejects": parse_rejects(max_rejects),
-    }
     report = run(
         _source(source, format, pattern=pattern, unlabelled=unlabelled, classes=classes),
         out,
+        splits=parse_split(split),
+        size=parse_size(size),
         fit=fit,  # type: ignore[arg-type]
         channels=channels,
         quality=quality,
-        shards=shards,
-        workers=workers,
-        seed=seed,
         max_pixels=max_pixels,
+        shards=shards,
+        shard_size=parse_bytes(shard_size),
+        seed=seed,
+        max_rejects=parse_rejects(max_rejects),
+        workers=workers,
         overwrite=overwrite,
-        **parsed,
     )
     reasons = count_reasons(report.rejects)
     if as_json:
@@ -155,8 +158,10 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         _print_json(facts)
         return
     height, width = dataset.catalog["height"], dataset.catalog["width"]
-    size = "x".join(map(str, dataset.image_size)) if dataset.image_size else (
-        f"{height.min()} to {height.max()} high, {width.min()} to {width.max()} wide"
+    size = (
+        "x".join(map(str, dataset.image_size))
+        if dataset.image_size
+        else (f"{height.min()!s} to {height.max()!s} high, {width.min()!s} to {width.max()!s} wide")
     )
     typer.echo(f"{ds}: {len(dataset)} records, {_amount(facts['bytes'])} in {facts['shards']} shards")
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
@@ -179,7 +184,9 @@ def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) ->
     with bar(total=manifest.read(ds).stored, unit="img", desc="verify") as shown:
         verdict = run(ds, workers=workers, progress=shown.update)
     if as_json:
-        damaged = [{"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged]
+        damaged = [
+            {"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged
+        ]
         _print_json({"ok": verdict.ok, "records": verdict.records, "damaged": damaged})
     elif verdict.ok:
         typer.echo(f"{ds}: {verdict.records} records, all sound")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.errors import UsageError
+from headrace.errors import HeadraceError, UsageError
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _Workers = Annotated[int | None, typer.Option(help="Threads that decode; by default one per core.")]
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Import a framework without what it has to say about itself. If the import fails, that is said after all."""
+    """Import a framework without what it says about itself; when that import fails, it is said after all."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow's C++ writes some lines whatever its log level, straight to descriptor 2.
     sys.stderr.flush()
@@ -38,6 +38,8 @@ def _hushed() -> Iterator[None]:
         os.dup2(said.fileno(), 2)
         try:
             yield
+        except HeadraceError:
+            raise
         except BaseException:
             said.seek(0)
             os.write(kept, said.read())
@@ -70,7 +72,8 @@ def _train(
         str | None, typer.Option(help="mobilenet_v2: 'imagenet' or a weights file. [default: random]")
     ] = None,
     frozen: Annotated[
-        bool | None, typer.Option("--frozen", help="mobilenet_v2: train the last layer alone.", show_default=False)
+        bool | None,
+        typer.Option("--frozen", help="mobilenet_v2: train the last layer alone.", show_default=False),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Times through the training images. [default: 25]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step. [default: 32]")] = None,
@@ -88,7 +91,8 @@ def _train(
     val_split: Annotated[str | None, typer.Option(help="The split to validate on. [default: val, if there]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation. [default: 0]")] = None,
     deterministic: Annotated[
-        bool | None, typer.Option("--deterministic", help="The same bits each time, slower.", show_default=False)
+        bool | None,
+        typer.Option("--deterministic", help="The same bits each time, slower.", show_default=False),
     ] = None,
     cache: Annotated[str | None, typer.Option(help="memory: keep the decoded images.")] = None,
     workers: _Workers = None,
@@ -98,7 +102,7 @@ def _train(
 ) -> None:
     """Train a model on a packed dataset.
 
-    Stopped (Ctrl-C, SIGTERM, kill) it goes on where it was with --resume, whose other options default to the run's.
+    Stopped (Ctrl-C, SIGTERM, kill) it goes on where it was with --resume; other options are then the run's own.
 
     Example: headrace train catsdogs --out runs/first --model vanilla --epochs 25
     """
@@ -132,8 +136,14 @@ def _train(
     if as_json:
         print(json.dumps(trained.json()))
         return
-    best = " ".join(f"{name} {value:.4f}" for name, value in trained.best.items() if name not in ("epoch", "learning_rate"))
-    print(f"{trained.epochs} epochs at {trained.images_per_second:.0f} images/s" if trained.seconds else "nothing was left")
+    best = " ".join(
+        f"{name} {value:.4f}" for name, value in trained.best.items() if name not in ("epoch", "learning_rate")
+    )
+    print(
+        f"{trained.epochs} epochs at {trained.images_per_second:.0f} images/s"
+        if trained.seconds
+        else "nothing was left"
+    )
     if trained.stopped_early:
         print(f"stopped early: no better epoch in the last {options.patience}")
     print(f"kept epoch {trained.best['epoch']}: {best}")
@@ -168,13 +178,14 @@ def _predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, folders of them, globs.")],
     out: Annotated[Path, typer.Option(help="The folder for predictions.csv, predictions.png and rejects.jsonl.")],
     pattern: Annotated[
-        str | None, typer.Option(help="Regular expression whose group 'label' is the true class in a file's name.")
+        str | None,
+        typer.Option(help="Regular expression whose group 'label' is the true class in a file's name."),
     ] = None,
     by_folder: Annotated[bool, typer.Option("--by-folder", help="The true class is the name of the folder.")] = False,
     workers: _Workers = None,
     as_json: _Json = False,
 ) -> None:
-    """Ask a trained model about image files: a table and a picture, wrong ones marked where the truth is known.
+    """Ask a trained model about image files: a table, and a picture that marks what is known to be wrong.
 
     Example: headrace predict runs/first photos/*.jpg --out predicted
     """

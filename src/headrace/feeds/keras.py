@@ -17,11 +17,11 @@ keras = require("keras", extra="tensorflow")
 _PEEKED = 2
 
 
-class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc]
-    """`feed[i]` is (images uint8 [b, h, w, c], targets) of batch i of the loader's epoch; images alone without targets.
+class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+    """`feed[i]`: (images uint8 [b, h, w, c], targets) of batch i of the loader's epoch; images alone if it has none.
 
-    Every record comes exactly once an epoch, and the next epoch deals the records into other batches. `fit` shuffles the
-    order in which it asks for batches on top of that unless it is given shuffle=False; then the order is the loader's.
+    Every record comes exactly once an epoch, and the next epoch deals the records into other batches. On top of that
+    `fit` shuffles the order in which it asks for batches, unless it is given shuffle=False; then it is the loader's.
     Keras's own queue makes batches ahead on `workers` threads (at least 2, without which Keras has no queue).
     """
 

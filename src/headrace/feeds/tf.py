@@ -31,7 +31,7 @@ def to_tf(loader: Loader) -> TFDataset:
             for batch in run:
                 yield _element(batch)
         finally:
-            run.close()  # type: ignore[attr-defined]
+            run.close()
 
     def spec(array: Any) -> Any:
         return tf.TensorSpec([None, *array.shape[1:]], array.dtype)

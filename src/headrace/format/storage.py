@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import mmap
 import os
@@ -17,13 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import StorageError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers of killed runs are not told from running ones there, and stay
-    fcntl = None  # type: ignore[assignment]
-
-_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -116,14 +110,13 @@ class Staging:
         parent = self.out.parent
         with explained(parent):
             parent.mkdir(parents=True, exist_ok=True)
+        # Whoever clears leftovers must not meet a folder between its making and its locking.
+        with explained(parent), _locked(parent):
             self._clear_leftovers()
-        self._check_free()
-        self.folder = parent / f".{self.out.name}.packing-{secrets.token_hex(4)}"
-        with explained(self.folder):
+            self._check_free()
+            self.folder = parent / f".{self.out.name}.packing-{secrets.token_hex(4)}"
             self.folder.mkdir()
-            self._lock = (self.folder / _LOCK).open("wb")
-            if fcntl is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._stack.enter_context(_locked(self.folder))
         return self.folder
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -132,14 +125,13 @@ class Staging:
                 with explained(self.out):
                     self._publish()
         finally:
-            self._lock.close()
             shutil.rmtree(self.folder, ignore_errors=True)
+            self._stack.close()
         if isinstance(error, OSError) and not isinstance(error, StorageError):
             where = error.filename or self.out
             raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}; nothing was published") from error
 
     def _publish(self) -> None:
-        (self.folder / _LOCK).unlink()
         sync(self.folder)
         self._check_free()
         replaced = self.out.parent / f".{self.out.name}.replaced-{secrets.token_hex(4)}"
@@ -167,22 +159,25 @@ class Staging:
             raise UsageError(f"{self.out}: is a folder with other files in it, which are not replaced; choose another")
 
     def _clear_leftovers(self) -> None:
-        if fcntl is None:
-            return
         for folder in self.out.parent.glob(f".{_escaped(self.out.name)}.packing-*"):
-            try:
-                with (folder / _LOCK).open("rb") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
-            except BlockingIOError:
-                continue  # another pack is at work in it
-            except FileNotFoundError:
-                shutil.rmtree(folder, ignore_errors=True)  # killed after its lock file went, before its rename
+            with contextlib.suppress(BlockingIOError), _locked(folder, wait=False):  # else somebody is at work in it
+                shutil.rmtree(folder, ignore_errors=True)
         for folder in self.out.parent.glob(f".{_escaped(self.out.name)}.replaced-*"):
             if os.path.lexists(self.out):
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 folder.rename(self.out)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds an advisory lock on a folder, which ends with the process. Raises BlockingIOError where it may not wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _escaped(name: str) -> str:

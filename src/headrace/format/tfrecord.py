@@ -32,7 +32,7 @@ class BadRecord(ValueError):
 
 def masked_crc(data: Buffer) -> int:
     """CRC-32C of bytes or of a read-only uint8 array, rotated and offset as TFRecord stores it."""
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -45,9 +45,7 @@ class Verdict:
         return not self.damaged
 
 
-def verify(
-    folder: Path, *, workers: int | None = None, progress: Callable[[int], None] = lambda done: None
-) -> Verdict:
+def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int], None] = lambda done: None) -> Verdict:
     """Checks every byte of the dataset in `folder`; `progress` is told of each lot of checked records.
 
     Raises NotThereError, UsageError, DamageError, StorageError where there is nothing to check: no manifest to be read,
@@ -58,7 +56,10 @@ def verify(
     try:
         frame = catalog.read(folder)
     except (DamageError, StorageError) as error:
-        return Verdict(records=0, damaged=(*damaged, Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error))))
+        return Verdict(
+            records=0,
+            damaged=(*damaged, Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error))),
+        )
     if len(frame) != promised.stored:
         reason = f"{len(frame)} rows, the manifest says {promised.stored}"
         damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=reason))
@@ -106,7 +107,7 @@ def _check_shard(
         yield damage(None, None, f"{len(data)} bytes, the manifest says {entry.bytes}")
     if len(rows) != entry.records:
         yield damage(None, None, f"{len(rows)} rows in the catalog, the manifest says {entry.records} records")
-    whole = hashlib.sha256(data).hexdigest() == entry.sha256
+    whole = hashlib.sha256(data.data).hexdigest() == entry.sha256
     end, sound = 0, True
     for number, row in enumerate(rows):
         offset = row["offset"]
@@ -132,9 +133,7 @@ def _check_shard(
         yield Damage(shard=path.name, record=None, offset=None, reason=f"can't be read: {error.strerror}")
 
 
-def _check_record(
-    data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest
-) -> Iterator[tuple[int, str]]:
+def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest) -> Iterator[tuple[int, str]]:
     """(byte, reason) of each fault of one record."""
     offset, length = row["offset"], row["length"]
     try:
@@ -177,5 +176,7 @@ def _check_record(
     wanted = (row["height"], row["width"], row["channels"])
     if pixels.shape != wanted or header.format != row["format"]:
         found_shape = "x".join(map(str, pixels.shape))
-        yield image_offset, f"a {header.format} of {found_shape}, the catalog says {row['format']} of {wanted}"
-
+        yield (
+            image_offset,
+            f"a {header.format} of {found_shape}, the catalog says {row['format']} of {wanted}",
+        )

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
-from PIL import Image as PillowImage
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 Pixels = NDArray[np.uint8]
 ImageFormat = Literal["jpeg", "png", "bmp", "gif", "tiff", "webp"]
@@ -25,7 +31,7 @@ JPEG_QUALITY = 95
 
 # The plugins themselves and not PIL.Image.open: no other decoder can be reached by crafted bytes, and Pillow's
 # process-wide pixel limit (a warning, then an error) does not stand before ours.
-_PLUGINS = {
+_PLUGINS: dict[str, Any] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
@@ -246,14 +252,14 @@ def _jpeg_header(data: bytes) -> Header | None:
     return Header("jpeg", height, width, 1 if colorspace == "Gray" else 3, orientation, orientation == 1)
 
 
-def _pillow(data: bytes, kind: ImageFormat) -> PillowImage.Image:
+def _pillow(data: bytes, kind: ImageFormat) -> Any:
     try:
         return _PLUGINS[kind](io.BytesIO(data))
     except Exception as error:  # see decode
         raise BadImage("header", _reason(kind, error)) from error
 
 
-def _orientation(image: PillowImage.Image) -> int:
+def _orientation(image: Any) -> int:
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # an unreadable EXIF block says nothing about the orientation; the pixels are good all the same

@@ -43,7 +43,8 @@ class Move:
 def clip(boxes: Array, height: int, width: int) -> Array:
     """float32 [n, 4]: what of the boxes lies inside of a `height` x `width` image; may be empty boxes."""
     limit = np.array([width, height, width, height], np.float32)
-    return np.clip(boxes, 0, limit).astype(np.float32)
+    clipped: Array = np.clip(boxes, 0, limit).astype(np.float32)
+    return clipped
 
 
 def area(boxes: Array) -> Array:

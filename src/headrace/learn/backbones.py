@@ -10,8 +10,8 @@ from headrace.errors import NotThereError, UsageError
 from headrace.learn.backend import keras
 
 # The running averages of batch normalisation reach what they average in about 1 / (1 - momentum) steps. Keras's
-# MobileNetV2 has 0.999: a run of a few hundred steps ends before they arrive, and inference, which uses them, is
-# garbage while the training metrics look fine. With 0.9 they are there after some tens of steps.
+# MobileNetV2 has 0.999: a run of a few hundred steps ends before they arrive, and inference, which uses them,
+# is garbage while the training metrics look fine. With 0.9 they are there after some tens of steps.
 MOMENTUM = 0.9
 
 _ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -27,7 +27,7 @@ def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None,
 
     `weights`: None (random), "imagenet", or the path of a weights file of Keras's MobileNetV2 without top.
     `frozen` keeps the features as they are. Grey pixels are repeated where the weights want colour.
-    Raises UsageError for an alpha, a size or weights that don't go together, NotThereError for a missing file.
+    Raises UsageError: alpha, size and weights don't go together. NotThereError: the file is missing.
     """
     height, width, channels = pixels.shape[1:]
     if min(height, width) < 32:
@@ -54,9 +54,11 @@ def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None,
 def _base(shape: tuple[int, int, int], alpha: float, weights: str | None) -> Any:
     try:
         with warnings.catch_warnings():
-            # Keras warns that imagenet weights were made at another size; without the top that is what one wants.
+            # Keras warns of weights that were made at another size: without the top they serve for any.
             warnings.filterwarnings("ignore", message=".*input_shape.*", category=UserWarning)
-            return keras.applications.MobileNetV2(shape, alpha=alpha, weights=weights, include_top=False, name="features")
+            return keras.applications.MobileNetV2(
+                shape, alpha=alpha, weights=weights, include_top=False, name="features"
+            )
     except Exception as error:
         if weights is None:
             raise
@@ -64,9 +66,10 @@ def _base(shape: tuple[int, int, int], alpha: float, weights: str | None) -> Any
         if weights == "imagenet":
             raise UsageError(
                 f"the imagenet weights could not be downloaded ({reason}); on a machine that is connected run "
-                f"keras.applications.MobileNetV2(alpha={alpha}, include_top=False).save_weights('base.weights.h5') "
-                "and give that file as weights"
+                f"keras.applications.MobileNetV2(alpha={alpha}, include_top=False)"
+                ".save_weights('base.weights.h5') and give that file as weights"
             ) from error
         raise UsageError(
-            f"{weights} does not fit a MobileNetV2 without top of alpha {alpha} ({reason}); give the alpha it was made with"
+            f"{weights} does not fit a MobileNetV2 without top of alpha {alpha} ({reason}); "
+            "give the alpha it was made with"
         ) from error

@@ -1,4 +1,4 @@
-"""Chooses the framework under Keras, then imports Keras: everything in learn takes `keras` from here and nowhere else."""
+"""Chooses the framework under Keras, then imports Keras. Everything in learn takes `keras` from here."""
 
 from __future__ import annotations
 

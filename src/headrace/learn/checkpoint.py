@@ -1,4 +1,4 @@
-"""The state of a training between two steps as one file: an .npz of plain arrays, written at once, nothing pickled."""
+"""A training's state between two steps, as one file: an .npz of plain arrays, written at once, no pickle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`arrays`: every variable of the model (seed generators too) and of the optimizer. `progress`: the rest, JSON-able."""
+    """`arrays`: the variables of model and optimizer, seed generators too. `progress`: the rest, JSON-able."""
 
     arrays: dict[str, NDArray[Any]]
     progress: dict[str, Any]
@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint at `path`. Raises FileNotFoundError, DataError when it is damaged, UsageError for another version."""
+    """The checkpoint at `path`. Raises FileNotFoundError, DataError (damaged), UsageError (its version)."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # the zip's own CRC checks each
@@ -54,11 +54,14 @@ def _variables(model: Any) -> dict[str, Any]:
 
 def capture(model: Any, progress: dict[str, Any]) -> Checkpoint:
     """A copy of the compiled model's state, with `progress` beside it."""
-    return Checkpoint({name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in _variables(model).items()}, progress)
+    return Checkpoint(
+        {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in _variables(model).items()},
+        progress,
+    )
 
 
 def restore(model: Any, checkpoint: Checkpoint) -> None:
-    """Put a state back into a compiled model built the same way. Raises UsageError when it is built another way."""
+    """Put a state back into a compiled model built the same way. Raises UsageError: it is built another way."""
     variables = _variables(model)
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
     found = {name: array.shape for name, array in checkpoint.arrays.items()}

@@ -55,10 +55,10 @@ def evaluate(
     workers: int | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Judge a run's best model on a split (by default the run's validation split, or everything where it isn't there).
+    """Judge a run's best model on a split: by default its validation split, or everything where that isn't.
 
     Pictures are written into `out`, by default the run's own folder.
-    Raises UsageError (no run; a dataset with other classes or channels, without that split or without labels),
+    Raises UsageError (no run; a dataset with other classes or channels, without that split, without labels),
     NotThereError, DataError, StorageError.
     """
     asked = inference.load(run)

@@ -1,4 +1,4 @@
-"""A trained run ready to be asked: evaluation and prediction both go through here, and so through the same code."""
+"""A trained run, ready to be asked. Evaluation and prediction both go through here: the same code for both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Asked:
         return np.asarray(self.model.predict_on_batch(batch.images), np.float32)
 
     def dataset_outputs(self, dataset: Dataset, *, workers: int | None = None) -> Iterator[tuple[Batch, tasks.Outputs]]:
-        """Batches of a dataset in its order, with the outputs for each. Raises UsageError: it does not suit the run."""
+        """Batches of a dataset in its order, and the outputs for each. Raises UsageError: its images don't suit."""
         recipe = self.recipe
         if dataset.channels != recipe.channels:
             raise UsageError(
@@ -50,7 +50,7 @@ class Asked:
 
 
 def load(folder: Path | str) -> Asked:
-    """The run in `folder`. Raises NotThereError, UsageError (no run, or none with a model yet), DataError (damaged)."""
+    """The run in `folder`. Raises NotThereError, UsageError (no run, or without a model yet), DataError (damaged)."""
     run = Run(Path(folder))
     recipe = run.read_recipe()
     task = tasks.for_recipe(recipe.task, recipe.class_names)

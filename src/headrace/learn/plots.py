@@ -1,4 +1,4 @@
-"""Pictures of a training: curves, confusion, contact sheet. Figures that belong to nobody: no pyplot, no global state."""
+"""Pictures of a training: curves, confusion, contact sheet. Plain figures: no pyplot, no global state."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from headrace.imaging.codec import Pixels
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
     from matplotlib.ticker import MaxNLocator
 except ImportError as error:
     raise MissingExtraError("drawing needs matplotlib; run: pip install 'headrace[plot]'") from error
@@ -38,7 +39,7 @@ class Tile:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes."""
-    for text in figure.findobj(match=lambda artist: hasattr(artist, "set_parse_math")):
+    for text in figure.findobj(Text):
         text.set_parse_math(False)  # a class may be called "$"
     out = io.BytesIO()
     with warnings.catch_warnings():
@@ -49,7 +50,7 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(history: Sequence[Mapping[str, float]], *, best: int) -> Figure:
-    """Loss and every metric over the epochs, training and validation; `best` is the index of the epoch that was kept."""
+    """Loss and every metric over the epochs, training and validation; `best` is the index of the epoch kept."""
     names = [name for name in history[0] if name not in ("epoch", "learning_rate") and not name.startswith("val_")]
     figure = Figure(figsize=(5.6 * len(names), 4.0), dpi=120, layout="constrained")
     epochs = [row["epoch"] for row in history]
@@ -102,7 +103,7 @@ def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
 
 
 def contact_sheet(tiles: Sequence[Tile], *, title: str) -> Figure:
-    """All tiles in a grid, their captions below; wrong ones in a red frame, right ones in green, the rest in grey."""
+    """All tiles in a grid, captions below; wrong ones framed in red, right ones in green, the rest in grey."""
     columns = min(len(tiles), 10 if len(tiles) > 24 else 6)
     rows = math.ceil(len(tiles) / columns)
     figure = Figure(figsize=(1.55 * columns + 0.2, 1.95 * rows + 0.6), dpi=120, layout="constrained")

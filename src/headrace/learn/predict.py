@@ -1,4 +1,4 @@
-"""Prediction: raw image files through what the run's training images went through, then the model; a table, a picture."""
+"""Prediction: image files through what the training images went through, then the model; table and picture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format.manifest import REJECTS_FILE
@@ -29,9 +31,9 @@ Observe = Callable[[str], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """`rows` as they stand in `csv` (path, class, probability, p_<class> …, observed). seen == predicted + rejects.
+    """`rows` as in `csv` (path, class, probability, p_<class> …, observed). seen == predicted + len(rejects).
 
-    `classes` counts what was predicted; `accuracy` is over the images whose class is known, None where none is.
+    `classes` counts what was predicted; `accuracy` is over images whose class is known, None where none is.
     """
 
     run: Path
@@ -71,19 +73,17 @@ def predict(
     workers: int | None = None,
     progress: bool = True,
 ) -> Predictions:
-    """Ask a run's best model about image files, folders of them and globs; write table, picture and Rejects into `out`.
+    """Ask a run's best model about image files, folders and globs; write table, picture and Rejects into `out`.
 
-    The observed class, where it is known, is group `label` of the regular expression `pattern` searched in the file's
-    name, or with `by_folder` the name of the file's folder. Files that can't be read are Rejects.
-    Raises NotThereError (a path), UsageError (no run, pattern), DataError (no image that can be read), StorageError.
+    The observed class, where it is known, is group `label` of the regular expression `pattern` searched in the
+    file's name, or with `by_folder` the name of the file's folder. Files that can't be read are Rejects.
+    Raises NotThereError (a path), UsageError (no run, pattern), DataError (nothing readable), StorageError.
     """
     asked = inference.load(run)
     observe = _observer(pattern, by_folder)
     paths, rejects = find_images(images)
     recipe, folder = asked.recipe, Path(out)
-    # The same images on the sheet for the same files: evenly drawn, in order.
-    step = max(1, -(-len(paths) // SHEET))
-    drawn = set(paths[::step])
+    drawn = {paths[i] for i in np.linspace(0, len(paths) - 1, min(SHEET, len(paths))).astype(int)}
     loader = PhotoLoader(
         paths,
         pack_options=recipe.pack_options,
@@ -137,7 +137,7 @@ def predict(
 
 
 def find_images(images: Iterable[Path | str]) -> tuple[list[str], list[Reject]]:
-    """Paths of the files that files, folders and globs name, each once; and what a folder holds that can't be named.
+    """Paths of the files that files, folders and globs name, each once; and Rejects for what has no usable name.
 
     Raises NotThereError, UsageError (nothing in it).
     """
@@ -153,7 +153,7 @@ def find_images(images: Iterable[Path | str]) -> tuple[list[str], list[Reject]]:
                     paths[str(path / found)] = None
         elif path.exists():
             paths[given] = None
-        elif matches := sorted(glob.glob(given, recursive=True), key=natural):
+        elif matches := sorted(glob.glob(given, recursive=True), key=natural):  # noqa: PTH207 (also absolute)
             paths |= dict.fromkeys(match for match in matches if Path(match).is_file())
         else:
             raise NotThereError(f"{given}: no such file or folder")

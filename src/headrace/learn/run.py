@@ -1,4 +1,4 @@
-"""A RUN folder: which files it holds, and the recipe that training writes and evaluation and prediction read again."""
+"""A RUN folder: its files, and the recipe that training writes and evaluation and prediction read again."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _FORMAT, _VERSION = "headrace run", 1
 class Options:
     """What a training is asked for. None leaves the choice to the dataset or the task.
 
-    `augment` holds names out of AUGMENTATIONS. `patience` ends the training after so many epochs without a better
-    one. `schedule` "cosine" warms up over a twentieth of the steps and then falls to 0. `split` None is "train" where
-    there is one, else everything; `val_split` None is "val" where there is one, else no validation.
+    `augment` holds names out of AUGMENTATIONS. `patience` ends the training after so many epochs without a
+    better one. `schedule` "cosine" warms up over a twentieth of the steps and then falls to 0. `split` None is
+    "train" where there is one, else everything; `val_split` None is "val" where there is one, else no validation.
     Raises UsageError where a value can't be meant; the loader checks what is the loader's.
     """
 
@@ -86,9 +86,9 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a run was made of: enough to resume it, and to treat new images as its training images were treated.
+    """What a run was made of: enough to resume it, and to treat new images as its own were treated.
 
-    `size` is (height, width) of the model's input. `pack_options` is what the dataset's images went through before.
+    `size` is (height, width) of the model's input. `pack_options` is what images went through when packed.
     """
 
     task: str
@@ -138,9 +138,11 @@ class Run:
         return self.folder / "logs"
 
     def read_recipe(self) -> Recipe:
-        """The recipe. Raises NotThereError without the folder, UsageError where it is no RUN that this version reads."""
+        """The recipe. Raises NotThereError (no folder), UsageError (no RUN, or not of this version), DataError."""
         if not self.folder.is_dir():
-            raise NotThereError(f"{self.folder}: there is no such run; 'headrace train DS --out {self.folder}' makes it")
+            raise NotThereError(
+                f"{self.folder}: there is no such run; 'headrace train DS --out {self.folder}' makes it"
+            )
         try:
             read = json.loads(self.recipe_json.read_text())
         except FileNotFoundError:
@@ -154,7 +156,10 @@ class Run:
         try:
             options = dict(read.pop("options"))
             size = options["size"]
-            options |= {"augment": tuple(options["augment"]), "size": tuple(size) if isinstance(size, list) else size}
+            options |= {
+                "augment": tuple(options["augment"]),
+                "size": tuple(size) if isinstance(size, list) else size,
+            }
             read |= {"class_names": tuple(read["class_names"]), "size": tuple(read["size"])}
             return Recipe(**read, options=Options(**options))
         except (KeyError, TypeError) as error:

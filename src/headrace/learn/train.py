@@ -1,4 +1,4 @@
-"""Training: steps over the loader, a checkpoint now and then, and a RUN folder in the end. What is learnt is the task's."""
+"""Training: steps over the loader, checkpoints, and the RUN folder they fill. What is learnt is the task's."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Trained:
-    """Train a model on a packed dataset, or a view of one, and keep all that belongs to it in the folder `out`.
+    """Train a model on a packed dataset, or a view of one, and keep all that belongs to it in folder `out`.
 
-    `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left; `options`
-    None are then the run's own. `overwrite` replaces an older run. Sets the seeds of Keras, NumPy and Python.
-    On SIGINT and SIGTERM a checkpoint is written first; then KeyboardInterrupt or SystemExit is raised.
+    `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left;
+    `options` None are then the run's own. `overwrite` replaces an older run. Sets the seeds of Keras, NumPy and
+    Python. On SIGINT and SIGTERM a checkpoint is written first; then KeyboardInterrupt or SystemExit is raised.
 
     Raises UsageError (options, another recipe or dataset than the run's, `out` in the way), NotThereError,
     DataError (a damaged checkpoint), StorageError.
@@ -94,7 +94,9 @@ def is_over(history: Sequence[Mapping[str, float]], task: tasks.Task, options: O
     """Whether a training with this history has reached its last epoch, or lost its patience."""
     if len(history) >= options.epochs:
         return True
-    return bool(history) and options.patience is not None and len(history) - 1 - best_of(history, task) >= options.patience
+    return (
+        bool(history) and options.patience is not None and len(history) - 1 - best_of(history, task) >= options.patience
+    )
 
 
 def _check_free(run: Run, overwrite: bool) -> None:
@@ -105,7 +107,9 @@ def _check_free(run: Run, overwrite: bool) -> None:
         raise UsageError(f"{folder}: exists and is no folder; choose another place")
     if run.recipe_json.exists():
         if not overwrite:
-            raise UsageError(f"{folder}: holds a run already; pass --resume to go on with it, --overwrite to replace it")
+            raise UsageError(
+                f"{folder}: holds a run already; pass --resume to go on with it, --overwrite to replace it"
+            )
     elif any(folder.iterdir()):
         raise UsageError(f"{folder}: is a folder with other files in it, which are not replaced; choose another")
 
@@ -154,7 +158,7 @@ class _Training:
             versions={"headrace": headrace.__version__} | describe(),
         )
         built = self.task.build(self.recipe.model, (*size, dataset.channels), options.model_options)
-        # What is saved is `inference`, the same layers without loss and optimizer: any Keras loads it, as it is.
+        # What is saved is `inference`, the same layers without loss and optimizer: any Keras loads it.
         self.inference = built
         self.model = keras.Model(built.inputs, built.outputs, name=built.name)
         optimizer = keras.optimizers.Adam(_learning_rate(options, options.epochs * len(self.loader)))
@@ -172,7 +176,12 @@ class _Training:
         if not len(part):
             raise UsageError(f"{dataset.path}: {name} has no record with labels to learn from")
         if len(part) < len(whole):
-            log.warning("%s: %d of %d records have no label and are left out", name, len(whole) - len(part), len(whole))
+            log.warning(
+                "%s: %d of %d records have no label and are left out",
+                name,
+                len(whole) - len(part),
+                len(whole),
+            )
         return part.loader(
             batch_size=options.batch_size,
             size=options.size,
@@ -190,7 +199,13 @@ class _Training:
         run = self.run
         with explained(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
-            for path in (run.model, run.checkpoint, run.history_csv, run.curves, run.folder / "confusion.png"):
+            for path in (
+                run.model,
+                run.checkpoint,
+                run.history_csv,
+                run.curves,
+                run.folder / "confusion.png",
+            ):
                 path.unlink(missing_ok=True)
             for path in run.logs.rglob("events.out.tfevents.*"):
                 path.unlink()
@@ -277,7 +292,11 @@ class _Training:
                 self.steps += 1
                 self.means.add(logs, len(batch.ids))
                 now = time.perf_counter()
-                self.seconds, self.images, before = self.seconds + now - before, self.images + len(batch.ids), now
+                self.seconds, self.images, before = (
+                    self.seconds + now - before,
+                    self.images + len(batch.ids),
+                    now,
+                )
                 self._check_finite(self.means.values())
                 shown.set_postfix_str(_told(self.means.values()), refresh=False)
                 shown.update(len(batch.ids))
@@ -317,7 +336,7 @@ class _Training:
         raise SystemExit(128 + number)
 
     def _publish(self, logs: _Logs) -> None:
-        """Write what follows from the last epoch: the model if it is the best so far, history, curves, logs."""
+        """Write what follows from the last epoch: the model if it is the best so far; history, curves, logs."""
         best = best_of(self.history, self.task)
         if best == len(self.history) - 1:
             write_atomic(self.run.model, _saved(self.inference))
@@ -327,7 +346,7 @@ class _Training:
 
 
 class _Logs:
-    """TensorBoard's logs: `train` and `val` as two runs that share their tags, so that it draws them in one chart."""
+    """TensorBoard's logs: `train` and `val` as two runs with the same tags, which it draws in one chart."""
 
     def __init__(self, folder: Path, *, purge: int) -> None:
         self._folder, self._purge = folder, purge
@@ -371,7 +390,7 @@ def _until(batches: Iterable[Batch], caught: list[int]) -> Iterator[Batch]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """The SIGINT or SIGTERM that came, noted so that no step is cut in two; a second one acts as it always does."""
+    """The SIGINT or SIGTERM that came, noted so that no step is cut in two; a second acts as it always does."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -392,7 +411,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _learning_rate(options: Options, steps: int) -> Any:
-    """What the optimizer takes: a number, or a schedule over `steps` steps that depends on their count alone."""
+    """What the optimizer takes: a number, or a schedule over `steps` steps, by their count alone."""
     if options.schedule == "constant":
         return options.learning_rate
     warmup = max(1, steps // 20)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -46,13 +46,20 @@ class StoredRecord(Record):
         """uint8 [h, w, c], c = 1 or 3 (RGB), decoded anew at each access. Raises DamageError."""
         assert self.encoded is not None
         try:
-            return decode_stored(np.frombuffer(self.encoded, np.uint8), self.format, self.height, self.width, self.channels)
+            return decode_stored(
+                np.frombuffer(self.encoded, np.uint8), self.format, self.height, self.width, self.channels
+            )
         except codec.BadImage as error:
             raise DamageError(f"{self.id}: {error.reason}; run 'headrace verify'") from error
 
 
 def decode_stored(
-    data: NDArray[np.uint8], kind: str, height: int, width: int, channels: int, min_size: tuple[int, int] = (0, 0)
+    data: NDArray[np.uint8],
+    kind: str,
+    height: int,
+    width: int,
+    channels: int,
+    min_size: tuple[int, int] = (0, 0),
 ) -> codec.Pixels:
     """uint8 [h, w, channels] of bytes as the packer stores them. Raises BadImage."""
     if kind == "jpeg":
@@ -212,7 +219,13 @@ class Dataset:
     def class_counts(self) -> dict[str, int]:
         """Records of this view per class; classes without a record count 0."""
         labels = self.labels
-        return dict(zip(self.class_names, np.bincount(labels[labels >= 0], minlength=len(self.class_names)).tolist(), strict=True))
+        return dict(
+            zip(
+                self.class_names,
+                np.bincount(labels[labels >= 0], minlength=len(self.class_names)).tolist(),
+                strict=True,
+            )
+        )
 
     @property
     def catalog(self) -> pl.DataFrame:
@@ -359,7 +372,8 @@ class Dataset:
             text = html.escape(caption)
             cells.append(
                 '<figure style="display:inline-block;margin:2px;width:96px;text-align:center;font-size:11px">'
-                f'{picture}<figcaption title="{text}" style="overflow:hidden;white-space:nowrap">{text}</figcaption></figure>'
+                f'{picture}<figcaption title="{text}" style="overflow:hidden;white-space:nowrap">{text}</figcaption>'
+                "</figure>"
             )
         return f"<div><code>{html.escape(repr(self))}</code></div><div>{''.join(cells)}</div>"
 

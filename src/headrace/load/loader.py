@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -92,8 +92,8 @@ class Loader:
     """Batches of a Dataset, by number or in order.
 
     `loader[i]` is batch i of the current epoch, a pure function of (dataset, options, epoch, i), from any thread.
-    `iter(loader)` gives the rest of a loaded state's epoch, else a whole epoch: the current one, or the next one when the
-    current one was begun already. `epoch` can be set. Order and content never depend on `workers`.
+    `iter(loader)` gives the rest of a loaded state's epoch, else a whole epoch: the current one, or the next one
+    when the current one was begun already. `epoch` can be set. Order and content never depend on `workers`.
 
     Raises UsageError, DataError (the dataset has not what the target needs) when made; DamageError with the record's
     address when a batch is made and on_bad is "raise".
@@ -147,13 +147,13 @@ class Loader:
             raise IndexError(f"batch {i} of {n}")
         return self._make(self._epoch, i % n)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         if not self._resuming and self._delivered:
             self._epoch, self._delivered = self._epoch + 1, 0
         self._resuming = False
         return self._run(self._epoch, self._delivered)
 
-    def _run(self, epoch: int, start: int) -> Iterator[Batch]:
+    def _run(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         n = len(self)
         make = functools.partial(self._make, epoch)
         batches = parallel.ordered(make, range(start, n), workers=self.workers, ahead=self.workers + 1)
@@ -162,7 +162,7 @@ class Loader:
                 self._epoch, self._delivered = (epoch, i + 1) if i + 1 < n else (epoch + 1, 0)
                 yield batch
         finally:
-            batches.close()  # type: ignore[attr-defined]
+            batches.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands, JSON-able: what was delivered counts, not what was made ahead.
@@ -319,7 +319,9 @@ class _Cache:
         shape = (len(rows), *loader.size, loader.channels)
         wanted = int(np.prod(shape))
         if wanted > 0.8 * parallel.memory():
-            raise UsageError(f"cache would take {wanted / 1e9:.1f} GB, this machine has {parallel.memory() / 1e9:.1f} GB")
+            raise UsageError(
+                f"cache would take {wanted / 1e9:.1f} GB, this machine has {parallel.memory() / 1e9:.1f} GB"
+            )
         self._images = np.empty(shape, np.uint8)
         self._filled = np.zeros(len(rows), bool)
         self._slot = dict(zip(rows.tolist(), range(len(rows)), strict=True))
@@ -333,4 +335,3 @@ class _Cache:
             loader._decode(row, plain, image)
             self._filled[slot] = True
         out[:] = image[:, ::-1] if placement.flip else image
-

@@ -61,14 +61,15 @@ class Class:
 
     def decode(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
         """Class index int64 [b] of probabilities [b, classes]."""
-        return np.argmax(probabilities, axis=-1)
+        return np.asarray(np.argmax(probabilities, axis=-1), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """Padded boxes: {"boxes" float32 [b, n, 4] in pixels of the batch's images, "labels" int64 [b, n], "mask" bool [b, n]}.
+    """Padded boxes: a dict of "boxes" float32 [b, n, 4], "labels" int64 [b, n] and "mask" bool [b, n].
 
-    n is `most`; an image with more boxes keeps its largest. Padding is 0, label -1, mask False.
+    Boxes are in pixels of the batch's images. n is `most`; of more boxes the largest are kept. Padding is 0, label -1,
+    mask False.
     """
 
     most: int = 100

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import headrace
 from headrace import parallel
 from headrace.errors import DataError, UsageError
 from headrace.format import catalog, manifest, storage
@@ -22,6 +21,7 @@ from headrace.packing.prepare import ImageOptions
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
 from headrace.progress import bar
 from headrace.record import Record, Reject
+from headrace.version import __version__
 
 Runner: TypeAlias = Callable[[Plan, Path], Iterator[ShardResult]]
 
@@ -88,9 +88,7 @@ def pack(
         raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
     folder = Path(out)
     with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
-        plan = make_plan(
-            source, options=options, splits=splits, shards=shards, shard_bytes=shard_size, seed=seed
-        )
+        plan = make_plan(source, options=options, splits=splits, shards=shards, shard_bytes=shard_size, seed=seed)
         _check_outside(folder, plan)
         budget = _Budget(plan, max_rejects)
         with bar(total=plan.seen, unit="img", desc="pack", show=progress) as shown:
@@ -198,7 +196,7 @@ def _check_outside(out: Path, plan: Plan) -> None:
     for shard in plan.shards:
         for numbered in shard.records:
             path = getattr(numbered.item, "path", None)
-            if path is not None and os.path.abspath(path).startswith(inside):
+            if path is not None and str(Path(path).absolute()).startswith(inside):
                 raise UsageError(f"{out}: holds images of the source ({path}); choose another place")
 
 
@@ -213,7 +211,7 @@ def _write_rest(
     """Catalog, rejects, side files and, last of all, the manifest."""
     rows = [row for result in results for row in result.rows]
     made = manifest.Manifest(
-        headrace_version=headrace.__version__,
+        headrace_version=__version__,
         seen=plan.seen,
         stored=len(rows),
         rejected=len(rejects),

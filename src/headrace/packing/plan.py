@@ -125,9 +125,7 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
     return fractions
 
 
-def _read(
-    source: Iterable[Record | Reject], given: Sequence[str] | None
-) -> tuple[list[Numbered], list[Numbered]]:
+def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tuple[list[Numbered], list[Numbered]]:
     """Records and Rejects of the source, numbered; a second record of an id and a class not among the given reject."""
     records: list[Numbered] = []
     rejects: list[Numbered] = []

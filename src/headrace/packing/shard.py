@@ -18,7 +18,7 @@ from headrace.record import Record, Reject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A record ready to be written: its catalog row (offsets relative to the record), payload and size of the source."""
+    """A record ready to be written: catalog row (offsets relative to the record), payload, size of the source."""
 
     row: Row
     payload: bytes
@@ -69,9 +69,7 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         keypoints=image.keypoints,
         attributes=record.attributes,
     )
-    features = example.features_of(
-        row, image.encoded, with_label=bool(plan.classes), with_boxes=plan.with_boxes
-    )
+    features = example.features_of(row, image.encoded, with_label=bool(plan.classes), with_boxes=plan.with_boxes)
     payload = example.serialize(features)
     row.length = len(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
@@ -86,9 +84,7 @@ def make_records(plan: Plan, i: int) -> Iterator[Made | Numbered]:
     return (make_record(plan, shard.split, shard.name, numbered) for numbered in shard.records)
 
 
-def pack_shard(
-    plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered] | None = None
-) -> ShardResult:
+def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered] | None = None) -> ShardResult:
     """Writes shard `i` of `plan` and its index into `folder`. Raises OSError.
 
     `made` brings its records in the plan's order from wherever they were made; by default they are made here.

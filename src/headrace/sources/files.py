@@ -1,4 +1,4 @@
-"""Walking a folder of images: which files are candidates, which are junk, and in what order. Labels are left to others."""
+"""Walking a folder of images: which files are candidates, which are junk, in what order. Labels are for others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,31 @@ from headrace.record import Reject
 # The content decides what an image is. The name only decides what is worth a look: files that don't claim to be
 # something else. An extensionless name (Open Images) claims nothing.
 _IMAGE_EXTENSIONS = frozenset(
-    "jpg jpeg jpe jfif png bmp dib gif tif tiff webp avif heic heif jp2 jxl ppm pgm pbm pnm tga ico svg".split()
+    [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "bmp",
+        "dib",
+        "gif",
+        "tif",
+        "tiff",
+        "webp",
+        "avif",
+        "heic",
+        "heif",
+        "jp2",
+        "jxl",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "tga",
+        "ico",
+        "svg",
+    ]
 )
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
@@ -56,7 +80,10 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
             entries = sorted(found, key=lambda entry: natural(entry.name))
     except OSError as error:
         yield Reject(
-            id=prefix.rstrip("/"), origin=str(folder), stage="read", reason=(error.strerror or str(error)).lower()
+            id=prefix.rstrip("/"),
+            origin=str(folder),
+            stage="read",
+            reason=(error.strerror or str(error)).lower(),
         )
         return
     here = (status.st_dev, status.st_ino)
@@ -78,7 +105,7 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
         elif not entry.is_file() and not entry.is_symlink():
             skipped["(no regular file)"] += 1
         else:
-            extension = os.path.splitext(name)[1].lower()
+            extension = Path(name).suffix.lower()
             if extension and extension[1:] not in _IMAGE_EXTENSIONS and not extension[1:].isdigit():
                 skipped[extension] += 1
             else:

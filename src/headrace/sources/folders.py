@@ -42,6 +42,4 @@ def folders(root: str | os.PathLike[str], *, class_names: Sequence[str] | None =
     class unless named there. An image in no class folder is a Reject. Ids are paths relative to `root`.
     Raises NotThereError, UsageError, StorageError: `root` is no folder that can be read.
     """
-    return FoldersSource(
-        root=files.check_root(root), class_names=None if class_names is None else tuple(class_names)
-    )
+    return FoldersSource(root=files.check_root(root), class_names=None if class_names is None else tuple(class_names))

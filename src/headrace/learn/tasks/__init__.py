@@ -1,4 +1,4 @@
-"""What a model is trained for, and the registry of what there is. A new task is a new file here and a line in `_TASKS`."""
+"""What a model is trained for, and the registry of it. A new task is a new file here and a line in `_TASKS`."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """Models, loss, metrics, and how a model's outputs [b, ...] become scores and predictions, for these classes."""
+    """Models, loss, metrics, and how a model's outputs [b, ...] become scores and predictions."""
 
     class_names: tuple[str, ...]
 
     name: ClassVar[str]
-    # Name -> function (pixels: a Keras input of raw 0-255 images [b, h, w, c], classes: int, **options) -> outputs.
+    # Name -> function (pixels: Keras input of raw images [b, h, w, c], classes: int, **options) -> outputs.
     # The first is the default; an option is a keyword argument of the function.
     models: ClassVar[Mapping[str, Callable[..., Any]]]
 
     @classmethod
     @abstractmethod
     def of(cls, dataset: Dataset) -> Task | None:
-        """The task with this dataset's classes; None where the dataset says nothing about it. Raises UsageError."""
+        """The task with this dataset's classes; None where it has nothing to say about it. Raises UsageError."""
 
     @property
     @abstractmethod
@@ -66,7 +66,7 @@ class Task(ABC):
 
     @abstractmethod
     def rank(self, row: Mapping[str, float]) -> tuple[float, ...]:
-        """How good an epoch's row of the history is: the greatest is the best, which is the model that is kept."""
+        """How good an epoch is by its row of the history: the model of the greatest is kept."""
 
     @abstractmethod
     def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
@@ -89,7 +89,7 @@ class Task(ABC):
         return means.values()
 
     def build(self, model: str, shape: tuple[int, int, int], options: Mapping[str, Any]) -> Any:
-        """A new Keras model for raw images of `shape` (h, w, c). Raises UsageError (model, option), as models do."""
+        """A new Keras model for raw images of `shape` (h, w, c). Raises UsageError, and what models raise."""
         from headrace.learn.backend import keras
 
         function = self.models[self.model_name(model)]
@@ -101,7 +101,7 @@ class Task(ABC):
         return keras.Model(pixels, function(pixels, len(self.class_names), **options), name=model)
 
     def model_name(self, name: str | None) -> str:
-        """The name of a model of this task, the default one for None. Raises UsageError listing those there are."""
+        """The name of a model of this task, the default one for None. Raises UsageError listing them."""
         if name is None:
             return next(iter(self.models))
         if name not in self.models:
@@ -111,7 +111,7 @@ class Task(ABC):
 
 @dataclass
 class Means:
-    """Running means over images of what batches measured: plain numbers, so that a checkpoint can hold them."""
+    """Running means over images of what batches measured: plain numbers, that a checkpoint can hold."""
 
     count: int = 0
     sums: dict[str, float] = field(default_factory=dict)

@@ -25,7 +25,7 @@ def _head(features: Any, classes: int) -> Any:
 
 
 def vanilla(pixels: Any, classes: int) -> Any:
-    """The CNN to begin with: 3x3 convolutions of 16, 32, 64, 128 and 256 filters, pooled after all but the ends."""
+    """The CNN to begin with: 3x3 convolutions of 16 to 256 filters, pooled after all but the first and last."""
     x = backbones.normalised(pixels)
     for filters in (16, 32, 64, 128, 256):
         x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{filters}")(x)

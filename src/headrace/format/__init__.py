@@ -1,0 +1,1 @@
+"""What lies on disk: shards, catalog, manifest, and how they are checked."""

@@ -1,0 +1,1 @@
+"""Pixels, and what is drawn on them."""
