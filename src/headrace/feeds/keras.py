@@ -3,53 +3,63 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from headrace import parallel
 from headrace.feeds import require
 
 if TYPE_CHECKING:
-    from headrace.load.loader import Loader
+    from headrace.load.loader import Batch, Loader
 
 keras = require("keras", extra="tensorflow")
 
-# Keras asks for this many batches before training, to learn their shapes, and then says that an epoch has ended.
-_PEEKED = 2
-
 
 class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
-    """`feed[i]`: (images uint8 [b, h, w, c], targets) of batch i of the loader's epoch; images alone if it has none.
+    """Batches (images uint8 [b, h, w, c], targets), or (images,) without targets, made by the loader's own threads.
 
-    Every record comes exactly once an epoch, and the next epoch deals the records into other batches. On top of that
-    `fit` shuffles the order in which it asks for batches, unless it is given shuffle=False; then it is the loader's.
-    Keras's own queue makes batches ahead on `workers` threads (at least 2, without which Keras has no queue).
+    A pass of Keras over it is an epoch of the loader: every record once, in the loader's order, whatever `shuffle` and
+    `steps_per_epoch` are. For that, batches are dealt in the order in which Keras asks, not by the number it asks with;
+    only outside of a pass is `feed[i]` batch i of the loader's epoch. A pass that was left early, as the look at the
+    shapes before training is, is begun again.
     """
 
-    def __init__(self, loader: Loader, *, workers: int | None = None) -> None:
-        workers = loader.workers if workers is None else parallel.check_workers(workers)
-        super().__init__(workers=max(2, workers), use_multiprocessing=False, max_queue_size=max(4, 2 * workers))
+    def __init__(self, loader: Loader) -> None:
+        # A single worker, so that Keras puts no queue of its own between: what that holds at the end of an epoch, or of
+        # the look at the shapes, comes in the next one, and other batches never do (3.15, all backends).
+        super().__init__(workers=1, use_multiprocessing=False)
         self.loader = loader
-        self._asked = 0
         self._lock = threading.Lock()
+        self._due = False
+        self._epoch = 0
+        self._batches: Generator[Batch, None, None] | None = None
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __getitem__(self, i: int) -> Any:
-        with self._lock:
-            self._asked += 1
-        batch = self.loader[i]
-        return (batch.images,) if batch.targets is None else (batch.images, batch.targets)
+    @property
+    def num_batches(self) -> int:
+        """Batches per epoch. Keras asks for it before it begins to iterate and never in between: a pass begins here.
 
-    def on_epoch_end(self) -> None:
-        """The loader's next epoch, once a whole one was asked for.
-
-        Keras calls this once too often (after its look at the shapes) and, with steps_per_epoch, in the middle of a
-        pass: hooks can't be counted, batches can.
+        Hooks don't tell: `on_epoch_end` also comes after the look at the shapes and in the middle of a pass.
         """
         with self._lock:
-            if self._asked >= max(len(self), 1):
-                self._asked = 0
-                self.loader.epoch += 1
-            elif self._asked <= _PEEKED:
-                self._asked = 0
+            if self._batches is not None:
+                self._batches.close()
+                self._batches, self.loader.epoch = None, self._epoch
+            self._due = True
+        return len(self.loader)
+
+    def __getitem__(self, i: int) -> Any:
+        with self._lock:
+            if self._due:
+                self._due, self._epoch = False, self.loader.epoch
+                self.loader.epoch = self._epoch  # from its start, also when a state in its middle was loaded
+                self._batches = iter(self.loader)
+            if self._batches is None:
+                batch = self.loader[i]
+            else:
+                batch = next(self._batches)
+                if self.loader.epoch != self._epoch:  # that was the last one
+                    self._batches.close()
+                    self._batches = None
+        return (batch.images,) if batch.targets is None else (batch.images, batch.targets)

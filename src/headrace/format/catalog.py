@@ -5,6 +5,7 @@ How a row's values come about is left to pack; what is done with them, to load.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, StorageError, UsageError
+from headrace.errors import DamageError, UsageError
+from headrace.format import storage
 
 FILE = "catalog.parquet"
 
@@ -96,13 +98,20 @@ def to_bytes(frame: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def read(folder: Path) -> pl.DataFrame:
-    """The catalog of the dataset in `folder`. Raises StorageError, DamageError (unreadable, or columns missing)."""
+def read(folder: Path, *, sha256: str) -> pl.DataFrame:
+    """The catalog of the dataset in `folder`, if its bytes have the `sha256` (hex) that the manifest says.
+
+    Parquet has no checksums here, and a flipped bit would silently be another label or offset, or a panic of Polars.
+    Raises StorageError, DamageError (other bytes, unreadable, or columns missing).
+    """
     path = folder / FILE
+    with storage.explained(path):
+        data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise DamageError(f"{path}: sha256 is {found[:16]}…, the manifest says {sha256[:16]}…; pack the dataset again")
     try:
-        frame = pl.read_parquet(path, memory_map=False)
-    except OSError as error:
-        raise StorageError(f"{path}: can't be read: {error}") from error
+        frame = pl.read_parquet(io.BytesIO(data))
     except pl.exceptions.PolarsError as error:
         raise DamageError(f"{path}: not a readable catalog ({error}); pack the dataset again") from error
     missing = [name for name in SCHEMA if name not in frame.columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -63,40 +64,48 @@ class Manifest:
         return out
 
     def to_bytes(self) -> bytes:
-        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        """JSON whose last value, `sha256`, is that of the same bytes with this value empty."""
+        unsigned = _text(self, sha256="")
+        return _text(self, sha256=hashlib.sha256(unsigned).hexdigest())
 
 
 def read(folder: Path) -> Manifest:
     """The manifest of the dataset in `folder`.
 
-    Raises NotThereError (no such folder), UsageError (no dataset, or a newer format), DamageError (unreadable).
+    Raises NotThereError (no such folder), UsageError (no dataset, or another format), DamageError (unreadable, or
+    not the bytes that were written).
     """
     path = folder / FILE
     try:
-        text = path.read_bytes().decode()
+        data = path.read_bytes()
     except FileNotFoundError:
         if not folder.exists():
             raise NotThereError(f"{folder}: no such folder") from None
         raise UsageError(f"{folder}: not a packed dataset (it has no {FILE}); make one with 'headrace pack'") from None
     except OSError as error:
         raise StorageError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DamageError(f"{path}: not UTF-8 ({error})") from error
     try:
-        raw = json.loads(text)
+        raw = json.loads(data)
         version = raw["format_version"]
         if version != FORMAT_VERSION:
             raise UsageError(
                 f"{path}: format {version!r}, this headrace reads format {FORMAT_VERSION}; "
                 "use the headrace that packed it, or pack it again"
             )
+        sha256 = raw.pop("sha256")
+        if hashlib.sha256(data.replace(f'"{sha256}"'.encode(), b'""')).hexdigest() != sha256:
+            raise ValueError("its sha256 is not the one it holds")
         raw["shards"] = tuple(ShardEntry(**entry) for entry in raw["shards"])
         raw["classes"], raw["box_classes"] = tuple(raw["classes"]), tuple(raw["box_classes"])
         return Manifest(**raw)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise DamageError(f"{path}: not a readable manifest ({error}); pack the dataset again") from error
+    except UsageError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamageError(f"{path}: not a sound manifest ({error}); pack the dataset again") from error
+
+
+def _text(manifest: Manifest, *, sha256: str) -> bytes:
+    return (json.dumps(asdict(manifest) | {"sha256": sha256}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def side_files(manifest: Manifest, *, name: str) -> dict[str, bytes]:

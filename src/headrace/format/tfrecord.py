@@ -36,10 +36,11 @@ def masked_crc(data: Buffer) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def frame(payload: bytes) -> tuple[bytes, bytes]:
-    """The 12 bytes that stand before a payload and the 4 behind it."""
+def frame(payload: bytes) -> bytes:
+    """A whole record: the payload between its length and its CRCs."""
     length = struct.pack("<Q", len(payload))
-    return length + struct.pack("<I", masked_crc(length)), struct.pack("<I", masked_crc(payload))
+    crcs = struct.pack("<I", masked_crc(length)), struct.pack("<I", masked_crc(payload))
+    return b"".join((length, crcs[0], payload, crcs[1]))
 
 
 def length_at(data: Buffer, offset: int) -> int:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from headrace import parallel
 from headrace.errors import DamageError, StorageError
 from headrace.format import catalog, example, manifest, storage, tfrecord
 from headrace.imaging import codec
+
+_CHUNK = 32  # records per task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +52,19 @@ class Verdict:
 def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int], None] = lambda done: None) -> Verdict:
     """Checks every byte of the dataset in `folder`; `progress` is told of each lot of checked records.
 
-    Raises NotThereError, UsageError, DamageError, StorageError where there is nothing to check: no manifest to be read,
-    or no catalog.
+    A catalog that is not what was written leaves no addresses to go by: then each file is only held against its digest.
+    Raises NotThereError, UsageError, DamageError, StorageError where there is nothing to check: no manifest to be read.
     """
+    threads = parallel.check_workers(workers)
     promised = manifest.read(folder)
-    damaged = [d for name, sha in promised.files.items() for d in _check_file(folder / name, sha)]
+    files = {name: sha256 for name, sha256 in promised.files.items() if name != catalog.FILE}
+    damaged = [fault for name, sha256 in files.items() for fault in _check_file(folder / name, sha256)]
     try:
-        frame = catalog.read(folder)
+        frame = catalog.read(folder, sha256=promised.files[catalog.FILE])
     except (DamageError, StorageError) as error:
-        return Verdict(
-            records=0,
-            damaged=(*damaged, Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error))),
-        )
+        damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error)))
+        damaged += [fault for entry in promised.shards for fault in _check_file(folder / entry.name, entry.sha256)]
+        return Verdict(records=0, damaged=tuple(damaged))
     if len(frame) != promised.stored:
         reason = f"{len(frame)} rows, the manifest says {promised.stored}"
         damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=reason))
@@ -67,14 +72,44 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
     for name in sorted(set(frame["shard"]) - known):
         damaged.append(Damage(shard=name, record=None, offset=None, reason="in the catalog, not in the manifest"))
 
-    def check(entry: manifest.ShardEntry) -> list[Damage]:
-        rows = frame.filter(pl.col("shard") == entry.name).to_dicts()
-        return list(_check_shard(folder, entry, rows, promised, progress))
+    def check(piece: _Piece) -> tuple[_Piece, list[Damage]]:
+        return piece, list(_check_piece(piece, promised))
 
-    with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(check, promised.shards):
-            damaged += found
+    pieces = _pieces(folder, frame, promised, damaged)
+    for piece, found in parallel.ordered(check, pieces, workers=threads, ahead=4 * threads):
+        if piece.rows:
+            progress(len(piece.rows))
+        elif any(fault.shard == piece.entry.name for fault in damaged):
+            continue  # its digest says no more than the address that was found
+        damaged += found
     return Verdict(records=len(frame), damaged=tuple(damaged))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A task: some records of a shard, `first` the number of their first. Without rows: the digest of the whole shard,
+    which comes after its records."""
+
+    entry: manifest.ShardEntry
+    data: NDArray[np.uint8]
+    first: int
+    rows: list[dict[str, Any]]
+
+
+def _pieces(folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, damaged: list[Damage]) -> Iterator[_Piece]:
+    """All tasks. What is wrong with a shard's file as such, or with its index, goes straight to `damaged`."""
+    by_shard = frame.drop("boxes", "keypoints").partition_by("shard", as_dict=True)
+    for entry in promised.shards:
+        rows = by_shard.get((entry.name,), frame.clear())
+        try:
+            data = storage.map_file(folder / entry.name)
+        except StorageError as error:
+            damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=str(error)))
+            continue
+        damaged += _check_layout(folder, entry, len(data), rows)
+        for first in range(0, len(rows), _CHUNK):
+            yield _Piece(entry, data, first, rows[first : first + _CHUNK].to_dicts())
+        yield _Piece(entry, data, len(rows), [])
 
 
 def _check_file(path: Path, sha256: str) -> Iterator[Damage]:
@@ -88,49 +123,44 @@ def _check_file(path: Path, sha256: str) -> Iterator[Damage]:
         yield Damage(shard=path.name, record=None, offset=None, reason=reason)
 
 
-def _check_shard(
-    folder: Path,
-    entry: manifest.ShardEntry,
-    rows: list[dict[str, Any]],
-    promised: manifest.Manifest,
-    progress: Callable[[int], None],
-) -> Iterator[Damage]:
+def _check_layout(folder: Path, entry: manifest.ShardEntry, size: int, rows: pl.DataFrame) -> Iterator[Damage]:
+    """Sizes and counts of a shard, the addresses in the catalog, and the index file."""
+
     def damage(record: int | None, offset: int | None, reason: str) -> Damage:
         return Damage(shard=entry.name, record=record, offset=offset, reason=reason)
 
-    try:
-        data = storage.map_file(folder / entry.name)
-    except StorageError as error:
-        yield damage(None, None, str(error))
-        return
-    if len(data) != entry.bytes:
-        yield damage(None, None, f"{len(data)} bytes, the manifest says {entry.bytes}")
+    if size != entry.bytes:
+        yield damage(None, None, f"{size} bytes, the manifest says {entry.bytes}")
     if len(rows) != entry.records:
         yield damage(None, None, f"{len(rows)} rows in the catalog, the manifest says {entry.records} records")
-    whole = hashlib.sha256(data.data).hexdigest() == entry.sha256
-    end, sound = 0, True
-    for number, row in enumerate(rows):
-        offset = row["offset"]
-        if offset != end:
-            sound = False
-            yield damage(number, offset, f"the record before ends at byte {end}, the catalog puts this one at {offset}")
-        end = offset + row["length"] + tfrecord.OVERHEAD_BYTES
-        for fault in _check_record(data, row, promised):
-            sound = False
-            yield damage(number, *fault)
-        progress(1)
-    if end != len(data) and len(data) == entry.bytes:
-        sound = False
-        yield damage(None, end, f"the last record of the catalog ends here, the file at byte {len(data)}")
-    if sound and not whole:
-        yield damage(None, None, "sha256 is not the manifest's, though every record is sound: another shard's file?")
-    index = "".join(f"{row['offset']} {row['length'] + tfrecord.OVERHEAD_BYTES}\n" for row in rows).encode()
+    starts = rows["offset"].to_numpy()
+    sizes = rows["length"].to_numpy() + tfrecord.OVERHEAD_BYTES
+    ends = np.concatenate([[0], starts + sizes])
+    for number in np.flatnonzero(starts != ends[:-1]).tolist():
+        yield damage(
+            number,
+            int(starts[number]),
+            f"the record before ends at byte {ends[number]}, the catalog puts this one at {starts[number]}",
+        )
+    if ends[-1] != entry.bytes:
+        yield damage(None, int(ends[-1]), f"the last record ends here, the manifest says {entry.bytes} bytes")
+    index = "".join(f"{start} {size}\n" for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)).encode()
     path = folder / entry.index_name
     try:
         if path.read_bytes() != index:
             yield Damage(shard=path.name, record=None, offset=None, reason="not the offsets of the catalog")
     except OSError as error:
         yield Damage(shard=path.name, record=None, offset=None, reason=f"can't be read: {error.strerror}")
+
+
+def _check_piece(piece: _Piece, promised: manifest.Manifest) -> Iterator[Damage]:
+    name = piece.entry.name
+    for number, row in enumerate(piece.rows, start=piece.first):
+        for offset, reason in _check_record(piece.data, row, promised):
+            yield Damage(shard=name, record=number, offset=offset, reason=reason)
+    if not piece.rows and hashlib.sha256(piece.data.data).hexdigest() != piece.entry.sha256:
+        reason = "sha256 is not the manifest's, though every record is sound: another shard's file?"
+        yield Damage(shard=name, record=None, offset=None, reason=reason)
 
 
 def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest) -> Iterator[tuple[int, str]]:

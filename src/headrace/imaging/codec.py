@@ -122,7 +122,10 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         and "transparency" not in image.info
     )
     grey = image.mode in ("1", "L", "LA", "La")
-    return Header(kind, image.height, image.width, 1 if grey else 3, orientation, plain)
+    height, width = image.height, image.width
+    if kind == "tiff" and orientation in (5, 6, 7, 8):  # Pillow gives the size, and later the pixels, turned
+        height, width = width, height
+    return Header(kind, height, width, 1 if grey else 3, orientation, plain)
 
 
 def decode(data: bytes, *, header: Header, channels: int | None = None, min_size: tuple[int, int] = (0, 0)) -> Pixels:
@@ -142,7 +145,10 @@ def decode(data: bytes, *, header: Header, channels: int | None = None, min_size
         if image.mode in ("P", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
         image = image.convert("L" if channels == 1 else "RGB")
-        return np.asarray(image).reshape(image.height, image.width, channels)
+        pixels = np.asarray(image).reshape(image.height, image.width, channels)
+        if header.format == "tiff":  # which Pillow has turned upright, and no other format
+            pixels = upright(pixels, {6: 8, 8: 6}.get(header.orientation, header.orientation))
+        return pixels
     except MemoryError:
         raise
     except Exception as error:  # a decoder fed with broken bytes raises whatever it stumbles upon

@@ -42,7 +42,7 @@ def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None,
         raise UsageError("a frozen base with random weights learns nothing; give weights, or leave frozen out")
     x = normalised(pixels)
     if weights is not None and channels == 1:
-        x = keras.layers.Concatenate(name="grey_to_colour")([x, x, x])
+        x = keras.layers.Concatenate(name="grey_to_colour")([x, x, 0 * x])
     base = _base((height, width, x.shape[-1]), alpha, weights)
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

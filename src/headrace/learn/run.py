@@ -72,9 +72,10 @@ class Options:
     def changes(self, other: Options) -> list[str]:
         """What `other` asks for differently, one line each, where it would change the model that comes out.
 
-        More epochs are no change while the learning rate is constant: the run only goes on for longer.
+        What None may stand for is left to the recipe. More epochs are no change while the learning rate is
+        constant: the run only goes on for longer.
         """
-        free = {"workers", "cache", "checkpoint_seconds"}
+        free = {"workers", "cache", "checkpoint_seconds", "task", "model", "size", "split", "val_split"}
         if self.schedule == "constant":
             free.add("epochs")
         return [

@@ -220,7 +220,7 @@ class _Training:
         if new.fingerprint != old.fingerprint:
             changes.append(f"the dataset {new.dataset} is not the one the run began with ({old.dataset})")
         for name in ("task", "model", "class_names", "size", "channels", "split", "val_split"):
-            if not changes and getattr(old, name) != getattr(new, name):
+            if getattr(old, name) != getattr(new, name):
                 changes.append(f"{name} is {getattr(new, name)!r}, the run has {getattr(old, name)!r}")
         if changes:
             raise UsageError(f"{self.run.folder}: can't be resumed with another recipe: {'; '.join(changes)}")

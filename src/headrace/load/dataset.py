@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DamageError, UsageError
+from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import catalog, manifest, storage, tfrecord
 from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
@@ -88,7 +88,7 @@ class Shards:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest = manifest.read(path)
-        self.catalog = catalog.read(path)
+        self.catalog = catalog.read(path, sha256=self.manifest.files[catalog.FILE])
         if len(self.catalog) != self.manifest.stored:
             raise DamageError(
                 f"{path / catalog.FILE}: {len(self.catalog)} rows, the manifest says {self.manifest.stored}; "
@@ -367,7 +367,7 @@ class Dataset:
                 data = base64.b64encode(codec.encode_jpeg(_thumbnail(record.image), quality=80)).decode()
                 picture = f'<img src="data:image/jpeg;base64,{data}" width="96" height="96">'
                 caption = record.label_name or ""
-            except DamageError as error:
+            except (DamageError, StorageError) as error:
                 picture, caption = "<div>damaged</div>", str(error)
             text = html.escape(caption)
             cells.append(

@@ -196,11 +196,11 @@ class Loader:
             "drop_last": options.drop_last,
         }
 
-    def to_keras(self, *, workers: int | None = None) -> KerasFeed:
+    def to_keras(self) -> KerasFeed:
         """A keras.utils.PyDataset of (images, targets) for `model.fit`. Raises MissingExtraError."""
         from headrace.feeds.keras import KerasFeed
 
-        return KerasFeed(self, workers=workers)
+        return KerasFeed(self)
 
     def to_torch(self) -> TorchFeed:
         """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors. Raises MissingExtraError."""
@@ -332,6 +332,8 @@ class _Cache:
         if not self._filled[slot]:
             shards, loader = self._loader.dataset.shards, self._loader
             plain = place(int(shards.height[row]), int(shards.width[row]), loader.size, loader.options.fit)
-            loader._decode(row, plain, image)
+            decoded = np.empty_like(image)
+            loader._decode(row, plain, decoded)
+            image[:] = decoded  # at once: another thread may be reading what it has put there itself
             self._filled[slot] = True
         out[:] = image[:, ::-1] if placement.flip else image

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace import parallel
+from headrace.errors import UsageError
 from headrace.imaging import codec
 from headrace.imaging.transforms import Fit, check_fit, check_size, place
 from headrace.load.dataset import draw_stored
@@ -43,6 +44,8 @@ class PhotoLoader:
         self.size = checked
         self.fit = check_fit(fit)
         self.channels = channels
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}, wanted at least 1")
         self.batch_size = batch_size
         self.workers = parallel.check_workers(workers)
 

@@ -84,7 +84,7 @@ def pack(
     started = time.perf_counter()
     options = ImageOptions(size=size, fit=fit, channels=channels, quality=quality, max_pixels=max_pixels)  # type: ignore[arg-type]
     threads = parallel.check_workers(workers)
-    if max_rejects < 0 or (isinstance(max_rejects, float) and max_rejects > 1):
+    if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
         raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
     folder = Path(out)
     with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
@@ -192,12 +192,10 @@ def _first(rejects: Sequence[Reject]) -> str:
 
 def _check_outside(out: Path, plan: Plan) -> None:
     """Raises UsageError when an image of the source lies in the folder that would be replaced."""
-    inside = str(out.resolve()) + os.sep
-    for shard in plan.shards:
-        for numbered in shard.records:
-            path = getattr(numbered.item, "path", None)
-            if path is not None and str(Path(path).absolute()).startswith(inside):
-                raise UsageError(f"{out}: holds images of the source ({path}); choose another place")
+    paths = (getattr(numbered.item, "path", None) for shard in plan.shards for numbered in shard.records)
+    for folder in {path.rpartition(os.sep)[0] for path in paths if path is not None}:
+        if Path(folder).resolve().is_relative_to(out.resolve()):
+            raise UsageError(f"{out}: images of the source lie in it ({folder}); choose another place")
 
 
 def _write_rest(
@@ -222,11 +220,14 @@ def _write_rest(
         pack_options=plan.options.as_json() | dict(recipe),
         schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
     )
-    lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects)
-    files = {catalog.FILE: catalog.to_bytes(catalog.table(rows)), manifest.REJECTS_FILE: lines.encode()}
+    # A path that is no UTF-8 has surrogates in it, which \udcXX writes as JSON does.
+    lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects).encode(
+        errors="backslashreplace"
+    )
+    files = {catalog.FILE: catalog.to_bytes(catalog.table(rows)), manifest.REJECTS_FILE: lines}
     files |= manifest.side_files(made, name=name)
     for file, data in files.items():
-        storage.write(folder / file, data)
+        (folder / file).write_bytes(data)
     made = replace(made, files={file: hashlib.sha256(data).hexdigest() for file, data in files.items()})
-    storage.write(folder / manifest.FILE, made.to_bytes())
+    (folder / manifest.FILE).write_bytes(made.to_bytes())
     return made

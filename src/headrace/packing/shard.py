@@ -18,12 +18,10 @@ from headrace.record import Record, Reject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A record ready to be written: catalog row (offsets relative to the record), payload, size of the source."""
+    """A record ready to be written: catalog row (offsets relative to the record), bytes, size of the source."""
 
     row: Row
-    payload: bytes
-    header: bytes
-    footer: bytes
+    record: bytes
     bytes_in: int
 
 
@@ -74,8 +72,7 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
     row.length = len(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
     row.image_length = len(image.encoded)
-    header, footer = tfrecord.frame(payload)
-    return Made(row=row, payload=payload, header=header, footer=footer, bytes_in=len(data))
+    return Made(row=row, record=tfrecord.frame(payload), bytes_in=len(data))
 
 
 def make_records(plan: Plan, i: int) -> Iterator[Made | Numbered]:
@@ -94,21 +91,19 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
     rejects: list[Numbered] = []
     bytes_in = 0
     with storage.HashedFile(folder / shard.name) as file:
-        for record in make_records(plan, i) if made is None else made:
-            if isinstance(record, Numbered):
-                rejects.append(record)
+        for item in make_records(plan, i) if made is None else made:
+            if isinstance(item, Numbered):
+                rejects.append(item)
                 continue
-            record.row.offset = file.size
-            record.row.image_offset += file.size
-            file.write(record.header)
-            file.write(record.payload)
-            file.write(record.footer)
-            rows.append(record.row)
-            bytes_in += record.bytes_in
+            item.row.offset += file.size
+            item.row.image_offset += file.size
+            file.write(item.record)
+            rows.append(item.row)
+            bytes_in += item.bytes_in
         size, sha256 = file.size, file.close()
     entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256)
     index = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
-    storage.write(folder / entry.index_name, index.encode())
+    (folder / entry.index_name).write_bytes(index.encode())
     return ShardResult(entry=entry, rows=rows, rejects=rejects, bytes_in=bytes_in)
 
 

@@ -43,11 +43,11 @@ _IMAGE_EXTENSIONS = frozenset(
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key: runs of digits count as numbers, so c9 comes before c10; letters by code point after case folding."""
     parts = re.split(r"([0-9]+)", name)
     key = [(1, int(part), "") if i % 2 else (0, 0, part.casefold()) for i, part in enumerate(parts)]
-    return [*key, (2, 0, name)]
+    return key, name
 
 
 def check_root(root: str | os.PathLike[str]) -> Path:
@@ -79,12 +79,7 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: natural(entry.name))
     except OSError as error:
-        yield Reject(
-            id=prefix.rstrip("/"),
-            origin=str(folder),
-            stage="read",
-            reason=(error.strerror or str(error)).lower(),
-        )
+        yield _refused(prefix.rstrip("/"), folder, error)
         return
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -100,9 +95,14 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
             shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
             yield Reject(id=shown, origin=shown, stage="read", reason="the name is not UTF-8; rename it")
             continue
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:  # a link that leads to itself
+            yield _refused(path, root / path, error)
+            continue
+        if is_folder:
             yield from _walk(root, path + "/", skipped, above | {here})
-        elif not entry.is_file() and not entry.is_symlink():
+        elif not is_file and Path(entry).exists():  # what a broken link leads to is an image that can't be read
             skipped["(no regular file)"] += 1
         else:
             extension = Path(name).suffix.lower()
@@ -110,3 +110,7 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
                 skipped[extension] += 1
             else:
                 yield path
+
+
+def _refused(id_: str, path: Path, error: OSError) -> Reject:
+    return Reject(id=id_, origin=str(path), stage="read", reason=(error.strerror or str(error)).lower())

@@ -26,7 +26,7 @@ class FoldersSource:
             if isinstance(found, Reject):
                 yield found
                 continue
-            path = str(self.root / found)
+            path = f"{self.root}/{found}"
             label, slash, _ = found.partition("/")
             if slash:
                 yield Record(id=found, path=path, label_name=label, origin=found)

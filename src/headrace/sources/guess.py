@@ -6,14 +6,17 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from headrace.errors import NotThereError, UsageError
+from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import files
 
 FORMATS = ("names", "folders")
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:
-    """(format, what it was told by) of a source path. Raises NotThereError; UsageError listing what was tried."""
+    """(format, what it was told by) of a source path.
+
+    Raises NotThereError, StorageError, DataError (no images at all), UsageError listing what was tried.
+    """
     root = Path(path)
     if not root.exists():
         raise NotThereError(f"{root}: no such file or folder")
@@ -21,11 +24,13 @@ def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[
         return "names", "a pattern for file names is given"
     if not root.is_dir():
         raise UsageError(f"{root}: no source reads this file; pass --format, one of {', '.join(FORMATS)}")
-    for entry in sorted(os.scandir(root), key=lambda entry: files.natural(entry.name)):
-        if entry.is_dir() and not entry.name.startswith("."):
-            inside = next((f for f in files.walk(Path(entry.path), Counter()) if isinstance(f, str)), None)
-            if inside is not None:
-                return "folders", f"images lie in folders below it, such as {entry.name}/{inside}"
+    files.check_root(root)
+    found = None
+    for found in files.walk(root, Counter()):
+        if isinstance(found, str) and "/" in found:
+            return "folders", f"images lie in folders below it, such as {found}"
+    if found is None:
+        raise DataError(f"{root}: holds no images")
     raise UsageError(
         f"{root}: the format can't be guessed. Tried: folders (no folder in it holds images); "
         "names (takes --pattern, e.g. --pattern '^(?P<label>cat|dog)')"

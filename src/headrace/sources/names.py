@@ -33,7 +33,7 @@ class NamesSource:
             if isinstance(found, Reject):
                 yield found
                 continue
-            path = str(self.root / found)
+            path = f"{self.root}/{found}"
             match = self.pattern.search(found.rpartition("/")[2])
             label = match["label"] if match else None
             if not label and self.unlabelled == "reject":

@@ -1,0 +1,58 @@
+"""The commands and snippets of README and tutorials run, in their order, on photos drawn for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.cli.demo import draw
+from headrace.imaging.codec import encode_jpeg
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/classify.md"])
+def test_page_runs(page: str, tmp_path: Path) -> None:
+    _draw_photos(tmp_path / "photos")
+    blocks = BLOCK.findall((ROOT / page).read_text())
+    assert {kind for kind, _ in blocks} == {"bash", "python"}
+    shell = [code for kind, code in blocks if kind == "bash"]
+    # As written, but for the number of epochs: what is shown is that it runs, not that it learns.
+    assert any("--epochs 25" in code for code in shell)
+    _run(["bash", "-euo", "pipefail", "-c", "\n".join(shell).replace("--epochs 25", "--epochs 2")], tmp_path)
+    _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
+    assert (tmp_path / "run" / "model.keras").exists()
+    assert (tmp_path / "predictions" / "predictions.csv").read_text().count("\n") == 1 + 4
+    assert (tmp_path / "predictions" / "predictions.png").stat().st_size > 1000
+
+
+def test_pages_name_what_exists() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def _draw_photos(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, shape in (("cat", "circle"), ("dog", "square")):
+        (folder / "train").mkdir(parents=True, exist_ok=True)
+        for i in range(24):
+            (folder / "train" / f"{name}.{i}.jpg").write_bytes(encode_jpeg(draw(shape, rng)))
+    (folder / "test").mkdir()
+    for i in range(4):
+        (folder / "test" / f"{i}.jpg").write_bytes(encode_jpeg(draw("circle", rng)))
+
+
+def _run(command: list[str], folder: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,408 @@
+"""Dataset: what was packed comes back by number, views are exact and share files, what is no dataset is told."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import time
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+import headrace as hr
+from headrace.errors import DamageError, NotThereError, UsageError
+from headrace.format import manifest
+from packed import CLASSES, flip, pack, photos, pixels_of, rewrite_manifest, shades, shard_of
+
+PHOTOS = photos(60, grey=(3,), png=(4, 5))
+BOXED = photos(24, boxes=True, unlabelled=(2, 6))
+
+
+@pytest.fixture(scope="module")
+def ds(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
+    return pack(PHOTOS, tmp_path_factory.mktemp("photos") / "ds", shards=3, splits={"train": 0.7, "val": 0.3}, seed=5)
+
+
+@pytest.fixture(scope="module")
+def boxed(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
+    return pack(BOXED, tmp_path_factory.mktemp("boxed") / "ds", shards=2)
+
+
+def numbers(ds: hr.Dataset) -> list[int]:
+    """What records of PHOTOS or BOXED a view holds."""
+    return [int(id_.split("/")[1][:3]) for id_ in ds.catalog["id"]]
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_record_comes_back(ds: hr.Dataset) -> None:
+    assert len(ds) == 60 and sorted(numbers(ds)) == list(range(60))
+    for i, k in enumerate(numbers(ds)):
+        source, record = PHOTOS[k], ds[i]
+        assert (record.id, record.label_name, record.origin) == (source.id, source.label_name, source.origin)
+        assert record.label == CLASSES.index(source.label_name or "")
+        assert record.encoded == source.encoded and record.read() == source.read()
+        assert record.attributes == {"k": k}
+        assert record.boxes is None and record.box_labels is None and record.keypoints is None
+        assert record.format == ("png" if k % 10 in (4, 5) else "jpeg")
+        assert record.channels == (1 if k % 10 == 3 else 3)
+        assert record.split in ("train", "val")
+
+
+def test_the_image_is_what_pillow_decodes(ds: hr.Dataset) -> None:
+    for i, k in enumerate(numbers(ds)):
+        image, wanted = ds[i].image, pixels_of(PHOTOS[k])
+        assert image.dtype == np.uint8 and image.shape == wanted.shape == (ds[i].height, ds[i].width, ds[i].channels)
+        assert np.abs(image.astype(int) - wanted).max() <= (0 if ds[i].format == "png" else 3)
+
+
+def test_boxes_come_back(boxed: hr.Dataset) -> None:
+    for i, k in enumerate(numbers(boxed)):
+        source, record = BOXED[k], boxed[i]
+        assert record.boxes is not None and source.boxes is not None
+        limit = [record.width, record.height] * 2
+        assert record.boxes.dtype == np.float32 and record.boxes.shape == (k % 4, 4)
+        assert np.array_equal(record.boxes, np.minimum(source.boxes, limit))
+        assert record.box_labels == source.box_labels
+        assert (record.label, record.label_name) == ((None, None) if k % 10 in (2, 6) else (k % 3, CLASSES[k % 3]))
+    assert boxed.has_boxes and boxed.box_class_names == ("left", "right")
+
+
+def test_keypoints_come_back(tmp_path: Path) -> None:
+    points = np.array([[[1, 2, 2], [3, 4, 1], [0, 0, 0]], [[5, 6, 2], [0, 0, 0], [7, 7, 1]]], np.float32)
+    boxes = np.array([[0, 0, 4, 5], [2, 2, 8, 8]], np.float32)
+    record = hr.Record(id="a", encoded=shades(1)[0].encoded, boxes=boxes, box_labels=("p", "p"), keypoints=points)
+    found = pack([record], tmp_path / "ds")[0].keypoints
+    assert found is not None and found.dtype == np.float32 and np.array_equal(found, points)
+
+
+@pytest.mark.parametrize("i", [0, 59, np.int64(7)])
+def test_a_negative_number_counts_from_the_end(ds: hr.Dataset, i: int) -> None:
+    assert ds[i - 60].id == ds[i].id
+
+
+@pytest.mark.parametrize("i", [60, -61, 1 << 70])
+def test_no_such_record(ds: hr.Dataset, i: int) -> None:
+    with pytest.raises(IndexError, match=f"record {i} of 60"):
+        ds[i]
+
+
+@pytest.mark.parametrize("i", ["0", None, slice(2), 1.5])
+def test_no_number(ds: hr.Dataset, i: object) -> None:
+    with pytest.raises((TypeError, IndexError)):
+        ds[i]  # type: ignore[index]
+
+
+def test_it_can_be_iterated(ds: hr.Dataset) -> None:
+    assert [record.id for record in ds] == ds.catalog["id"].to_list()  # type: ignore[attr-defined]
+
+
+def test_the_order_is_one_of_the_seed(tmp_path: Path, ds: hr.Dataset) -> None:
+    options = {"shards": 3, "splits": {"train": 0.7, "val": 0.3}}
+    assert numbers(pack(PHOTOS, tmp_path / "same", seed=5, **options)) == numbers(ds)
+    assert numbers(pack(PHOTOS, tmp_path / "other", seed=6, **options)) != numbers(ds) != list(range(60))
+
+
+def test_a_record_costs_the_same_in_a_large_dataset(tmp_path: Path) -> None:
+    small = pack(shades(40), tmp_path / "ds", shards=1)
+    large = hr.Dataset(tmp_path / "ds")
+    large.shards.catalog = pl.concat([large.shards.catalog] * 5000)
+    large.rows = np.tile(large.rows, 5000)
+    assert len(large) == 200_000
+
+    def cost(ds: hr.Dataset) -> float:
+        times = []
+        for i in range(40):
+            before = time.perf_counter()
+            ds[i]
+            times.append(time.perf_counter() - before)
+        return sorted(times)[10]
+
+    assert cost(large) < 8 * cost(small)
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_of_the_whole(ds: hr.Dataset, boxed: hr.Dataset) -> None:
+    assert ds.class_names == CLASSES
+    assert ds.class_counts == {"ant": 20, "bee": 20, "cow": 20}
+    assert ds.splits == {"train": 42, "val": 18}
+    assert ds.channels == 3 and ds.image_size is None and not ds.has_boxes
+    assert ds.labels.dtype == np.int64 and Counter(ds.labels.tolist()) == {0: 20, 1: 20, 2: 20}
+    assert isinstance(ds.catalog, pl.DataFrame) and len(ds.catalog) == 60
+    assert sorted(boxed.labels.tolist())[:5] == [-1] * 5
+    assert sum(boxed.class_counts.values()) == 19
+
+
+def test_one_size(tmp_path: Path) -> None:
+    assert pack(PHOTOS, tmp_path / "ds", size=(12, 16)).image_size == (12, 16)
+
+
+def test_grey(tmp_path: Path) -> None:
+    ds = pack(photos(5, grey=range(10)), tmp_path / "ds")
+    assert ds.channels == 1 and ds[0].image.shape[2] == 1
+
+
+def test_no_classes(tmp_path: Path) -> None:
+    ds = pack(shades(3, classes=()), tmp_path / "ds")
+    assert ds.class_names == () and ds.class_counts == {} and ds.labels.tolist() == [-1] * 3
+    assert ds[0].label is None and ds[0].label_name is None
+
+
+def test_the_fingerprint_is_of_the_content(ds: hr.Dataset, tmp_path: Path) -> None:
+    again = pack(PHOTOS, tmp_path / "again", shards=3, splits={"train": 0.7, "val": 0.3}, seed=5, workers=1)
+    assert again.fingerprint == ds.fingerprint == hr.Dataset(ds.path).fingerprint == ds.split("val").fingerprint
+    other = pack(PHOTOS[:-1], tmp_path / "other", shards=3, splits={"train": 0.7, "val": 0.3}, seed=5)
+    assert other.fingerprint != ds.fingerprint
+
+
+def test_the_view_fingerprint_is_of_its_records_in_their_order(ds: hr.Dataset) -> None:
+    assert ds.split("val").view_fingerprint == ds.where("split = 'val'").view_fingerprint
+    views = [ds, ds.split("val"), ds.split("train"), *ds.divide({"a": 0.5, "b": 0.5}), ds.where("1 = 0")]
+    assert len({view.view_fingerprint for view in views}) == len(views)
+    backwards = hr.Dataset(ds.path)
+    backwards.rows = backwards.rows[::-1]
+    assert backwards.view_fingerprint != ds.view_fingerprint
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def test_split(ds: hr.Dataset) -> None:
+    train, val = ds.split("train"), ds.split("val")
+    assert (len(train), len(val)) == (42, 18)
+    assert sorted(numbers(train) + numbers(val)) == list(range(60))
+    assert {val[i].split for i in range(18)} == {"val"} and set(val.catalog["split"]) == {"val"}
+    assert val.splits == {"val": 18} and val.class_counts == {"ant": 6, "bee": 6, "cow": 6}
+    assert len(val.split("train")) == 0
+    with pytest.raises(UsageError, match="no split 'test'; it has train, val"):
+        ds.split("test")
+
+
+def test_divide(ds: hr.Dataset) -> None:
+    a, b, c = ds.divide({"a": 0.5, "b": 0.2, "c": 0.2}, seed=1)
+    assert [len(view) for view in (a, b, c)] == [30, 12, 12]
+    assert len({*numbers(a), *numbers(b), *numbers(c)}) == 54
+    assert list(a.class_counts.values()) == [10, 10, 10] and list(b.class_counts.values()) == [4, 4, 4]
+    assert numbers(ds.divide({"a": 0.5, "b": 0.2, "c": 0.2}, seed=1)[0]) == numbers(a)
+    assert numbers(ds.divide({"a": 0.5, "b": 0.2, "c": 0.2}, seed=2)[0]) != numbers(a)
+    (all_,) = ds.divide({"all": 1.0})
+    assert numbers(all_) == numbers(ds)
+
+
+def test_divide_a_view(ds: hr.Dataset) -> None:
+    train = ds.split("train")
+    parts = train.divide({"a": 1 / 3, "b": 2 / 3})
+    assert sum(len(part) for part in parts) == 42 and abs(len(parts[0]) - 14) <= 1
+    assert sorted(k for part in parts for k in numbers(part)) == sorted(numbers(train))
+
+
+@pytest.mark.parametrize(
+    ("fractions", "reason"),
+    [
+        ({"a": 0.7, "b": 0.4}, "the fractions sum to 1.1, wanted at most 1"),
+        ({"a": 0.0}, "'a': fraction 0, wanted above 0"),
+        ({"a": -1}, "'a': fraction -1"),
+        ({"a": 1.5}, "'a': fraction 1.5"),
+        ({"a": float("nan")}, "'a': fraction nan"),
+    ],
+)
+def test_divide_by_what_can_not_be(ds: hr.Dataset, fractions: dict[str, float], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        ds.divide(fractions)
+
+
+# (condition, what Python says of record k)
+WHERE = [
+    ("label_name = 'bee'", lambda k: k % 3 == 1),
+    ("label_name = 'bee' AND width > 40", lambda k: k % 3 == 1 and 24 + 5 * (k % 7) > 40),
+    ("height >= 34 OR format = 'png'", lambda k: 20 + 7 * (k % 5) >= 34 or k % 10 in (4, 5)),
+    ("channels = 1", lambda k: k % 10 == 3),
+    ("id LIKE 'dir/00%'", lambda k: k < 10),
+    ("boxes IS NULL", lambda k: True),
+    ("label IS NULL", lambda k: False),
+]
+
+
+@pytest.mark.parametrize(("condition", "wanted"), WHERE)
+def test_where(ds: hr.Dataset, condition: str, wanted: object) -> None:
+    assert numbers(ds.where(condition)) == [k for k in numbers(ds) if wanted(k)]  # type: ignore[operator]
+
+
+def test_where_with_nulls(boxed: hr.Dataset) -> None:
+    none, one = boxed.where("label IS NULL"), boxed.where("label <> 1")
+    assert {k % 10 for k in numbers(none)} == {2, 6} and none[0].label is None
+    assert all(k % 10 not in (2, 6) and k % 3 != 1 for k in numbers(one))
+    assert len(one) + len(boxed.where("label = 1")) + len(none) == 24
+
+
+def test_where_of_where(ds: hr.Dataset) -> None:
+    both = ds.where("label_name = 'bee'").where("width > 40")
+    assert numbers(both) == numbers(ds.where("label_name = 'bee' AND width > 40"))
+    assert numbers(ds.where("width > 40").where("label_name = 'bee'")) == numbers(both)
+    assert both[0].id == both.catalog["id"][0]
+    (half, _) = ds.split("train").divide({"a": 0.5, "b": 0.5})
+    assert set(numbers(half.where("height > 30"))) <= set(numbers(half))
+
+
+def test_where_speaks_of_the_view(ds: hr.Dataset) -> None:
+    small = ds.where("height < 30")
+    assert numbers(small.where("height > AVG(height)")) == [k for k in numbers(small) if 20 + 7 * (k % 5) > 23.5]
+
+
+def test_where_is_no_condition(ds: hr.Dataset) -> None:
+    with pytest.raises(UsageError, match=r"where\('hight > 3'\): .*; the columns are id, split, shard"):
+        ds.where("hight > 3")
+
+
+def test_a_view_shares_files_and_catalog(ds: hr.Dataset) -> None:
+    views = [ds.split("val"), ds.where("label = 1"), *ds.divide({"a": 0.5, "b": 0.5})]
+    assert all(view.shards is ds.shards for view in views)
+    _ = views[0][0], views[1][0]
+    assert ds.shards._maps  # opened once, for all of them
+    assert all(view.path == ds.path and view.class_names == ds.class_names for view in views)
+
+
+def test_views_do_not_change_their_origin(ds: hr.Dataset) -> None:
+    before = numbers(ds)
+    ds.where("label = 1").divide({"a": 0.5})
+    assert numbers(ds) == before and "where" not in repr(ds)
+
+
+def test_an_empty_view(ds: hr.Dataset) -> None:
+    empty = ds.where("1 = 0")
+    assert len(empty) == 0 and empty.splits == {} and empty.class_counts == dict.fromkeys(CLASSES, 0)
+    assert len(empty.catalog) == 0 and len(empty.split("val")) == 0 and len(empty.where("label = 1")) == 0
+    assert [len(part) for part in empty.divide({"a": 0.5, "b": 0.5})] == [0, 0]
+    assert "0 records" in repr(empty) and "<img" not in empty._repr_html_()
+    with pytest.raises(IndexError, match="record 0 of 0"):
+        empty[0]
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def test_repr(ds: hr.Dataset, boxed: hr.Dataset) -> None:
+    wanted = f"Dataset({str(ds.path)!r}: 60 records; train 42, val 18; 3 classes: ant 20, bee 20, cow 20)"
+    assert repr(ds) == wanted
+    view = ds.split("val").where("label_name = 'bee'")
+    assert " / split 'val' / where label_name = 'bee': 6 records; val 6; 3 classes: ant 0, bee 6, cow 0" in repr(view)
+    assert repr(boxed).endswith("; 36 boxes)")
+
+
+def test_repr_of_many_classes(tmp_path: Path) -> None:
+    ds = pack(shades(30, classes=[f"c{i}" for i in range(30)]), tmp_path / "ds")
+    assert "30 classes: c0 1, c1 1, c2 1, c3 1, c4 1, c5 1, c6 1, c7 1, …" in repr(ds)
+
+
+class Page(HTMLParser):
+    """Images, captions and tags left open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.images: list[bytes] = []
+        self.titles: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            head, data = (dict(attrs)["src"] or "").split(",", 1)
+            assert head == "data:image/jpeg;base64"
+            self.images.append(base64.b64decode(data, validate=True))
+        else:
+            self.open.append(tag)
+        self.titles += [value or "" for name, value in attrs if name == "title"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize(("n", "shown"), [(60, 24), (5, 5), (1, 1)])
+def test_contact_sheet(ds: hr.Dataset, n: int, shown: int) -> None:
+    view = hr.Dataset(ds.path)
+    view.rows = view.rows[:n]
+    page = Page(view._repr_html_())
+    assert len(page.images) == shown and page.open == []
+    for data in page.images:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        assert image.size == (96, 96) and image.mode == "RGB"
+    assert set(page.titles) <= set(CLASSES) and repr(view) in page.text
+
+
+def test_contact_sheet_escapes(tmp_path: Path) -> None:
+    name = "<b>&\"'"
+    ds = pack([hr.Record(id="a", encoded=shades(1)[0].encoded, label_name=name)], tmp_path / "<i>")
+    page = Page(ds._repr_html_())
+    assert page.titles == [name] and page.open == [] and "<i>" in page.text
+
+
+def test_contact_sheet_with_damage(ds: hr.Dataset, tmp_path: Path) -> None:
+    folder = shutil.copytree(ds.path, tmp_path / "ds")
+    broken = hr.Dataset(folder)
+    path, number, offset, _ = shard_of(broken, 0)
+    flip(path, offset + 50)
+    (folder / broken.manifest.shards[-1].name).unlink()
+    page = Page(broken._repr_html_())
+    gone = broken.manifest.shards[-1].records
+    assert page.open == [] and 24 - gone <= len(page.images) < 23
+    assert any(f"{path.name}, record {number}" in title for title in page.titles)
+    assert any("no such file" in title for title in page.titles)
+
+
+# --- what is no dataset ----------------------------------------------------------------------------------------------
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(NotThereError, match="nowhere: no such folder") as caught:
+        hr.Dataset(tmp_path / "nowhere")
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_not_a_dataset(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a packed dataset"):
+        hr.Dataset(str(tmp_path))
+
+
+def test_a_newer_format(ds: hr.Dataset, tmp_path: Path) -> None:
+    folder = shutil.copytree(ds.path, tmp_path / "ds")
+    rewrite_manifest(folder, format_version=manifest.FORMAT_VERSION + 1)
+    with pytest.raises(UsageError, match="format 2, this headrace reads format 1"):
+        hr.Dataset(folder)
+
+
+def test_other_rows_than_promised(ds: hr.Dataset, tmp_path: Path) -> None:
+    folder = shutil.copytree(ds.path, tmp_path / "ds")
+    rewrite_manifest(folder, stored=59)
+    with pytest.raises(DamageError, match=r"catalog\.parquet: 60 rows, the manifest says 59; run 'headrace verify"):
+        hr.Dataset(folder)
+
+
+def test_it_can_be_moved(ds: hr.Dataset, tmp_path: Path) -> None:
+    moved = hr.Dataset(shutil.copytree(ds.path, tmp_path / "elsewhere"))
+    assert moved.fingerprint == ds.fingerprint and moved[3].encoded == ds[3].encoded
+
+
+def test_a_damaged_record_is_named(ds: hr.Dataset, tmp_path: Path) -> None:
+    broken = hr.Dataset(shutil.copytree(ds.path, tmp_path / "ds"))
+    path, number, offset, length = shard_of(broken, 50)
+    flip(path, offset + 12 + length - 1)
+    with pytest.raises(DamageError) as caught:
+        broken[50]
+    assert str(caught.value).startswith(f"{path}, record {number}, byte {offset + 12}: payload CRC is 0x")
+    assert str(caught.value).endswith(f"run 'headrace verify {broken.path}'")
+    assert broken[49].id == ds[49].id

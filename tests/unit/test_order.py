@@ -1,0 +1,150 @@
+"""The order is arithmetic: it misses nobody, favours nobody, needs no memory, and never changes again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace import order
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "order.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN["permute"], ids=lambda c: f"n{c['n']}-seed{c['seed']}-epoch{c['epoch']}")
+def test_order_never_changes(case: dict[str, Any]) -> None:
+    """Whoever stopped in the middle of an epoch goes on with a later version: golden/order.json is never made anew."""
+    options = {name: case[name] for name in ("n", "seed", "epoch")}
+    assert order.permute(np.array(case["positions"]), **options).tolist() == case["records"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["uniform"], ids=lambda c: f"seed{c['seed']}-epoch{c['epoch']}-{c['stream']}")
+def test_chance_never_changes(case: dict[str, Any]) -> None:
+    options = {name: case[name] for name in ("seed", "epoch", "stream")}
+    assert order.uniform(order.keys_of(GOLDEN["ids"]), **options).tolist() == case["values"]
+
+
+def test_keys_never_change() -> None:
+    assert order.keys_of(GOLDEN["ids"]).tolist() == GOLDEN["keys"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["shares"], ids=lambda c: f"seed{c['seed']}")
+def test_shares_never_change(case: dict[str, Any]) -> None:
+    """A dataset divided again by the same seed, in a later version, keeps its validation records apart."""
+    found = order.shares(np.array(case["strata"]), dict(case["fractions"]), seed=case["seed"])
+    assert found.tolist() == case["shares"]
+
+
+@pytest.mark.parametrize("n", [*range(1, 70), 255, 256, 257, 1000, 1023, 1024, 1025, 2000, 65_537, 1_000_003])
+def test_every_record_once(n: int) -> None:
+    found = order.permute(np.arange(n), n=n, seed=n, epoch=3)
+    assert found.dtype == np.int64
+    assert (np.bincount(found, minlength=n) == 1).all()
+
+
+@pytest.mark.parametrize("n", [10**6, 2**32 - 1, 2**32 + 1, 10**12, 2**62, 2**63 - 1])
+def test_a_few_positions_of_a_huge_order_need_no_memory(n: int) -> None:
+    positions = np.array([0, 1, n // 2, n - 2, n - 1])
+    tracemalloc.start()
+    found = order.permute(positions, n=n, seed=1, epoch=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+    assert len({*found.tolist()}) == 5
+    assert ((found >= 0) & (found < n)).all()
+    assert order.permute(positions[[3, 0]], n=n, seed=1, epoch=0).tolist() == found[[3, 0]].tolist()
+
+
+@pytest.mark.parametrize(("positions", "n"), [([5], 5), ([0, 7], 5), ([-1], 5), ([0], 0)])
+def test_positions_outside_are_refused(positions: list[int], n: int) -> None:
+    with pytest.raises(IndexError, match=f"order of {n}"):
+        order.permute(np.array(positions), n=n, seed=0, epoch=0)
+
+
+def test_no_positions() -> None:
+    assert order.permute(np.zeros(0, np.int64), n=10, seed=0, epoch=0).tolist() == []
+    assert order.permute(np.zeros(0, np.int64), n=0, seed=0, epoch=0).tolist() == []
+
+
+@pytest.mark.parametrize(("n", "expected"), [(2, 100), (3, 50), (4, 20), (5, 12)])
+def test_every_permutation_is_as_likely(n: int, expected: int) -> None:
+    """Chi-square over all n! permutations: about its degrees of freedom, and far below it for a bad shuffle."""
+    found = dict.fromkeys(itertools.permutations(range(n)), 0)
+    for trial in range(expected * len(found)):
+        found[tuple(order.permute(np.arange(n), n=n, seed=trial // 7, epoch=trial % 7).tolist())] += 1
+    chi2 = sum((count - expected) ** 2 / expected for count in found.values())
+    freedom = len(found) - 1
+    assert chi2 < freedom + 4 * np.sqrt(2 * freedom) + 4
+    assert min(found.values()) > 0
+
+
+@pytest.mark.parametrize("n", [40, 1000])
+def test_orders_of_other_seeds_and_epochs_have_nothing_in_common(n: int) -> None:
+    """Two random orders agree in one place on average, whatever n."""
+    keys = [(seed, epoch) for seed in (0, 1, 2, -1, 10**30) for epoch in range(6)]
+    orders = [order.permute(np.arange(n), n=n, seed=s, epoch=e) for s, e in keys]
+    same = [int((a == b).sum()) for a, b in itertools.combinations(orders, 2)]
+    assert max(same) <= 9
+    assert 0.7 < np.mean(same) < 1.3
+
+
+def test_a_shuffled_order_is_shuffled_far() -> None:
+    """Neighbours of the stored order do not stay near each other, as they do in a shuffle buffer."""
+    n = 10_000
+    found = order.permute(np.arange(n), n=n, seed=0, epoch=0)
+    assert abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 0.05
+    assert abs(np.corrcoef(found, np.arange(n))[0, 1]) < 0.05
+    assert np.abs(np.diff(found)).mean() == pytest.approx(n / 3, rel=0.05)
+
+
+def test_chance_is_even_and_depends_on_everything() -> None:
+    keys = order.keys_of(f"{i}.jpg" for i in range(20_000))
+    drawn = order.uniform(keys, seed=0, epoch=0, stream=0)
+    assert drawn.dtype == np.float64 and drawn.min() >= 0 and drawn.max() < 1
+    counts, _ = np.histogram(drawn, bins=20, range=(0, 1))
+    assert ((counts - 1000) ** 2 / 1000).sum() < 19 + 4 * np.sqrt(38)
+    for other in ({"seed": 1}, {"epoch": 1}, {"stream": 1}):
+        again = order.uniform(keys, **({"seed": 0, "epoch": 0, "stream": 0} | other))
+        assert abs(np.corrcoef(drawn, again)[0, 1]) < 0.03, other
+    assert (order.uniform(keys[::-1], seed=0, epoch=0, stream=0) == drawn[::-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("counts", "fractions", "totals"),
+    [
+        # strata sizes, fractions, exact totals of the shares
+        ([400, 400], {"train": 0.81, "val": 0.19}, [648, 152]),
+        ([5, 5], {"train": 0.8, "val": 0.2}, [8, 2]),
+        ([1] * 10, {"train": 0.8, "val": 0.2}, [8, 2]),
+        ([97, 3], {"a": 0.5, "b": 0.25, "c": 0.25}, [50, 25, 25]),
+        ([10], {"a": 1.0}, [10]),
+        ([60, 40], {"a": 0.3, "b": 0.2}, [30, 20]),  # half is in no share
+        ([7, 0, 3], {"a": 0.1}, [1]),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1, 42])
+def test_shares_are_stratified(counts: list[int], fractions: dict[str, float], totals: list[int], seed: int) -> None:
+    strata = np.repeat(np.arange(len(counts)) - 1, counts)
+    found = order.shares(strata, fractions, seed=seed)
+    assert [int((found == i).sum()) for i in range(len(fractions))] == totals
+    assert int((found == -1).sum()) == len(strata) - sum(totals)
+    for stratum, n in enumerate(counts):
+        for i, fraction in enumerate(fractions.values()):
+            got = int((found[strata == stratum - 1] == i).sum())
+            assert abs(got - n * fraction) <= 1, (stratum, i)
+
+
+def test_shares_are_drawn_by_seed() -> None:
+    strata = np.arange(1000) % 3
+    one, same, other = (order.shares(strata, {"a": 0.5, "b": 0.5}, seed=seed) for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert 400 < int((one == other).sum()) < 600
+
+
+def test_shares_of_nothing() -> None:
+    assert order.shares(np.zeros(0, np.int64), {"a": 1.0}, seed=0).tolist() == []

@@ -1,0 +1,226 @@
+"""One image through the packer: what is kept, what is converted and into what, and its boxes along with it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn import exif, image, jpeg, picture, saved
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headrace.errors import UsageError
+from headrace.imaging import codec
+from headrace.packing.prepare import ImageOptions, Prepared, prepare
+
+RGBA = np.dstack([picture(), picture(seed=3)[..., :1]])
+
+
+def pixels_of(made: Prepared) -> np.ndarray:
+    return codec.decode(made.encoded, header=codec.read_header(made.encoded))
+
+
+# name: (bytes, channels asked for, what is stored: "kept" or a format, its channels)
+CASES = {
+    "JPEG": (jpeg(), None, "kept", 3),
+    "JPEG grey": (jpeg(mode="L"), None, "kept", 1),
+    "JPEG progressive": (jpeg(progressive=True), None, "kept", 3),
+    "JPEG, 3 asked": (jpeg(), 3, "kept", 3),
+    "JPEG, 1 asked": (jpeg(), 1, "jpeg", 1),
+    "JPEG grey, 1 asked": (jpeg(mode="L"), 1, "kept", 1),
+    "JPEG grey, 3 asked": (jpeg(mode="L"), 3, "jpeg", 3),
+    "JPEG CMYK": (jpeg(mode="CMYK"), None, "jpeg", 3),
+    "JPEG CMYK, 1 asked": (jpeg(mode="CMYK"), 1, "jpeg", 1),
+    "JPEG to be turned": (jpeg(exif=exif(6)), None, "jpeg", 3),
+    "JPEG upright by EXIF": (jpeg(exif=exif(1)), None, "kept", 3),
+    "JPEG with stray bytes": (jpeg()[:-2] + bytes(7) + jpeg()[-2:], None, "kept", 3),
+    "PNG": (saved(image(), "PNG"), None, "kept", 3),
+    "PNG grey": (saved(image(mode="L"), "PNG"), None, "kept", 1),
+    "PNG grey, 3 asked": (saved(image(mode="L"), "PNG"), 3, "png", 3),
+    "PNG RGBA": (saved(RGBA, "PNG"), None, "png", 3),
+    "PNG LA": (saved(image(mode="L").convert("LA"), "PNG"), None, "png", 1),
+    "PNG palette": (saved(image(mode="P"), "PNG"), None, "png", 3),
+    "PNG of one bit": (saved(image(mode="1"), "PNG"), None, "png", 1),
+    "BMP": (saved(image(), "BMP"), None, "png", 3),
+    "GIF": (saved(image(mode="P"), "GIF"), None, "png", 3),
+    "TIFF": (saved(image(), "TIFF"), None, "png", 3),
+    "TIFF to be turned": (saved(image(), "TIFF", exif=exif(8)), None, "png", 3),
+    "WebP": (saved(image(), "WEBP"), None, "jpeg", 3),
+    "WebP, 1 asked": (saved(image(), "WEBP"), 1, "jpeg", 1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_stored_at_its_own_size(name: str) -> None:
+    data, asked, wanted, channels = CASES[name]
+    made = prepare(data, ImageOptions(channels=asked))
+    assert (made.encoded == data) is (wanted == "kept")
+    header = codec.read_header(made.encoded)
+    assert header.format == made.format == (name.split()[0].lower() if wanted == "kept" else wanted)
+    assert (header.height, header.width, header.channels) == (made.height, made.width, made.channels)
+    # Whatever came in, every reader can read what goes out.
+    assert header.plain and header.orientation == 1 and made.channels == channels
+    seen = Image.open(io.BytesIO(data))
+    upright = seen.transpose(Image.Transpose.ROTATE_270) if "JPEG to be turned" in name else seen  # a TIFF is turned
+    upright = upright.convert("RGBA").convert("L" if channels == 1 else "RGB")
+    judge = np.asarray(upright).reshape(made.height, made.width, channels)
+    assert np.abs(pixels_of(made).astype(int) - judge).mean() < (3 if made.format == "jpeg" else 0.6)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_what_is_stored_when_resized(name: str, fit: Any) -> None:
+    data, asked, _, channels = CASES[name]
+    made = prepare(data, ImageOptions(size=(20, 30), fit=fit, channels=asked))
+    assert (made.format, made.height, made.width, made.channels) == ("jpeg", 20, 30, channels)
+    header = codec.read_header(made.encoded)
+    assert header == codec.Header("jpeg", 20, 30, channels, 1, True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_bytes_for_the_same_input(name: str) -> None:
+    data, asked, _, _ = CASES[name]
+    for options in (ImageOptions(channels=asked), ImageOptions(size=(16, 16), fit="pad", channels=asked)):
+        assert prepare(data, options).encoded == prepare(data, options).encoded
+
+
+def test_bytes_of_the_asked_size_are_kept() -> None:
+    data = jpeg(30, 40)
+    assert prepare(data, ImageOptions(size=(30, 40))).encoded == data
+    assert prepare(data, ImageOptions(size=(30, 40), channels=1)).encoded != data
+    assert prepare(data, ImageOptions(size=(40, 30))).encoded != data
+    # Sideways in the file, but of the asked size once upright.
+    turned = prepare(jpeg(40, 30, exif=exif(6), quality=95), ImageOptions(size=(30, 40)))
+    assert (turned.height, turned.width) == (30, 40)
+    stored = np.asarray(image(40, 30).transpose(Image.Transpose.ROTATE_270)).astype(int)
+    assert np.abs(pixels_of(turned) - stored).mean() < 3
+
+
+def test_quality_is_of_what_is_made() -> None:
+    data = saved(image(), "WEBP")
+    low, high = (len(prepare(data, ImageOptions(quality=q)).encoded) for q in (30, 95))
+    assert low < high * 0.6
+    kept = jpeg()
+    assert prepare(kept, ImageOptions(quality=30)).encoded == kept
+
+
+def test_recompressed_chroma_is_whole() -> None:
+    """Red beside blue, pixel by pixel: with 4:2:0 both would become purple."""
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, 0::2, 0] = stripes[:, 1::2, 2] = 255
+    made = prepare(saved(stripes, "WEBP", lossless=True), ImageOptions())
+    assert np.abs(pixels_of(made).astype(int) - stripes).mean() < 4
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_resizing_is_what_pillow_makes_of_it(fit: Any) -> None:
+    source = image(200, 304)
+    made = pixels_of(prepare(saved(source, "JPEG", quality=95), ImageOptions(size=(50, 60), fit=fit)))
+    if fit == "stretch":
+        judge = source.resize((60, 50), Image.Resampling.BOX)
+    elif fit == "crop":
+        judge = source.crop((32, 0, 272, 200)).resize((60, 50), Image.Resampling.BOX)
+    else:
+        judge = Image.new("RGB", (60, 50))
+        judge.paste(source.resize((60, 39), Image.Resampling.BOX), (0, 5))
+    difference = np.abs(made.astype(int) - np.asarray(judge)).mean()
+    assert difference < (5 if fit == "pad" else 3)
+
+
+def test_boxes_follow_the_image() -> None:
+    boxes = np.array([[0, 0, 100, 100], [10, 10, 20, 30], [120, 40, 180, 60], [150, 0, 150, 50]], np.float32)
+    points = np.array([[[50, 50, 2], [150, 50, 1], [0, 0, 0]]], np.float32)
+    made = prepare(jpeg(100, 200), ImageOptions(size=50, fit="crop"), boxes=boxes, keypoints=points)  # type: ignore[arg-type]
+    # The middle 100 x 100 at half the size; what lies left of it is cut, the second box is gone, the last had no extent.
+    assert made.kept == [0, 2]
+    assert made.boxes is not None and made.keypoints is not None
+    assert made.boxes.dtype == np.float32
+    assert made.boxes.tolist() == [[0, 0, 25, 50], [35, 20, 50, 30]]
+    assert made.keypoints.tolist() == [[[0, 25, 2], [50, 25, 1], [0, 0, 0]]]
+
+
+def test_boxes_beyond_the_image_are_cut_when_its_bytes_are_kept_too() -> None:
+    data = jpeg(30, 40)
+    made = prepare(data, ImageOptions(), boxes=np.array([[-5, -5, 10, 10], [41, 0, 50, 9], [30, 20, 99, 99]], np.float32))
+    assert made.encoded == data
+    assert made.boxes is not None
+    assert made.boxes.tolist() == [[0, 0, 10, 10], [30, 20, 40, 30]]
+    assert made.kept == [0, 2]
+
+
+def test_no_boxes_and_nothing_said_of_boxes() -> None:
+    made = prepare(jpeg(), ImageOptions(size=8), boxes=np.zeros((0, 4), np.float32))  # type: ignore[arg-type]
+    assert made.boxes is not None
+    assert made.boxes.shape == (0, 4) and made.kept == []
+    made = prepare(jpeg(), ImageOptions(size=8))  # type: ignore[arg-type]
+    assert made.boxes is None and made.kept is None and made.keypoints is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1)])
+@pytest.mark.parametrize("source", [(1, 1), (1, 90), (90, 1)])
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_single_rows_and_columns(source: tuple[int, int], size: tuple[int, int], fit: Any) -> None:
+    box = np.array([[0, 0, source[1], source[0]]], np.float32)
+    made = prepare(jpeg(*source), ImageOptions(size=size, fit=fit), boxes=box)
+    assert pixels_of(made).shape == (*size, 3)
+    assert made.boxes is not None and made.kept == [0]
+
+
+def test_a_limit_on_pixels() -> None:
+    assert prepare(jpeg(40, 50), ImageOptions(max_pixels=2000)).height == 40
+    with pytest.raises(codec.BadImage, match="50 x 40 pixels are over the limit of 1999"):
+        prepare(jpeg(40, 50), ImageOptions(max_pixels=1999))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": 0}, "size is 0"),
+        ({"size": (10, 0)}, r"size is \(10, 0\)"),
+        ({"fit": "cover"}, "fit is 'cover'"),
+        ({"channels": 2}, "channels is 2, wanted 1, 3 or None"),
+        ({"channels": 4}, "channels is 4"),
+        ({"quality": 0}, "quality is 0, wanted 1 to 100"),
+        ({"quality": 101}, "quality is 101"),
+        ({"max_pixels": 0}, "max_pixels is 0"),
+    ],
+)
+def test_options_check_themselves(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        ImageOptions(**options)
+
+
+@pytest.mark.parametrize("options", [ImageOptions(), ImageOptions(size=(3, 5), fit="pad", channels=1, quality=7)])
+def test_options_there_and_back(options: ImageOptions) -> None:
+    import json
+
+    raw = json.loads(json.dumps(options.as_json()))
+    assert ImageOptions.from_json(raw | {"seed": 0, "splits": {}}) == options
+
+
+SEEDS = [data for data, _, _, _ in CASES.values()]
+
+
+@settings(max_examples=150)
+@given(
+    data=st.sampled_from(SEEDS),
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=6),
+    cut=st.integers(0, 400),
+    size=st.none() | st.integers(1, 40),
+    channels=st.sampled_from([None, 1, 3]),
+)
+def test_broken_bytes_are_stored_readable_or_refused(
+    data: bytes, flips: list[tuple[int, int]], cut: int, size: int | None, channels: int | None
+) -> None:
+    broken = bytearray(data[: len(data) - cut] if cut % 3 == 0 else data)
+    for at, change in flips:
+        broken[at % len(broken)] ^= change
+    try:
+        made = prepare(bytes(broken), ImageOptions(size=size, channels=channels, max_pixels=10**6))  # type: ignore[arg-type]
+    except codec.BadImage:
+        return
+    assert pixels_of(made).shape == (made.height, made.width, made.channels)
+    assert codec.read_header(made.encoded).plain

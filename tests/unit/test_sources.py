@@ -1,0 +1,311 @@
+"""Folders of images become records: which files, in which order, with which class, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawn import files
+
+from headrace import sources
+from headrace.errors import DataError, NotThereError, UsageError
+from headrace.record import Record, Reject
+from headrace.sources.files import natural
+from headrace.sources.guess import guess
+
+CAT_OR_DOG = r"^(?P<label>cat|dog)\."
+
+
+def folder(root: Path, *names: str) -> Path:
+    """Empty files: a source looks at names alone."""
+    return files(root, dict.fromkeys(names, b""))
+
+
+def labels(source: Any) -> dict[str, str | None]:
+    """id -> class of the records, in their order."""
+    return {item.id: item.label_name for item in source if isinstance(item, Record)}
+
+
+def rejects(source: Any) -> list[Reject]:
+    return [item for item in source if isinstance(item, Reject)]
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "wanted"),
+    [
+        # FORMATS.md section 5: all of train match, none of test1
+        (["cat.0.jpg", "dog.11.jpg"], r"^(cat|dog)\.\d+\.jpg$".replace("(", "(?P<label>"), ["cat", "dog"]),
+        (["645.jpg", "9.jpg"], CAT_OR_DOG, [None, None]),
+        # searched, not matched from the start; the first hit counts
+        (["my_dog_and_cat.png"], r"(?P<label>cat|dog)", ["dog"]),
+        # in the name, not in the folders above it
+        (["dog/x.jpg", "dog/cat.1.jpg"], r"(?P<label>cat|dog)", ["cat", None]),
+        # a group that took part with nothing, or not at all, is no class
+        (["x_.jpg", "x_a.jpg"], r"^x_(?P<label>[a-z]*)\.", [None, "a"]),
+        (["x.jpg", "x-a.jpg"], r"^x(-(?P<label>a))?", [None, "a"]),
+        # other groups don't matter, case does unless told
+        (["CAT.1.jpg"], CAT_OR_DOG, [None]),
+        (["CAT.1.jpg"], f"(?i){CAT_OR_DOG}", ["CAT"]),
+        (["é.jpg", "猫.jpg"], r"^(?P<label>.)\.", ["é", "猫"]),
+    ],
+)
+def test_class_in_the_name(names: list[str], pattern: str, wanted: list[str | None], tmp_path: Path) -> None:
+    found = labels(sources.names(folder(tmp_path, *names), pattern=pattern))
+    assert sorted(found) == sorted(names)
+    assert sorted(found.values(), key=str) == sorted(wanted, key=str)
+
+
+def test_record_of_a_file(tmp_path: Path) -> None:
+    root = files(tmp_path, {"a/cat.1.jpg": b"bytes"})
+    (record,) = sources.names(root, pattern=CAT_OR_DOG)
+    assert isinstance(record, Record)
+    assert (record.id, record.origin) == ("a/cat.1.jpg", "a/cat.1.jpg")
+    assert record.path == str(root / "a" / "cat.1.jpg")
+    assert (record.label_name, record.label, record.boxes, record.encoded) == ("cat", None, None, None)
+    assert record.read() == b"bytes"
+
+
+def test_unlabelled_are_kept_or_rejected(tmp_path: Path) -> None:
+    root = folder(tmp_path, "cat.1.jpg", "17.jpg")
+    assert labels(sources.names(root, pattern=CAT_OR_DOG)) == {"17.jpg": None, "cat.1.jpg": "cat"}
+    strict = sources.names(root, pattern=CAT_OR_DOG, unlabelled="reject")
+    assert labels(strict) == {"cat.1.jpg": "cat"}
+    (reject,) = rejects(strict)
+    assert (reject.id, reject.origin, reject.stage) == ("17.jpg", str(root / "17.jpg"), "label")
+    assert reject.reason == f"the file name does not match the pattern {CAT_OR_DOG!r}"
+
+
+def test_class_is_the_top_folder(tmp_path: Path) -> None:
+    root = folder(tmp_path, "dog/1.jpg", "cat/2.jpg", "cat/deep/deeper/3.jpg", "no images/x.txt", "loose.jpg")
+    source = sources.folders(root)
+    assert labels(source) == {"cat/2.jpg": "cat", "cat/deep/deeper/3.jpg": "cat", "dog/1.jpg": "dog"}
+    (reject,) = rejects(source)
+    assert (reject.id, reject.stage) == ("loose.jpg", "label")
+    assert reject.reason == "lies beside the class folders, in none of them"
+    assert source.skipped == {".txt": 1}
+
+
+JUNK = [
+    ".hidden.jpg",
+    "._cat.1.jpg",
+    ".hidden/cat.1.jpg",
+    ".git/cat.2.jpg",
+    "Thumbs.db",
+    "thumbs.db",
+    "desktop.ini",
+    "__MACOSX/cat.1.jpg",
+    "a/@eaDir/cat.1.jpg",
+    "a/._cat.9.jpg",
+]
+NO_IMAGES = ["notes.txt", "labels.csv", "a/x.JSON", "clip.mp4", "cat.jpg.part", "archive.tar.gz"]
+CANDIDATES = ["a/cat.JPEG", "cat.1.jpg", "cat.2.JPG", "cat.3", "cat.webp", "noext", "x.heic", "x.svg", "x.tif"]
+
+
+def test_junk_is_passed_over_and_the_rest_counted(tmp_path: Path) -> None:
+    source = sources.names(folder(tmp_path, *JUNK, *NO_IMAGES, *CANDIDATES), pattern=CAT_OR_DOG)
+    assert list(labels(source)) == CANDIDATES
+    assert source.skipped == {".txt": 1, ".csv": 1, ".json": 1, ".mp4": 1, ".part": 1, ".gz": 1}
+    # A source can be gone through again, and counts anew.
+    assert list(labels(source)) == CANDIDATES
+    assert source.skipped.total() == 6
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    """As in torchvision, where `.hidden/` becomes class 0 and moves all others by one."""
+    root = folder(tmp_path, ".hidden/1.jpg", "a/1.jpg", "b/.jpg", "b/2.jpg")
+    assert set(labels(sources.folders(root)).values()) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["c1", "c2", "c9", "c10", "c11", "c100"],
+        ["1.jpg", "2.jpg", "10.jpg", "0010.jpg", "011.jpg"],
+        ["A1", "a2", "B1", "b2"],
+        ["a", "a1", "a1b", "a1b2", "ab"],
+        ["img_9_z", "img_10_a"],
+        ["", "0", "00", "1", "a"],
+    ],
+)
+def test_natural_order(names: list[str]) -> None:
+    orders = [sorted(given, key=natural) for given in (names, names[::-1], sorted(names))]
+    # Names that count the same (10 and 0010) still have one order.
+    assert orders[0] == orders[1] == orders[2]
+    assert [natural(name)[0] for name in orders[0]] == [natural(name)[0] for name in names]
+
+
+def test_files_come_in_natural_order(tmp_path: Path) -> None:
+    wanted = ["c2/1.jpg", "c2/9.jpg", "c2/10.jpg", "c10/1.jpg", "c10/x/1.jpg", "c10/y2.jpg"]
+    assert list(labels(sources.folders(folder(tmp_path, *sorted(wanted))))) == wanted
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    root = folder(tmp_path / "root", "a/1.jpg")
+    folder(tmp_path / "elsewhere", "b/2.jpg")
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "up").symlink_to(root)
+    (root / "a" / "here").symlink_to(".")
+    (root / "a" / "file.jpg").symlink_to("1.jpg")
+    assert list(labels(sources.folders(root))) == ["a/1.jpg", "a/file.jpg", "linked/b/2.jpg"]
+
+
+@pytest.mark.parametrize(("target", "reason"), [("nowhere.jpg", None), ("self.jpg", "too many levels of symbolic links")])
+def test_links_that_lead_nowhere(target: str, reason: str | None, tmp_path: Path) -> None:
+    """A link to nothing is an image that can't be read; one to itself can't even be looked at."""
+    root = folder(tmp_path, "a/1.jpg")
+    (root / "a" / "self.jpg").symlink_to(target)
+    found = list(sources.folders(root))
+    if reason is None:
+        assert [item.id for item in found] == ["a/1.jpg", "a/self.jpg"]
+        with pytest.raises(FileNotFoundError):
+            found[1].read()  # type: ignore[union-attr]
+    else:
+        (reject,) = rejects(found)
+        assert (reject.id, reject.origin, reject.stage) == ("a/self.jpg", str(root / "a" / "self.jpg"), "read")
+        assert reason in reject.reason
+
+
+def test_pipes_are_passed_over(tmp_path: Path) -> None:
+    """Reading one, or a link to one, would wait for ever."""
+    root = folder(tmp_path, "a/1.jpg")
+    os.mkfifo(root / "a" / "2.jpg")
+    (root / "a" / "3.jpg").symlink_to("2.jpg")
+    source = sources.folders(root)
+    assert list(labels(source)) == ["a/1.jpg"]
+    assert source.skipped == {"(no regular file)": 2}
+
+
+def test_names_that_are_no_utf8_are_rejected(tmp_path: Path) -> None:
+    root = folder(tmp_path, "a/1.jpg")
+    try:
+        Path(os.fsdecode(os.fsencode(root) + b"/a/\xff\xfe.jpg")).write_bytes(b"")
+        Path(os.fsdecode(os.fsencode(root) + b"/b\xff")).mkdir()
+    except OSError as error:
+        pytest.skip(f"this file system takes no such names: {error}")
+    found = rejects(sources.folders(root))
+    assert [(reject.id, reject.stage) for reject in found] == [(r"a/\xff\xfe.jpg", "read"), (r"b\xff", "read")]
+    assert all("not UTF-8" in reject.reason for reject in found)
+    str(found).encode()
+
+
+def unprivileged(code: str, *args: str) -> str:
+    """Runs `code` in a process for which permissions count, also when root runs the tests."""
+    command = [sys.executable, "-c", code, *args]
+    if os.getuid() == 0:
+        powers = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}", *command]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except FileNotFoundError:
+        pytest.skip("run by root, and without setpriv to give its powers up")
+
+
+def test_what_may_not_be_read_is_a_reject(tmp_path: Path) -> None:
+    root = folder(tmp_path, "a/1.jpg", "closed/2.jpg")
+    (root / "closed").chmod(0)
+    code = "import sys; from headrace import sources\nfor item in sources.folders(sys.argv[1]): print(repr(item.id), item)"
+    try:
+        lines = unprivileged(code, str(root)).splitlines()
+    finally:
+        (root / "closed").chmod(0o755)
+    assert [line.split()[0] for line in lines] == ["'a/1.jpg'", "'closed'"]
+    assert lines[1] == f"'closed' {root}/closed: permission denied (read)"
+
+
+def test_a_root_that_may_not_be_read(tmp_path: Path) -> None:
+    root = folder(tmp_path / "closed", "a/1.jpg")
+    root.chmod(0)
+    code = """
+import sys
+from headrace import sources
+from headrace.errors import StorageError
+from headrace.sources.guess import guess
+for call in (sources.folders, lambda path: sources.names(path, pattern='(?P<label>a)'), guess):
+    try:
+        call(sys.argv[1])
+    except StorageError as error:
+        print(error)
+"""
+    try:
+        assert unprivileged(code, str(root)).splitlines() == [f"{root}: permission denied"] * 3
+    finally:
+        root.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        (r"^(cat|dog)", r"pattern '\^\(cat\|dog\)' has no group 'label'; wanted e\.g\."),
+        (r"(?P<Label>cat)", "has no group 'label'"),
+        ("(?P<label>cat", "is no regular expression: missing "),
+        ("", "has no group 'label'"),
+    ],
+)
+def test_patterns_that_are_none(pattern: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=says):
+        sources.names(tmp_path, pattern=pattern)
+
+
+def test_roots_that_are_none(tmp_path: Path) -> None:
+    file = files(tmp_path, {"a.jpg": b""}) / "a.jpg"
+    for make in (sources.folders, lambda root: sources.names(root, pattern=CAT_OR_DOG)):
+        with pytest.raises(NotThereError, match=f"{tmp_path}/none: no such folder"):
+            make(tmp_path / "none")
+        with pytest.raises(UsageError, match=f"{file}: is a file, wanted a folder of images"):
+            make(file)
+    with pytest.raises(UsageError, match="unlabelled is 'drop', wanted keep or reject"):
+        sources.names(tmp_path, pattern=CAT_OR_DOG, unlabelled="drop")  # type: ignore[arg-type]
+
+
+def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
+    assert list(sources.folders(tmp_path)) == []
+    assert list(sources.names(tmp_path, pattern=CAT_OR_DOG)) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "format_", "says"),
+    [
+        (["a/1.jpg"], None, "folders", "images lie in folders below it, such as a/1.jpg"),
+        (["1.jpg", "x/y/1.jpg"], None, "folders", "such as x/y/1.jpg"),
+        (["cat.1.jpg"], CAT_OR_DOG, "names", "a pattern for file names is given"),
+        (["a/1.jpg"], CAT_OR_DOG, "names", "a pattern"),
+    ],
+)
+def test_guess(names: list[str], pattern: str | None, format_: str, says: str, tmp_path: Path) -> None:
+    found, why = guess(folder(tmp_path, *names), pattern=pattern)
+    assert found == format_ and says in why
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "says"),
+    [
+        # loose images could be anything: what was tried is said
+        (["cat.1.jpg"], UsageError, r"can't be guessed\. Tried: folders .*; names .*--pattern"),
+        ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
+        ([], DataError, "holds no images"),
+    ],
+)
+def test_no_guess(names: list[str], error: type[Exception], says: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=says):
+        guess(folder(tmp_path, *names))
+
+
+def test_no_guess_of_what_is_no_folder(tmp_path: Path) -> None:
+    file = files(tmp_path, {"a.csv": b""}) / "a.csv"
+    with pytest.raises(UsageError, match="no source reads this file; pass --format, one of names, folders"):
+        guess(file)
+    with pytest.raises(NotThereError, match="no such file or folder"):
+        guess(tmp_path / "none")
+
+
+def test_real_test1_photos_have_no_class(real_data: Path) -> None:
+    source = sources.names(real_data / "catsdogs" / "test1", pattern=CAT_OR_DOG)
+    assert Counter(labels(source).values()) == {None: 60}
+    source = sources.names(real_data / "catsdogs" / "train", pattern=CAT_OR_DOG)
+    assert set(labels(source).values()) == {"cat", "dog"}
+    assert len(labels(source)) == 800

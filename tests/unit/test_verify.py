@@ -1,0 +1,442 @@
+"""Every byte against what was promised: no flipped bit, cut or swapped file passes, each is named with its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import headrace as hr
+from headrace.errors import DamageError, HeadraceError, NotThereError, UsageError
+from headrace.format import catalog, example, manifest, tfrecord
+from headrace.format.verify import Damage, Verdict
+from packed import flip, pack, photos, rewrite_manifest, shades, shard_of
+
+REJECT = hr.Reject(id="bad", origin="bad.jpg", stage="decode", reason="truncated JPEG")
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve records and a Reject in two splits of two shards each."""
+    records = [*photos(12, grey=(3,), png=(4, 5), boxes=True, unlabelled=(6,)), REJECT]
+    return pack(records, tmp_path_factory.mktemp("sound") / "ds", shards=2, splits={"train": 0.7, "val": 0.3}).path
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return shutil.copytree(sound, tmp_path / "ds")
+
+
+def faults(folder: Path, **options: Any) -> list[tuple[str, int | None, int | None, str]]:
+    verdict = hr.Dataset(folder).verify(**options)
+    return [(d.shard, d.record, d.offset, d.reason) for d in verdict.damaged]
+
+
+# --- sound -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_a_sound_dataset(sound: Path, workers: int) -> None:
+    assert hr.Dataset(sound).verify(workers=workers) == Verdict(records=12, damaged=())
+    assert hr.Dataset(sound).verify().ok
+
+
+def test_a_view_verifies_the_whole(sound: Path) -> None:
+    assert hr.Dataset(sound).split("val").verify().records == 12
+
+
+def test_progress_is_told_of_every_record(tmp_path: Path) -> None:
+    from headrace.format.verify import verify
+
+    ds = pack(shades(100, side=2), tmp_path / "ds", shards=1)
+    told: list[int] = []
+    assert verify(ds.path, workers=2, progress=told.append).ok
+    assert sum(told) == 100 and len(told) > 2  # one shard, yet several tasks
+
+
+def test_many_faults_come_in_the_order_of_the_records(tmp_path: Path) -> None:
+    ds = pack(shades(100, side=2), tmp_path / "ds", shards=1)
+    rows = ds.catalog.rows(named=True)
+    for number in range(0, 100, 3):
+        flip(ds.path / rows[number]["shard"], rows[number]["image_offset"], 3)
+    damaged = ds.verify(workers=3).damaged
+    assert [d.record for d in damaged] == list(range(0, 100, 3))
+    assert [d.offset for d in damaged] == [rows[n]["offset"] + tfrecord.HEADER_BYTES for n in range(0, 100, 3)]
+
+
+# --- bits ------------------------------------------------------------------------------------------------------------
+
+
+def turn(path: Path, bit: int) -> None:
+    """Turns a bit over in place, so that open memory maps see it."""
+    with path.open("r+b") as file:
+        file.seek(bit // 8)
+        byte = file.read(1)[0]
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
+
+
+def test_every_bit_of_a_shard(tmp_path: Path) -> None:
+    """Each bit of a shard of two records, in one or the other of 64 shards at a time.
+
+    verify names shard, record and byte, and nothing else; `ds[i]` raises with the same address where the bit is the
+    payload's or its CRC's, and does not care where it is the header's.
+    """
+    ds = pack(shades(128, side=1), tmp_path / "ds", shards=64)
+    entries = ds.manifest.shards
+    assert [entry.records for entry in entries] == [2] * 64
+    paths = [ds.path / entry.name for entry in entries]
+    offsets = ds.catalog["offset"].to_numpy().reshape(64, 2)
+    bits = 8 * max(entry.bytes for entry in entries)
+    assert min(entry.bytes for entry in entries) > 800
+    flips = 0
+    for start in range(0, bits, 64):
+        turned = {s: start + s for s in range(64) if start + s < 8 * entries[s].bytes}
+        for s, bit in turned.items():
+            turn(paths[s], bit)
+        wanted, raising = [], []
+        for s, bit in turned.items():
+            record = int(bit // 8 >= offsets[s, 1])
+            begin = int(offsets[s, record])
+            header = bit // 8 < begin + tfrecord.HEADER_BYTES
+            wanted.append((entries[s].name, record, begin if header else begin + tfrecord.HEADER_BYTES))
+            raising += [] if header else [2 * s + record]
+        verdict = ds.verify(workers=2)
+        assert [(d.shard, d.record, d.offset) for d in verdict.damaged] == wanted
+        for i in range(128):
+            if i in raising:
+                with pytest.raises(DamageError) as caught:
+                    ds[i]
+                place = f"{paths[i // 2]}, record {i % 2}, byte {offsets[i // 2, i % 2] + tfrecord.HEADER_BYTES}: "
+                assert str(caught.value).startswith(f"{place}payload CRC is 0x")
+            else:
+                assert ds[i].label is not None
+        for s, bit in turned.items():
+            turn(paths[s], bit)
+        flips += len(turned)
+    assert flips >= bits - 64 * 8 * 8
+    assert ds.verify().ok
+
+
+def some_bits(path: Path, most: int) -> Iterator[tuple[int, int]]:
+    bits = 8 * path.stat().st_size
+    for bit in np.unique(np.linspace(0, bits - 1, min(bits, most)).astype(int)).tolist():
+        yield bit // 8, bit % 8
+
+
+FILES = {
+    catalog.FILE: 120,
+    "dataset_info.json": 40,
+    "features.json": 40,
+    "image.class.label.labels.txt": 96,
+    "objects-label.labels.txt": 88,
+    "label_map.pbtxt": 40,
+    manifest.REJECTS_FILE: 40,
+    "train-00000-of-00002.idx": 60,
+    "val-00001-of-00002.idx": 60,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bits_of_the_other_files(folder: Path, name: str) -> None:
+    ds = hr.Dataset(folder)
+    for byte, bit in some_bits(folder / name, FILES[name]):
+        flip(folder / name, byte, bit)
+        damaged = ds.verify(workers=1).damaged
+        assert [(d.shard, d.record, d.offset) for d in damaged] == [(name, None, None)]
+        if name == catalog.FILE:
+            with pytest.raises(DamageError, match=r"catalog\.parquet: sha256 is"):
+                hr.Dataset(folder)
+        flip(folder / name, byte, bit)
+    assert ds.verify().ok
+
+
+def test_no_file_of_a_dataset_goes_unchecked(sound: Path) -> None:
+    entries = hr.Dataset(sound).manifest.shards
+    shards = {entry.name for entry in entries} | {entry.index_name for entry in entries}
+    assert {path.name for path in sound.iterdir()} == {*FILES, *shards, manifest.FILE}
+
+
+def test_bits_of_the_manifest(folder: Path) -> None:
+    ds = hr.Dataset(folder)
+    for byte, bit in some_bits(folder / manifest.FILE, 200):
+        flip(folder / manifest.FILE, byte, bit)
+        with pytest.raises((DamageError, UsageError), match=r"headrace\.json: "):
+            ds.verify()
+        flip(folder / manifest.FILE, byte, bit)
+
+
+def test_a_flip_reaches_the_loader_with_its_address(folder: Path) -> None:
+    ds = hr.Dataset(folder)
+    path, number, offset, _ = shard_of(ds, 6)
+    flip(path, ds.catalog["image_offset"][6] + 5, 7)
+    loader = ds.loader(batch_size=4, size=16, workers=2)
+    with pytest.raises(DamageError) as caught:
+        list(loader)
+    byte = offset + tfrecord.HEADER_BYTES
+    assert number > 0
+    assert str(caught.value).startswith(f"{path}, record {number}, byte {byte}: payload CRC is 0x")
+    assert str(caught.value).endswith(f"; run 'headrace verify {folder}'")
+
+
+def test_a_flip_in_a_header_does_not_stop_the_loader(folder: Path) -> None:
+    ds = hr.Dataset(folder)
+    wanted = [batch.images for batch in ds.loader(size=16, shuffle=False, workers=1)]
+    for row in ds.catalog.rows(named=True):
+        flip(folder / row["shard"], row["offset"] + 2)
+        flip(folder / row["shard"], row["offset"] + 9)
+    found = [batch.images for batch in hr.Dataset(folder).loader(size=16, shuffle=False, workers=1)]
+    assert np.array_equal(np.concatenate(found), np.concatenate(wanted))
+    wanted_faults = [(path.name, number, offset) for path, number, offset, _ in (shard_of(ds, i) for i in range(12))]
+    assert [(d.shard, d.record, d.offset) for d in ds.verify().damaged] == wanted_faults
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [0, 1, 11, 12, 400, -1])
+def test_truncated(folder: Path, end: int) -> None:
+    path = folder / "train-00001-of-00002.tfrecord"
+    data = path.read_bytes()
+    path.write_bytes(data[:end])
+    ds = hr.Dataset(folder)
+    rows = ds.where(f"shard = '{path.name}'").catalog.rows(named=True)
+    size = len(data[:end])
+    cut = [n for n, row in enumerate(rows) if row["offset"] + row["length"] + tfrecord.OVERHEAD_BYTES > size]
+    found = faults(folder)
+    assert found[0] == (path.name, None, None, f"{size} bytes, the manifest says {len(data)}")
+    assert [(name, record) for name, record, _, _ in found[1:]] == [(path.name, n) for n in cut]
+    assert [offset for _, _, offset, _ in found[1:]] == [rows[n]["offset"] for n in cut]
+    with pytest.raises(DamageError, match=rf"{path.name}, record {cut[0]}, byte \d+: a record of \d+ bytes begins"):
+        list(ds.loader(size=16, shuffle=False))
+
+
+def test_truncated_between_records(folder: Path) -> None:
+    """What TensorFlow reads without a word."""
+    path = folder / "train-00001-of-00002.tfrecord"
+    row = hr.Dataset(folder).where(f"shard = '{path.name}'").catalog.row(2, named=True)
+    path.write_bytes(path.read_bytes()[: row["offset"]])
+    assert faults(folder)[1][:3] == (path.name, 2, row["offset"])
+
+
+def test_extended(folder: Path) -> None:
+    path = folder / "train-00001-of-00002.tfrecord"
+    data = path.read_bytes()
+    path.write_bytes(data + tfrecord.frame(b"one more"))
+    assert faults(folder) == [(path.name, None, None, f"{len(data) + 24} bytes, the manifest says {len(data)}")]
+
+
+@pytest.mark.parametrize("name", ["train-00001-of-00002.tfrecord", "train-00001-of-00002.idx", "features.json"])
+def test_missing(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    ((shard, record, offset, reason),) = faults(folder)
+    assert (shard, record, offset) == (name, None, None) and "no such file" in reason.lower()
+
+
+def test_missing_shard_in_the_loader(folder: Path) -> None:
+    (folder / "train-00001-of-00002.tfrecord").unlink()
+    with pytest.raises(OSError, match=r"train-00001-of-00002\.tfrecord: no such file"):
+        list(hr.Dataset(folder).loader(size=16))
+
+
+def test_missing_catalog(folder: Path) -> None:
+    (folder / catalog.FILE).rename(folder / "elsewhere")
+    from headrace.format.verify import verify
+
+    verdict = verify(folder)
+    assert [(d.shard, d.record) for d in verdict.damaged] == [(catalog.FILE, None)] and verdict.records == 0
+
+
+def test_without_its_catalog_a_damaged_shard_is_still_named(folder: Path) -> None:
+    from headrace.format.verify import verify
+
+    flip(folder / catalog.FILE, 100)
+    flip(folder / "val-00000-of-00002.tfrecord", 100)
+    assert [d.shard for d in verify(folder).damaged] == [catalog.FILE, "val-00000-of-00002.tfrecord"]
+
+
+def test_swapped_shards(folder: Path) -> None:
+    one, two = folder / "train-00000-of-00002.tfrecord", folder / "train-00001-of-00002.tfrecord"
+    one.rename(folder / "x")
+    two.rename(one)
+    (folder / "x").rename(two)
+    named = {(name, record) for name, record, _, _ in faults(folder)}
+    assert {name for name, _ in named} == {one.name, two.name}
+    assert all((path.name, number) in named for path in (one, two) for number in (1, 2))
+
+
+def test_a_shard_of_the_same_layout(tmp_path: Path) -> None:
+    """All sizes agree, only the pixels are others."""
+    a, b = (
+        pack(shades(4, side=1)[half], tmp_path / name, shards=1) for name, half in (("a", slice(2)), ("b", slice(2, 4)))
+    )
+    assert a.manifest.shards[0].bytes == b.manifest.shards[0].bytes
+    name = a.manifest.shards[0].name
+    shutil.copy(b.path / name, a.path / name)
+    damaged = a.verify().damaged
+    assert {d.record for d in damaged} == {0, 1}
+    assert any("sha256 of the image is not the catalog's" in d.reason for d in damaged)
+    assert any("image/id is not the catalog's" in d.reason for d in damaged)
+
+
+def test_sound_records_that_are_not_the_ones_that_were_written(tmp_path: Path) -> None:
+    """A feature that the catalog does not know, changed with a fresh CRC: only the digest of the shard tells."""
+    ds = pack(shades(2, side=1), tmp_path / "ds", shards=1)
+    path = ds.path / ds.manifest.shards[0].name
+    records = []
+    for _, payload in tfrecord.scan(path.read_bytes()):
+        features = example.parse(bytes(payload))
+        features["image/filename"] = example.Strings([b"9" * len(features["image/filename"][0])])  # type: ignore[arg-type]
+        records.append(tfrecord.frame(example.serialize(features)))
+    path.write_bytes(b"".join(records))
+    ((name, record, offset, reason),) = faults(ds.path)
+    assert (name, record, offset) == (path.name, None, None) and "though every record is sound" in reason
+
+
+def test_swapped_catalog(folder: Path, tmp_path: Path) -> None:
+    other = pack(photos(12), tmp_path / "other")
+    shutil.copy(other.path / catalog.FILE, folder / catalog.FILE)
+    from headrace.format.verify import verify
+
+    assert [d.shard for d in verify(folder).damaged] == [catalog.FILE]
+    with pytest.raises(DamageError, match=r"catalog\.parquet: sha256 is"):
+        hr.Dataset(folder)
+
+
+# --- a catalog that lies, though it is the one that was written -------------------------------------------------------
+
+
+def lie(folder: Path, **columns: pl.Expr) -> None:
+    frame = pl.read_parquet(folder / catalog.FILE).with_columns(**columns).cast(catalog.SCHEMA)  # type: ignore[arg-type]
+    data = catalog.to_bytes(frame)
+    (folder / catalog.FILE).write_bytes(data)
+    files = manifest.read(folder).files
+    rewrite_manifest(folder, files={**files, catalog.FILE: hashlib.sha256(data).hexdigest()})
+
+
+FIRST = pl.int_range(pl.len()) == 0
+# (column, what it says of record 0, what verify says of it)
+LIES: list[tuple[str, object, str]] = [
+    ("label", 7, "the record's image/class/label is not the catalog's 7"),
+    ("label", None, "the record's image/class/label is not the catalog's None"),
+    ("id", "other", "the record's image/id is not the catalog's 'other'"),
+    ("sha256", "00", "sha256 of the image is not the catalog's"),
+    ("height", 5, ""),
+    ("height", 500, ", the catalog says"),
+    ("height", 0, ""),
+    ("channels", 1, ", the catalog says"),
+    ("format", "gif", ", the catalog says gif"),
+    ("image_offset", 3, "the catalog's image bytes are not the record's image/encoded"),
+    ("image_length", 3, "the catalog's image bytes are not the record's image/encoded"),
+    ("length", 3, "the record's length is"),
+    ("length", -3, "the record's length is"),
+    ("length", 1 << 62, "the record's length is"),
+    ("offset", 7, "length CRC is"),
+    ("offset", -7, ""),
+    ("offset", 1 << 60, "0 bytes are left"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "reason"), LIES)
+def test_the_catalog_contradicts_the_records(folder: Path, column: str, value: object, reason: str) -> None:
+    lie(folder, **{column: pl.when(FIRST).then(pl.lit(value)).otherwise(pl.col(column))})
+    found = [fault for fault in faults(folder) if fault[1] == 0]
+    assert found and all(name == "train-00000-of-00002.tfrecord" for name, *_ in found)
+    assert any(reason in text for *_, text in found)
+
+
+def test_a_row_less(folder: Path) -> None:
+    frame = pl.read_parquet(folder / catalog.FILE)[:-1]
+    data = catalog.to_bytes(frame)
+    (folder / catalog.FILE).write_bytes(data)
+    files = manifest.read(folder).files
+    rewrite_manifest(folder, files={**files, catalog.FILE: hashlib.sha256(data).hexdigest()})
+    from headrace.format.verify import verify
+
+    reasons = [d.reason for d in verify(folder).damaged]
+    assert "11 rows, the manifest says 12" in reasons
+    assert any("rows in the catalog, the manifest says" in reason for reason in reasons)
+    assert any("the last record ends here" in reason for reason in reasons)
+    assert "not the offsets of the catalog" in reasons
+    with pytest.raises(DamageError, match="11 rows, the manifest says 12"):
+        hr.Dataset(folder)
+
+
+def test_a_shard_that_the_manifest_does_not_name(folder: Path) -> None:
+    lie(folder, shard=pl.when(FIRST).then(pl.lit("../other.tfrecord")).otherwise(pl.col("shard")))
+    assert ("../other.tfrecord", None, None, "in the catalog, not in the manifest") in faults(folder)
+    with pytest.raises(DamageError, match="names a shard that the manifest does not"):
+        hr.Dataset(folder)[0]
+
+
+# --- the call --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_verify(tmp_path: Path) -> None:
+    from headrace.format.verify import verify
+
+    with pytest.raises(NotThereError):
+        verify(tmp_path / "nowhere")
+    with pytest.raises(UsageError):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (Damage(shard="a", record=None, offset=None, reason="x"), "a: x"),
+        (Damage(shard="a", record=0, offset=0, reason="x"), "a, record 0, byte 0: x"),
+    ],
+)
+def test_damage_in_words(damage: Damage, text: str) -> None:
+    assert str(damage) == text
+
+
+def test_the_exit_code_and_the_json(folder: Path) -> None:
+    command = [sys.executable, "-m", "headrace", "verify", str(folder), "--json"]
+    assert subprocess.run(command, capture_output=True, check=True).returncode == 0
+    row = hr.Dataset(folder).catalog.row(1, named=True)
+    flip(folder / row["shard"], row["image_offset"])
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = json.loads(done.stdout)
+    assert done.returncode == 1 and not said["ok"] and said["records"] == 12
+    (damage,) = said["damaged"]
+    assert (damage["shard"], damage["record"]) == (row["shard"], 1)
+    assert damage["offset"] == row["offset"] + tfrecord.HEADER_BYTES and "payload CRC" in damage["reason"]
+
+
+def test_random_damage_never_crashes(folder: Path) -> None:
+    """Bytes of all files overwritten, cut out and doubled: a verdict that is not ok, or an error of ours."""
+    rng = np.random.default_rng(0)
+    names = sorted(path.name for path in folder.iterdir())
+    told: list[tuple[str, str]] = []
+    for _ in range(150):
+        name = names[rng.integers(len(names))]
+        path = folder / name
+        good = path.read_bytes()
+        start = int(rng.integers(len(good)))
+        stop = min(len(good), start + int(rng.integers(1, 40)))
+        middle = (rng.bytes(stop - start), b"", good[start:stop] * 2)[rng.integers(3)]
+        path.write_bytes(good[:start] + middle + good[stop:])
+        try:
+            ds = hr.Dataset(folder)
+            assert not ds.verify(workers=1).ok
+            for i in range(len(ds)):
+                try:
+                    _ = ds[i].image
+                except HeadraceError:
+                    continue
+        except HeadraceError as error:
+            told.append((name, str(error)))
+        path.write_bytes(good)
+    assert len(told) > 10 and all(name in error for name, error in told)
