@@ -164,6 +164,10 @@ def test_mobilenet_takes_a_weights_file_freezes_it_and_sees_grey_as_colour(tmp_p
     model = Classification(("a", "b")).build("mobilenet_v2", (32, 32, 1), options)
     assert model.input_shape == (None, 32, 32, 1)
     assert len(model.trainable_variables) == 2
+    colour = keras.Model(model.input, model.get_layer("grey_to_colour").output)
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))[None, ..., None]
+    seen = keras.ops.convert_to_numpy(colour(ramp))
+    np.testing.assert_allclose(seen, np.repeat(ramp, 3, axis=-1) / 127.5 - 1, atol=1e-6)
     kernel = model.get_layer("features").get_layer("Conv1").kernel
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(kernel), keras.ops.convert_to_numpy(donor.get_layer("Conv1").kernel)
@@ -189,13 +193,17 @@ def test_mobilenet_refuses(
         Classification(("a", "b")).build("mobilenet_v2", shape, options)
 
 
-def test_imagenet_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def offline(*_: Any, **__: Any) -> None:
+        print("Downloading")
         raise Exception("URL fetch failure on https://…: None -- [Errno -3] Temporary failure\nmore")
 
     monkeypatch.setattr(keras.applications, "MobileNetV2", offline)
     with pytest.raises(UsageError, match=r"could not be downloaded \(URL fetch .* failure\); on a machine .*weights"):
         Classification(("a", "b")).build("mobilenet_v2", (96, 96, 3), {"weights": "imagenet"})
+    assert capsys.readouterr().out == ""
 
 
 # --- stop and go on
@@ -436,6 +444,7 @@ def test_without_validation(photos: Path, tmp_path: Path, caplog: pytest.LogCapt
         ({"model_options": {"alpha": 1}}, "takes no options"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"fit": "squeeze"}, "fit is 'squeeze'"),
+        ({"model": "vanilla", "size": 7}, "8 x 8 pixels or more, these have 7 x 7"),
     ],
 )
 def test_train_refuses(packed: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -531,6 +540,7 @@ def test_predict_sees_what_evaluate_sees(trained: Trained, photos: Path, packed:
         for batch, outputs in asked.dataset_outputs(val)
         for name, output in zip(batch.ids, outputs, strict=True)
     }
+    assert list(expected) == val.catalog["id"].to_list()
     result = predict(trained.run, [photos / name for name in expected], out=tmp_path, pattern=PATTERN)
     assert result.accuracy == pytest.approx(trained.best["val_accuracy"])
     for row, (name, output) in zip(_rows(result.csv), expected.items(), strict=True):

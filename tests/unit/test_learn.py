@@ -142,21 +142,21 @@ def test_means_weigh_by_images_and_put_the_loss_first() -> None:
 def test_scores_by_hand() -> None:
     # observed:                cat        cat        dog        dog        dog
     targets = np.array([0, 0, 1, 1, 1])
-    outputs = np.array([[9, 1, 0], [4, 6, 0], [1, 9, 0], [0, 8, 2], [6, 4, 0]], np.float32) / 10
+    outputs = np.array([[9, 1, 0], [4, 6, 0], [9, 1, 0], [0, 8, 2], [6, 4, 0]], np.float32) / 10
     images = np.zeros((5, 8, 8, 3), np.uint8)
     halves = [slice(0, 3), slice(3, 5)]
     batches = [(Batch(images[s], targets[s], ("",) * (s.stop - s.start)), outputs[s]) for s in halves]
     score = TASK.score(None, batches)  # type: ignore[arg-type]
     assert score.records == 5
-    assert score.metrics["confusion"] == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
-    assert score.metrics["accuracy"] == 3 / 5
+    assert score.metrics["confusion"] == [[1, 1, 0], [2, 1, 0], [0, 0, 0]]
+    assert score.metrics["accuracy"] == 2 / 5
     assert score.metrics["per_class"] == {
-        "cat": {"precision": 1 / 2, "recall": 1 / 2, "n": 2},
-        "dog": {"precision": 2 / 3, "recall": 2 / 3, "n": 3},
+        "cat": {"precision": 1 / 3, "recall": 1 / 2, "n": 2},
+        "dog": {"precision": 1 / 2, "recall": 1 / 3, "n": 3},
         "eel": {"precision": None, "recall": None, "n": 0},
     }
     json.dumps(score.metrics)
-    assert "dog       0.6667  0.6667       3" in score.text
+    assert "dog       0.5000  0.3333       3" in score.text
     assert _image(score.figures["confusion.png"]).shape[0] > 200
 
 

@@ -118,7 +118,8 @@ def train(
     if as_json:
         print(json.dumps(result.json()))
         return
-    told = " ".join(f"{name} {value:.4f}" for name, value in result.best.items() if name != "epoch")
+    best = {name: value for name, value in result.best.items() if name not in ("epoch", "learning_rate")}
+    told = " ".join(f"{name} {value:.4f}" for name, value in best.items())
     print(f"{result.epochs} epochs, {result.images_per_second:.0f} images/s")
     if result.stopped_early:
         print(f"stopped early: no better epoch among the last {options.patience}")

@@ -139,7 +139,7 @@ class Staging:
             finally:
                 if replaced.exists() and not os.path.lexists(self.out):
                     replaced.rename(self.out)
-        shutil.rmtree(replaced, ignore_errors=True)
+                shutil.rmtree(replaced, ignore_errors=True)
 
     def _check_free(self) -> None:
         """Raises UsageError unless nothing, an empty folder or (with overwrite) an older dataset stands at `out`."""

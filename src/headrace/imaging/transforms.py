@@ -52,8 +52,12 @@ def check_size(size: int | tuple[int, int] | None) -> Size | None:
     """(height, width) of an int (square) or a pair. Raises UsageError."""
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and 1 <= side <= 65500 for side in pair):
+    pair = (size, size) if isinstance(size, int) else size
+    if (
+        not isinstance(pair, tuple | list)
+        or len(pair) != 2
+        or not all(isinstance(side, int) and 1 <= side <= 65500 for side in pair)
+    ):
         raise UsageError(f"size is {size!r}, wanted an int or (height, width), each 1 to 65500")
     return pair[0], pair[1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None,
         raise UsageError("a frozen base with random weights learns nothing; give weights, or leave frozen out")
     x = normalised(pixels)
     if weights is not None and channels == 1:
-        x = keras.layers.Concatenate(name="grey_to_colour")([x, x, 0 * x])
+        x = keras.layers.Concatenate(name="grey_to_colour")([x, x, x])
     base = _base((height, width, x.shape[-1]), alpha, weights)
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -53,7 +55,8 @@ def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None,
 
 def _base(shape: tuple[int, int, int], alpha: float, weights: str | None) -> Any:
     try:
-        with warnings.catch_warnings():
+        # Keras tells of its download on standard output, which is the caller's.
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             # Keras warns of weights that were made at another size: without the top they serve for any.
             warnings.filterwarnings("ignore", message=".*input_shape.*", category=UserWarning)
             return keras.applications.MobileNetV2(

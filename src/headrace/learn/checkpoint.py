@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint at `path`. Raises FileNotFoundError, DataError (damaged), UsageError (its version)."""
+    """The checkpoint at `path`. Raises DataError (damaged), UsageError (its version)."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # the zip's own CRC checks each

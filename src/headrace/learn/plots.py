@@ -106,7 +106,8 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str) -> Figure:
     """All tiles in a grid, captions below; wrong ones framed in red, right ones in green, the rest in grey."""
     columns = min(len(tiles), 10 if len(tiles) > 24 else 6)
     rows = math.ceil(len(tiles) / columns)
-    figure = Figure(figsize=(1.55 * columns + 0.2, 1.95 * rows + 0.6), dpi=120, layout="constrained")
+    height = 1.64 + 0.14 * max(tile.caption.count("\n") + 1 for tile in tiles)
+    figure = Figure(figsize=(1.55 * columns + 0.2, height * rows + 0.5), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=11, fontweight="bold")
     for i, tile in enumerate(tiles):
         axes = figure.add_subplot(rows, columns, i + 1)

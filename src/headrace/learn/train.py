@@ -176,12 +176,8 @@ class _Training:
         if not len(part):
             raise UsageError(f"{dataset.path}: {name} has no record with labels to learn from")
         if len(part) < len(whole):
-            log.warning(
-                "%s: %d of %d records have no label and are left out",
-                name,
-                len(whole) - len(part),
-                len(whole),
-            )
+            missing = len(whole) - len(part)
+            log.warning("%s: %d of %d records have no label and are left out", name, missing, len(whole))
         return part.loader(
             batch_size=options.batch_size,
             size=options.size,
@@ -199,16 +195,10 @@ class _Training:
         run = self.run
         with explained(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
-            for path in (
-                run.model,
-                run.checkpoint,
-                run.history_csv,
-                run.curves,
-                run.folder / "confusion.png",
-            ):
+            figures = [run.folder / name for name in self.task.figures]
+            events = run.logs.rglob("events.out.tfevents.*")
+            for path in (run.model, run.checkpoint, run.history_csv, run.curves, *figures, *events):
                 path.unlink(missing_ok=True)
-            for path in run.logs.rglob("events.out.tfevents.*"):
-                path.unlink()
         run.write_recipe(self.recipe)
         if self.val_loader is None:
             log.warning("no split to validate on: the epoch with the lowest training loss is kept")
@@ -226,16 +216,14 @@ class _Training:
             raise UsageError(f"{self.run.folder}: can't be resumed with another recipe: {'; '.join(changes)}")
         if old.versions != new.versions:
             log.warning("the run began with %s and goes on with %s", _versions(old), _versions(new))
-        self.run.write_recipe(new)
-        try:
+        if self.run.checkpoint.exists():  # else it was killed before its first: begin again
             state = checkpoint.read(self.run.checkpoint)
-        except FileNotFoundError:
-            return  # killed before its first checkpoint: begin again
-        checkpoint.restore(self.model, state)
-        self.loader.load_state_dict(state.progress["loader"])
-        self.history = [dict(row) for row in state.progress["history"]]
-        self.steps = state.progress["steps"]
-        self.means = tasks.Means(**state.progress["means"])
+            checkpoint.restore(self.model, state)
+            self.loader.load_state_dict(state.progress["loader"])
+            self.history = [dict(row) for row in state.progress["history"]]
+            self.steps = state.progress["steps"]
+            self.means = tasks.Means(**state.progress["means"])
+        self.run.write_recipe(new)
 
     def go(self, progress: bool) -> Trained:
         """All epochs that are left."""
@@ -276,7 +264,7 @@ class _Training:
                 row |= {f"val_{name}": value for name, value in val.items()}
             self._check_finite(row)
             shown.set_postfix_str(_told(row))
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # it is a float32
         self.history.append(row)
         self.steps, self.means = 0, tasks.Means()
         self._capture().write(self.run.checkpoint)
@@ -287,16 +275,14 @@ class _Training:
         written = before = time.perf_counter()
         with closing(iter(self.loader)) as batches:
             for batch in batches:
-                self.model.reset_metrics()  # Keras before 3.12 sums them up over calls
+                self.model.reset_metrics()  # Keras summed them up over calls until keras-team/keras#22617
                 logs = self.model.train_on_batch(batch.images, batch.targets, return_dict=True)
                 self.steps += 1
                 self.means.add(logs, len(batch.ids))
                 now = time.perf_counter()
-                self.seconds, self.images, before = (
-                    self.seconds + now - before,
-                    self.images + len(batch.ids),
-                    now,
-                )
+                self.seconds += now - before
+                self.images += len(batch.ids)
+                before = now
                 self._check_finite(self.means.values())
                 shown.set_postfix_str(_told(self.means.values()), refresh=False)
                 shown.update(len(batch.ids))

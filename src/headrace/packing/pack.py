@@ -105,6 +105,8 @@ def pack(
                 for result in runner(plan, staging):
                     results.append(result)
                     tick(result.rejects, len(result.rows) + len(result.rejects))
+                place = {shard.name: i for i, shard in enumerate(plan.shards)}
+                results.sort(key=lambda result: place[result.entry.name])
         rejects = tuple(n.item for n in sorted(budget.rejects, key=lambda n: n.number) if isinstance(n.item, Reject))
         stored = sum(len(result.rows) for result in results)
         if stored + len(rejects) != plan.seen:

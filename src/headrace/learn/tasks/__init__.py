@@ -45,6 +45,7 @@ class Task(ABC):
     # Name -> function (pixels: Keras input of raw images [b, h, w, c], classes: int, **options) -> outputs.
     # The first is the default; an option is a keyword argument of the function.
     models: ClassVar[Mapping[str, Callable[..., Any]]]
+    figures: ClassVar[tuple[str, ...]]  # file names of what a score draws
 
     @classmethod
     @abstractmethod

@@ -25,7 +25,13 @@ def _head(features: Any, classes: int) -> Any:
 
 
 def vanilla(pixels: Any, classes: int) -> Any:
-    """The CNN to begin with: 3x3 convolutions of 16 to 256 filters, pooled after all but the first and last."""
+    """The CNN to begin with: 3x3 convolutions of 16 to 256 filters, pooled after all but the first and last.
+
+    Raises UsageError: images too small to be pooled three times.
+    """
+    height, width = pixels.shape[1:3]
+    if min(height, width) < 8:
+        raise UsageError(f"vanilla wants images of 8 x 8 pixels or more, these have {height} x {width}")
     x = backbones.normalised(pixels)
     for filters in (16, 32, 64, 128, 256):
         x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{filters}")(x)
@@ -47,6 +53,7 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     models: ClassVar[Mapping[str, Any]] = {"vanilla": vanilla, "mobilenet_v2": mobilenet_v2}
+    figures: ClassVar[tuple[str, ...]] = ("confusion.png",)
 
     @classmethod
     def of(cls, dataset: Dataset) -> Classification | None:
@@ -94,7 +101,7 @@ class Classification(Task):
             precision, recall = _text(row["precision"]), _text(row["recall"])
             lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {row['n']:>6}")
         figure = plots.confusion(confusion, self.class_names)
-        return Score(records=records, metrics=metrics, text="\n".join(lines), figures={"confusion.png": figure})
+        return Score(records=records, metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure})
 
     def rows(self, output: Outputs) -> list[dict[str, Any]]:
         best = int(output.argmax())

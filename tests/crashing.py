@@ -1,0 +1,179 @@
+"""Stops a packing at every step it takes in the file system, and looks at what is left. Run by test_crash.py.
+
+    python crashing.py SOURCE WORK {fresh|replace}
+
+A process of its own and clean: it forks one child per step, so it must have no threads. The child packs and dies, as by
+`kill -9`, before its k-th step: before each opening, half-way through and after each write, before each sync, rename,
+unlink, mkdir and rmdir. Then the next packing must find its way. Prints what was found as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# All of it before the first fork, so that no child has to.
+import polars
+from headrace.errors import UsageError
+from headrace.format import storage, verify
+from headrace.packing.pack import pack
+from headrace.sources import names
+
+DIED = 9
+EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "fcntl.flock")
+
+State = dict[str, str] | None
+
+
+def main() -> None:
+    source, work, case = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    out = work / "out"
+
+    def old() -> None:
+        pack_it(source, out, seed=0)
+
+    def new() -> None:
+        pack_it(source, out, seed=1)
+
+    in_child(new)
+    wanted = state(out)
+    old_state: State = None
+    remove(work)
+    if case == "replace":
+        in_child(old)
+        old_state = state(out)
+    faults: list[str] = []
+    left: Counter[str] = Counter()
+    step = 0
+    while True:
+        step += 1
+        died = in_child(new, die_at=step) == DIED
+        found, hidden = state(out), leftovers(work)
+        what = "new" if found == wanted else "old" if found == old_state else "half"
+        if found is None:
+            what = "none"
+            # The old one may stand between two renames: then it is whole under its hidden name, and put back.
+            replaced = [path for path in hidden if ".replaced-" in path.name]
+            if old_state is not None:
+                what = "old, hidden" if [state(path) for path in replaced] == [old_state] else "lost"
+                in_child(lambda: refused(source, out))
+                if state(out) != old_state:
+                    faults.append(f"step {step}: the hidden old dataset was not put back")
+        left[what] += 1
+        if what in ("half", "lost"):
+            faults.append(f"step {step}: what is left is {what}: {found}")
+        if not died:
+            if what != "new" or hidden:
+                faults.append(f"without a crash: {what}, {hidden}")
+            break
+        # The next packing gets through, and clears what was left.
+        if in_child(new) != 0 or state(out) != wanted or leftovers(work):
+            faults.append(f"step {step}: the next packing failed: {state(out)}, {leftovers(work)}")
+        remove(work)
+        if old_state is not None:
+            in_child(old)
+    in_child(new)
+    sound = in_child(lambda: require(verify.verify(out).ok)) == 0
+    print(json.dumps({"steps": step - 1, "left": left, "faults": faults, "sound": sound}))
+
+
+def pack_it(source: Path, out: Path, *, seed: int) -> None:
+    found = names(source, pattern="^(?P<label>cat|dog)")
+    pack(found, out, seed=seed, shards=2, max_rejects=1, workers=2, overwrite=True, progress=False)
+
+
+def refused(source: Path, out: Path) -> None:
+    """A packing that may not overwrite puts the old dataset back all the same, and then refuses."""
+    with contextlib.suppress(UsageError):
+        pack(names(source, pattern="^(?P<label>cat|dog)"), out, progress=False)
+
+
+def require(good: bool) -> None:
+    if not good:
+        raise AssertionError
+
+
+def in_child(work: Callable[[], None], *, die_at: int | None = None) -> int:
+    """The exit code of a forked child that does `work`: 0, 1 for an exception, DIED before step `die_at`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if die_at is not None:
+                arm(die_at)
+            else:
+                os.fsync = lambda handle: None  # only a power cut would miss it
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def arm(die_at: int) -> None:
+    """From now on this process counts its steps, in whatever thread, and dies before number `die_at`."""
+    count = itertools.count(1)
+    root = sys.argv[2]
+
+    def step(*_: Any) -> None:
+        if next(count) == die_at:
+            os._exit(DIED)
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in EVENTS and (event != "open" or str(arguments[0]).startswith(root)):
+            step()
+
+    def write_bytes(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+            file.flush()
+            step()
+            file.write(data[len(data) // 2 :])
+            file.flush()
+            step()
+        return len(data)
+
+    write = storage.HashedFile.write
+
+    def write_part(self: storage.HashedFile, data: bytes) -> None:
+        write(self, data[: len(data) // 2])
+        self._file.flush()
+        step()
+        write(self, data[len(data) // 2 :])
+
+    os.fsync = step
+    Path.write_bytes = write_bytes  # type: ignore[method-assign, assignment]
+    storage.HashedFile.write = write_part  # type: ignore[method-assign]
+    sys.addaudithook(audit)
+
+
+def state(folder: Path) -> State:
+    """Name -> digest of the files in a folder, or None where there is none."""
+    if not folder.is_dir():
+        return None
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def leftovers(work: Path) -> list[Path]:
+    return [path for path in work.iterdir() if path.name != "out"]
+
+
+def remove(work: Path) -> None:
+    import shutil
+
+    for path in work.iterdir():
+        shutil.rmtree(path)
+
+
+if __name__ == "__main__":
+    assert polars and len(os.listdir("/proc/self/task")) == 1, "a forking process must have no threads"
+    main()

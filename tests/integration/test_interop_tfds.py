@@ -1,0 +1,140 @@
+"""TFDS opens the folder without any code of ours: images, names, splits, unlabelled records and objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from packed import CLASSES, pack, photos, pixels_of, shades
+
+pytest.importorskip("tensorflow")
+tfds = pytest.importorskip("tensorflow_datasets")
+
+PHOTOS = photos(40, grey=(3,), png=(4, 5), unlabelled=(6,))
+
+
+def builder(ds: hr.Dataset) -> Any:
+    return tfds.builder_from_directory(str(ds.path))
+
+
+def rows(ds: hr.Dataset, split: str = "all", **options: Any) -> list[Any]:
+    return list(tfds.as_numpy(builder(ds).as_dataset(split=split, **options)))
+
+
+@pytest.fixture(scope="module")
+def ds(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
+    out = tmp_path_factory.mktemp("tfds") / "Cats & dogs"
+    return pack(PHOTOS, out, shards=3, splits={"train": 0.7, "val": 0.3})
+
+
+def test_what_it_says_of_the_dataset(ds: hr.Dataset) -> None:
+    info = builder(ds).info
+    assert info.name == "cats_dogs" and str(info.version) == "1.0.0"
+    assert {name: split.num_examples for name, split in info.splits.items()} == ds.splits == {"train": 28, "val": 12}
+    assert info.features["image/class/label"].names == list(CLASSES)
+    assert info.features["image/class/label"].num_classes == 3
+    assert info.supervised_keys == ("image/encoded", "image/class/label")
+    assert info.splits["train"].num_shards == 3
+    sizes = sum(path.stat().st_size for path in ds.path.glob("train-*.tfrecord"))
+    assert info.splits["train"].num_bytes == sizes
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_every_image_of_a_split(ds: hr.Dataset, split: str) -> None:
+    found = {row["image/filename"].decode(): row for row in rows(ds, split)}
+    assert set(found) == set(ds.split(split).catalog["id"]) and len(found) == len(rows(ds, split))
+    for record in PHOTOS:
+        if record.id in found:
+            row, pixels = found[record.id], pixels_of(record)
+            wanted = np.repeat(pixels, 3 // pixels.shape[2], axis=2)  # grey becomes three channels among colours
+            assert row["image/encoded"].shape == wanted.shape and row["image/encoded"].dtype == np.uint8
+            assert np.abs(row["image/encoded"].astype(int) - wanted).max() <= 3
+            label = -1 if record.label_name is None else CLASSES.index(record.label_name)
+            assert row["image/class/label"] == label
+
+
+def test_as_supervised(ds: hr.Dataset) -> None:
+    pairs = rows(ds, as_supervised=True)
+    assert len(pairs) == 40 and sorted(label for _, label in pairs) == sorted(ds.labels.tolist())
+    assert all(image.ndim == 3 for image, _ in pairs)
+
+
+def test_slices(ds: hr.Dataset) -> None:
+    assert len(rows(ds, "train[:25%]+val")) == 7 + 12
+
+
+def test_shard_after_shard_is_our_order(ds: hr.Dataset) -> None:
+    read = tfds.ReadConfig(interleave_cycle_length=1)
+    found = [row["image/filename"].decode() for row in rows(ds, "train", read_config=read)]
+    assert found == ds.split("train").catalog["id"].to_list()
+
+
+def test_grey(tmp_path: Path) -> None:
+    ds = pack(photos(5, grey=range(10)), tmp_path / "grey")
+    found = rows(ds)
+    assert builder(ds).info.features["image/encoded"].shape == (None, None, 1)
+    assert len(found) == 5 and all(row["image/encoded"].shape[2] == 1 for row in found)
+
+
+def test_no_labels(tmp_path: Path) -> None:
+    ds = pack(shades(4, classes=()), tmp_path / "none")
+    found = rows(ds)
+    assert len(found) == 4 and set(found[0]) == {"image/encoded", "image/filename"}
+    assert builder(ds).info.supervised_keys is None
+
+
+@pytest.mark.parametrize("name", ["Übung", "2 of 3", "a.b", "…"])
+def test_any_folder_name(tmp_path: Path, name: str) -> None:
+    assert len(rows(pack(shades(2), tmp_path / name))) == 2
+
+
+def test_class_names_of_all_kinds(tmp_path: Path) -> None:
+    names = ["a b", "ä/ö", "c:d", "'", "10", "9"]
+    ds = pack(shades(12, classes=names), tmp_path / "ds")
+    label = builder(ds).info.features["image/class/label"]
+    assert label.names == list(ds.class_names) and set(label.names) == set(names)
+    found = {row["image/filename"].decode(): label.int2str(row["image/class/label"]) for row in rows(ds)}
+    assert found == {record.id: record.label_name for record in shades(12, classes=names)}
+
+
+def test_objects(tmp_path: Path) -> None:
+    """A picture of three objects, of one, of none."""
+    records = photos(12, boxes=True)
+    ds = pack(records, tmp_path / "boxed", shards=2)
+    assert builder(ds).info.features["objects"]["label"].names == ["left", "right"]
+    found = {row["image/filename"].decode(): row for row in rows(ds)}
+    assert len(found) == 12
+    for record in records:
+        objects = found[record.id]["objects"]
+        assert record.boxes is not None and record.box_labels is not None
+        height, width = pixels_of(record).shape[:2]
+        x0, y0, x1, y1 = np.minimum(record.boxes, [width, height] * 2).T / np.array([[width], [height]] * 2)
+        assert objects["bbox"].shape == (len(record.boxes), 4)
+        assert np.allclose(objects["bbox"], np.stack([y0, x0, y1, x1], axis=1), atol=1e-6)
+        assert [("left", "right")[label] for label in objects["label"]] == list(record.box_labels)
+
+
+def test_tfds_load_by_name(tmp_path: Path) -> None:
+    pack(shades(6), tmp_path / "mine" / "1.0.0", splits={"train": 0.5, "test": 0.5})
+    raw = (tmp_path / "mine" / "1.0.0" / "dataset_info.json").read_text()
+    assert '"1_0_0"' in raw  # the name is the folder's own
+    assert len(tfds.builder_from_directory(str(tmp_path / "mine" / "1.0.0")).as_dataset(split="test")) == 3
+
+
+def test_real_photos(real_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "catsdogs"
+    source = hr.sources.names(real_data / "catsdogs" / "train", pattern=r"^(?P<label>cat|dog)\.")
+    report = hr.pack(
+        source, out, size=160, fit="crop", shards=16, splits={"train": 0.81, "val": 0.19}, seed=42, progress=False
+    )
+    ds = hr.Dataset(out)
+    assert (report.seen, report.stored, len(report.rejects)) == (800, 800, 0) and ds.verify().ok
+    info = builder(ds).info
+    assert sum(split.num_examples for split in info.splits.values()) == 800
+    assert info.features["image/class/label"].names == ["cat", "dog"]
+    labels = [row["image/class/label"] for row in rows(ds)]
+    assert len(labels) == 800 and np.bincount(labels).tolist() == list(ds.class_counts.values())

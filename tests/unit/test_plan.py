@@ -1,0 +1,249 @@
+"""The plan of a packing: classes, splits, order and shards, decided before any pixel is touched."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn import TINY_PNG, jpeg
+
+from headrace.errors import DataError, UsageError
+from headrace.packing.plan import Plan, check_splits, make_plan
+from headrace.packing.prepare import ImageOptions
+from headrace.record import Record, Reject
+
+
+def record(id_: str, label_name: str | None = None, **more: Any) -> Record:
+    return Record(id=id_, encoded=TINY_PNG, label_name=label_name, origin=f"list.csv:{id_}", **more)
+
+
+def plan(source: Iterable[Record | Reject], **options: Any) -> Plan:
+    chosen: dict[str, Any] = {"splits": None, "shards": None, "shard_bytes": None, "seed": 0}
+    return make_plan(source, options=ImageOptions(), **chosen | options)
+
+
+def ids(made: Plan, split: str | None = None) -> list[str]:
+    return [n.item.id for shard in made.shards if split in (None, shard.split) for n in shard.records]
+
+
+def many(n: int, *classes: str | None) -> list[Record]:
+    return [record(f"r{i}", classes[i % len(classes)] if classes else None) for i in range(n)]
+
+
+class Given:
+    """A source that says its classes."""
+
+    def __init__(self, items: Sequence[Record | Reject], class_names: tuple[str, ...]) -> None:
+        self.items, self.class_names = items, class_names
+
+    def __iter__(self) -> Iterator[Record | Reject]:
+        return iter(self.items)
+
+
+@pytest.mark.parametrize(
+    ("items", "classes", "labels"),
+    [
+        # names, sorted naturally, whatever their order in the source
+        (many(4, "c10", "c9"), ("c9", "c10"), [1, 0, 1, 0]),
+        (many(4, "b", None), ("b",), [0, None, 0, None]),
+        (many(3), (), [None, None, None]),
+        # numbers alone
+        ([record("a", label=2), record("b", label=0)], ("0", "1", "2"), [2, 0]),
+        # names given: their order counts, and one without records stays
+        (Given(many(3, "b", "a"), ("z", "b", "a")), ("z", "b", "a"), [1, 2, 1]),
+        (Given([record("x", label=1)], ("no", "yes")), ("no", "yes"), [1]),
+    ],
+)
+def test_classes(items: Any, classes: tuple[str, ...], labels: list[int | None]) -> None:
+    made = plan(items)
+    assert made.classes == classes
+    found = {n.number: n.item for shard in made.shards for n in shard.records}
+    assert [found[i].label for i in range(len(found))] == labels
+    for item in found.values():
+        assert item.label_name == (None if item.label is None else classes[item.label])
+
+
+def test_a_class_none_of_the_given_is_a_reject() -> None:
+    made = plan(Given(many(3, "a", "b", None), ("a",)))
+    assert made.classes == ("a",) and made.seen == 3
+    assert sorted(ids(made)) == ["r0", "r2"]
+    ((number, reject),) = [(n.number, n.item) for n in made.rejects]
+    assert number == 1 and (reject.id, reject.origin, reject.stage) == ("r1", "list.csv:r1", "label")
+    assert reject.reason == "class 'b' is none of the given a"
+
+
+def test_a_class_with_a_line_break_is_a_reject() -> None:
+    """The side files hold a class per line."""
+    made = plan([record("a", "x\ny"), record("b", "x")])
+    assert made.classes == ("x",) and [n.item.id for n in made.rejects] == ["a"]
+
+
+def test_a_second_record_of_an_id_is_a_reject() -> None:
+    first, second, third = record("a", "x"), record("a", "y"), record("b", "x")
+    made = plan([first, second, third])
+    assert sorted(ids(made)) == ["a", "b"] and made.seen == 3
+    assert made.classes == ("x",)
+    (reject,) = [n.item for n in made.rejects]
+    assert isinstance(reject, Reject)
+    assert reject.reason == "duplicate id 'a', first at list.csv:a"
+
+
+def test_rejects_of_the_source_keep_their_place() -> None:
+    refused = Reject(id="bad", origin="list.csv:2", stage="read", reason="no")
+    made = plan([record("a"), refused, record("b")])
+    assert made.seen == 3 and [(n.number, n.item) for n in made.rejects] == [(1, refused)]
+    assert sorted(n.number for shard in made.shards for n in shard.records) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("n", "splits", "shards", "names"),
+    [
+        (10, None, None, ["train-00000-of-00001"]),
+        (10, None, 3, ["train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003"]),
+        # never a shard without a record
+        (2, None, 16, ["train-00000-of-00002", "train-00001-of-00002"]),
+        (10, {"a": 0.5, "b": 0.5}, 1, ["a-00000-of-00001", "b-00000-of-00001"]),
+        (10, {"a": 0.9, "b": 0.1}, 2, ["a-00000-of-00002", "a-00001-of-00002", "b-00000-of-00001"]),
+    ],
+)
+def test_shard_names(n: int, splits: Any, shards: int | None, names: list[str]) -> None:
+    made = plan(many(n), splits=splits, shards=shards)
+    assert [shard.name for shard in made.shards] == [f"{name}.tfrecord" for name in names]
+    assert sorted(ids(made)) == sorted(f"r{i}" for i in range(n))
+
+
+@pytest.mark.parametrize(("n", "shards"), [(10, 3), (100, 7), (99, 98)])
+def test_shards_are_of_even_length(n: int, shards: int) -> None:
+    lengths = [len(shard.records) for shard in plan(many(n), shards=shards).shards]
+    assert len(lengths) == shards and sum(lengths) == n
+    assert max(lengths) - min(lengths) <= 1
+
+
+@pytest.mark.parametrize("share", [0.25, 1, 3.3, 100])
+def test_shards_by_size(share: float) -> None:
+    """As many as make shards of about that size: here records of one size, so nearly exactly."""
+    data = jpeg(64, 64)
+    items = [Record(id=f"r{i}", encoded=data) for i in range(200)]
+    made = plan(items, shard_bytes=int((len(data) + 700) * 200 / share))
+    assert len(made.shards) == max(1, round(share))
+
+
+def test_the_default_size_is_one_shard_for_little() -> None:
+    assert len(plan(many(50)).shards) == 1
+
+
+def test_size_is_judged_without_the_unreadable() -> None:
+    items = [Record(id="bad", encoded=b""), Record(id="gone", path="/nowhere/x.jpg"), *many(4)]
+    assert len(plan(items, shard_bytes=1).shards) == 6
+    assert len(plan(items[:2], shard_bytes=1).shards) == 1
+
+
+@pytest.mark.parametrize("seed", [0, 42])
+def test_splits_are_stratified(seed: int) -> None:
+    labels = ["cat"] * 60 + ["dog"] * 30 + [None] * 10
+    items = [record(f"r{i}", label) for i, label in enumerate(labels)]
+    made = plan(items, splits={"train": 0.8, "val": 0.1, "test": 0.1}, seed=seed)
+    found = {
+        split: Counter(n.item.label_name for shard in made.shards if shard.split == split for n in shard.records)
+        for split in made.splits
+    }
+    assert found == {
+        "train": {"cat": 48, "dog": 24, None: 8},
+        "val": {"cat": 6, "dog": 3, None: 1},
+        "test": {"cat": 6, "dog": 3, None: 1},
+    }
+    assert list(made.splits) == ["train", "val", "test"]
+
+
+def test_order_is_shuffled_by_seed_alone() -> None:
+    items = many(100, "a", "b")
+    one, again, other = (ids(plan(items, seed=seed)) for seed in (1, 1, 2))
+    assert one == again != other
+    assert one != [item.id for item in items]
+    assert np.mean([a == b for a, b in zip(one, other, strict=True)]) < 0.1
+    # Nor do the labels lie in blocks: half of all neighbours differ.
+    labels = [int(id_[1:]) % 2 for id_ in one]
+    assert 30 < sum(a != b for a, b in zip(labels, labels[1:], strict=False)) < 70
+
+
+def test_the_number_of_shards_changes_nothing_of_the_order() -> None:
+    items = many(100, "a", "b")
+    splits = {"train": 0.7, "val": 0.3}
+    assert ids(plan(items, splits=splits, shards=1)) == ids(plan(items, splits=splits, shards=9))
+
+
+def test_boxes_and_their_names() -> None:
+    box = np.zeros((1, 4), np.float32)
+    items = [
+        record("a", boxes=box, box_labels=("x10",)),
+        record("b", boxes=box, box_labels=("x9",)),
+        record("c", boxes=box[:0]),
+    ]
+    made = plan(items)
+    assert made.box_classes == ("x9", "x10") and made.with_boxes
+    assert plan(items[2:]).with_boxes and plan(items[2:]).box_classes == ()
+    assert not plan(many(2)).with_boxes
+
+
+def test_a_plan_can_be_sent_elsewhere() -> None:
+    made = plan(many(20, "a", "b"), splits={"train": 0.5, "val": 0.5}, shards=2)
+    there = pickle.loads(pickle.dumps(made))
+    assert ids(there) == ids(made)
+    assert (there.classes, there.shards[0].name, there.options) == (made.classes, made.shards[0].name, made.options)
+
+
+@pytest.mark.parametrize(
+    ("splits", "wanted"),
+    [
+        (None, {"train": 1.0}),
+        ({"a": 1}, {"a": 1}),
+        ({"train": 0.81, "val": 0.19}, {"train": 0.81, "val": 0.19}),
+        ({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}),
+    ],
+)
+def test_check_splits(splits: Any, wanted: dict[str, float]) -> None:
+    assert check_splits(splits) == wanted
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({"train": 0.8, "val": 0.3}, r"sum to 1\.1, wanted 1"),
+        ({"train": 0.8}, r"sum to 0\.8, wanted 1"),
+        ({}, "sum to 0, wanted 1"),
+        ({"train": 1.5}, "'train': fraction 1.5, wanted above 0 and at most 1"),
+        ({"train": 1, "val": 0}, "'val': fraction 0"),
+        ({"train": 1.2, "val": -0.2}, "fraction 1.2"),
+        ({"train": float("nan")}, "fraction nan"),
+        ({"a/b": 1}, "split name 'a/b': wanted letters, digits and '_'"),
+        ({"": 1}, "split name ''"),
+        ({"é": 1}, "split name 'é'"),
+        ({"../up": 1}, "split name"),
+    ],
+)
+def test_splits_that_are_none(splits: dict[str, float], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        check_splits(splits)
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "error", "says"),
+    [
+        ([], {}, DataError, "the source: holds no images"),
+        (many(3), {"shards": 0}, UsageError, "shards is 0, wanted 1 to 99999"),
+        (many(3), {"shards": 100_000}, UsageError, "shards is 100000"),
+        (many(3), {"shard_bytes": 0}, UsageError, "the shard size is 0 bytes, wanted at least 1"),
+        (many(3), {"shards": 1, "shard_bytes": 1}, UsageError, "give shards or a shard size, not both"),
+        (many(2), {"splits": {"a": 0.9, "b": 0.1}}, UsageError, "split 'b': 0.1 of 2 records is none; give it more"),
+        ([record("a", label=-1)], {}, UsageError, "record 'a': label -1, wanted 0 to"),
+        (Given(many(1, "a"), ("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
+        (Given([record("a", label=2)], ("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
+    ],
+)
+def test_calls_that_are_at_fault(items: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        plan(items, **options)
