@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import Any
 
 
-def bar(*, total: int | None, unit: str, desc: str, show: bool | None = None, **options: Any) -> Any:
+def bar(*, total: int | None, unit: str, desc: str, show: bool | None = None, initial: int = 0) -> Any:
     """A tqdm bar. `show`: None shows it on a terminal and in a notebook only."""
+    if "ipykernel" in sys.modules and show is not False:
+        from tqdm.notebook import tqdm as widget
+
+        return widget(total=total, unit=unit, desc=desc, initial=initial)
     from tqdm import tqdm
 
-    if show is None:
-        show = sys.stderr.isatty()
-        if "ipykernel" in sys.modules:
-            from tqdm.notebook import tqdm
-
-            show = True
-    return tqdm(total=total, unit=unit, desc=desc, disable=not show, dynamic_ncols=True, **options)
+    # Not tqdm's own look at the terminal: where that says 0 columns, as some do, tqdm draws nothing.
+    columns, lines = shutil.get_terminal_size()
+    return tqdm(
+        total=total,
+        unit=unit,
+        desc=desc,
+        initial=initial,
+        disable=not (sys.stderr.isatty() if show is None else show),
+        ncols=columns,
+        nrows=lines,
+    )

@@ -90,4 +90,5 @@ def draw(name: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     cv2.fillPoly(image, [np.round(points * 16).astype(np.int32)], rng.integers(160, 256, 3).tolist(), cv2.LINE_AA, 4)
     noise = rng.normal(0, 6, image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    drawn: NDArray[np.uint8] = np.clip(image + noise, 0, 255).astype(np.uint8)
+    return drawn

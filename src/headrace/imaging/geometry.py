@@ -50,7 +50,8 @@ def clip(boxes: Array, height: int, width: int) -> Array:
 def area(boxes: Array) -> Array:
     """float32 [n] in square pixels; 0 for a box without extent."""
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    return (sides[:, 0] * sides[:, 1]).astype(np.float32)
+    areas: Array = (sides[:, 0] * sides[:, 1]).astype(np.float32)
+    return areas
 
 
 def turn_boxes(boxes: Array, orientation: int, height: int, width: int) -> Array:
