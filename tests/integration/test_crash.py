@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from drawn import files, photos
 
 import headrace as hr
+from drawn import files, photos
 
 PATTERN = "^(?P<label>cat|dog)"
 
@@ -35,9 +35,9 @@ def test_killed_at_every_step(case: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["faults"] == [], done.stderr
-    print(found); assert found["sound"]
+    assert found["sound"]
     # It was stopped in earnest: often, and on both sides of each rename.
-    assert found["steps"] > 60 and found["shapes"] > 15
+    assert found["steps"] > 60 and found["shapes"] > 10
     wanted = {"none", "new"} if case == "fresh" else {"old", "old, hidden", "new"}
     assert set(found["left"]) == wanted
     assert found["left"]["none" if case == "fresh" else "old"] > 50
@@ -105,5 +105,4 @@ def test_interrupted(where: str, n: int, left: str, tmp_path: Path) -> None:
     after = {path.name: path.read_bytes() for path in out.iterdir()}
     assert (after == before) is (left == "old")
     assert hr.Dataset(out).verify().ok
-    if left == "old":
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]

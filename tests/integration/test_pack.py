@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from drawn import TINY_PNG, exif, files, image, jpeg, photos, saved
 
 import headrace as hr
+from drawn import TINY_PNG, exif, files, image, jpeg, photos, saved
 from headrace.errors import DataError, UsageError
 from headrace.format import example, storage, tfrecord
 from headrace.packing import pack as packing
@@ -101,7 +101,9 @@ def test_everything_seen_is_stored_or_rejected(size: int | None, mixed: Path, tm
     assert is_whole(report, out)
     assert report.classes == ("cat", "dog") and report.shards == 6
     assert sum(report.splits.values()) == 28
-    assert report.bytes_in == sum(p.stat().st_size for p in mixed.iterdir() if p.name not in {r.id for r in report.rejects})
+    assert report.bytes_in == sum(
+        p.stat().st_size for p in mixed.iterdir() if p.name not in {r.id for r in report.rejects}
+    )
     assert report.bytes_out == sum(p.stat().st_size for p in out.iterdir())
     assert report.images_per_second > 0
 
@@ -144,7 +146,9 @@ def test_the_same_bytes_whoever_packs(options: dict[str, Any], mixed: Path, tmp_
             **options,
         )
         found.append(digests(tmp_path / f"out{i}"))
-        assert (tmp_path / f"out{i}" / "rejects.jsonl").read_bytes() == (tmp_path / "out0" / "rejects.jsonl").read_bytes()
+        assert (tmp_path / f"out{i}" / "rejects.jsonl").read_bytes() == (
+            tmp_path / "out0" / "rejects.jsonl"
+        ).read_bytes()
     assert len(found[0]) == 2 * 6 + 1
     assert found[0] == found[1] == found[2] == found[3]
 
@@ -228,7 +232,9 @@ def test_shards(options: dict[str, Any], names: list[str], tmp_path: Path) -> No
     report = pack(of_names(photos(tmp_path / "photos", 6)), tmp_path / "out", **options)
     manifest = json.loads((tmp_path / "out" / "headrace.json").read_text())
     assert [shard["name"] for shard in manifest["shards"]] == [f"{name}.tfrecord" for name in names]
-    assert {p.name for p in (tmp_path / "out").glob("*-of-*")} == {f"{n}{e}" for n in names for e in (".tfrecord", ".idx")}
+    assert {p.name for p in (tmp_path / "out").glob("*-of-*")} == {
+        f"{n}{e}" for n in names for e in (".tfrecord", ".idx")
+    }
     assert report.shards == len(names)
     assert is_whole(report, tmp_path / "out")
 
@@ -304,7 +310,9 @@ def test_patience_with_rejects(max_rejects: float, allowed: bool, mixed: Path, t
 
 @pytest.mark.parametrize("max_rejects", [-1, -0.1, 1.1, float("nan"), float("inf")])
 def test_patience_that_is_none(max_rejects: float, mixed: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"max_rejects is .*, wanted a share \(a float, 0 to 1\) or a count \(an int\)"):
+    with pytest.raises(
+        UsageError, match=r"max_rejects is .*, wanted a share \(a float, 0 to 1\) or a count \(an int\)"
+    ):
         pack(of_names(mixed), tmp_path / "out", max_rejects=max_rejects)
     assert not list(tmp_path.iterdir())
 
@@ -447,7 +455,10 @@ def test_boxes_and_points_go_with_the_pixels(
     assert np.abs(white.boxes[0] - box).max() <= 1
     x, y, v = white.keypoints[0, 0]
     assert v == 2 and seen[int(y), int(x)]
-    assert np.abs([x - (white.boxes[0, 0] + white.boxes[0, 2]) / 2, y - (white.boxes[0, 1] + white.boxes[0, 3]) / 2]).max() < 6
+    assert (
+        np.abs([x - (white.boxes[0, 0] + white.boxes[0, 2]) / 2, y - (white.boxes[0, 1] + white.boxes[0, 3]) / 2]).max()
+        < 6
+    )
     assert white.keypoints[0, 1].tolist() == [0, 0, 0]
     wire = features(tmp_path / "out")["a"]
     scale = [white.width, white.height, white.width, white.height]

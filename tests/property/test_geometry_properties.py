@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from drawn import exif, saved
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from drawn import exif, saved
 from headrace.imaging import codec, geometry
 from headrace.imaging.geometry import Array, Move
 from headrace.imaging.transforms import HorizontalFlip, Placement, RandomResizedCrop, draw, place
@@ -70,7 +70,9 @@ def test_drawn_boxes_move_with_their_pixels(data: st.DataObject, scene: tuple[co
 
 
 @given(data=st.data(), scene=painted())
-def test_boxes_of_a_scaled_decode_move_with_their_pixels(data: st.DataObject, scene: tuple[codec.Pixels, Array]) -> None:
+def test_boxes_of_a_scaled_decode_move_with_their_pixels(
+    data: st.DataObject, scene: tuple[codec.Pixels, Array]
+) -> None:
     """A JPEG decoded 2, 4 or 8 times smaller, as the loader does: the box knows nothing of it."""
     pixels, box = scene
     pixels = np.kron(pixels, np.ones((4, 4, 1), np.uint8))
@@ -78,9 +80,7 @@ def test_boxes_of_a_scaled_decode_move_with_their_pixels(data: st.DataObject, sc
     height, width = pixels.shape[:2]
     placement = data.draw(placements(height, width))
     encoded = codec.encode_jpeg(pixels)
-    small = codec.decode_jpeg(
-        encoded, height=height, width=width, channels=1, min_size=placement.least(height, width)
-    )
+    small = codec.decode_jpeg(encoded, height=height, width=width, channels=1, min_size=placement.least(height, width))
     out = np.empty((*placement.size, 1), np.uint8)
     draw(small, placement, height, width, out)
     assert_painted_at(out, placement.move.boxes(box)[0])
@@ -114,9 +114,9 @@ def test_packed_boxes_turn_and_move_with_their_pixels(
 
 
 boxes_in = st.integers(0, 5).flatmap(
-    lambda n: st.lists(
-        st.tuples(*[st.floats(-50, 200, width=32)] * 4), min_size=n, max_size=n
-    ).map(lambda rows: np.array(rows, np.float32).reshape(-1, 4))
+    lambda n: st.lists(st.tuples(*[st.floats(-50, 200, width=32)] * 4), min_size=n, max_size=n).map(
+        lambda rows: np.array(rows, np.float32).reshape(-1, 4)
+    )
 )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn import TINY_PNG, jpeg
 
+from drawn import TINY_PNG, jpeg
 from headrace.errors import DataError, UsageError
 from headrace.packing.plan import Plan, check_splits, make_plan
 from headrace.packing.prepare import ImageOptions

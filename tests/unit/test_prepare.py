@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn import exif, image, jpeg, picture, saved
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from drawn import exif, image, jpeg, picture, saved
 from headrace.errors import UsageError
 from headrace.imaging import codec
 from headrace.packing.prepare import ImageOptions, Prepared, prepare
@@ -100,6 +101,14 @@ def test_bytes_of_the_asked_size_are_kept() -> None:
     assert np.abs(pixels_of(turned) - stored).mean() < 3
 
 
+def test_chroma_is_of_what_is_made() -> None:
+    data = jpeg(40, 30, subsampling="4:2:0")
+    for chroma in ("444", "420"):
+        made = prepare(data, ImageOptions(size=(20, 20), chroma=chroma)).encoded
+        assert simplejpeg.decode_jpeg_header(made)[3] == chroma
+    assert prepare(data, ImageOptions(chroma="444")).encoded == data
+
+
 def test_quality_is_of_what_is_made() -> None:
     data = saved(image(), "WEBP")
     low, high = (len(prepare(data, ImageOptions(quality=q)).encoded) for q in (30, 95))
@@ -145,7 +154,9 @@ def test_boxes_follow_the_image() -> None:
 
 def test_boxes_beyond_the_image_are_cut_when_its_bytes_are_kept_too() -> None:
     data = jpeg(30, 40)
-    made = prepare(data, ImageOptions(), boxes=np.array([[-5, -5, 10, 10], [41, 0, 50, 9], [30, 20, 99, 99]], np.float32))
+    made = prepare(
+        data, ImageOptions(), boxes=np.array([[-5, -5, 10, 10], [41, 0, 50, 9], [30, 20, 99, 99]], np.float32)
+    )
     assert made.encoded == data
     assert made.boxes is not None
     assert made.boxes.tolist() == [[0, 0, 10, 10], [30, 20, 40, 30]]
@@ -186,6 +197,7 @@ def test_a_limit_on_pixels() -> None:
         ({"channels": 4}, "channels is 4"),
         ({"quality": 0}, "quality is 0, wanted 1 to 100"),
         ({"quality": 101}, "quality is 101"),
+        ({"chroma": "422"}, "chroma is '422', wanted one of 444, 420"),
         ({"max_pixels": 0}, "max_pixels is 0"),
     ],
 )

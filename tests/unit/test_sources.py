@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn import files
 
+from drawn import files
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
@@ -154,7 +154,9 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert list(labels(sources.folders(root))) == ["a/1.jpg", "a/file.jpg", "linked/b/2.jpg"]
 
 
-@pytest.mark.parametrize(("target", "reason"), [("nowhere.jpg", None), ("self.jpg", "too many levels of symbolic links")])
+@pytest.mark.parametrize(
+    ("target", "reason"), [("nowhere.jpg", None), ("self.jpg", "too many levels of symbolic links")]
+)
 def test_links_that_lead_nowhere(target: str, reason: str | None, tmp_path: Path) -> None:
     """A link to nothing is an image that can't be read; one to itself can't even be looked at."""
     root = folder(tmp_path, "a/1.jpg")
@@ -208,7 +210,9 @@ def unprivileged(code: str, *args: str) -> str:
 def test_what_may_not_be_read_is_a_reject(tmp_path: Path) -> None:
     root = folder(tmp_path, "a/1.jpg", "closed/2.jpg")
     (root / "closed").chmod(0)
-    code = "import sys; from headrace import sources\nfor item in sources.folders(sys.argv[1]): print(repr(item.id), item)"
+    code = (
+        "import sys; from headrace import sources\nfor item in sources.folders(sys.argv[1]): print(repr(item.id), item)"
+    )
     try:
         lines = unprivileged(code, str(root)).splitlines()
     finally:

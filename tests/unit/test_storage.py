@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn import files
 
+from drawn import files
 from headrace.errors import StorageError, UsageError
 from headrace.format import storage
 
@@ -130,7 +130,12 @@ def test_two_at_work_at_once_leave_each_other_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out", "[o]?*"])
 def test_leftovers_of_the_killed_are_cleared(name: str, tmp_path: Path) -> None:
-    others = {f".{name}2.packing-00": b"", ".other.packing-00/x": b"", f"{name}.packing-00": b"", ".ooo.packing-00": b""}
+    others = {
+        f".{name}2.packing-00": b"",
+        ".other.packing-00/x": b"",
+        f"{name}.packing-00": b"",
+        ".ooo.packing-00": b"",
+    }
     leftovers = {f".{name}.packing-0123/half": b"x", f".{name}.replaced-0123/{MARK}": b"older"}
     files(tmp_path, {f"{name}/{MARK}": b"old", **leftovers, **others})
     publish(tmp_path / name, b"new", overwrite=True)

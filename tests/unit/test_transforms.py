@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn import picture
 
+from drawn import picture
 from headrace.errors import UsageError
 from headrace.imaging.transforms import (
     ColorJitter,

@@ -68,6 +68,7 @@ def pack(
         int | None, typer.Option(help="1 or 3; by default grey images stay grey.", show_default=False)
     ] = None,
     quality: Annotated[int, typer.Option(help="Of JPEGs that are made, 1 to 100.")] = 95,
+    chroma: Annotated[str, typer.Option(help="Of JPEGs that are made: 444 (full) or 420 (smaller).")] = "444",
     shards: Annotated[int | None, typer.Option(help="Shards per split.", show_default=False)] = None,
     shard_size: Annotated[
         str | None, typer.Option(help="Size of a shard, about: 128MB by default.", show_default=False)
@@ -90,6 +91,7 @@ def pack(
         fit=fit,  # type: ignore[arg-type]
         channels=channels,
         quality=quality,
+        chroma=chroma,  # type: ignore[arg-type]
         max_pixels=max_pixels,
         shards=shards,
         shard_size=parse_bytes(shard_size),

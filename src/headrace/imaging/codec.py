@@ -25,6 +25,7 @@ from PIL import (
 
 Pixels = NDArray[np.uint8]
 ImageFormat = Literal["jpeg", "png", "bmp", "gif", "tiff", "webp"]
+Chroma = Literal["444", "420"]
 
 MAX_PIXELS = 100_000_000
 JPEG_QUALITY = 95
@@ -226,14 +227,14 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def encode_jpeg(pixels: Pixels, *, quality: int = JPEG_QUALITY) -> bytes:
-    """JPEG bytes of uint8 [h, w, 1|3], with full chroma (4:4:4)."""
+def encode_jpeg(pixels: Pixels, *, quality: int = JPEG_QUALITY, chroma: Chroma = "444") -> bytes:
+    """JPEG bytes of uint8 [h, w, 1|3]. `chroma`: "444" keeps every pixel's colour, "420" one of four."""
     grey = pixels.shape[2] == 1
     data: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels),
         quality=quality,
         colorspace="GRAY" if grey else "RGB",
-        colorsubsampling="Gray" if grey else "444",
+        colorsubsampling="Gray" if grey else chroma,
     )
     return data
 

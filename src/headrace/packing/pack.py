@@ -58,6 +58,7 @@ def pack(
     fit: Fit = "stretch",
     channels: int | None = None,
     quality: int = codec.JPEG_QUALITY,
+    chroma: codec.Chroma = "444",
     max_pixels: int = codec.MAX_PIXELS,
     shards: int | None = None,
     shard_size: int | None = None,
@@ -72,7 +73,7 @@ def pack(
 
     splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
-    channels: 1 or 3; None keeps grey images grey. quality: of the JPEGs that are made (4:4:4 chroma).
+    channels: 1 or 3; None keeps grey images grey. quality, chroma ("444" or "420"): of the JPEGs that are made.
     max_pixels: an image whose header says more is a Reject.
     shards: per split; or shard_size: bytes, about (default 128 MB). seed: of splits and order.
     max_rejects: a float is a share of what is seen, an int a count; over it nothing is published.
@@ -82,7 +83,14 @@ def pack(
     Raises UsageError (an option, `out` is in the way), DataError (nothing stored, too many Rejects), StorageError.
     """
     started = time.perf_counter()
-    options = ImageOptions(size=size, fit=fit, channels=channels, quality=quality, max_pixels=max_pixels)  # type: ignore[arg-type]
+    options = ImageOptions(
+        size=size,  # type: ignore[arg-type]
+        fit=fit,
+        channels=channels,
+        quality=quality,
+        chroma=chroma,
+        max_pixels=max_pixels,
+    )
     threads = parallel.check_workers(workers)
     if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
         raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")

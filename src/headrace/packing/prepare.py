@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -24,14 +24,15 @@ _LOSSLESS = ("png", "bmp", "gif", "tiff")
 class ImageOptions:
     """What becomes of an image when it is packed. `size` None keeps the size; `channels` None keeps grey grey.
 
-    Bytes are kept as they are unless something asks for a change. What is changed becomes a JPEG of `quality` with full
-    chroma; only what came from a lossless format and keeps its size becomes a PNG.
+    Bytes are kept as they are unless something asks for a change. What is changed becomes a JPEG of `quality` and
+    `chroma`; only what came from a lossless format and keeps its size becomes a PNG.
     """
 
     size: Size | None = None
     fit: Fit = "stretch"
     channels: int | None = None
     quality: int = codec.JPEG_QUALITY
+    chroma: codec.Chroma = "444"
     max_pixels: int = codec.MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -41,8 +42,14 @@ class ImageOptions:
             raise UsageError(f"channels is {self.channels}, wanted 1, 3 or None")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality is {self.quality}, wanted 1 to 100")
+        if self.chroma not in get_args(codec.Chroma):
+            raise UsageError(f"chroma is {self.chroma!r}, wanted one of {', '.join(get_args(codec.Chroma))}")
         if self.max_pixels < 1:
             raise UsageError(f"max_pixels is {self.max_pixels}, wanted at least 1")
+
+    def jpeg(self, pixels: codec.Pixels) -> bytes:
+        """The JPEG made of uint8 [h, w, c]."""
+        return codec.encode_jpeg(pixels, quality=self.quality, chroma=self.chroma)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,7 +99,7 @@ def prepare(
         if not header.plain or channels != header.channels:
             pixels = codec.upright(pixels, header.orientation)
             kind = "png" if header.format in _LOSSLESS else "jpeg"
-            encoded = codec.encode_png(pixels) if kind == "png" else codec.encode_jpeg(pixels, quality=options.quality)
+            encoded = codec.encode_png(pixels) if kind == "png" else options.jpeg(pixels)
     else:
         placement = place(height, width, options.size, options.fit)
         least = placement.least(height, width)
@@ -104,7 +111,7 @@ def prepare(
         if keypoints is not None:
             keypoints = placement.move.points(keypoints)
         (height, width), kind = options.size, "jpeg"
-        encoded = codec.encode_jpeg(out, quality=options.quality)
+        encoded = options.jpeg(out)
     kept = None
     if boxes is not None:
         boxes = geometry.clip(boxes, height, width)

@@ -1,0 +1,226 @@
+"""What a model sees of a KerasFeed, on the backend of KERAS_BACKEND, as one JSON object. test_feed_keras judges it.
+
+A record's number is in its pixels. The model's output is that number, and its metrics add up 4 to the power of it: so
+what is counted is what reached the training step, not what the feed was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import headrace as hr
+from headrace.errors import DamageError
+from headrace.load.targets import Labels
+from packed import flip, pack, shades, shard_of
+
+N = 19
+PER_METRIC = 10  # 20 bits: a float32 has 24
+
+
+class Seen(keras.metrics.Metric):
+    """Sum of 4 ** (number - first) over the records of this epoch with first <= number < first + 10."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(name=f"seen_{first}")
+        self.first = first
+        self.total = self.add_variable(shape=(), initializer="zeros", name="total")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        k = keras.ops.round(y_pred) - self.first
+        mine = keras.ops.logical_and(k >= 0, k < PER_METRIC)
+        powers = keras.ops.power(4.0, keras.ops.where(mine, k, keras.ops.zeros_like(k)))
+        self.total.assign(self.total + keras.ops.sum(keras.ops.where(mine, powers, keras.ops.zeros_like(k))))
+
+    def result(self) -> Any:
+        return keras.ops.convert_to_tensor(self.total)
+
+
+def counts(logs: dict[str, Any], prefix: str = "") -> list[int]:
+    """How often each record was seen since the epoch began."""
+    out: list[int] = []
+    for first in range(0, N, PER_METRIC):
+        total = round(float(logs[f"{prefix}seen_{first}"]))
+        out += [total // 4**k % 4 for k in range(min(PER_METRIC, N - first))]
+    return out
+
+
+class Log(keras.callbacks.Callback):
+    """Per epoch the batches, each a list of record numbers; and what validation saw."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.epochs: list[list[list[int]]] = []
+        self.validated: list[list[int]] = []
+        self.stop_after = stop_after
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epochs.append([])
+        self.before = [0] * N
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = counts(logs)
+        self.epochs[-1].append([k for k in range(N) for _ in range(now[k] - self.before[k])])
+        self.before = now
+        if self.stop_after is not None and len(self.epochs[-1]) == self.stop_after:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if "val_seen_0" in (logs or {}):
+            self.validated.append(counts(logs, "val_"))
+
+
+class Number(keras.layers.Layer):
+    """The mean of the pixels; and a weight, because there must be one to train."""
+
+    def build(self, shape: Any) -> None:
+        self.weight = self.add_weight(shape=(), initializer="zeros")
+
+    def call(self, x: Any) -> Any:
+        mean = keras.ops.mean(keras.ops.cast(x, "float32"), axis=(1, 2, 3))
+        return keras.ops.expand_dims(mean, -1) + keras.ops.multiply(self.weight, 0.0)
+
+
+def model() -> Any:
+    inputs = keras.Input((8, 8, 3), name="image")
+    made = keras.Model(inputs, Number()(inputs))
+    made.compile(keras.optimizers.SGD(0.0), "mse", metrics=[Seen(first) for first in range(0, N, PER_METRIC)])
+    return made
+
+
+class Halves:
+    """Targets for two heads."""
+
+    wants_boxes = False
+
+    def check(self, dataset: hr.Dataset) -> None:
+        pass
+
+    def encode(self, labels: Labels) -> dict[str, Any]:
+        return {"half": labels.classes[:, None] / 2, "double": labels.classes[:, None] * 2.0}
+
+
+def fit(feed: Any, *, made: Any = None, log: Log | None = None, **options: Any) -> Log:
+    log = log or Log()
+    (made or model()).fit(feed, callbacks=[log], verbose=0, **options)
+    return log
+
+
+def ids(loader: hr.Loader) -> list[list[int]]:
+    """The batches of this epoch, by number."""
+    return [[int(id_) for id_ in loader[i].ids] for i in range(len(loader))]
+
+
+def main(folder: Path) -> dict[str, Any]:
+    warnings.filterwarnings("ignore", message=".*ran out of data.*")
+    ds = pack(shades(N), folder / "ds", shards=2)
+    out: dict[str, Any] = {"backend": keras.backend.backend()}
+
+    out["grid"] = []
+    for workers in (1, 3):
+        for shuffle in (None, False):
+            loader = ds.loader(batch_size=2, seed=1, workers=workers)
+            planned = []
+            for epoch in range(3):
+                loader.epoch = epoch
+                planned.append(ids(loader))
+            loader.epoch = 0
+            log = fit(loader.to_keras(), epochs=3, **({} if shuffle is None else {"shuffle": shuffle}))
+            out["grid"].append([workers, shuffle, log.epochs, planned, loader.epoch])
+
+    built = model()
+    in_order = ds.loader(batch_size=4, shuffle=False)
+    out["in order"] = [fit(in_order.to_keras(), made=built, epochs=2).epochs, ids(in_order)]
+
+    feed = ds.loader(batch_size=2, seed=1).to_keras()
+    out["two fits"] = [fit(feed, epochs=2).epochs, fit(feed, epochs=2).epochs, fit(feed, made=built).epochs]
+
+    train, val = ds.divide({"train": 0.5, "val": 0.5})
+    log = fit(
+        train.loader(batch_size=2).to_keras(),
+        validation_data=val.loader(batch_size=3, shuffle=False).to_keras(),
+        epochs=3,
+    )
+    parts = [[int(id_) for id_ in part.catalog["id"]] for part in (train, val)]
+    out["validation"] = [log.epochs, log.validated, parts]
+
+    evaluated = built.evaluate(ds.loader(batch_size=2).to_keras(), verbose=0, return_dict=True)
+    out["evaluate"] = counts(evaluated)
+    plain = ds.loader(batch_size=4, shuffle=False, target=Nothing())
+    predicted = built.predict(plain.to_keras(), verbose=0)
+    out["predict"] = [predicted[:, 0].round().astype(int).tolist(), [k for batch in ids(plain) for k in batch]]
+
+    steps = []
+    for per_epoch in (1, 2, 3, 5):
+        loader = ds.loader(batch_size=2, seed=2)
+        steps.append([per_epoch, fit(loader.to_keras(), epochs=24 // per_epoch, steps_per_epoch=per_epoch).epochs])
+    out["steps"] = steps
+
+    small = []
+    for batch_size in (19, 10, 7):
+        small.append(fit(ds.loader(batch_size=batch_size).to_keras(), epochs=3).epochs)
+    out["small"] = small
+
+    feed = ds.loader(batch_size=2, seed=3).to_keras()
+    stopped = fit(feed, log=Log(stop_after=3), epochs=5).epochs
+    out["stopped"] = [stopped, fit(feed, epochs=2).epochs]
+
+    loader = ds.loader(batch_size=2, seed=4)
+    with closing(iter(loader)) as run:
+        next(run)
+    out["in the middle"] = [fit(loader.to_keras(), made=built, epochs=1).epochs, loader.epoch]
+
+    loader = ds.loader(batch_size=4, target=Halves())
+    inputs = keras.Input((8, 8, 3))
+    number = Number()(inputs)
+    heads = keras.Model(inputs, {name: keras.layers.Dense(1, name=name)(number) for name in ("half", "double")})
+    heads.compile("sgd", {"half": "mse", "double": "mse"}, metrics={"half": ["mae"], "double": ["mae"]})
+    history = heads.fit(loader.to_keras(), epochs=2, verbose=0).history
+    out["heads"] = {name: [bool(np.isfinite(value)) for value in values] for name, values in history.items()}
+
+    feed = loader.to_keras()
+    images, targets = feed[3]
+    out["item"] = [
+        len(feed),
+        images.dtype.name,
+        bool(np.array_equal(images, loader[3].images)),
+        sorted(targets),
+        len(plain.to_keras()[0]),
+    ]
+
+    path, number_, offset, _ = shard_of(ds, 7)
+    flip(path, offset + 40)
+    try:
+        fit(hr.Dataset(ds.path).loader(batch_size=2).to_keras(), made=built)
+        out["damage"] = "none"
+    except Exception as error:
+        out["damage"] = [isinstance(error, DamageError), f"{path}, record {number_}" in str(error)]
+
+    out["threads"] = sorted(t.name for t in threading.enumerate() if t.name.startswith(("headrace", "Worker")))
+    return out
+
+
+class Nothing:
+    """No targets: what `predict` is fed with."""
+
+    wants_boxes = False
+
+    def check(self, dataset: hr.Dataset) -> None:
+        pass
+
+    def encode(self, labels: Labels) -> None:
+        return None
+
+
+if __name__ == "__main__":
+    print("RESULT", json.dumps(main(Path(sys.argv[1]))))
