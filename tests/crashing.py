@@ -2,9 +2,9 @@
 
     python crashing.py SOURCE WORK {fresh|replace}
 
-A process of its own: it forks a child per step, and has itself no threads but what libraries keep in the background. The
-child packs and dies, as by `kill -9`, before its k-th step: before each opening, half-way through and after each write,
-before each sync, rename, unlink, mkdir and rmdir. Then the next packing must find its way. Prints what was found as JSON.
+A process of its own: it forks a child per step, and has itself no threads but what libraries keep in the background.
+The child packs and dies, as by `kill -9`, before its k-th step: before each opening, half-way through and after each
+write, before each sync, rename, unlink, mkdir and rmdir. Then the next packing must find its way. Prints its findings.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,11 @@ def shard_of(ds: hr.Dataset, i: int) -> tuple[Path, int, int, int]:
     row = ds.catalog.row(i, named=True)
     names = ds.shards.catalog["shard"].to_list()
     return ds.path / row["shard"], int(ds.rows[i]) - names.index(row["shard"]), row["offset"], row["length"]
+
+
+def threads() -> set[threading.Thread]:
+    """Our threads that are alive (tqdm and TensorFlow have theirs)."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("headrace")}
 
 
 def rewrite_manifest(folder: Path, **changes: Any) -> None:

@@ -160,12 +160,6 @@ def main(folder: Path) -> dict[str, Any]:
     predicted = built.predict(plain.to_keras(), verbose=0)
     out["predict"] = [predicted[:, 0].round().astype(int).tolist(), [k for batch in ids(plain) for k in batch]]
 
-    steps = []
-    for per_epoch in (1, 2, 3, 5):
-        loader = ds.loader(batch_size=2, seed=2)
-        steps.append([per_epoch, fit(loader.to_keras(), epochs=24 // per_epoch, steps_per_epoch=per_epoch).epochs])
-    out["steps"] = steps
-
     small = []
     for batch_size in (19, 10, 7):
         small.append(fit(ds.loader(batch_size=batch_size).to_keras(), epochs=3).epochs)
@@ -188,6 +182,11 @@ def main(folder: Path) -> dict[str, Any]:
     history = heads.fit(loader.to_keras(), epochs=2, verbose=0).history
     out["heads"] = {name: [bool(np.isfinite(value)) for value in values] for name, values in history.items()}
 
+    if keras.backend.backend() == "tensorflow":  # the other feed that fit takes
+        train_feed, val_feed = (ds.loader(batch_size=2, seed=1).to_tf() for _ in range(2))
+        log = fit(train_feed, made=built, epochs=3, validation_data=val_feed)
+        out["tf.data"] = [log.epochs, log.validated]
+
     feed = loader.to_keras()
     images, targets = feed[3]
     out["item"] = [
@@ -198,6 +197,14 @@ def main(folder: Path) -> dict[str, Any]:
         len(plain.to_keras()[0]),
     ]
 
+    out["threads"] = sorted(t.name for t in threading.enumerate() if t.name.startswith(("headrace", "Worker")))
+
+    steps = []
+    for per_epoch in (1, 2, 3, 5):
+        loader = ds.loader(batch_size=2, seed=2)
+        steps.append([per_epoch, fit(loader.to_keras(), epochs=24 // per_epoch, steps_per_epoch=per_epoch).epochs])
+    out["steps"] = steps
+
     path, number_, offset, _ = shard_of(ds, 7)
     flip(path, offset + 40)
     try:
@@ -205,8 +212,6 @@ def main(folder: Path) -> dict[str, Any]:
         out["damage"] = "none"
     except Exception as error:
         out["damage"] = [isinstance(error, DamageError), f"{path}, record {number_}" in str(error)]
-
-    out["threads"] = sorted(t.name for t in threading.enumerate() if t.name.startswith(("headrace", "Worker")))
     return out
 
 

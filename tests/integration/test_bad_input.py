@@ -114,7 +114,9 @@ def test_too_many_rejects(source: Path, tmp_path: Path) -> None:
     ended = headrace("pack", source, tmp_path / "out", *NAMES)
     assert (ended.code, ended.out) == (1, "")
     first, *rest = ended.err.splitlines()
-    assert re.match(r"headrace: \d of 16 records are rejected so far, 1 are allowed \(max_rejects\); nothing was", first)
+    assert re.match(
+        r"headrace: \d of 16 records are rejected so far, 1 are allowed \(max_rejects\); nothing was", first
+    )
     assert len(rest) == int(first.split()[1]) > 1 and all(line.startswith(f"  {source}/cat.9") for line in rest)
     assert everything(tmp_path) == before
 
@@ -220,20 +222,31 @@ def test_a_full_disk(old: bool, shards: int, small_disk: Path, tmp_path: Path) -
         assert hr.Dataset(out).verify().ok
 
 
-@pytest.mark.parametrize("limit", [100, 1500, 4000, 20_000])
-def test_files_may_not_grow(limit: int, source: Path, tmp_path: Path) -> None:
-    """As a quota: at 100 bytes the shard fails, at 4,000 or 20,000 the catalog, or it is large enough."""
+@pytest.mark.parametrize(
+    ("shards", "limit", "file"),
+    [
+        (1, 100, "train-00000-of-00001.tfrecord"),
+        (10, 100, "train-00000-of-00010.tfrecord"),
+        (10, 4000, "catalog.parquet"),
+    ],
+)
+def test_files_may_not_grow(shards: int, limit: int, file: str, source: Path, tmp_path: Path) -> None:
+    """As by a quota, which strikes at the first file that is too large."""
+    out = tmp_path / "out"
+    assert headrace("pack", source, out, *NAMES, "--shards", shards).code == 0
+    too_large = [path.name for path in out.iterdir() if path.stat().st_size > limit]
+    assert file in too_large and (limit == 100 or "train-00000-of-00010.tfrecord" not in too_large)
     before = everything(tmp_path)
     done = apart(
         "pack",
         source,
-        tmp_path / "out",
+        out,
         *NAMES,
+        "--overwrite",
+        "--shards",
+        str(shards),
         preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    if limit == 20_000 and done.returncode == 0:
-        assert hr.Dataset(tmp_path / "out").verify().ok
-        return
     assert (done.returncode, done.stdout) == (2, "")
     assert "file too large; nothing was published" in done.stderr and done.stderr.count("\n") == 1
     assert everything(tmp_path) == before

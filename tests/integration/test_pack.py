@@ -25,7 +25,6 @@ from headrace.packing.plan import Plan
 from headrace.packing.shard import ShardResult, make_record, pack_shard
 
 PATTERN = r"^(?P<label>cat|dog)\."
-GOLDEN = Path(__file__).parents[1] / "golden" / "tiny"
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -465,28 +464,6 @@ def test_boxes_and_points_go_with_the_pixels(
     sides = [wire[f"image/object/bbox/{side}"][0] for side in ("xmin", "ymin", "xmax", "ymax")]
     assert np.allclose(np.multiply(sides, scale), white.boxes[0], atol=1e-3)
     assert wire["image/object/keypoint/x"][0] * white.width == pytest.approx(x, abs=1e-3)
-
-
-def test_golden_files(tmp_path: Path) -> None:
-    """Every byte that other tools read, but for the catalog's, which are Parquet's: frozen in golden/tiny."""
-    records = [
-        hr.Record(
-            id="näme.png",
-            encoded=TINY_PNG,
-            label_name="it's a \\ cat",
-            boxes=np.array([[0, 0, 1.5, 2], [1, 1, 9, 9]], np.float32),
-            box_labels=("head", "tail"),
-            keypoints=np.array([[[1, 1, 2], [0, 0, 0]], [[2, 0.5, 1], [0, 0, 0]]], np.float32),
-            origin="a.csv:2",
-        ),
-        hr.Record(id="negative.png", encoded=TINY_PNG, boxes=np.zeros((0, 4), np.float32), box_labels=()),
-        hr.Record(id="unsaid.png", encoded=TINY_PNG, label_name="dog"),
-        hr.Reject(id="bad.png", origin="a.csv:5", stage="label", reason="width is -3, wanted > 0"),
-    ]
-    out = tmp_path / "Tiny set"
-    pack(records, out, splits={"train": 0.67, "val": 0.33}, max_rejects=1)
-    found = {p.name: p.read_bytes() for p in out.iterdir() if p.name not in ("catalog.parquet", "headrace.json")}
-    assert found == {path.name: path.read_bytes() for path in GOLDEN.iterdir()}
 
 
 def test_real_cats_and_dogs(real_data: Path, tmp_path: Path) -> None:

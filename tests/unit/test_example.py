@@ -115,21 +115,21 @@ def test_grey_is_said() -> None:
 
 
 def test_box_keys() -> None:
-    boxes = np.array([[2, 1, 12, 6], [0, 0, 20, 10]], np.float32)
+    boxes = np.array([[2, 3, 12, 6], [0, 0, 20, 10]], np.float32)
     points = np.array([[[2, 5, 2], [0, 0, 0]], [[20, 10, 1], [4, 1, 2]]], np.float32)
     made = row(boxes=boxes, box_labels=[1, 0], box_label_names=["cow", "ant"], keypoints=points)
     features = example.features_of(made, b"", with_label=False, with_boxes=True)
     wanted = {
         "image/object/count": [2],
         "image/object/bbox/xmin": [0.1, 0.0],
-        "image/object/bbox/ymin": [0.1, 0.0],
+        "image/object/bbox/ymin": [0.3, 0.0],
         "image/object/bbox/xmax": [0.6, 1.0],
         "image/object/bbox/ymax": [0.6, 1.0],
         "image/object/bbox/label": [1, 0],  # visipedia counts from 0
         "image/object/class/label": [2, 1],  # the TF Object Detection API from 1
         "image/object/class/text": [b"cow", b"ant"],
-        "image/object/area": [0.25, 1.0],
-        "objects/bbox": [0.1, 0.1, 0.6, 0.6, 0.0, 0.0, 1.0, 1.0],  # TFDS: ymin, xmin, ymax, xmax
+        "image/object/area": [0.15, 1.0],
+        "objects/bbox": [0.3, 0.1, 0.6, 0.6, 0.0, 0.0, 1.0, 1.0],  # TFDS: ymin, xmin, ymax, xmax
         "objects/label": [1, 0],
         "image/object/keypoint/x": [0.1, 0.0, 1.0, 0.2],
         "image/object/keypoint/y": [0.5, 0.0, 1.0, 0.1],

@@ -8,7 +8,6 @@ import json
 import logging
 import pickle
 import shutil
-import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from headrace.errors import DamageError, UsageError
 from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
 from headrace.load.loader import Batch, Loader
 from headrace.load.targets import Boxes, Labels
-from packed import flip, pack, photos, pixels_of, shades, shard_of
+from packed import flip, pack, photos, pixels_of, shades, shard_of, threads
 
 N = 37
 PHOTOS = photos(30, grey=(3,), png=(4, 5))
@@ -54,11 +53,11 @@ def boxed(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
 
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
-    before = set(threading.enumerate())
+    before = threads()
     yield
-    if not set(threading.enumerate()) <= before:
+    if not threads() <= before:
         gc.collect()  # a failed test's traceback may hold an iterator
-    assert set(threading.enumerate()) <= before
+    assert threads() <= before
 
 
 def ids(batches: Sequence[Batch] | Loader) -> list[list[str]]:
@@ -585,24 +584,24 @@ def test_an_exception_in_a_worker_reaches_the_caller(tmp_path: Path, workers: in
 
 
 def test_break(ds: hr.Dataset) -> None:
-    before = set(threading.enumerate())
+    before = threads()
     for _ in ds.loader(batch_size=2, workers=4):
-        assert set(threading.enumerate()) > before
+        assert threads() > before
         break
-    assert set(threading.enumerate()) == before
+    assert threads() == before
 
 
 def test_del(ds: hr.Dataset) -> None:
-    before = set(threading.enumerate())
+    before = threads()
     run = iter(ds.loader(batch_size=2, workers=4))
     next(run)
-    assert set(threading.enumerate()) > before
+    assert threads() > before
     del run
-    assert set(threading.enumerate()) == before
+    assert threads() == before
 
 
 def test_an_exception_in_the_body_of_the_loop(ds: hr.Dataset) -> None:
-    before = set(threading.enumerate())
+    before = threads()
 
     def loop() -> None:
         for _ in ds.loader(batch_size=2, workers=4):
@@ -610,21 +609,21 @@ def test_an_exception_in_the_body_of_the_loop(ds: hr.Dataset) -> None:
 
     with pytest.raises(KeyError):
         loop()
-    assert set(threading.enumerate()) == before
+    assert threads() == before
 
 
 def test_the_end(ds: hr.Dataset) -> None:
-    before = set(threading.enumerate())
+    before = threads()
     run = iter(ds.loader(batch_size=2, workers=4))
     for _ in range(19):
         next(run)
-    assert next(run, None) is None and set(threading.enumerate()) == before
+    assert next(run, None) is None and threads() == before
 
 
 def test_never_begun(ds: hr.Dataset) -> None:
-    before = set(threading.enumerate())
+    before = threads()
     run = iter(ds.loader(batch_size=2, workers=4))
-    assert set(threading.enumerate()) == before
+    assert threads() == before
     del run
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ import headrace as hr
 from drawn import exif, files, image, jpeg, saved
 from headrace.errors import UsageError
 from headrace.load.photos import PhotoLoader
+from headrace.packing.prepare import ImageOptions
+from packed import threads
 
 FILES = {
     "a.jpg": jpeg(60, 90, seed=1),
@@ -66,7 +67,7 @@ def bad(tmp_path: Path) -> list[Path]:
 
 
 def loader(paths: list[Path], **options: object) -> PhotoLoader:
-    pack_options = {"size": None, "fit": "stretch", "channels": None, "quality": 95, "max_pixels": 10**6, "seed": 3}
+    pack_options = ImageOptions().as_json() | {"seed": 3}
     return PhotoLoader(paths, pack_options=pack_options, size=16, **options)  # type: ignore[arg-type]
 
 
@@ -103,10 +104,10 @@ def test_no_photos() -> None:
 
 
 def test_leaving_early_leaves_no_thread(bad: list[Path]) -> None:
-    before = threading.enumerate()
+    before = threads()
     for _ in loader(bad * 10, batch_size=2, workers=3):
         break
-    assert threading.enumerate() == before
+    assert threads() == before
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"fit": "squeeze"}, {"batch_size": 0}])

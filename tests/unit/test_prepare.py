@@ -99,6 +99,25 @@ def test_bytes_of_the_asked_size_are_kept() -> None:
     assert (turned.height, turned.width) == (30, 40)
     stored = np.asarray(image(40, 30).transpose(Image.Transpose.ROTATE_270)).astype(int)
     assert np.abs(pixels_of(turned) - stored).mean() < 3
+    exact = prepare(saved(image(40, 30), "PNG", exif=exif(6)), ImageOptions(size=(30, 40)))
+    assert (exact.format, exact.height, exact.width) == ("png", 30, 40)
+    assert (pixels_of(exact) == stored).all()
+    # The asked size in the file, but not once upright.
+    resized = prepare(jpeg(40, 30, exif=exif(6)), ImageOptions(size=(40, 30)))
+    assert (resized.height, resized.width) == (40, 30)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_is_decoded_small_but_large_enough(orientation: int) -> None:
+    """What a scaled decode may leave out is reckoned on the upright image, and asked for on the stored one.
+
+    Stripes of two pixels across 240: asked for 60 x 150 (h x w), a stored width halved to 120 would blur them.
+    """
+    stripes = np.zeros((320, 240, 1), np.uint8)
+    stripes[:, np.arange(240) % 4 < 2] = 255
+    stored = codec.upright(stripes, {6: 8, 8: 6}.get(orientation, orientation))
+    data = saved(stored, "JPEG", quality=95, exif=exif(orientation))
+    assert pixels_of(prepare(data, ImageOptions(size=(60, 150)))).std() > 95
 
 
 def test_chroma_is_of_what_is_made() -> None:
@@ -144,7 +163,7 @@ def test_boxes_follow_the_image() -> None:
     boxes = np.array([[0, 0, 100, 100], [10, 10, 20, 30], [120, 40, 180, 60], [150, 0, 150, 50]], np.float32)
     points = np.array([[[50, 50, 2], [150, 50, 1], [0, 0, 0]]], np.float32)
     made = prepare(jpeg(100, 200), ImageOptions(size=50, fit="crop"), boxes=boxes, keypoints=points)  # type: ignore[arg-type]
-    # The middle 100 x 100 at half the size; what lies left of it is cut, the second box is gone, the last had no extent.
+    # The middle 100 x 100 at half the size: the first is cut, the second gone, of the last there is nothing left.
     assert made.kept == [0, 2]
     assert made.boxes is not None and made.keypoints is not None
     assert made.boxes.dtype == np.float32

@@ -125,7 +125,7 @@ def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
     "names",
     [
         ["c1", "c2", "c9", "c10", "c11", "c100"],
-        ["1.jpg", "2.jpg", "10.jpg", "0010.jpg", "011.jpg"],
+        ["1.jpg", "2.jpg", "0010.jpg", "10.jpg", "011.jpg"],
         ["A1", "a2", "B1", "b2"],
         ["a", "a1", "a1b", "a1b2", "ab"],
         ["img_9_z", "img_10_a"],
@@ -133,10 +133,8 @@ def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
     ],
 )
 def test_natural_order(names: list[str]) -> None:
-    orders = [sorted(given, key=natural) for given in (names, names[::-1], sorted(names))]
-    # Names that count the same (10 and 0010) still have one order.
-    assert orders[0] == orders[1] == orders[2]
-    assert [natural(name)[0] for name in orders[0]] == [natural(name)[0] for name in names]
+    for given in (names, names[::-1], sorted(names)):
+        assert sorted(given, key=natural) == names
 
 
 def test_files_come_in_natural_order(tmp_path: Path) -> None:

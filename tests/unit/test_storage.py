@@ -78,7 +78,7 @@ def test_an_oserror_becomes_one_clear_line(tmp_path: Path) -> None:
         work(OSError(28, "No space left on device", "/x/y"))
     with pytest.raises(StorageError, match=f"^{tmp_path}/out: no space left on device; nothing was published$"):
         work(OSError(28, "No space left on device"))
-    with pytest.raises(StorageError, match="^as it was$"):
+    with pytest.raises(StorageError, match=r"^as it was$"):
         work(StorageError("as it was"))
     assert not list(tmp_path.iterdir())
 
@@ -180,7 +180,7 @@ def test_everything_is_on_disk_before_it_is_published(tmp_path: Path, monkeypatc
     fsync, rename = os.fsync, Path.rename
 
     def spied_fsync(handle: int) -> None:
-        steps.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}")).name.split("-")[0]))
+        steps.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().name.split("-")[0]))
         fsync(handle)
 
     def spied_rename(self: Path, target: Path) -> Path:

@@ -74,6 +74,20 @@ def test_many_faults_come_in_the_order_of_the_records(tmp_path: Path) -> None:
     assert [d.offset for d in damaged] == [rows[n]["offset"] + tfrecord.HEADER_BYTES for n in range(0, 100, 3)]
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_shard_after_shard_on_any_number_of_workers(folder: Path, workers: int) -> None:
+    (folder / "val-00000-of-00002.tfrecord").unlink()
+    (folder / "train-00001-of-00002.idx").write_bytes(b"")
+    path, number, offset, _ = shard_of(hr.Dataset(folder), 6)
+    flip(path, offset + 40)
+    found = [(d.shard, d.record) for d in hr.Dataset(folder).verify(workers=workers).damaged]
+    assert found == [
+        ("train-00001-of-00002.idx", None),
+        (path.name, number),
+        ("val-00000-of-00002.tfrecord", None),
+    ]
+
+
 # --- bits ------------------------------------------------------------------------------------------------------------
 
 

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from headrace.errors import HeadraceError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _SHAPES = {"circle": 40, "triangle": 3, "square": 4}
 _SIDE = 96
@@ -65,6 +67,8 @@ def _run(*words: object) -> None:
 
 
 def _draw_all(folder: Path, per_class: int, *, first: int, seed: int) -> None:
+    import numpy as np
+
     from headrace.imaging.codec import encode_jpeg
 
     folder.mkdir(parents=True)
@@ -77,6 +81,7 @@ def _draw_all(folder: Path, per_class: int, *, first: int, seed: int) -> None:
 def draw(name: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     """uint8 [96, 96, 3]: one shape of random colour, place, size and turn on a soft ground with a few strewn lines."""
     import cv2
+    import numpy as np
 
     ground = rng.integers(0, 64, (3, 3, 3), np.uint8)
     image = cv2.resize(ground, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC) + rng.integers(0, 64, 3, np.uint8)

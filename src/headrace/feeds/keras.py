@@ -20,7 +20,7 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     A pass of Keras over it is an epoch of the loader: every record once, in the loader's order, whatever `shuffle` and
     `steps_per_epoch` are. For that, batches are dealt in the order in which Keras asks, not by the number it asks with;
     only outside of a pass is `feed[i]` batch i of the loader's epoch. A pass that was left early, as the look at the
-    shapes before training is, is begun again.
+    shapes before training is, is begun again; until then its threads wait.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -45,7 +45,7 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
         with self._lock:
             if self._batches is not None:
                 self._batches.close()
-                self._batches, self.loader.epoch = None, self._epoch
+                self._batches = None
             self._due = True
         return len(self.loader)
 

@@ -82,6 +82,8 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
         elif any(fault.shard == piece.entry.name for fault in damaged):
             continue  # its digest says no more than the address that was found
         damaged += found
+    number = {entry.name: i for i, entry in enumerate(promised.shards)}
+    damaged.sort(key=lambda fault: (number.get(fault.shard, -1), -1 if fault.record is None else fault.record))
     return Verdict(records=len(frame), damaged=tuple(damaged))
 
 

@@ -31,7 +31,8 @@ MAX_PIXELS = 100_000_000
 JPEG_QUALITY = 95
 
 # The plugins themselves and not PIL.Image.open: no other decoder can be reached by crafted bytes, and Pillow's
-# process-wide pixel limit (a warning, then an error) does not stand before ours.
+# process-wide pixel limit (a warning, then an error) does not stand before ours (but for GIF and WebP, whose plugins
+# ask for it themselves).
 _PLUGINS: dict[str, Any] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
@@ -58,8 +59,8 @@ class Header:
     """What is known of an image before it is decoded. `height`, `width` as stored, before the EXIF turn.
 
     `orientation` 1 to 8 as EXIF numbers them. `channels` 1 or 3: grey, or anything with colour.
-    `plain`: the bytes are what every reader of the shards decodes to the same pixels: an upright grey or YCbCr/RGB
-    JPEG, or an upright 8-bit grey or RGB PNG without palette or transparency.
+    `common`: every reader of the shards decodes the bytes to the same pixels, but for the turn: a grey or YCbCr/RGB
+    JPEG, or an 8-bit grey or RGB PNG without palette or transparency. Our fast decoders take just these.
     """
 
     format: ImageFormat
@@ -67,7 +68,12 @@ class Header:
     width: int
     channels: int
     orientation: int
-    plain: bool
+    common: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bytes may be stored as they are: common, and upright."""
+        return self.common and self.orientation == 1
 
 
 def sniff(data: bytes) -> ImageFormat | None:
@@ -115,18 +121,12 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     if deep:
         raise BadImage("header", f"more than 8 bits per sample ({kind}, mode {image.mode}); convert it to 8 bits first")
     orientation = _orientation(image)
-    plain = (
-        kind == "png"
-        and orientation == 1
-        and image.mode in ("L", "RGB")
-        and data[24] == 8
-        and "transparency" not in image.info
-    )
+    common = kind == "png" and image.mode in ("L", "RGB") and data[24] == 8 and "transparency" not in image.info
     grey = image.mode in ("1", "L", "LA", "La")
     height, width = image.height, image.width
     if kind == "tiff" and orientation in (5, 6, 7, 8):  # Pillow gives the size, and later the pixels, turned
         height, width = width, height
-    return Header(kind, height, width, 1 if grey else 3, orientation, plain)
+    return Header(kind, height, width, 1 if grey else 3, orientation, common)
 
 
 def decode(data: bytes, *, header: Header, channels: int | None = None, min_size: tuple[int, int] = (0, 0)) -> Pixels:
@@ -137,9 +137,9 @@ def decode(data: bytes, *, header: Header, channels: int | None = None, min_size
     Raises BadImage: truncated or corrupt data.
     """
     channels = channels or header.channels
-    if header.format == "jpeg" and header.plain:
+    if header.format == "jpeg" and header.common:
         return decode_jpeg(data, height=header.height, width=header.width, channels=channels, min_size=min_size)
-    if header.plain:
+    if header.common:
         return decode_png(data, channels=channels, strict=True)
     image = _pillow(data, header.format)
     try:
@@ -256,7 +256,7 @@ def _jpeg_header(data: bytes) -> Header | None:
     if colorspace not in ("Gray", "YCbCr", "RGB"):
         return None
     orientation = _orientation(_pillow(data, "jpeg")) if b"Exif\0\0" in data else 1
-    return Header("jpeg", height, width, 1 if colorspace == "Gray" else 3, orientation, orientation == 1)
+    return Header("jpeg", height, width, 1 if colorspace == "Gray" else 3, orientation, True)
 
 
 def _pillow(data: bytes, kind: ImageFormat) -> Any:

@@ -1,0 +1,145 @@
+"""TorchFeed: the loader's batches as tensors, without a copy, and its state."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from headrace.load.targets import Labels
+from packed import pack, photos, shades, threads
+
+torch = pytest.importorskip("torch")
+
+N = 19
+
+
+@pytest.fixture(scope="module")
+def ds(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
+    return pack(shades(N), tmp_path_factory.mktemp("torch") / "ds", shards=2)
+
+
+def test_what_comes(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=4, size=(6, 10)).to_torch()
+    batches = list(feed)
+    assert len(feed) == len(batches) == 5
+    for images, targets in batches:
+        b = len(targets)
+        assert images.dtype == torch.uint8 and tuple(images.shape) == (b, 3, 6, 10) and images.device.type == "cpu"
+        assert targets.dtype == torch.int64 and tuple(targets.shape) == (b,)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    assert sorted(int(image.max()) for images, _ in batches for image in images) == list(range(N))
+
+
+def test_it_is_the_loaders_batch(ds: hr.Dataset) -> None:
+    loader, other = ds.loader(batch_size=4), ds.loader(batch_size=4)
+    for _ in range(2):
+        for (images, targets), batch in zip(loader.to_torch(), other, strict=True):
+            assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), batch.images)
+            assert np.array_equal(targets.numpy(), batch.targets)
+
+
+def test_nothing_is_copied(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = ds.loader(batch_size=4)
+    batch = loader[0]
+    monkeypatch.setattr(type(loader), "__iter__", lambda self: iter([batch]))
+    ((images, targets),) = loader.to_torch()
+    assert images.data_ptr() == batch.images.ctypes.data and targets.data_ptr() == batch.targets.ctypes.data
+    images[0, 0, 0, 0] = 77
+    assert batch.images[0, 0, 0, 0] == 77
+
+
+def test_grey(tmp_path: Path) -> None:
+    ds = pack(photos(5, grey=range(10)), tmp_path / "grey")
+    ((images, _),) = ds.loader(size=(6, 10)).to_torch()
+    assert tuple(images.shape) == (5, 1, 6, 10)
+
+
+def test_images_alone(tmp_path: Path) -> None:
+    ds = pack(shades(3, classes=()), tmp_path / "none")
+    (images,) = ds.loader().to_torch()
+    assert isinstance(images, torch.Tensor) and tuple(images.shape) == (3, 3, 8, 8)
+
+
+def test_dict_targets(tmp_path: Path) -> None:
+    ds = pack(photos(6, boxes=True), tmp_path / "boxed")
+    ((_, targets),) = ds.loader(size=8).to_torch()
+    kinds = {name: (value.dtype, tuple(value.shape)) for name, value in targets.items()}
+    assert kinds == {
+        "boxes": (torch.float32, (6, 100, 4)),
+        "labels": (torch.int64, (6, 100)),
+        "mask": (torch.bool, (6, 100)),
+    }
+
+
+def test_a_target_in_no_plain_layout(ds: hr.Dataset) -> None:
+    class Backwards:
+        wants_boxes = False
+
+        def check(self, dataset: hr.Dataset) -> None:
+            pass
+
+        def encode(self, labels: Labels) -> Any:
+            return labels.classes[::-1]
+
+    ((_, targets),) = ds.loader(batch_size=N, target=Backwards(), shuffle=False).to_torch()
+    assert targets.tolist() == ds.labels[::-1].tolist()
+
+
+def test_cross_entropy_takes_it(ds: hr.Dataset) -> None:
+    images, targets = next(iter(ds.loader(batch_size=4).to_torch()))
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 8), torch.nn.Flatten())
+    loss = torch.nn.functional.cross_entropy(model(images.float()), targets)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("k", range(6))
+def test_resume_at_every_batch(ds: hr.Dataset, k: int) -> None:
+    def run(feed: Any) -> list[Any]:
+        return [images[:, 0, 0, 0].tolist() for images, _ in feed]
+
+    whole = ds.loader(batch_size=4).to_torch()
+    epochs = [run(whole), run(whole)]
+    feed, resumed = (ds.loader(batch_size=4, workers=3).to_torch() for _ in range(2))
+    run(itertools.islice(feed, k))
+    state = feed.state_dict()
+    assert state == feed.loader.state_dict()
+    resumed.load_state_dict(state)
+    assert run(resumed) == (epochs[0][k:] or epochs[1])
+
+
+def test_leaving_early_leaves_no_thread(ds: hr.Dataset) -> None:
+    before = threads()
+    for _ in ds.loader(batch_size=2, workers=4).to_torch():
+        break
+    assert threads() == before
+
+
+# Each feed, and what blocks it: the error is an ImportError of one line that says what to install.
+MISSING = [("to_torch", "torch", "torch"), ("to_tf", "tensorflow", "tensorflow"), ("to_keras", "keras", "tensorflow")]
+
+
+@pytest.mark.parametrize(("feed", "module", "extra"), MISSING)
+def test_a_missing_framework_is_named_with_the_install_line(ds: hr.Dataset, feed: str, module: str, extra: str) -> None:
+    code = f"""
+import sys
+sys.modules[{module!r}] = None  # as if it were not installed
+import headrace as hr
+loader = hr.Dataset(sys.argv[1]).loader(batch_size=4)
+assert sum(len(batch.ids) for batch in loader) == {N}  # which needs no framework
+try:
+    loader.{feed}()
+except ImportError as error:
+    assert isinstance(error, hr.MissingExtraError)
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(ds.path)], capture_output=True, text=True)
+    assert done.stdout.startswith(f"{module} is not installed (") and done.stdout.count("\n") == 1, done.stderr
+    assert done.stdout.endswith(f"pip install 'headrace[{extra}]'\n")

@@ -1,0 +1,379 @@
+"""The verbs about data: what their options mean, what they print where, and how fast a door they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace as hr
+from command import headrace
+from drawn import files, jpeg, photos
+from headrace.cli import data
+from headrace.errors import UsageError
+from headrace.record import Reject
+
+PATTERN = r"^(?P<label>cat|dog)\."
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (None, None),
+        ("train=1", {"train": 1.0}),
+        ("train=0.8,val=0.2", {"train": 0.8, "val": 0.2}),
+        (" train=.81 , val=19e-2", {"train": 0.81, "val": 0.19}),
+        # what is no split is told by pack
+        ("a=2,b=-1", {"a": 2.0, "b": -1.0}),
+    ],
+)
+def test_parse_split(text: str | None, wanted: Any) -> None:
+    assert data.parse_split(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["", "train", "train=", "=,", "train=x", "train:0.8", "train=0.8,", "train=0.5 val=0.5"]
+)
+def test_splits_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--split {text!r}: ")):
+        data.parse_split(text)
+
+
+def test_a_split_twice() -> None:
+    with pytest.raises(UsageError, match="'a' occurs twice"):
+        data.parse_split("a=0.5,a=0.5")
+
+
+@pytest.mark.parametrize(("text", "wanted"), [(None, None), ("160", 160), ("120x160", (120, 160)), ("0", 0)])
+def test_parse_size(text: str | None, wanted: Any) -> None:
+    assert data.parse_size(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "x", "160x", "x160", "-1", "1.5", "1x2x3", "160 x 120", "160px", "１６０"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")):
+        data.parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (None, None),
+        ("5", 5),
+        ("128MB", 128_000_000),
+        ("128 mb", 128_000_000),
+        ("1GiB", 2**30),
+        ("0.5kb", 500),
+        ("1.5MiB", 3 * 2**19),
+        ("2GB", 2 * 10**9),
+        ("7KiB", 7 * 1024),
+    ],
+)
+def test_parse_bytes(text: str | None, wanted: int | None) -> None:
+    assert data.parse_bytes(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "1TB", "1e9", "1.2.3MB", "inf", "1M"])
+def test_amounts_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB")):
+        data.parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("10%", 0.1), ("0.1", 0.1), ("25", 25), ("0", 0), ("0%", 0.0), ("100%", 1.0), ("1", 1), ("1.0", 1.0)],
+)
+def test_parse_rejects(text: str, wanted: float) -> None:
+    found = data.parse_rejects(text)
+    assert found == pytest.approx(wanted) and type(found) is type(wanted)
+
+
+@pytest.mark.parametrize("text", ["", "%", "few", "1,5", "10 percent", "²"])
+def test_patience_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--max-rejects {text!r}: wanted a share such as 10% or a count")):
+        data.parse_rejects(text)
+
+
+def test_reasons_are_counted_by_kind() -> None:
+    reasons = [
+        "300 x 200 pixels are over the limit of 5 (max_pixels)",
+        "truncated JPEG (Premature end of JPEG file)",
+        "12 x 1000 pixels are over the limit of 5 (max_pixels)",
+        "class 'a' is none of the given b, c",
+        "truncated JPEG (image file is truncated (7 bytes not processed))",
+        "class 'it' is none of the given b, c",
+        "truncated JPEG (x)",
+    ]
+    rejects = [Reject(id="", origin="", stage="", reason=reason) for reason in reasons]
+    assert list(data.count_reasons(rejects).items()) == [
+        ("truncated JPEG …", 3),
+        ("… x … pixels are over the limit of … …", 2),
+        ("class … is none of the given b, c", 2),
+    ]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = photos(tmp_path_factory.mktemp("source"), 20)
+    return files(root, {"17.jpg": jpeg(), "cat.99.jpg": b"", "notes.txt": b""})
+
+
+@pytest.fixture(scope="module")
+def packed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "ds"
+    options = ["--split", "train=0.7,val=0.3", "--shards", "2", "--max-rejects", "1"]
+    assert headrace("pack", source, out, "--format", "names", "--pattern", PATTERN, *options).code == 0
+    return out
+
+
+def test_pack_json(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    ended = headrace("pack", source, out, "--format", "names", "--pattern", PATTERN, "--json", "--size", "16x20")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.count("\n") == 1
+    found = json.loads(ended.out)
+    seconds, rate = found.pop("seconds"), found.pop("images_per_second")
+    assert seconds > 0 and rate > 0
+    assert found == {
+        "seen": 22,
+        "stored": 21,
+        "rejected": 1,
+        "rejected_by_reason": {"empty file …": 1},
+        "splits": {"train": 21},
+        "classes": ["cat", "dog"],
+        "shards": 1,
+        "bytes_in": sum(p.stat().st_size for p in source.glob("*.jpg")),
+        "bytes_out": sum(p.stat().st_size for p in out.iterdir()),
+        "passed_over": {".txt": 1},
+        "out": str(out),
+    }
+
+
+def test_pack_says_what_it_did(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    ended = headrace("pack", source, out, "--pattern", PATTERN)
+    assert ended.code == 0
+    # The only thing it may say beside the result, when nobody looks: what it guessed.
+    assert ended.err == "headrace: taking --format names: a pattern for file names is given\n"
+    lines = ended.out.splitlines()
+    assert lines[0] == f"{out}: 22 seen = 21 stored + 1 rejected"
+    assert lines[1:5] == [
+        "  rejected 1: empty file …",
+        f"  each with its reason in {out}/rejects.jsonl",
+        "  passed over 1 files that are no images: .txt",
+        "  train 21; 1 shards; classes: cat, dog",
+    ]
+    assert re.fullmatch(r"  \d+(\.\d+)? kB in, \d+(\.\d+)? kB out; \d+\.\d s, \d+ images/s", lines[5])
+    assert len(lines) == 6
+
+
+def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
+    words = {
+        "--format": "names",
+        "--pattern": PATTERN,
+        "--unlabelled": "reject",
+        "--classes": "dog, bird,cat",
+        "--split": "b=0.6,a=0.4",
+        "--size": "12x16",
+        "--fit": "pad",
+        "--channels": "1",
+        "--quality": "71",
+        "--chroma": "420",
+        "--shards": "3",
+        "--workers": "1",
+        "--seed": "9",
+        "--max-rejects": "2",
+        "--max-pixels": "1000000",
+    }
+    ended = headrace("pack", source, tmp_path / "ds", *[word for pair in words.items() for word in pair])
+    assert ended.code == 0, ended.err
+    manifest = json.loads((tmp_path / "ds" / "headrace.json").read_text())
+    assert manifest["pack_options"] == {
+        "size": [12, 16],
+        "fit": "pad",
+        "channels": 1,
+        "quality": 71,
+        "chroma": "420",
+        "max_pixels": 1_000_000,
+        "splits": {"b": 0.6, "a": 0.4},
+        "shards": 3,
+        "shard_size": None,
+        "seed": 9,
+    }
+    assert manifest["classes"] == ["dog", "bird", "cat"] and manifest["channels"] == 1
+    assert [shard["name"] for shard in manifest["shards"]][2:4] == [
+        "b-00002-of-00003.tfrecord",
+        "a-00000-of-00003.tfrecord",
+    ]
+    assert (manifest["seen"], manifest["stored"], manifest["rejected"]) == (22, 20, 2)
+    # As from Python, byte by byte.
+    hr.pack(
+        hr.sources.names(source, pattern=PATTERN, unlabelled="reject", class_names=("dog", "bird", "cat")),
+        tmp_path / "python" / "ds",
+        splits={"b": 0.6, "a": 0.4},
+        size=(12, 16),
+        fit="pad",
+        channels=1,
+        quality=71,
+        chroma="420",
+        shards=3,
+        seed=9,
+        max_rejects=2,
+        max_pixels=1_000_000,
+    )
+    assert (tmp_path / "python" / "ds" / "headrace.json").read_text() == (tmp_path / "ds" / "headrace.json").read_text()
+    words = ["--shard-size", "2KB", "--max-rejects", "1", "--overwrite"]
+    assert headrace("pack", source, tmp_path / "ds", "--pattern", PATTERN, *words).code == 0
+    manifest = json.loads((tmp_path / "ds" / "headrace.json").read_text())
+    assert manifest["pack_options"]["shard_size"] == 2000 and len(manifest["shards"]) > 5
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--size", "0"], "size is 0, wanted an int or (height, width)"),
+        (["--size", "big"], "--size 'big': wanted N or HEIGHTxWIDTH"),
+        (["--fit", "cover"], "fit is 'cover', wanted one of stretch, crop, pad"),
+        (["--channels", "2"], "channels is 2, wanted 1, 3 or None"),
+        (["--quality", "0"], "quality is 0, wanted 1 to 100"),
+        (["--chroma", "422"], "chroma is '422', wanted one of 444, 420"),
+        (["--workers", "0"], "workers is 0, wanted at least 1"),
+        (["--shards", "0"], "shards is 0, wanted 1 to 99999"),
+        (["--shard-size", "0"], "the shard size is 0 bytes, wanted at least 1"),
+        (["--max-rejects", "nan"], "max_rejects is nan, wanted a share"),
+        (["--max-rejects", "150%"], "max_rejects is 1.5, wanted a share"),
+        (["--max-rejects=-1"], "max_rejects is -1.0, wanted a share"),
+        (["--max-pixels", "0"], "max_pixels is 0, wanted at least 1"),
+        (["--split", "a/b=1"], "split name 'a/b': wanted letters, digits and '_'"),
+        (["--seed", "x"], "Invalid value for '--seed'"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_options_that_are_none(words: list[str], says: str, source: Path, tmp_path: Path) -> None:
+    ended = headrace("pack", source, tmp_path / "ds", "--format", "names", "--pattern", PATTERN, *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert says in ended.err and "Traceback" not in ended.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_info(packed: Path) -> None:
+    ended = headrace("info", packed, "--json")
+    assert (ended.code, ended.err) == (0, "") and ended.out.count("\n") == 1
+    found = json.loads(ended.out)
+    shards = list(packed.glob("*.tfrecord"))
+    assert len(found.pop("fingerprint")) == 64
+    assert found == {
+        "records": 21,
+        "splits": {"train": 14, "val": 7},
+        "classes": {"cat": 10, "dog": 10},
+        "unlabelled": 1,
+        "boxes": 0,
+        "shards": len(shards),
+        "bytes": sum(path.stat().st_size for path in shards),
+        "rejects": 1,
+        "image_size": None,
+        "channels": 3,
+    }
+    ended = headrace("info", packed)
+    assert (ended.code, ended.err) == (0, "")
+    for line in (
+        f"{packed}: 21 records",
+        "  splits   train 14, val 7",
+        "  classes  cat 10, dog 10",
+        "  without a label 1",
+        "  rejects  1",
+    ):
+        assert line in ended.out
+
+
+def test_verify_a_sound_dataset(packed: Path) -> None:
+    ended = headrace("verify", packed, "--json")
+    assert (ended.code, ended.err) == (0, "") and ended.out.count("\n") == 1
+    assert json.loads(ended.out) == {"ok": True, "records": 21, "damaged": []}
+    ended = headrace("verify", packed, "--workers", 1)
+    assert (ended.code, ended.out, ended.err) == (0, f"{packed}: 21 records, all sound\n", "")
+
+
+def test_verify_a_damaged_dataset(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    assert headrace("pack", source, out, "--pattern", PATTERN).code == 0
+    shard = out / "train-00000-of-00001.tfrecord"
+    offset = int((out / "train-00000-of-00001.idx").read_text().splitlines()[3].split()[0])
+    content = bytearray(shard.read_bytes())
+    content[offset + 100] ^= 4
+    shard.write_bytes(content)
+    ended = headrace("verify", out, "--json")
+    assert (ended.code, ended.err) == (1, "") and ended.out.count("\n") == 1
+    found = json.loads(ended.out)
+    assert set(found) == {"ok", "records", "damaged"} and found["ok"] is False
+    (damage,) = found["damaged"]
+    assert damage.pop("reason").startswith("payload CRC is 0x")
+    assert damage == {"shard": shard.name, "record": 3, "offset": offset + 12}
+    ended = headrace("verify", out)
+    assert ended.code == 1 and ended.err == ""
+    assert f"{shard.name}, record 3, byte {offset + 12}: payload CRC" in ended.out
+
+
+def test_no_words() -> None:
+    ended = headrace()
+    assert ended.code in (0, 2) and "Usage:" in ended.out + ended.err
+
+
+def test_version() -> None:
+    assert headrace("--version").out == f"headrace {hr.__version__}\n"
+
+
+VERBS = ["pack", "info", "verify", "train", "evaluate", "predict", "demo"]
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_has_an_example(verb: str | None) -> None:
+    ended = headrace(*([verb] if verb else []), "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(rf"Example:\s+headrace\s+{verb or 'pack'}\b", ended.out)
+    if verb is None:
+        listed = re.findall(r"^  ([a-z]+)  ", ended.out.partition("Commands:")[2], re.MULTILINE)
+        assert sorted(listed) == sorted(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import headrace", ["numpy", "polars", "cv2", "PIL", "typer"]),
+        ("import headrace; headrace.sources; headrace.Record; headrace.HeadraceError", ["polars", "cv2", "PIL"]),
+        ("import headrace.cli", ["polars", "cv2", "PIL", "simplejpeg"]),
+        ("import headrace; headrace.pack; headrace.Dataset; headrace.Loader; headrace.sources", []),
+    ],
+)
+def test_what_an_import_brings(code: str, absent: list[str]) -> None:
+    """No framework ever; and a door that opens fast brings no heavy library either."""
+    absent = [*absent, "tensorflow", "keras", "torch", "jax", "matplotlib", "tensorflow_datasets"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert not [name for name in absent if name in loaded]
+
+
+def test_as_a_module(packed: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", "info", packed, "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["records"] == 21 and done.stderr == ""
+
+
+def test_a_reader_that_goes_away(packed: Path) -> None:
+    """`headrace info DS | head -0` is no reason for a traceback."""
+    done = subprocess.run(
+        f"{sys.executable} -m headrace info {packed} --json | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
