@@ -133,13 +133,27 @@ class Shards:
         start = int(self.image_offset[row])
         return data[start : start + int(self.image_length[row])]
 
-    def boxes(self, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-        """(boxes float32 [n, 4] in stored pixels, their labels int64 [n]) of each of these rows."""
-        found = self.catalog.select("boxes", "box_labels")[rows].rows()
-        return (
-            [np.array(boxes or (), np.float32).reshape(-1, 4) for boxes, _ in found],
-            [np.array(labels if labels is not None else [-1] * len(boxes or ()), np.int64) for boxes, labels in found],
-        )
+    @cached_property
+    def _all_boxes(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes float32 [m, 4] of all rows, one after the other, labels int64 [m], and where each row's begin [n + 1].
+
+        A list of the catalog costs 10 microseconds to look at, and a batch looks at many.
+        """
+        boxes, labels = self.catalog["boxes"], self.catalog["box_labels"]
+        counts = boxes.list.len().fill_null(0).to_numpy()
+        names = np.full(int(counts.sum()), -1, np.int64)
+        names[np.repeat(labels.is_not_null().to_numpy(), counts)] = labels.explode().drop_nulls().to_numpy()
+        corners = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
+        return corners, names, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def boxes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes float32 [m, 4] of these rows [b] in stored pixels, one after the other, their labels int64 [m], and to
+        which of the rows (0 to b - 1) each belongs, int64 [m]."""
+        boxes, labels, begin = self._all_boxes
+        counts = begin[rows + 1] - begin[rows]
+        of = np.repeat(np.arange(len(rows)), counts)
+        found = np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts)
+        return boxes[found], labels[found], of
 
     def address(self, row: int) -> str:
         """Where a record lies, for people: shard and record number."""

@@ -9,7 +9,7 @@ import functools
 import logging
 import operator
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -103,8 +103,7 @@ class Loader:
         size = options.size or dataset.image_size
         if size is None:
             raise UsageError("the images differ in size; pass size=(height, width)")
-        if options.target is not None:
-            options.target.check(dataset)
+        self.target = None if options.target is None else options.target.for_dataset(dataset)
         self.dataset = dataset
         self.options = options
         self.size: Size = size
@@ -252,12 +251,12 @@ class Loader:
         if len(good) < len(rows):
             rows, images = rows[good], images[: len(good)]
         ids = tuple(shards.ids[rows].to_list())
-        if options.target is None:
+        if self.target is None:
             return Batch(images, None, ids)
-        labels = Labels(classes=shards.labels[rows])
-        if options.target.wants_boxes:
+        labels = Labels(classes=shards.labels[rows], size=self.size)
+        if self.target.wants_boxes:
             labels = self._with_boxes(labels, rows, placements)
-        return Batch(images, options.target.encode(labels), ids)
+        return Batch(images, self.target.encode(labels), ids)
 
     def _draw(self, row: int, chances: list[NDArray[np.float64]], out: codec.Pixels) -> Placement:
         """One image into its slot of the batch. Raises DamageError."""
@@ -298,14 +297,12 @@ class Loader:
         return out
 
     def _with_boxes(self, labels: Labels, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
-        boxes, kinds = [], []
-        stored, names = self.dataset.shards.boxes(rows)
-        for found, kind, placement in zip(stored, names, placements, strict=True):
-            moved = geometry.clip(placement.move.boxes(found), *self.size)
-            inside = geometry.area(moved) > 0
-            boxes.append(moved[inside])
-            kinds.append(kind[inside])
-        return Labels(classes=labels.classes, boxes=boxes, box_labels=kinds)
+        boxes, names, of = self.dataset.shards.boxes(rows)
+        moved = boxes.copy()
+        for i, placement in enumerate(placements):
+            moved[of == i] = geometry.clip(placement.move.boxes(boxes[of == i]), *self.size)
+        kept = geometry.area(moved) > 0
+        return replace(labels, boxes=moved[kept], box_labels=names[kept], box_image=of[kept])
 
 
 class _Cache:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, UsageError
+from headrace.imaging.geometry import area
+from headrace.imaging.transforms import Size
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -17,15 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """The labels of a batch of b records. `classes` int64 [b], -1 where there is none.
+    """The labels of a batch of b records. `classes` int64 [b], -1 where there is none; `size` (height, width) of the
+    batch's images.
 
-    `boxes`, `box_labels`: per record float32 [n, 4] in pixels of the batch's images and int64 [n]; empty unless the
-    target asks for them.
+    `boxes` float32 [m, 4] of all images, one after the other, in pixels of the batch's images and inside of them;
+    `box_labels` int64 [m], -1 where there is none; `box_image` int64 [m], ascending: the image each lies in. Empty
+    unless the target asks for them.
     """
 
     classes: NDArray[np.int64]
-    boxes: Sequence[NDArray[np.float32]] = ()
-    box_labels: Sequence[NDArray[np.int64]] = ()
+    size: Size
+    boxes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    box_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_image: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Target(Protocol):
@@ -33,28 +38,36 @@ class Target(Protocol):
 
     wants_boxes: bool
 
-    def check(self, dataset: Dataset) -> None:
-        """Raises UsageError or DataError when the dataset has not what this target needs."""
-        ...
+    def for_dataset(self, dataset: Dataset) -> Target:
+        """This target with what it has to know of the dataset, by default itself.
+
+        Raises UsageError or DataError when the dataset has not what it needs.
+        """
+        return self
 
     def encode(self, labels: Labels) -> Any:
         """The targets of a batch: an array, or a dict of arrays, with the batch as first axis."""
         ...
 
+    def lost(self, labels: Labels) -> int:
+        """How many of the boxes have no place in the targets of this batch."""
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
-class Class:
+class Class(Target):
     """Class index int64 [b]."""
 
     wants_boxes = False
 
-    def check(self, dataset: Dataset) -> None:
+    def for_dataset(self, dataset: Dataset) -> Class:
         missing = int((dataset.labels < 0).sum())
         if missing:
             raise DataError(
                 f"{missing} of {len(dataset)} records have no label; leave them out with "
                 "where('label IS NOT NULL') or pass another target"
             )
+        return self
 
     def encode(self, labels: Labels) -> NDArray[np.int64]:
         return labels.classes
@@ -65,7 +78,7 @@ class Class:
 
 
 @dataclass(frozen=True, slots=True)
-class Boxes:
+class Boxes(Target):
     """Padded boxes: a dict of "boxes" float32 [b, n, 4], "labels" int64 [b, n] and "mask" bool [b, n].
 
     Boxes are in pixels of the batch's images. n is `most`; of more boxes the largest are kept. Padding is 0, label -1,
@@ -79,23 +92,143 @@ class Boxes:
         if self.most < 1:
             raise UsageError(f"most is {self.most}, wanted at least 1")
 
-    def check(self, dataset: Dataset) -> None:
-        if not dataset.has_boxes:
-            raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
+    def for_dataset(self, dataset: Dataset) -> Boxes:
+        _check_boxes(dataset)
+        return self
 
     def encode(self, labels: Labels) -> dict[str, NDArray[Any]]:
-        b = len(labels.boxes)
+        b = len(labels.classes)
         boxes = np.zeros((b, self.most, 4), np.float32)
         names = np.full((b, self.most), -1, np.int64)
         mask = np.zeros((b, self.most), bool)
-        for i, (found, kinds) in enumerate(zip(labels.boxes, labels.box_labels, strict=True)):
-            sides = found[:, 2:] - found[:, :2]
-            largest = np.sort(np.argsort(-sides[:, 0] * sides[:, 1], kind="stable")[: self.most])
-            n = len(largest)
-            boxes[i, :n], names[i, :n], mask[i, :n] = found[largest], kinds[largest], True
+        kept = np.sort(self._largest(labels))
+        image = labels.box_image[kept]
+        place = image, _rank(image)
+        boxes[place], names[place], mask[place] = labels.boxes[kept], labels.box_labels[kept], True
         return {"boxes": boxes, "labels": names, "mask": mask}
+
+    def lost(self, labels: Labels) -> int:
+        return len(labels.boxes) - len(self._largest(labels))
 
     def decode(self, target: dict[str, NDArray[Any]]) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """(boxes [n, 4], labels [n]) of each image of an encoded batch."""
         rows = zip(target["boxes"], target["labels"], target["mask"], strict=True)
         return [(boxes[mask], labels[mask]) for boxes, labels, mask in rows]
+
+    def _largest(self, labels: Labels) -> NDArray[np.int64]:
+        """Which of the boxes are kept, by image and falling area; of equals the first."""
+        order = np.lexsort((-area(labels.boxes), labels.box_image))
+        return order[_rank(labels.box_image) < self.most]
+
+
+class Found(NamedTuple):
+    """What a grid says is in one image: `boxes` float32 [n, 4] in pixels, `scores` float32 [n], `labels` int64 [n]."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid(Target):
+    """Cells over the image: float32 [b, g, g, 5] = h / H, w / W, y, x, 1 in the cell in which a box has its centre.
+
+    y and x say where in its cell the centre lies, 0 to 1 from its top left; a centre on the last edge belongs to the
+    last cell. A cell without a centre is 0. When several centres share a cell, the largest box (of equals the first)
+    takes it and the others are lost: `lost` counts them.
+    With more than one class it is [b, g, g, 5 + classes]: the class of the box follows, one-hot. `classes` None is as
+    many as the dataset of the loader has; 1 makes all boxes one class.
+    """
+
+    cells: int = 7
+    classes: int | None = None
+    wants_boxes = True
+
+    def __post_init__(self) -> None:
+        if self.cells < 1:
+            raise UsageError(f"cells is {self.cells}, wanted at least 1")
+        if self.classes is not None and self.classes < 1:
+            raise UsageError(f"classes is {self.classes}, wanted at least 1, or None for those of the dataset")
+
+    @property
+    def depth(self) -> int:
+        """Numbers per cell: 5, or 5 + classes when there are several."""
+        return 5 + self.classes if self.classes is not None and self.classes > 1 else 5
+
+    def for_dataset(self, dataset: Dataset) -> Grid:
+        """The same with the dataset's number of classes. Raises UsageError, DataError (some boxes have no class)."""
+        _check_boxes(dataset)
+        names = dataset.box_class_names
+        grid = replace(self, classes=max(1, len(names))) if self.classes is None else self
+        if grid.depth > 5:
+            if len(names) > grid.depth - 5:
+                raise UsageError(f"classes is {self.classes}, the dataset has {len(names)}: {', '.join(names)}")
+            missing = int((dataset.shards.boxes(dataset.rows)[1] < 0).sum())
+            if missing:
+                raise DataError(f"{missing} boxes have no class; pass Grid({self.cells}, classes=1) to make all one")
+        return grid
+
+    def encode(self, labels: Labels) -> NDArray[np.float32]:
+        grid = np.zeros((len(labels.classes), self.cells, self.cells, self.depth), np.float32)
+        kept, cell, offset = self._winners(labels)
+        image, row, column = labels.box_image[kept], cell[:, 0], cell[:, 1]
+        boxes = labels.boxes[kept]
+        grid[image, row, column, 0:2] = (boxes[:, 2:] - boxes[:, :2])[:, ::-1] / labels.size
+        grid[image, row, column, 2:4] = offset
+        grid[image, row, column, 4] = 1
+        if self.depth > 5:
+            grid[image, row, column, 5 + labels.box_labels[kept]] = 1
+        return grid
+
+    def lost(self, labels: Labels) -> int:
+        return len(labels.boxes) - len(self._winners(labels)[0])
+
+    def decode(self, grids: NDArray[np.floating], *, size: Size, threshold: float = 0.5) -> list[Found]:
+        """What each of the grids [b, g, g, d] says is in its image of `size` (height, width), best first.
+
+        The score of a cell is its fifth number, with several classes times that of its best class; cells below
+        `threshold` are left out. Boxes are not cut to the image. Undoes `encode` but for what was lost there.
+        """
+        if grids.shape[1:] != (self.cells, self.cells, self.depth):
+            wanted = f"[b, {self.cells}, {self.cells}, {self.depth}]"
+            raise UsageError(f"the grids have shape {list(grids.shape)}, wanted {wanted}")
+        cells = grids.astype(np.float64)
+        scores, labels = cells[..., 4], np.zeros(cells.shape[:3], np.int64)
+        if self.depth > 5:
+            scores, labels = scores * cells[..., 5:].max(-1), cells[..., 5:].argmax(-1)
+        corner = np.indices((self.cells, self.cells)).transpose(1, 2, 0)
+        centre = (corner + cells[..., 2:4]) / self.cells * size
+        half = cells[..., 0:2] * size / 2
+        boxes = np.concatenate([centre - half, centre + half], axis=-1)[..., [1, 0, 3, 2]]
+        found = []
+        for box, score, label in zip(boxes, scores, labels, strict=True):
+            some = np.flatnonzero(score >= threshold)
+            best = some[np.argsort(-score.ravel()[some], kind="stable")]
+            found.append(
+                Found(
+                    box.reshape(-1, 4)[best].astype(np.float32),
+                    score.ravel()[best].astype(np.float32),
+                    label.ravel()[best],
+                )
+            )
+        return found
+
+    def _winners(self, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Boxes that get a cell int64 [k], the cell (row, column) of each [k, 2], and where its centre is in it."""
+        boxes = labels.boxes.astype(np.float64)
+        centre = (boxes[:, :2] + boxes[:, 2:])[:, ::-1] / 2 / labels.size * self.cells
+        cell = np.clip(np.floor(centre), 0, self.cells - 1).astype(np.int64)
+        number = (labels.box_image * self.cells + cell[:, 0]) * self.cells + cell[:, 1]
+        order = np.argsort(-area(labels.boxes), kind="stable")
+        kept = order[np.unique(number[order], return_index=True)[1]]
+        return kept, cell[kept], (centre - cell)[kept]
+
+
+def _check_boxes(dataset: Dataset) -> None:
+    if not dataset.has_boxes:
+        raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
+
+
+def _rank(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 [n]: how many of the same ascending `group` come before each."""
+    return np.arange(len(group)) - np.searchsorted(group, group)
