@@ -23,6 +23,7 @@ from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import catalog, manifest, storage, tfrecord
 from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
+from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.transforms import Augmentation, Fit, Placement, draw, place
 from headrace.record import Record
 
@@ -339,6 +340,7 @@ class Dataset:
         workers: int | None = None,
         world: tuple[int, int] = (0, 1),
         on_bad: OnBad = "raise",
+        min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
     ) -> Loader:
         """Batches of this view: see Loader."""
@@ -356,6 +358,7 @@ class Dataset:
             workers=workers,
             world=world,
             on_bad=on_bad,
+            min_visible=min_visible,
             cache=cache,
         )
         return Loader(self, options)
