@@ -107,7 +107,8 @@ class Loader:
         size = options.size or dataset.image_size
         if size is None:
             raise UsageError("the images differ in size; pass size=(height, width)")
-        self.target = None if options.target is None else options.target.for_dataset(dataset)
+        if options.target is not None:
+            options.target.check(dataset)
         self.dataset = dataset
         self.options = options
         self.size: Size = size
@@ -156,8 +157,9 @@ class Loader:
         return self._labels(rows, self._placements(rows, self._chances(rows, self._epoch)))
 
     def lost(self) -> int:
-        """How many boxes of the current epoch have no place in its targets: see the target's own `lost`."""
-        return 0 if self.target is None else sum(self.target.lost(self.labels(i)) for i in range(len(self)))
+        """How many boxes of the current epoch have no place in its targets, where these have such a limit."""
+        lost = getattr(self.options.target, "lost", None)
+        return 0 if lost is None else sum(lost(self.labels(i)) for i in range(len(self)))
 
     def __iter__(self) -> Generator[Batch, None, None]:
         if not self._resuming and self._delivered:
@@ -272,7 +274,8 @@ class Loader:
             good.append(slot)
         if len(good) < len(rows):
             rows, images, placements = rows[good], images[: len(good)], [placements[slot] for slot in good]
-        targets = None if self.target is None else self.target.encode(self._labels(rows, placements))
+        target = options.target
+        targets = None if target is None else target.encode(self._labels(rows, placements))
         return Batch(images, targets, tuple(shards.ids[rows].to_list()))
 
     def _placements(self, rows: NDArray[np.int64], chances: list[NDArray[np.float64]]) -> list[Placement]:
@@ -318,11 +321,12 @@ class Loader:
     def _labels(self, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
         shards = self.dataset.shards
         labels = Labels(classes=shards.labels[rows], size=self.size)
-        if self.target is None or not self.target.wants_boxes:
+        if self.options.target is None or not self.options.target.wants_boxes:
             return labels
         boxes, names, of = shards.boxes(rows)
         boxes, kept = carry(boxes, placements, of, min_visible=self.options.min_visible)
-        return replace(labels, boxes=boxes, box_labels=names[kept], box_image=of[kept])
+        classes = len(self.dataset.box_class_names)
+        return replace(labels, boxes=boxes, box_labels=names[kept], box_image=of[kept], box_classes=classes)
 
 
 class _Cache:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ class Labels:
 
     `boxes` float32 [m, 4] of all images, one after the other, in pixels of the batch's images and inside of them;
     `box_labels` int64 [m], -1 where there is none; `box_image` int64 [m], ascending: the image each lies in. Empty
-    unless the target asks for them.
+    unless the target asks for them. `box_classes`: how many classes the dataset's boxes have.
     """
 
     classes: NDArray[np.int64]
@@ -31,6 +31,7 @@ class Labels:
     boxes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     box_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     box_image: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_classes: int = 0
 
 
 class Target(Protocol):
@@ -38,36 +39,28 @@ class Target(Protocol):
 
     wants_boxes: bool
 
-    def for_dataset(self, dataset: Dataset) -> Target:
-        """This target with what it has to know of the dataset, by default itself.
-
-        Raises UsageError or DataError when the dataset has not what it needs.
-        """
-        return self
+    def check(self, dataset: Dataset) -> None:
+        """Raises UsageError or DataError when the dataset has not what this target needs."""
+        ...
 
     def encode(self, labels: Labels) -> Any:
         """The targets of a batch: an array, or a dict of arrays, with the batch as first axis."""
         ...
 
-    def lost(self, labels: Labels) -> int:
-        """How many of the boxes have no place in the targets of this batch."""
-        return 0
-
 
 @dataclass(frozen=True, slots=True)
-class Class(Target):
+class Class:
     """Class index int64 [b]."""
 
     wants_boxes = False
 
-    def for_dataset(self, dataset: Dataset) -> Class:
+    def check(self, dataset: Dataset) -> None:
         missing = int((dataset.labels < 0).sum())
         if missing:
             raise DataError(
                 f"{missing} of {len(dataset)} records have no label; leave them out with "
                 "where('label IS NOT NULL') or pass another target"
             )
-        return self
 
     def encode(self, labels: Labels) -> NDArray[np.int64]:
         return labels.classes
@@ -78,7 +71,7 @@ class Class(Target):
 
 
 @dataclass(frozen=True, slots=True)
-class Boxes(Target):
+class Boxes:
     """Padded boxes: a dict of "boxes" float32 [b, n, 4], "labels" int64 [b, n] and "mask" bool [b, n].
 
     Boxes are in pixels of the batch's images. n is `most`; of more boxes the largest are kept. Padding is 0, label -1,
@@ -92,9 +85,8 @@ class Boxes(Target):
         if self.most < 1:
             raise UsageError(f"most is {self.most}, wanted at least 1")
 
-    def for_dataset(self, dataset: Dataset) -> Boxes:
+    def check(self, dataset: Dataset) -> None:
         _check_boxes(dataset)
-        return self
 
     def encode(self, labels: Labels) -> dict[str, NDArray[Any]]:
         b = len(labels.classes)
@@ -108,6 +100,7 @@ class Boxes(Target):
         return {"boxes": boxes, "labels": names, "mask": mask}
 
     def lost(self, labels: Labels) -> int:
+        """How many of the boxes are too many for their image."""
         return len(labels.boxes) - len(self._largest(labels))
 
     def decode(self, target: dict[str, NDArray[Any]]) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
@@ -130,7 +123,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Grid(Target):
+class Grid:
     """Cells over the image: float32 [b, g, g, 5] = h / H, w / W, y, x, 1 in the cell in which a box has its centre.
 
     y and x say where in its cell the centre lies, 0 to 1 from its top left; a centre on the last edge belongs to the
@@ -152,35 +145,35 @@ class Grid(Target):
 
     @property
     def depth(self) -> int:
-        """Numbers per cell: 5, or 5 + classes when there are several."""
-        return 5 + self.classes if self.classes is not None and self.classes > 1 else 5
+        """Numbers per cell for the given `classes`: 5, or 5 + classes when there are several."""
+        return _depth(self.classes)
 
-    def for_dataset(self, dataset: Dataset) -> Grid:
-        """The same with the dataset's number of classes. Raises UsageError, DataError (some boxes have no class)."""
+    def check(self, dataset: Dataset) -> None:
         _check_boxes(dataset)
         names = dataset.box_class_names
-        grid = replace(self, classes=max(1, len(names))) if self.classes is None else self
-        if grid.depth > 5:
-            if len(names) > grid.depth - 5:
-                raise UsageError(f"classes is {self.classes}, the dataset has {len(names)}: {', '.join(names)}")
+        classes = len(names) if self.classes is None else self.classes
+        if classes > 1:
+            if len(names) > classes:
+                raise UsageError(f"classes is {classes}, the dataset has {len(names)}: {', '.join(names)}")
             missing = int((dataset.shards.boxes(dataset.rows)[1] < 0).sum())
             if missing:
                 raise DataError(f"{missing} boxes have no class; pass Grid({self.cells}, classes=1) to make all one")
-        return grid
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
-        grid = np.zeros((len(labels.classes), self.cells, self.cells, self.depth), np.float32)
+        depth = _depth(labels.box_classes if self.classes is None else self.classes)
+        grid = np.zeros((len(labels.classes), self.cells, self.cells, depth), np.float32)
         kept, cell, offset = self._winners(labels)
         image, row, column = labels.box_image[kept], cell[:, 0], cell[:, 1]
         boxes = labels.boxes[kept]
         grid[image, row, column, 0:2] = (boxes[:, 2:] - boxes[:, :2])[:, ::-1] / labels.size
         grid[image, row, column, 2:4] = offset
         grid[image, row, column, 4] = 1
-        if self.depth > 5:
+        if depth > 5:
             grid[image, row, column, 5 + labels.box_labels[kept]] = 1
         return grid
 
     def lost(self, labels: Labels) -> int:
+        """How many of the boxes get no cell, because a larger one has it."""
         return len(labels.boxes) - len(self._winners(labels)[0])
 
     def decode(self, grids: NDArray[np.floating], *, size: Size, threshold: float = 0.5) -> list[Found]:
@@ -189,12 +182,13 @@ class Grid(Target):
         The score of a cell is its fifth number, with several classes times that of its best class; cells below
         `threshold` are left out. Boxes are not cut to the image. Undoes `encode` but for what was lost there.
         """
-        if grids.shape[1:] != (self.cells, self.cells, self.depth):
-            wanted = f"[b, {self.cells}, {self.cells}, {self.depth}]"
+        depth = grids.shape[-1] if self.classes is None else self.depth
+        if grids.shape[1:] != (self.cells, self.cells, depth) or depth < 5:
+            wanted = f"[b, {self.cells}, {self.cells}, {max(5, depth)}]"
             raise UsageError(f"the grids have shape {list(grids.shape)}, wanted {wanted}")
         cells = grids.astype(np.float64)
         scores, labels = cells[..., 4], np.zeros(cells.shape[:3], np.int64)
-        if self.depth > 5:
+        if depth > 5:
             scores, labels = scores * cells[..., 5:].max(-1), cells[..., 5:].argmax(-1)
         corner = np.indices((self.cells, self.cells)).transpose(1, 2, 0)
         centre = (corner + cells[..., 2:4]) / self.cells * size
@@ -224,9 +218,19 @@ class Grid(Target):
         return kept, cell[kept], (centre - cell)[kept]
 
 
+def _depth(classes: int | None) -> int:
+    return 5 + classes if classes is not None and classes > 1 else 5
+
+
 def _check_boxes(dataset: Dataset) -> None:
     if not dataset.has_boxes:
         raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
+    silent = dataset.shards.catalog["boxes"].is_null().to_numpy()[dataset.rows]
+    if silent.any():  # which is not to say that there are none
+        raise DataError(
+            f"of {int(silent.sum())} of {len(dataset)} records nothing is said of boxes; leave them out with "
+            "where('boxes IS NOT NULL') or pass another target"
+        )
 
 
 def _rank(group: NDArray[np.int64]) -> NDArray[np.int64]:
