@@ -132,6 +132,14 @@ def test_all_boxes_are_judged_also_those_that_share_a_cell(trained: Trained, tmp
     assert evaluate(trained.run, tmp_path / "ds", out=tmp_path, progress=False).metrics["boxes"] == 2
 
 
+def test_boxes_that_share_a_cell_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = encode_jpeg(np.zeros((64, 64, 3), np.uint8))
+    pile = np.array([[0, 0, 20, 20], [2, 2, 18, 18], [1, 1, 9, 9], [40, 40, 60, 60]], np.float32)
+    hr.pack([hr.Record(id="x", encoded=image, boxes=pile, box_labels=("face",) * 4)], tmp_path / "ds", progress=False)
+    train(tmp_path / "ds", out=tmp_path / "run", options=replace(QUICK, augment=(), size=64), progress=False)
+    assert "2 boxes of an epoch are not learnt from: a larger one has their cell" in caplog.text
+
+
 def test_evaluate_refuses_other_boxes(trained: Trained, tmp_path: Path) -> None:
     image = encode_jpeg(np.zeros((96, 96, 3), np.uint8))
     record = hr.Record(id="x", encoded=image, boxes=np.array([[0, 0, 9, 9]], np.float32), box_labels=("cat",))

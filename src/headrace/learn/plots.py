@@ -146,12 +146,13 @@ def _rectangle(drawn: Pixels, box: NDArray[np.float32], colour: tuple[int, int, 
     cv2.rectangle(drawn, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), colour, line)
 
 
-def contact_sheet(tiles: Sequence[Tile], *, title: str) -> Figure:
+def contact_sheet(tiles: Sequence[Tile], *, title: str, large: bool = False) -> Figure:
     """All tiles in a grid, captions below; wrong ones framed in red, right ones in green, the rest in grey."""
-    columns = min(len(tiles), 10 if len(tiles) > 24 else 6)
+    columns = min(len(tiles), 4 if large else 10 if len(tiles) > 24 else 6)
     rows = math.ceil(len(tiles) / columns)
-    height = 1.64 + 0.14 * max(tile.caption.count("\n") + 1 for tile in tiles)
-    figure = Figure(figsize=(1.55 * columns + 0.2, height * rows + 0.5), dpi=120, layout="constrained")
+    width = 3.5 if large else 1.55
+    height = 1.06 * width + 0.14 * max(tile.caption.count("\n") + 1 for tile in tiles)
+    figure = Figure(figsize=(width * columns + 0.2, height * rows + 0.5), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=11, fontweight="bold")
     for i, tile in enumerate(tiles):
         axes = figure.add_subplot(rows, columns, i + 1)

@@ -161,7 +161,8 @@ def predict(
         raise DataError(f"none of {len(rejects)} files could be read as an image, the first: {rejects[0]}")
     write_atomic(result.csv, _csv(rows, task.columns))
     if tiles:
-        write_atomic(result.picture, plots.png(plots.contact_sheet(tiles, title=_title(result, len(tiles)))))
+        sheet = plots.contact_sheet(tiles, title=_title(result, len(tiles)), large=task.on_photo)
+        write_atomic(result.picture, plots.png(sheet))
     return result
 
 

@@ -205,6 +205,10 @@ class _Training:
             for path in (run.model, run.checkpoint, run.history_csv, run.curves, *figures, *events):
                 path.unlink(missing_ok=True)
         run.write_recipe(self.recipe)
+        if lost := self.loader.lost():
+            log.warning(
+                "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells", lost
+            )
         if self.val_loader is None:
             log.warning("no split to validate on: the epoch with the lowest training loss is kept")
 
