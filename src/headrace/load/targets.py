@@ -210,7 +210,7 @@ class Grid:
     def _winners(self, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Boxes that get a cell int64 [k], the cell (row, column) of each [k, 2], and where its centre is in it."""
         boxes = labels.boxes.astype(np.float64)
-        centre = (boxes[:, :2] + boxes[:, 2:])[:, ::-1] / 2 / labels.size * self.cells
+        centre = (boxes[:, :2] + boxes[:, 2:])[:, ::-1] * self.cells / (2 * np.array(labels.size))
         cell = np.clip(np.floor(centre), 0, self.cells - 1).astype(np.int64)
         number = (labels.box_image * self.cells + cell[:, 0]) * self.cells + cell[:, 1]
         order = np.argsort(-area(labels.boxes), kind="stable")
