@@ -217,6 +217,12 @@ OUT_OF_STEP = {
         "d" * 4097,
         f"'{'d' * 60}' and more than 4096 bytes,",
     ),
+    "a name as far as it is read": (
+        f"{'d' * 4093}.jpg.old\n1\n" + ROW,
+        4,
+        f"{'d' * 4093}.jpg",
+        f"'{'d' * 60}' and more than 4096 bytes, wanted the name of an image",
+    ),
     "a row beyond all measure": (
         f"p/d.jpg\n1\n{ROW}{' ' * 4096}{ROW}",
         7,
@@ -305,17 +311,20 @@ def test_a_file_cut_at_any_byte(lenient: bool, tmp_path: Path) -> None:
         "1 2 3 ４ 0 0 0 0 0 0",
         "1,2,3,4,0,0,0,0,0,0",
         "1 2 3 4 0 0 0 0 0 0\0",
+        "9999999999 2 3 4 0 0 0 0 0 0",
         "1 2 3 9999999999 0 0 0 0 0 0",
         "- 2 3 4 0 0 0 0 0 0",
         "0x1 2 3 4 0 0 0 0 0 0",
         "1" * 5000,
+        # a row as far as it is read
+        "1 2 3 4 0 0 0 0 0" + " " * 4079 + "567",
         "1" + " " * 5000 + "2 3 4 0 0 0 0 0 0",
     ],
 )
 @pytest.mark.parametrize("lenient", [False, True])
 def test_a_row_that_is_none(row: str, lenient: bool, tmp_path: Path) -> None:
     """The file is still in step: only this image is lost, and never stored with a face too few."""
-    text = A + f"p/d.jpg\n3\n{ROW}{row}\n{ROW}" + B
+    text = A + f"p/d.jpg\n4\n{ROW}{row}\n{ROW}?\n" + B
     items = list(source(tmp_path, text, lenient=lenient))
     assert gist(items) == ["p/a.jpg 1", "p/d.jpg :7", "p/b.jpg 2"]
     assert items[1].stage == "annotation"
@@ -493,8 +502,8 @@ def test_memory_has_a_bound(tmp_path: Path) -> None:
     files(tmp_path, {"a.jpg": b"", "small.txt": b"a.jpg\n0\n"})
     paths = {
         sparse(tmp_path / "line", 1 << 28): 1,
-        sparse(tmp_path / "row", 1 << 28, begins=b"a.jpg\n1000000000\n1 2 "): 1,
-        repeated(tmp_path / "rows", ROW, 40_000_000, begins="a.jpg\n1000000000\n"): 1,
+        sparse(tmp_path / "row", 1 << 28, begins=b"a.jpg\n999999999\n1 2 "): 1,
+        repeated(tmp_path / "rows", ROW, 40_000_000, begins="a.jpg\n999999999\n"): 1,
         repeated(tmp_path / "more", ROW, 40_000_000, begins="a.jpg\n100000\n"): 1,
         repeated(tmp_path / "full", ROW, 0, begins="a.jpg\n100000\n" + 100_000 * ROW.replace("0", "999")): 1,
         repeated(tmp_path / "names", f"{'n' * 2000}/a.jpg\n0\n", 80_000_000): 38_000,
