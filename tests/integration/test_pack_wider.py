@@ -194,6 +194,7 @@ def test_bad_images_are_rejects_with_their_line(drawn: Path, tmp_path: Path) -> 
     ]
     assert report.rejects[2].reason == "duplicate id 'p/3.jpg', first at wider.txt:14"
     assert "HTML" in report.rejects[0].reason and "truncated" in report.rejects[1].reason
+    assert report.rejects[0].reason.endswith(f": '{tmp_path}/images/p/bad.jpg'")
 
 
 def test_an_image_that_may_not_be_read(drawn: Path, tmp_path: Path) -> None:

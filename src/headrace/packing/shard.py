@@ -143,7 +143,10 @@ def _of_boxes(value: Any, n: int, kept: list[int]) -> Any:
 
 def _rejected(numbered: Numbered, stage: str, reason: str) -> Numbered:
     assert isinstance(numbered.item, Record)
-    record = numbered.item
-    # Where it was annotated, if that says more than where it lies.
-    origin = (record.path if record.origin in ("", record.id) else None) or record.origin
+    record, origin = numbered.item, numbered.item.origin
+    if record.path is not None:
+        if origin in ("", record.id):
+            origin = record.path
+        else:  # a line of an annotation file: both are wanted to mend it
+            reason += f": {record.path!r}"
     return Numbered(numbered.number, Reject(id=record.id, origin=origin, stage=stage, reason=reason))
