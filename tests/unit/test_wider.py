@@ -210,6 +210,7 @@ OUT_OF_STEP = {
     "digits of another script": ("p/d.jpg\n٣\n" + 3 * ROW, 5, "p/d.jpg", "found '٣', wanted"),
     "NUL for a count": ("p/d.jpg\n\0\n" + ROW, 5, "p/d.jpg", r"found '\x00', wanted"),
     "a name without an extension": ("p/d\n1\n" + ROW, 4, "p/d", "found 'p/d', wanted the name of an image, such as"),
+    "an extension alone": ("jpg\n1\n" + ROW, 4, "jpg", "found 'jpg', wanted the name of an image"),
     "text": ("# 3 images follow\n", 4, "# 3 images follow", "found '# 3 images follow', wanted the name of an image"),
     "a name beyond all measure": (
         f"{'d' * 5000}.jpg\n1\n" + ROW,

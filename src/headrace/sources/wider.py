@@ -286,8 +286,9 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_name(text: bytes) -> bool:
-    extension = text.rpartition(b".")[2].decode(errors="replace").lower()
-    return extension in files.IMAGE_EXTENSIONS and len(text) <= _LONGEST_LINE
+    _, dot, extension = text.rpartition(b".")
+    known = extension.decode(errors="replace").lower() in files.IMAGE_EXTENSIONS
+    return bool(dot) and known and len(text) <= _LONGEST_LINE
 
 
 def _id_of(text: bytes) -> tuple[str, str | None]:
