@@ -47,7 +47,7 @@ def cut(boxes: Array, windows: Array, *, min_visible: float) -> tuple[Array, NDA
     """
     left = np.clip(boxes, windows[..., [0, 1, 0, 1]], windows[..., [2, 3, 2, 3]]).astype(np.float32)
     visible = area(left)
-    return left, (visible > 0) & (visible >= min_visible * area(boxes))
+    return left, (visible > 0) & (visible >= min_visible * area(boxes).astype(np.float64))
 
 
 def clip(boxes: Array, height: int, width: int) -> Array:
