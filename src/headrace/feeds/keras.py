@@ -55,9 +55,8 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     def on_epoch_end(self) -> None:
         """The next epoch, if batches of this one were taken by hand."""
         with self._lock:
-            self._due = (
-                False  # torch and jax ask for `num_batches` after a pass too, and begin none before they ask again
-            )
+            # torch and jax ask for `num_batches` after a pass too, but again before they begin the next.
+            self._due = False
             if self._by_hand:
                 self._by_hand = False
                 self.loader.epoch += 1
