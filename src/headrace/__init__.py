@@ -16,6 +16,7 @@ _HOME = {
     "Batch": "headrace.load.loader",
     "Class": "headrace.load.targets",
     "Boxes": "headrace.load.targets",
+    "Grid": "headrace.load.targets",
     "HorizontalFlip": "headrace.imaging.transforms",
     "RandomResizedCrop": "headrace.imaging.transforms",
     "ColorJitter": "headrace.imaging.transforms",
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
-    from headrace.load.targets import Boxes, Class
+    from headrace.load.targets import Boxes, Class, Grid
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
 
@@ -58,6 +59,7 @@ __all__ = [
     "Batch",
     "Class",
     "Boxes",
+    "Grid",
     "HorizontalFlip",
     "RandomResizedCrop",
     "ColorJitter",

@@ -22,7 +22,8 @@ class Record:
     A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
     `boxes` float32 [n, 4] = x0, y0, x1, y1 in pixels, half-open, of the image *as its bytes are stored* (before any
     EXIF turn); None when the source says nothing about boxes, [0, 4] for a negative.
-    `box_labels` names of the n boxes. `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
+    `box_labels` names of the n boxes; an attribute that is a list of n holds a value for each of them.
+    `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
     `origin` is where the annotation was read: a file, or `file:line`.
     """
 

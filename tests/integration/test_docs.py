@@ -33,6 +33,36 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
     assert (tmp_path / "predictions" / "predictions.png").stat().st_size > 1000
 
 
+def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
+    _some_of_wider(real_data / "wider", tmp_path, 24)
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/detect-faces.md").read_text())
+    shell = "\n".join(code for kind, code in blocks if kind == "bash")
+    # As written, but for how long and how large: what is shown is that it runs, not that it learns.
+    assert "--epochs 25" in shell
+    quick = shell.replace("--epochs 25", "--epochs 1 --size 64 --alpha 0.35")
+    _run(["bash", "-euo", "pipefail", "-c", quick], tmp_path)
+    _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
+    assert len(list((tmp_path / "found" / "drawn").rglob("*.jpg"))) == 24
+    assert (tmp_path / "run" / "precision.png").exists()
+
+
+def _some_of_wider(wider: Path, folder: Path, n: int) -> None:
+    """The first `n` photos of at most 5 faces, in the layout of the download."""
+    lines = (wider / "wider_face_split/wider_face_train_bbx_gt.here.txt").read_text().splitlines()
+    kept: list[str] = []
+    while n:
+        faces = max(1, int(lines[1]))
+        if faces <= 5:
+            kept += lines[: 2 + faces]
+            photo = folder / "WIDER_train/images" / lines[0]
+            photo.parent.mkdir(parents=True, exist_ok=True)
+            photo.write_bytes((wider / "WIDER_train/images" / lines[0]).read_bytes())
+            n -= 1
+        lines = lines[2 + faces :]
+    (folder / "wider_face_split").mkdir()
+    (folder / "wider_face_split/wider_face_train_bbx_gt.txt").write_text("\n".join(kept) + "\n")
+
+
 def test_pages_name_what_exists() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):

@@ -412,7 +412,7 @@ def test_records_from_anywhere(tmp_path: Path) -> None:
     assert [(r.id, r.origin, r.stage, r.reason) for r in report.rejects] == [
         ("c", "list.csv:3", "read", "no such image"),
         ("b", "list.csv:5", "label", "duplicate id 'b', first at list.csv:2"),
-        ("d", str(tmp_path / "gone.jpg"), "read", "no such file or directory"),
+        ("d", "list.csv:6", "read", f"no such file or directory: '{tmp_path}/gone.jpg'"),
     ]
     ds = hr.Dataset(tmp_path / "out")
     found = {record.id: record for record in (ds[i] for i in range(len(ds)))}

@@ -11,21 +11,9 @@ from headrace.imaging import codec, geometry
 from headrace.imaging.geometry import Array, Move
 from headrace.imaging.transforms import HorizontalFlip, Placement, RandomResizedCrop, draw, place
 from headrace.packing.prepare import ImageOptions, prepare
+from painted import assert_painted_at, can_be_told, fits, painted, sides
 
-sides = st.integers(1, 150)
-fits = st.sampled_from(["stretch", "crop", "pad"])
 chances = st.floats(0, 1, exclude_max=True)
-
-
-@st.composite
-def painted(draw: st.DrawFn) -> tuple[codec.Pixels, Array]:
-    """A black grey picture with a white rectangle in it, and the rectangle's box [1, 4]."""
-    height, width = draw(sides), draw(sides)
-    x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
-    x1, y1 = draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height))
-    pixels = np.zeros((height, width, 1), np.uint8)
-    pixels[y0:y1, x0:x1] = 255
-    return pixels, np.array([[x0, y0, x1, y1]], np.float32)
 
 
 @st.composite
@@ -38,27 +26,6 @@ def placements(draw: st.DrawFn, height: int, width: int) -> Placement:
     return HorizontalFlip().place(found, np.array([draw(chances)]))
 
 
-def edges(profile: Array) -> tuple[float, float]:
-    """Where a run of white pixels [n] begins and ends: where a line through their middles passes half of the peak."""
-    level = profile / profile.max() - 0.5
-    first, last = np.flatnonzero(level >= 0)[[0, -1]]
-    begin, end = 0.0, float(len(level))
-    if first > 0:
-        begin = first - 0.5 - level[first - 1] / (level[first] - level[first - 1])
-    if last + 1 < len(level):
-        end = last + 0.5 + level[last] / (level[last] - level[last + 1])
-    return begin, end
-
-
-def assert_painted_at(pixels: codec.Pixels, box: Array) -> None:
-    """What is white in `pixels` [h, w, 1] agrees with the box [4], cut to the picture, on each side to one pixel."""
-    x0, y0, x1, y1 = geometry.clip(box[None], *pixels.shape[:2])[0]
-    assume(min(x1 - x0, y1 - y0) >= 3)  # less may vanish between pixels
-    assert pixels.max() > 128
-    white = pixels[..., 0].astype(np.float32)
-    assert np.allclose([*edges(white.max(0)), *edges(white.max(1))], [x0, x1, y0, y1], rtol=0, atol=1)
-
-
 @given(data=st.data(), scene=painted())
 def test_drawn_boxes_move_with_their_pixels(data: st.DataObject, scene: tuple[codec.Pixels, Array]) -> None:
     pixels, box = scene
@@ -66,7 +33,9 @@ def test_drawn_boxes_move_with_their_pixels(data: st.DataObject, scene: tuple[co
     placement = data.draw(placements(height, width))
     out = np.full((*placement.size, 1), 99, np.uint8)
     draw(pixels, placement, height, width, out)
-    assert_painted_at(out, placement.move.boxes(box)[0])
+    moved = geometry.clip(placement.move.boxes(box), *placement.size)[0]
+    assume(can_be_told(moved))
+    assert_painted_at(out, moved)
 
 
 @given(data=st.data(), scene=painted())
@@ -83,7 +52,9 @@ def test_boxes_of_a_scaled_decode_move_with_their_pixels(
     small = codec.decode_jpeg(encoded, height=height, width=width, channels=1, min_size=placement.least(height, width))
     out = np.empty((*placement.size, 1), np.uint8)
     draw(small, placement, height, width, out)
-    assert_painted_at(out, placement.move.boxes(box)[0])
+    moved = geometry.clip(placement.move.boxes(box), *placement.size)[0]
+    assume(can_be_told(moved))
+    assert_painted_at(out, moved)
 
 
 @given(
@@ -104,13 +75,17 @@ def test_packed_boxes_turn_and_move_with_their_pixels(
     assert found.shape == (made.height, made.width, made.channels)
     assert made.boxes is not None and made.keypoints is not None
     if made.kept == [0]:
+        assume(can_be_told(made.boxes[0]))
         assert_painted_at(found, made.boxes[0])
         x, y, _ = made.keypoints[0, 0]
         if 1 <= x < made.width - 1 and 1 <= y < made.height - 1 and np.ptp(made.boxes[0].reshape(2, 2), 0).min() >= 6:
             assert found[int(y), int(x), 0] >= 128
     else:
         assert made.kept == [] and made.boxes.shape == (0, 4)
-        assert (found >= 128).mean() < 0.2
+        height, width = pixels.shape[1::-1] if orientation > 4 else pixels.shape[:2]
+        scale = max(made.height / height, made.width / width)  # of "crop", the only fit that hides anything
+        hidden = geometry.MIN_VISIBLE * geometry.area(box)[0] * scale**2
+        assert (found >= 128).sum() <= hidden + made.height + made.width + 1  # to one pixel
 
 
 boxes_in = st.integers(0, 5).flatmap(

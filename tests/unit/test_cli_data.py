@@ -146,6 +146,9 @@ def test_pack_json(source: Path, tmp_path: Path) -> None:
         "rejected_by_reason": {"empty file …": 1},
         "splits": {"train": 21},
         "classes": ["cat", "dog"],
+        "boxes": 0,
+        "boxes_clipped": 0,
+        "boxes_dropped": {},
         "shards": 1,
         "bytes_in": sum(p.stat().st_size for p in source.glob("*.jpg")),
         "bytes_out": sum(p.stat().st_size for p in out.iterdir()),
@@ -165,7 +168,7 @@ def test_pack_says_what_it_did(source: Path, tmp_path: Path) -> None:
     assert lines[1:5] == [
         "  rejected 1: empty file …",
         f"  each with its reason in {out}/rejects.jsonl",
-        "  passed over 1 files that are no images: .txt",
+        "  passed over 1: .txt",
         "  train 21; 1 shards; classes: cat, dog",
     ]
     assert re.fullmatch(r"  \d+(\.\d+)? kB in, \d+(\.\d+)? kB out; \d+\.\d s, \d+ images/s", lines[5])
@@ -273,6 +276,8 @@ def test_info(packed: Path) -> None:
         "classes": {"cat": 10, "dog": 10},
         "unlabelled": 1,
         "boxes": 0,
+        "boxes_clipped": 0,
+        "boxes_dropped": {},
         "shards": len(shards),
         "bytes": sum(path.stat().st_size for path in shards),
         "rejects": 1,

@@ -46,7 +46,7 @@ def test_the_pixels_are_those_of_packing_and_loading(
         fit=fit,  # type: ignore[arg-type]
         channels=ds.channels,
     )
-    ((found, rejects),) = raw
+    ((found, rejects, _),) = raw
     assert rejects == [] and found.targets is None and found.ids == tuple(map(str, paths))
     assert np.array_equal(found.images, batch.images)
 
@@ -76,13 +76,13 @@ def test_what_is_no_photo_is_a_reject(bad: list[Path], workers: int) -> None:
     run = loader(bad, batch_size=3, workers=workers)
     assert len(run) == 3
     (one, two, three) = run
-    assert [batch.ids for batch, _ in (one, two, three)] == [
+    assert [batch.ids for batch, _, _ in (one, two, three)] == [
         (str(bad[0]), str(bad[2])),
         (str(bad[4]), str(bad[5])),
         (),
     ]
-    assert [batch.images.shape for batch, _ in (one, two, three)] == [(2, 16, 16, 3), (2, 16, 16, 3), (0, 16, 16, 3)]
-    rejects = [reject for _, some in (one, two, three) for reject in some]
+    assert [batch.images.shape for batch, _, _ in (one, two, three)] == [(2, 16, 16, 3), (2, 16, 16, 3), (0, 16, 16, 3)]
+    rejects = [reject for _, some, _ in (one, two, three) for reject in some]
     assert [(reject.id, reject.stage) for reject in rejects] == [
         (str(bad[1]), "header"),
         (str(bad[3]), "decode"),
@@ -93,9 +93,9 @@ def test_what_is_no_photo_is_a_reject(bad: list[Path], workers: int) -> None:
 
 
 def test_good_ones_stand_where_bad_ones_left_room(bad: list[Path]) -> None:
-    ((all_, _),) = loader(bad, batch_size=10)
+    ((all_, _, _),) = loader(bad, batch_size=10)
     for i, path in enumerate(all_.ids):
-        ((alone, _),) = loader([Path(path)])
+        ((alone, _, _),) = loader([Path(path)])
         assert np.array_equal(alone.images[0], all_.images[i])
 
 

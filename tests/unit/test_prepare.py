@@ -15,7 +15,7 @@ from PIL import Image
 
 from drawn import exif, image, jpeg, picture, saved
 from headrace.errors import UsageError
-from headrace.imaging import codec
+from headrace.imaging import codec, geometry
 from headrace.packing.prepare import ImageOptions, Prepared, prepare
 
 RGBA = np.dstack([picture(), picture(seed=3)[..., :1]])
@@ -163,8 +163,8 @@ def test_boxes_follow_the_image() -> None:
     boxes = np.array([[0, 0, 100, 100], [10, 10, 20, 30], [120, 40, 180, 60], [150, 0, 150, 50]], np.float32)
     points = np.array([[[50, 50, 2], [150, 50, 1], [0, 0, 0]]], np.float32)
     made = prepare(jpeg(100, 200), ImageOptions(size=50, fit="crop"), boxes=boxes, keypoints=points)  # type: ignore[arg-type]
-    # The middle 100 x 100 at half the size: the first is cut, the second gone, of the last there is nothing left.
-    assert made.kept == [0, 2]
+    # The middle 100 x 100 at half the size; what lies left of it is cut, the second box is gone, the last has no area.
+    assert (made.kept, made.clipped, made.dropped) == ([0, 2], 0, 2)
     assert made.boxes is not None and made.keypoints is not None
     assert made.boxes.dtype == np.float32
     assert made.boxes.tolist() == [[0, 0, 25, 50], [35, 20, 50, 30]]
@@ -179,7 +179,18 @@ def test_boxes_beyond_the_image_are_cut_when_its_bytes_are_kept_too() -> None:
     assert made.encoded == data
     assert made.boxes is not None
     assert made.boxes.tolist() == [[0, 0, 10, 10], [30, 20, 40, 30]]
-    assert made.kept == [0, 2]
+    assert (made.kept, made.clipped, made.dropped) == ([0, 2], 2, 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_are_cut_to_the_image_as_stored(orientation: int) -> None:
+    """30 high and 40 wide in the file, whatever it will be once turned; a reversed box is none."""
+    boxes = np.array([[-5, 20, 15, 30], [0, 0, 41, 30], [35, 0, 40, 30], [0, 31, 9, 35], [9, 9, 3, 3]], np.float32)
+    made = prepare(jpeg(30, 40, exif=exif(orientation)), ImageOptions(), boxes=boxes)
+    assert (made.kept, made.clipped, made.dropped) == ([0, 1, 2], 2, 2)
+    assert made.boxes is not None
+    inside = geometry.turn_boxes(np.clip(boxes[:3], 0, [40, 30, 40, 30]), orientation, 30, 40)
+    assert made.boxes.tolist() == inside.tolist()
 
 
 def test_no_boxes_and_nothing_said_of_boxes() -> None:
@@ -194,8 +205,8 @@ def test_no_boxes_and_nothing_said_of_boxes() -> None:
 @pytest.mark.parametrize("source", [(1, 1), (1, 90), (90, 1)])
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 def test_single_rows_and_columns(source: tuple[int, int], size: tuple[int, int], fit: Any) -> None:
-    box = np.array([[0, 0, source[1], source[0]]], np.float32)
-    made = prepare(jpeg(*source), ImageOptions(size=size, fit=fit), boxes=box)
+    y, x = (source[0] - 1) // 2, (source[1] - 1) // 2  # the middle, which every fit shows
+    made = prepare(jpeg(*source), ImageOptions(size=size, fit=fit), boxes=np.array([[x, y, x + 1, y + 1]], np.float32))
     assert pixels_of(made).shape == (*size, 3)
     assert made.boxes is not None and made.kept == [0]
 

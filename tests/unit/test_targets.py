@@ -17,17 +17,19 @@ def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray[tuple[int, int
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def labels(*found: object, kinds: list[list[int]]) -> Labels:
+def labels(*found: np.ndarray[tuple[int, int], np.dtype[np.float32]], kinds: list[list[int]]) -> Labels:
     return Labels(
         classes=np.full(len(found), -1),
-        boxes=found,  # type: ignore[arg-type]
-        box_labels=[np.array(kind, np.int64) for kind in kinds],
+        size=(10, 10),
+        boxes=np.concatenate([boxes(), *found]),
+        box_labels=np.array([kind for row in kinds for kind in row], np.int64),
+        box_image=np.repeat(np.arange(len(found)), [len(some) for some in found]),
     )
 
 
 def test_class() -> None:
     target = Class()
-    found = target.encode(Labels(classes=np.array([2, 0, 1])))
+    found = target.encode(Labels(classes=np.array([2, 0, 1]), size=(1, 1)))
     assert found.dtype == np.int64 and found.tolist() == [2, 0, 1] and not target.wants_boxes
     assert target.decode(np.eye(3)[found]).tolist() == [2, 0, 1]
 
@@ -63,7 +65,7 @@ def test_boxes_round_trip() -> None:
 def test_no_images() -> None:
     found = Boxes(most=7).encode(labels(kinds=[]))
     assert [found[name].shape for name in ("boxes", "labels", "mask")] == [(0, 7, 4), (0, 7), (0, 7)]
-    assert Class().encode(Labels(classes=np.zeros(0, np.int64))).shape == (0,)
+    assert Class().encode(Labels(classes=np.zeros(0, np.int64), size=(1, 1))).shape == (0,)
 
 
 @pytest.mark.parametrize("most", [0, -1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,15 +31,16 @@ def register(app: typer.Typer) -> None:
 
 _PACK_EXAMPLE = (
     "Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 --fit crop "
-    "--split train=0.8,val=0.2"
+    "--split train=0.8,val=0.2\n\n"
+    "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images --max-faces 5"
 )
 
 
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of images.", readable=False)],
+    source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
-        str | None, typer.Option(help="names, folders; guessed where it can be.", show_default=False)
+        str | None, typer.Option(help="names, folders, wider; guessed where it can be.", show_default=False)
     ] = None,
     pattern: Annotated[
         str | None,
@@ -53,6 +54,22 @@ def pack(
         str | None,
         typer.Option(help="Class names in their order, a,b,c; by default sorted.", show_default=False),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="wider: the folder that its image names start from.", show_default=False, readable=False),
+    ] = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="wider: go on at the next file name where rows are out of step.")
+    ] = False,
+    max_faces: Annotated[
+        int | None, typer.Option(help="wider: leave out images of more faces.", show_default=False)
+    ] = None,
+    min_side: Annotated[
+        int | None, typer.Option(help="wider: drop faces of less width or height, in pixels.", show_default=False)
+    ] = None,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="wider: drop faces that are flagged invalid.")
+    ] = False,
     split: Annotated[
         str | None,
         typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False),
@@ -80,11 +97,22 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pack a folder of images into sharded, indexed, checksummed TFRecords."""
+    """Pack labelled images into sharded, indexed, checksummed TFRecords."""
     from headrace.packing.pack import pack as run
 
     report = run(
-        _source(source, format, pattern=pattern, unlabelled=unlabelled, classes=classes),
+        _source(
+            source,
+            format,
+            pattern=pattern,
+            unlabelled=unlabelled,
+            classes=classes,
+            images=images,
+            lenient=lenient,
+            max_faces=max_faces,
+            min_side=min_side,
+            skip_invalid=skip_invalid,
+        ),
         out,
         splits=parse_split(split),
         size=parse_size(size),
@@ -112,6 +140,9 @@ def pack(
                 "rejected_by_reason": reasons,
                 "splits": dict(report.splits),
                 "classes": list(report.classes),
+                "boxes": report.boxes,
+                "boxes_clipped": report.boxes_clipped,
+                "boxes_dropped": dict(report.boxes_dropped),
                 "shards": report.shards,
                 "bytes_in": report.bytes_in,
                 "bytes_out": report.bytes_out,
@@ -127,8 +158,10 @@ def pack(
     if report.rejects:
         typer.echo(f"  each with its reason in {out / 'rejects.jsonl'}")
     for kind, n in report.skipped.items():
-        typer.echo(f"  passed over {n} files that are no images: {kind}")
+        typer.echo(f"  passed over {n}: {kind}")
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
+    if report.boxes or report.boxes_dropped:
+        typer.echo(f"  boxes: {_boxes(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
     typer.echo(
         f"  {_amount(report.bytes_in)} in, {_amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
@@ -149,6 +182,8 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "classes": dataset.class_counts,
         "unlabelled": unlabelled,
         "boxes": boxes,
+        "boxes_clipped": manifest.boxes_clipped,
+        "boxes_dropped": dict(manifest.boxes_dropped),
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "rejects": manifest.rejected,
@@ -172,7 +207,7 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     if unlabelled:
         typer.echo(f"  without a label {unlabelled}")
     if dataset.has_boxes:
-        typer.echo(f"  boxes    {boxes}")
+        typer.echo(f"  boxes    {_boxes(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
     typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
     typer.echo(f"  rejects  {manifest.rejected}")
 
@@ -258,7 +293,14 @@ def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
 
 
 def _source(
-    path: Path, format: str | None, *, pattern: str | None, unlabelled: str, classes: str | None
+    path: Path,
+    format: str | None,
+    *,
+    pattern: str | None,
+    unlabelled: str,
+    classes: str | None,
+    images: Path | None,
+    **faces: Any,
 ) -> Iterable[Record | Reject]:
     from headrace import sources
     from headrace.sources.guess import FORMATS, guess
@@ -266,6 +308,15 @@ def _source(
     if format is None:
         format, why = guess(path, pattern=pattern)
         typer.echo(f"headrace: taking --format {format}: {why}", err=True)
+    if format == "wider":
+        if classes is not None:
+            raise UsageError("--classes is not for --format wider, which knows one class of boxes: face")
+        if images is None:
+            raise UsageError("--format wider needs --images, the folder that the names in the file start from")
+        return sources.wider(path, images=images, **faces)
+    if images is not None or any(value is not None and value is not False for value in faces.values()):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in ("images", *faces))
+        raise UsageError(f"{options} are for --format wider, the format is {format}")
     class_names = None if classes is None else [name.strip() for name in classes.split(",")]
     if format == "names":
         if pattern is None:
@@ -278,6 +329,12 @@ def _source(
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value))  # in ASCII, whatever the terminal's encoding
+
+
+def _boxes(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
+    """What became of boxes, for people."""
+    parts = [f"{stored}"] + ([f"{clipped} cut to their image"] if clipped else [])
+    return ", ".join(parts + [f"{n} dropped ({reason})" for reason, n in dropped.items()])
 
 
 def _amount(n: float) -> str:

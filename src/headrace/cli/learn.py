@@ -31,11 +31,19 @@ def train(
     dataset: DatasetPath,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The folder to make: the model and all about it.")],
     task: Annotated[
-        str | None, typer.Option(help="classification; told from the dataset by default.", show_default=False)
+        str | None,
+        typer.Option(help="classification, detection; told from the dataset by default.", show_default=False),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="vanilla (default) or mobilenet_v2.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="vanilla (default) or mobilenet_v2; detection: mobilenet_v2.",
+            show_default=False,
+        ),
+    ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="mobilenet_v2: its width; 1 by default.", show_default=False)
+        float | None,
+        typer.Option(help="mobilenet_v2: its width; 1 by default, 0.75 for detection.", show_default=False),
     ] = None,
     weights: Annotated[
         str | None,
@@ -43,26 +51,35 @@ def train(
     ] = None,
     frozen: Annotated[
         bool | None,
-        typer.Option("--frozen", help="mobilenet_v2: train nothing but the last layer.", show_default=False),
+        typer.Option("--frozen", help="mobilenet_v2: train nothing but what comes after it.", show_default=False),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Times through the training images; 25 by default.", show_default=False)
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step; 32 by default.", show_default=False)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Adam's; 0.001 by default.", show_default=False)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per step; 32 by default, 16 for detection.", show_default=False)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="0.001 by default, 0.002 for detection.", show_default=False)
+    ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="constant (default), or cosine with a warm-up.", show_default=False)
+        str | None,
+        typer.Option(help="constant (default), or cosine with a warm-up (default for detection).", show_default=False),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="The model's input: N (square) or HxW pixels; as packed by default.", show_default=False),
+        typer.Option(
+            help="The model's input: N (square) or HxW pixels; as packed by default, 224 for detection.",
+            show_default=False,
+        ),
     ] = None,
     fit: Annotated[
         str | None,
         typer.Option(help="How images come to that size: stretch (default), crop, pad.", show_default=False),
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="Any of flip,crop,colour; none by default.", show_default=False)
+        str | None,
+        typer.Option(help="Any of flip,crop,colour, or ''; none by default, all for detection.", show_default=False),
     ] = None,
     patience: Annotated[
         int | None,
@@ -139,7 +156,7 @@ def evaluate(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a trained model on a packed dataset: accuracy, precision and recall per class, confusion."""
+    """Judge a trained model on a packed dataset: accuracy, precision and recall per class; or average precision."""
     with _hushed():
         from headrace.learn.evaluate import evaluate as judge
 
@@ -156,7 +173,7 @@ def predict(
     run: RunPath,
     images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, folders, globs.")],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for predictions.csv, predictions.png, rejects.jsonl.")
+        Path, typer.Option(metavar="DIR", help="Folder for predictions.csv, predictions.png, drawn, rejects.jsonl.")
     ],
     pattern: Annotated[
         str | None,
@@ -168,6 +185,13 @@ def predict(
     by_folder: Annotated[
         bool, typer.Option("--by-folder", help="Where the class is known: it is the folder's name.")
     ] = False,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="DS", help="Detection: packed dataset whose boxes are drawn as well.", show_default=False),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Detection: least score of a box; 0.5 by default.", show_default=False)
+    ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -175,17 +199,28 @@ def predict(
     with _hushed():
         from headrace.learn.predict import predict as ask
 
-    result = ask(run, images, out=out, pattern=pattern, by_folder=by_folder, workers=workers)
+    result = ask(
+        run,
+        images,
+        out=out,
+        pattern=pattern,
+        by_folder=by_folder,
+        truth=truth,
+        threshold=threshold,
+        workers=workers,
+    )
     if as_json:
         print(json.dumps(result.json()))
         return
     counts = ", ".join(f"{n} {name}" for name, n in result.classes.items())
     print(f"{result.predicted} images: {counts}")
     if result.accuracy is not None:
-        print(f"accuracy where the class is known: {result.accuracy:.4f}")
+        print(f"share of images that are right, where the truth is known: {result.accuracy:.4f}")
     if result.rejects:
         print(f"{len(result.rejects)} files can't be used, see {result.rejects_file}")
     print(f"table: {result.csv}\npicture: {result.picture}")
+    if result.pictures:
+        print(f"photos with boxes: {result.pictures}")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,12 @@ keras = require("keras", extra="tensorflow")
 class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     """Batches (images uint8 [b, h, w, c], targets), or (images,) without targets, made by the loader's own threads.
 
+    By hand it is a Sequence: `feed[i]` is batch i of the loader's epoch, and `on_epoch_end` goes on to the next one.
+
     A pass of Keras over it is an epoch of the loader: every record once, in the loader's order, whatever `shuffle` and
-    `steps_per_epoch` are. For that, batches are dealt in the order in which Keras asks, not by the number it asks with;
-    only outside of a pass is `feed[i]` batch i of the loader's epoch. A pass that was left early, as the look at the
-    shapes before training is, is begun again; until then its threads wait.
+    `steps_per_epoch` are. For that, batches are then dealt in the order in which Keras asks, not by the number it asks
+    with, and its calls of `on_epoch_end`, some of them before and amid a pass, change nothing. A pass that was left
+    early, as the look at the shapes before training is, is begun again; until then its threads wait.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -30,6 +32,7 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
         self.loader = loader
         self._lock = threading.Lock()
         self._due = False
+        self._by_hand = False
         self._epoch = 0
         self._batches: Generator[Batch, None, None] | None = None
 
@@ -46,8 +49,17 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
             if self._batches is not None:
                 self._batches.close()
                 self._batches = None
-            self._due = True
+            self._due, self._by_hand = True, False
         return len(self.loader)
+
+    def on_epoch_end(self) -> None:
+        """The next epoch, if batches of this one were taken by hand."""
+        with self._lock:
+            # torch and jax ask for `num_batches` after a pass too, but again before they begin the next.
+            self._due = False
+            if self._by_hand:
+                self._by_hand = False
+                self.loader.epoch += 1
 
     def __getitem__(self, i: int) -> Any:
         with self._lock:
@@ -56,6 +68,7 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
                 self.loader.epoch = self._epoch  # from its start, also when a state in its middle was loaded
                 self._batches = iter(self.loader)
             if self._batches is None:
+                self._by_hand = True
                 batch = self.loader[i]
             else:
                 batch = next(self._batches)

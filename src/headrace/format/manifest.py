@@ -39,7 +39,9 @@ class Manifest:
     """All that a reader needs to trust a dataset: written last, so a folder without it is no dataset.
 
     `classes`, `box_classes`: names in index order. `channels`: 1 when every image is grey, else 3. `files`: sha256 of
-    every other file. `pack_options`: what a record went through, and what `predict` puts raw images through again.
+    every other file. `boxes_clipped`: stored boxes that were cut because they reached out of their image;
+    `boxes_dropped`: reason -> boxes left out. `pack_options`: what a record went through, and what `predict` puts raw
+    images through again.
     """
 
     format_version: int = FORMAT_VERSION
@@ -53,6 +55,8 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     pack_options: Mapping[str, Any]
     schema: Mapping[str, str]
+    boxes_clipped: int = 0
+    boxes_dropped: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property

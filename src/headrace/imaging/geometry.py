@@ -5,31 +5,31 @@ Boxes float32 [n, 4] = x0, y0, x1, y1; points float32 [..., 3] = x, y, v; pixels
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
+# Of a box that pixels are cut away from, when a photo is packed or loaded, at least this part of the area must be left;
+# otherwise the box is dropped. What is left of a face below this is a chin or an ear.
+MIN_VISIBLE = 0.3
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """x' = x * scale_x + shift_x, and the same for y. A negative scale mirrors."""
 
-    scale_x: float
-    shift_x: float
-    scale_y: float
-    shift_y: float
+class Move(NamedTuple):
+    """x' = x * scale_x + shift_x, and the same for y. A negative scale mirrors. Float64 [n, 1] move each box apart."""
+
+    scale_x: float | NDArray[np.float64]
+    shift_x: float | NDArray[np.float64]
+    scale_y: float | NDArray[np.float64]
+    shift_y: float | NDArray[np.float64]
 
     def boxes(self, boxes: Array) -> Array:
         """float32 [n, 4] moved; corners stay ordered under a mirroring."""
         x = boxes[:, 0::2] * self.scale_x + self.shift_x
         y = boxes[:, 1::2] * self.scale_y + self.shift_y
-        out = np.empty_like(boxes, np.float32)
-        out[:, 0], out[:, 2] = x.min(axis=1, initial=np.inf), x.max(axis=1, initial=-np.inf)
-        out[:, 1], out[:, 3] = y.min(axis=1, initial=np.inf), y.max(axis=1, initial=-np.inf)
-        return out
+        return np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1).astype(np.float32)
 
     def points(self, points: Array) -> Array:
         """float32 [..., 3] moved; absent points (v = 0) stay where they are."""
@@ -38,6 +38,16 @@ class Move:
         out[..., 0] = np.where(seen, points[..., 0] * self.scale_x + self.shift_x, points[..., 0])
         out[..., 1] = np.where(seen, points[..., 1] * self.scale_y + self.shift_y, points[..., 1])
         return out
+
+
+def cut(boxes: Array, windows: Array, *, min_visible: float) -> tuple[Array, NDArray[np.bool_]]:
+    """(float32 [n, 4] what of each box lies in its window, [4] or [n, 4], bool [n] whether that counts).
+
+    It counts when it has an area, and at least `min_visible` (0 to 1) of the whole box's.
+    """
+    left = np.clip(boxes, windows[..., [0, 1, 0, 1]], windows[..., [2, 3, 2, 3]]).astype(np.float32)
+    visible = area(left)
+    return left, (visible > 0) & (visible >= min_visible * area(boxes).astype(np.float64))
 
 
 def clip(boxes: Array, height: int, width: int) -> Array:

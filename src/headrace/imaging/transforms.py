@@ -6,6 +6,7 @@ Chance is left to the caller: an augmentation is handed its random numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import UsageError
+from headrace.imaging import geometry
 from headrace.imaging.codec import Pixels
-from headrace.imaging.geometry import Move
+from headrace.imaging.geometry import Array, Move
 
 Fit = Literal["stretch", "crop", "pad"]
 Size = tuple[int, int]
@@ -87,6 +89,24 @@ def place(height: int, width: int, size: Size, fit: Fit) -> Placement:
         x, y = (out_w - w) // 2, (out_h - h) // 2
         box = (x, y, x + w, y + h)
     return Placement(window, size, box)
+
+
+def carry(
+    boxes: Array, placements: Sequence[Placement], of: NDArray[np.int64], *, min_visible: float
+) -> tuple[Array, NDArray[np.int64]]:
+    """Boxes [n, 4] of several source images in pixels of their outputs, and int64 [m]: which of them are left there.
+
+    `of` int64 [n] says by whose placement each box goes; all placements have one size. A box is left when at least
+    `min_visible` (0 to 1) of its area is drawn.
+    """
+    if not len(boxes):
+        return boxes, np.zeros(0, np.int64)
+    windows = np.array([placement.window for placement in placements], np.float32)
+    moves = np.array([placement.move for placement in placements], np.float64)
+    seen, left = geometry.cut(boxes, windows[of], min_visible=min_visible)
+    kept = np.flatnonzero(left)
+    moved = Move(*moves[of[kept]].T[:, :, np.newaxis]).boxes(seen[kept])
+    return geometry.clip(moved, *placements[0].size), kept  # rounding may reach over the edge
 
 
 def draw(pixels: Pixels, placement: Placement, height: int, width: int, out: Pixels) -> None:

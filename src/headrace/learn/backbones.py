@@ -24,8 +24,15 @@ def normalised(pixels: Any) -> Any:
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(pixels)
 
 
-def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None, frozen: bool = False) -> Any:
-    """MobileNetV2's last feature map [b, h/32, w/32, f] of raw pixels [b, h, w, 1 or 3].
+def mobilenet_v2(
+    pixels: Any,
+    *,
+    alpha: float = 1.0,
+    weights: str | None = None,
+    frozen: bool = False,
+    up_to: str = "out_relu",
+) -> Any:
+    """MobileNetV2's feature map [b, h/32, w/32, f] of raw pixels [b, h, w, 1 or 3], out of layer `up_to`.
 
     `weights`: None (random), "imagenet", or the path of a weights file of Keras's MobileNetV2 without top.
     `frozen` keeps the features as they are. Grey pixels are repeated where the weights want colour.
@@ -49,6 +56,8 @@ def mobilenet_v2(pixels: Any, *, alpha: float = 1.0, weights: str | None = None,
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
+    if up_to != base.layers[-1].name:
+        base = keras.Model(base.inputs, base.get_layer(up_to).output, name=base.name)
     base.trainable = not frozen
     return base(x)
 

@@ -12,7 +12,7 @@ import numpy as np
 from headrace.errors import DataError, UsageError
 from headrace.learn import tasks
 from headrace.learn.backend import jit, keras
-from headrace.learn.run import Recipe, Run
+from headrace.learn.run import Recipe, Run, filled
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 
@@ -39,11 +39,11 @@ class Asked:
                 f"pack them with --channels {recipe.channels}"
             )
         loader = dataset.loader(
-            batch_size=recipe.options.batch_size,
+            batch_size=filled(recipe.options.batch_size),
             size=recipe.size,
             fit=recipe.options.fit,
             shuffle=False,
-            target=self.task.target,
+            target=self.task.truth(dataset, recipe.size),
             workers=workers,
         )
         return ((batch, self.outputs(batch)) for batch in loader)

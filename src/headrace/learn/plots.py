@@ -1,4 +1,4 @@
-"""Pictures of a training: curves, confusion, contact sheet. Plain figures: no pyplot, no global state."""
+"""Pictures of a training: curves, confusion, precision, boxes, contact sheet. No pyplot, no global state."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,10 +23,11 @@ try:
 except ImportError as error:
     raise MissingExtraError("drawing needs matplotlib; run: pip install 'headrace[plot]'") from error
 
-__all__ = ["Figure", "Tile", "confusion", "contact_sheet", "curves", "png"]
+__all__ = ["Figure", "Tile", "confusion", "contact_sheet", "curves", "png", "precision", "with_boxes"]
 
 _TRAIN, _VAL, _GREY = "#7f8c9b", "#1769aa", "#5b6570"
 _RIGHT, _WRONG = "#1b7f3b", "#c62828"
+_FOUND, _TRUE = (233, 30, 140), (0, 200, 90)  # of boxes, RGB
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def png(figure: Figure) -> bytes:
 
 def curves(history: Sequence[Mapping[str, float]], *, best: int) -> Figure:
     """Loss and every metric over the epochs, training and validation; `best` is the index of the epoch kept."""
-    names = [name for name in history[0] if name not in ("epoch", "learning_rate") and not name.startswith("val_")]
+    names = list(dict.fromkeys(n.removeprefix("val_") for n in history[0] if n not in ("epoch", "learning_rate")))
     figure = Figure(figsize=(5.6 * len(names), 4.0), dpi=120, layout="constrained")
     epochs = [row["epoch"] for row in history]
     for i, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), i + 1)
         marker = "o" if len(history) < 30 else ""
-        axes.plot(epochs, [row[name] for row in history], color=_TRAIN, marker=marker, ms=3, label="training")
+        if name in history[0]:
+            axes.plot(epochs, [row[name] for row in history], color=_TRAIN, marker=marker, ms=3, label="training")
         kept = name
         if f"val_{name}" in history[0]:
             kept = f"val_{name}"
@@ -102,12 +105,54 @@ def confusion(matrix: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def contact_sheet(tiles: Sequence[Tile], *, title: str) -> Figure:
+def precision(curve: NDArray[np.float64], *, title: str) -> Figure:
+    """Precision [n] over recall, evenly from 0 to 1."""
+    figure = Figure(figsize=(5.6, 4.6), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    recall = np.linspace(0, 1, len(curve))
+    axes.plot(recall, curve, color=_VAL)
+    axes.fill_between(recall, curve, color=_VAL, alpha=0.12, lw=0)
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1.02), xlabel="recall: share of the boxes found", ylabel="precision: share that is right"
+    )
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def with_boxes(
+    image: Pixels, boxes: NDArray[np.float32], texts: Sequence[str], *, truth: NDArray[np.float32] | None = None
+) -> Pixels:
+    """A copy of image uint8 [h, w, 3] with boxes [n, 4] and a text to each in magenta, above `truth` in green."""
+    drawn = np.ascontiguousarray(image).copy()
+    line = max(1, round(min(drawn.shape[:2]) / 250))
+    for box in () if truth is None else truth:
+        _rectangle(drawn, box, _TRUE, 2 * line)
+    for box in boxes:
+        _rectangle(drawn, box, _FOUND, line)
+    scale = max(0.35, min(drawn.shape[:2]) / 1000)
+    for box, text in zip(boxes, texts, strict=True):
+        (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
+        x = min(max(0, int(box[0])), max(0, drawn.shape[1] - w))
+        y = int(box[1]) if box[1] >= h + below else h + below  # above the box, or as high as there is room
+        cv2.rectangle(drawn, (x, y - h - below), (x + w, y), _FOUND, -1)
+        cv2.putText(drawn, text, (x, y - below), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), line, cv2.LINE_AA)
+    return drawn
+
+
+def _rectangle(drawn: Pixels, box: NDArray[np.float32], colour: tuple[int, int, int], line: int) -> None:
+    x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
+    cv2.rectangle(drawn, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), colour, line)
+
+
+def contact_sheet(tiles: Sequence[Tile], *, title: str, large: bool = False) -> Figure:
     """All tiles in a grid, captions below; wrong ones framed in red, right ones in green, the rest in grey."""
-    columns = min(len(tiles), 10 if len(tiles) > 24 else 6)
+    columns = min(len(tiles), 4 if large else 10 if len(tiles) > 24 else 6)
     rows = math.ceil(len(tiles) / columns)
-    height = 1.64 + 0.14 * max(tile.caption.count("\n") + 1 for tile in tiles)
-    figure = Figure(figsize=(1.55 * columns + 0.2, height * rows + 0.5), dpi=120, layout="constrained")
+    width = 3.5 if large else 1.55
+    height = 1.06 * width + 0.14 * max(tile.caption.count("\n") + 1 for tile in tiles)
+    figure = Figure(figsize=(width * columns + 0.2, height * rows + 0.5), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=11, fontweight="bold")
     for i, tile in enumerate(tiles):
         axes = figure.add_subplot(rows, columns, i + 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format.storage import write_atomic
@@ -15,6 +15,7 @@ from headrace.imaging.transforms import Augmentation, ColorJitter, Fit, Horizont
 from headrace.load.loader import Cache
 
 Schedule = Literal["constant", "cosine"]
+T = TypeVar("T")
 
 AUGMENTATIONS: Mapping[str, Augmentation] = {
     "flip": HorizontalFlip(),
@@ -27,7 +28,7 @@ _FORMAT, _VERSION = "headrace run", 1
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a training is asked for. None leaves the choice to the dataset or the task.
+    """What a training is asked for. None leaves the choice to the dataset or the task (its `defaults`).
 
     `augment` holds names out of AUGMENTATIONS. `patience` ends the training after so many epochs without a
     better one. `schedule` "cosine" warms up over a twentieth of the steps and then falls to 0. `split` None is
@@ -39,12 +40,12 @@ class Options:
     model: str | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 25
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    schedule: Schedule = "constant"
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    schedule: Schedule | None = None
     size: int | tuple[int, int] | None = None
     fit: Fit = "stretch"
-    augment: tuple[str, ...] = ()
+    augment: tuple[str, ...] | None = None
     seed: int = 0
     patience: int | None = None
     split: str | None = None
@@ -60,14 +61,18 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, wanted 1 or more")
-        if not 0 < self.learning_rate < math.inf:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning_rate is {self.learning_rate}, wanted a number above 0")
         if not self.checkpoint_seconds >= 0:
             raise UsageError(f"checkpoint_seconds is {self.checkpoint_seconds}, wanted 0 or more")
-        if self.schedule not in get_args(Schedule):
+        if self.schedule not in (None, *get_args(Schedule)):
             raise UsageError(f"schedule is {self.schedule!r}, wanted one of {', '.join(get_args(Schedule))}")
-        if unknown := [name for name in self.augment if name not in AUGMENTATIONS]:
+        if unknown := [name for name in self.augment or () if name not in AUGMENTATIONS]:
             raise UsageError(f"augment has {', '.join(unknown)}, known are {', '.join(AUGMENTATIONS)}")
+
+    def filled(self, defaults: Mapping[str, Any]) -> Options:
+        """These options, with `defaults` where they say None."""
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def changes(self, other: Options) -> list[str]:
         """What `other` asks for differently, one line each, where it would change the model that comes out.
@@ -76,7 +81,7 @@ class Options:
         constant: the run only goes on for longer.
         """
         free = {"workers", "cache", "checkpoint_seconds", "task", "model", "size", "split", "val_split"}
-        if self.schedule == "constant":
+        if self.schedule != "cosine":
             free.add("epochs")
         return [
             f"{f.name} is {getattr(other, f.name)!r}, the run has {getattr(self, f.name)!r}"
@@ -85,11 +90,18 @@ class Options:
         ]
 
 
+def filled(value: T | None) -> T:
+    """The value of an option that `Options.filled` has seen to."""
+    assert value is not None
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a run was made of: enough to resume it, and to treat new images as its own were treated.
 
-    `size` is (height, width) of the model's input. `pack_options` is what images went through when packed.
+    `options` are filled: none is left to the task. `size` is (height, width) of the model's input.
+    `pack_options` is what images went through when packed.
     """
 
     task: str
@@ -158,7 +170,7 @@ class Run:
             options = dict(read.pop("options"))
             size = options["size"]
             options |= {
-                "augment": tuple(options["augment"]),
+                "augment": None if options["augment"] is None else tuple(options["augment"]),
                 "size": tuple(size) if isinstance(size, list) else size,
             }
             read |= {"class_names": tuple(read["class_names"]), "size": tuple(read["size"])}

@@ -20,9 +20,10 @@ from typing import Any, NoReturn
 import headrace
 from headrace.errors import UsageError
 from headrace.format.storage import explained, write_atomic
+from headrace.imaging.transforms import Size, check_size
 from headrace.learn import checkpoint, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
-from headrace.learn.run import AUGMENTATIONS, Options, Recipe, Run
+from headrace.learn.run import AUGMENTATIONS, Options, Recipe, Run, filled
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader
 from headrace.progress import bar
@@ -136,12 +137,15 @@ class _Training:
         if options.deterministic:
             deterministic()
         keras.utils.set_random_seed(options.seed)
-        self.run, self.options = run, options
         self.task = tasks.for_dataset(dataset, options.task)
+        options = options.filled(self.task.defaults)
+        self.run, self.options = run, options
         split, val_split = _splits(dataset, options)
-        self.loader = self._loader(dataset, split, options)
-        self.val_loader = self._loader(dataset, val_split, options, val=True) if val_split else None
-        size = self.loader.size
+        size = check_size(options.size) or dataset.image_size
+        if size is None:
+            raise UsageError(f"{dataset.path}: the images differ in size; pass the model's with --size")
+        self.loader = self._loader(dataset, split, size)
+        self.val_loader = self._loader(dataset, val_split, size, val=True) if val_split else None
         self.recipe = Recipe(
             task=self.task.name,
             model=self.task.model_name(options.model),
@@ -161,7 +165,7 @@ class _Training:
         # What is saved is `inference`, the same layers without loss and optimizer: any Keras loads it.
         self.inference = built
         self.model = keras.Model(built.inputs, built.outputs, name=built.name)
-        optimizer = keras.optimizers.Adam(_learning_rate(options, options.epochs * len(self.loader)))
+        optimizer = self.task.optimizer(_learning_rate(options, options.epochs * len(self.loader)))
         self.task.compile(self.model, optimizer)
         optimizer.build(self.model.trainable_variables)
         self.history: list[Row] = []
@@ -169,9 +173,10 @@ class _Training:
         self.means = tasks.Means()
         self.seconds, self.images = 0.0, 0
 
-    def _loader(self, dataset: Dataset, split: str | None, options: Options, *, val: bool = False) -> Loader:
+    def _loader(self, dataset: Dataset, split: str | None, size: Size, *, val: bool = False) -> Loader:
+        options, task = self.options, self.task
         whole = dataset.split(split) if split else dataset
-        part = self.task.select(whole)
+        part = task.select(whole)
         name = split or "the dataset"
         if not len(part):
             raise UsageError(f"{dataset.path}: {name} has no record with labels to learn from")
@@ -179,13 +184,13 @@ class _Training:
             missing = len(whole) - len(part)
             log.warning("%s: %d of %d records have no label and are left out", name, missing, len(whole))
         return part.loader(
-            batch_size=options.batch_size,
-            size=options.size,
+            batch_size=filled(options.batch_size),
+            size=size,
             fit=options.fit,
             shuffle=not val,
             seed=options.seed,
-            target=self.task.target,
-            augment=() if val else tuple(AUGMENTATIONS[name] for name in options.augment),
+            target=task.truth(part, size) if val else task.target(size),
+            augment=() if val else tuple(AUGMENTATIONS[name] for name in filled(options.augment)),
             workers=options.workers,
             cache=options.cache,
         )
@@ -200,6 +205,10 @@ class _Training:
             for path in (run.model, run.checkpoint, run.history_csv, run.curves, *figures, *events):
                 path.unlink(missing_ok=True)
         run.write_recipe(self.recipe)
+        if lost := self.loader.lost():
+            log.warning(
+                "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells", lost
+            )
         if self.val_loader is None:
             log.warning("no split to validate on: the epoch with the lowest training loss is kept")
 
@@ -398,12 +407,11 @@ def _signals() -> Iterator[list[int]]:
 
 def _learning_rate(options: Options, steps: int) -> Any:
     """What the optimizer takes: a number, or a schedule over `steps` steps, by their count alone."""
+    peak = filled(options.learning_rate)
     if options.schedule == "constant":
-        return options.learning_rate
+        return peak
     warmup = max(1, steps // 20)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=options.learning_rate, warmup_steps=warmup
-    )
+    return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup)
 
 
 def _saved(model: Any) -> bytes:

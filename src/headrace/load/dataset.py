@@ -23,6 +23,7 @@ from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import catalog, manifest, storage, tfrecord
 from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
+from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.transforms import Augmentation, Fit, Placement, draw, place
 from headrace.record import Record
 
@@ -133,13 +134,27 @@ class Shards:
         start = int(self.image_offset[row])
         return data[start : start + int(self.image_length[row])]
 
-    def boxes(self, rows: NDArray[np.int64]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-        """(boxes float32 [n, 4] in stored pixels, their labels int64 [n]) of each of these rows."""
-        found = self.catalog.select("boxes", "box_labels")[rows].rows()
-        return (
-            [np.array(boxes or (), np.float32).reshape(-1, 4) for boxes, _ in found],
-            [np.array(labels if labels is not None else [-1] * len(boxes or ()), np.int64) for boxes, labels in found],
-        )
+    @cached_property
+    def _all_boxes(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes float32 [m, 4] of all rows, one after the other, labels int64 [m], and where each row's begin [n + 1].
+
+        A list of the catalog costs 10 microseconds to look at, and a batch looks at many.
+        """
+        boxes, labels = self.catalog["boxes"], self.catalog["box_labels"]
+        counts = boxes.list.len().fill_null(0).to_numpy()
+        names = np.full(int(counts.sum()), -1, np.int64)
+        names[np.repeat(labels.is_not_null().to_numpy(), counts)] = labels.explode().drop_nulls().to_numpy()
+        corners = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
+        return corners, names, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def boxes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes float32 [m, 4] of these rows [b] in stored pixels, one after the other, their labels int64 [m], and to
+        which of the rows (0 to b - 1) each belongs, int64 [m]."""
+        boxes, labels, begin = self._all_boxes
+        counts = begin[rows + 1] - begin[rows]
+        of = np.repeat(np.arange(len(rows)), counts)
+        found = np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts)
+        return boxes[found], labels[found], of
 
     def address(self, row: int) -> str:
         """Where a record lies, for people: shard and record number."""
@@ -325,6 +340,7 @@ class Dataset:
         workers: int | None = None,
         world: tuple[int, int] = (0, 1),
         on_bad: OnBad = "raise",
+        min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
     ) -> Loader:
         """Batches of this view: see Loader."""
@@ -342,6 +358,7 @@ class Dataset:
             workers=workers,
             world=world,
             on_bad=on_bad,
+            min_visible=min_visible,
             cache=cache,
         )
         return Loader(self, options)

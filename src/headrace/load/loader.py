@@ -9,7 +9,7 @@ import functools
 import logging
 import operator
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
-from headrace.imaging import codec, geometry
-from headrace.imaging.transforms import Augmentation, Fit, Placement, Size, check_fit, check_size, place
+from headrace.imaging import codec
+from headrace.imaging.transforms import Augmentation, Fit, Placement, Size, carry, check_fit, check_size, place
 from headrace.load.dataset import Dataset, draw_stored
 from headrace.load.targets import Boxes, Class, Labels, Target
 
@@ -50,6 +50,7 @@ class LoaderOptions:
     size, fit: what every image is brought to; size None is the size all stored images share.
     augment: random changes, by (seed, epoch, record id) alone.
     on_bad: a damaged record raises, or is left out of its batch, logged, and counted in `loader.skipped`.
+    min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it; with less the box is dropped.
     cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
     """
 
@@ -64,6 +65,7 @@ class LoaderOptions:
     workers: int | None
     world: tuple[int, int]
     on_bad: OnBad
+    min_visible: float
     cache: Cache | None
 
     def __post_init__(self) -> None:
@@ -77,6 +79,8 @@ class LoaderOptions:
             raise UsageError(f"world is {self.world}, wanted (rank, size) with 0 <= rank < size")
         if self.on_bad not in get_args(OnBad):
             raise UsageError(f"on_bad is {self.on_bad!r}, wanted raise or skip")
+        if not 0 <= self.min_visible <= 1:
+            raise UsageError(f"min_visible is {self.min_visible}, wanted 0 to 1")
         if self.cache is not None and self.cache not in get_args(Cache):
             raise UsageError(f"cache is {self.cache!r}, wanted None or 'memory'")
 
@@ -142,10 +146,20 @@ class Loader:
 
     def __getitem__(self, i: int) -> Batch:
         """Batch `i` of the current epoch. Raises IndexError, DamageError."""
-        i, n = operator.index(i), len(self)
-        if not -n <= i < n:
-            raise IndexError(f"batch {i} of {n}")
-        return self._make(self._epoch, i % n)
+        return self._make(self._epoch, self._index(i))
+
+    def labels(self, i: int) -> Labels:
+        """What the targets of batch `i` of the current epoch are made of, found without decoding anything.
+
+        Damaged records are in it. Raises IndexError.
+        """
+        rows = self._rows(self._epoch, self._index(i))
+        return self._labels(rows, self._placements(rows, self._chances(rows, self._epoch)))
+
+    def lost(self) -> int:
+        """How many boxes of the current epoch have no place in its targets, where these have such a limit."""
+        lost = getattr(self.options.target, "lost", None)
+        return 0 if lost is None else sum(lost(self.labels(i)) for i in range(len(self)))
 
     def __iter__(self) -> Generator[Batch, None, None]:
         if not self._resuming and self._delivered:
@@ -219,6 +233,12 @@ class Loader:
         order_ = f"shuffled by seed {self.options.seed}" if self.options.shuffle else "in order"
         return f"Loader({len(self)} batches of {self.batch_size}, {h}x{w}x{self.channels}, {order_}; {self.dataset!r})"
 
+    def _index(self, i: int) -> int:
+        i, n = operator.index(i), len(self)
+        if not -n <= i < n:
+            raise IndexError(f"batch {i} of {n}")
+        return i % n
+
     def _rows(self, epoch: int, i: int) -> NDArray[np.int64]:
         """Catalog rows int64 [b] of this rank's part of global batch `i`."""
         n, options = len(self.dataset), self.options
@@ -236,11 +256,12 @@ class Loader:
         shards, options = self.dataset.shards, self.options
         images = np.empty((len(rows), *self.size, self.channels), np.uint8)
         chances = self._chances(rows, epoch)
-        placements: list[Placement] = []
+        placements = self._placements(rows, chances)
         good: list[int] = []
-        for slot, row in enumerate(rows.tolist()):
+        for slot, (row, placement) in enumerate(zip(rows.tolist(), placements, strict=True)):
+            out = images[len(good)]
             try:
-                placements.append(self._draw(row, [chance[slot] for chance in chances], images[len(good)]))
+                self._draw(row, placement, out)
             except DamageError as error:
                 if options.on_bad == "raise":
                     raise
@@ -248,32 +269,32 @@ class Loader:
                     _log.warning("left out: %s", error)
                 self._skipped[str(error)] = None
                 continue
+            for change, chance in zip(options.augment, chances, strict=True):
+                change.colour(out, chance[slot])
             good.append(slot)
         if len(good) < len(rows):
-            rows, images = rows[good], images[: len(good)]
-        ids = tuple(shards.ids[rows].to_list())
-        if options.target is None:
-            return Batch(images, None, ids)
-        labels = Labels(classes=shards.labels[rows])
-        if options.target.wants_boxes:
-            labels = self._with_boxes(labels, rows, placements)
-        return Batch(images, options.target.encode(labels), ids)
+            rows, images, placements = rows[good], images[: len(good)], [placements[slot] for slot in good]
+        target = options.target
+        targets = None if target is None else target.encode(self._labels(rows, placements))
+        return Batch(images, targets, tuple(shards.ids[rows].to_list()))
 
-    def _draw(self, row: int, chances: list[NDArray[np.float64]], out: codec.Pixels) -> Placement:
+    def _placements(self, rows: NDArray[np.int64], chances: list[NDArray[np.float64]]) -> list[Placement]:
+        """Where the pixels of each image go."""
+        heights, widths = (sides[rows].tolist() for sides in (self.dataset.shards.height, self.dataset.shards.width))
+        out = []
+        for slot, (height, width) in enumerate(zip(heights, widths, strict=True)):
+            placement = place(height, width, self.size, self.options.fit)
+            for change, chance in zip(self.options.augment, chances, strict=True):
+                placement = change.place(placement, chance[slot])
+            out.append(placement)
+        return out
+
+    def _draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
         """One image into its slot of the batch. Raises DamageError."""
-        shards = self.dataset.shards
-        height, width = int(shards.height[row]), int(shards.width[row])
-        placement = place(height, width, self.size, self.options.fit)
-        changes = list(zip(self.options.augment, chances, strict=True))
-        for change, chance in changes:
-            placement = change.place(placement, chance)
         if self._cache is None:
             self._decode(row, placement, out)
         else:
             self._cache.draw(row, placement, out)
-        for change, chance in changes:
-            change.colour(out, chance)
-        return placement
 
     def _decode(self, row: int, placement: Placement, out: codec.Pixels) -> None:
         shards = self.dataset.shards
@@ -297,15 +318,15 @@ class Loader:
             stream += change.draws
         return out
 
-    def _with_boxes(self, labels: Labels, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
-        boxes, kinds = [], []
-        stored, names = self.dataset.shards.boxes(rows)
-        for found, kind, placement in zip(stored, names, placements, strict=True):
-            moved = geometry.clip(placement.move.boxes(found), *self.size)
-            inside = geometry.area(moved) > 0
-            boxes.append(moved[inside])
-            kinds.append(kind[inside])
-        return Labels(classes=labels.classes, boxes=boxes, box_labels=kinds)
+    def _labels(self, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
+        shards = self.dataset.shards
+        labels = Labels(classes=shards.labels[rows], size=self.size)
+        if self.options.target is None or not self.options.target.wants_boxes:
+            return labels
+        boxes, names, of = shards.boxes(rows)
+        boxes, kept = carry(boxes, placements, of, min_visible=self.options.min_visible)
+        classes = len(self.dataset.box_class_names)
+        return replace(labels, boxes=boxes, box_labels=names[kept], box_image=of[kept], box_classes=classes)
 
 
 class _Cache:

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from headrace import parallel
 from headrace.errors import UsageError
-from headrace.imaging import codec
+from headrace.imaging import codec, geometry
 from headrace.imaging.transforms import Fit, check_fit, check_size, place
 from headrace.load.dataset import draw_stored
 from headrace.load.loader import Batch
 from headrace.packing.prepare import ImageOptions, prepare
-from headrace.record import Reject
+from headrace.record import Boxes, Reject
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a photo came into its batch: its `height` and `width` upright, and the `moves` of its pixels in order."""
+
+    height: int
+    width: int
+    moves: tuple[geometry.Move, ...]
+
+    def back(self, boxes: Boxes) -> Boxes:
+        """Boxes float32 [n, 4] in pixels of the batch's image as pixels of the upright photo, cut to it."""
+        for move in reversed(self.moves):
+            boxes = _inverse(move).boxes(boxes)
+        return geometry.clip(boxes, self.height, self.width)
+
+
+class Photos(NamedTuple):
+    """A batch, what was refused, and how each photo of the batch came into it."""
+
+    batch: Batch
+    rejects: list[Reject]
+    views: tuple[View, ...]
 
 
 class PhotoLoader:
-    """Iterates (Batch, Rejects) of image files in the order given, `batch_size` files at a time.
+    """Iterates Photos of image files in the order given, `batch_size` files at a time.
 
     Each file is made into the bytes that packing with `pack_options` would store, and those are loaded to `size` by
     `fit` as a Loader does: a model sees a photo exactly as it would have seen it in training. A file that can't be used
@@ -52,28 +76,46 @@ class PhotoLoader:
     def __len__(self) -> int:
         return -(-len(self.paths) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Batch, list[Reject]]]:
+    def __iter__(self) -> Iterator[Photos]:
         starts = range(0, len(self.paths), self.batch_size)
         return parallel.ordered(self._make, starts, workers=self.workers, ahead=self.workers + 1)
 
-    def _make(self, start: int) -> tuple[Batch, list[Reject]]:
+    def _make(self, start: int) -> Photos:
         paths = self.paths[start : start + self.batch_size]
         images = np.empty((len(paths), *self.size, self.channels), np.uint8)
         good: list[str] = []
+        views: list[View] = []
         rejects: list[Reject] = []
         for path in paths:
             try:
-                self._draw(Path(path).read_bytes(), images[len(good)])
+                views.append(self._draw(Path(path).read_bytes(), images[len(good)]))
                 good.append(path)
             except codec.BadImage as error:
                 rejects.append(Reject(id=path, origin=path, stage=error.stage, reason=error.reason))
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 rejects.append(Reject(id=path, origin=path, stage="read", reason=reason))
-        return Batch(images[: len(good)], None, tuple(good)), rejects
+        return Photos(Batch(images[: len(good)], None, tuple(good)), rejects, tuple(views))
 
-    def _draw(self, data: bytes, out: codec.Pixels) -> None:
+    def _draw(self, data: bytes, out: codec.Pixels) -> View:
         stored = prepare(data, self.options)
         placement = place(stored.height, stored.width, self.size, self.fit)
         encoded = np.frombuffer(stored.encoded, np.uint8)
         draw_stored(encoded, stored.format, stored.height, stored.width, placement, out)
+        header = codec.read_header(data, max_pixels=self.options.max_pixels)
+        height, width = header.height, header.width
+        if header.orientation in (5, 6, 7, 8):
+            height, width = width, height
+        packed = place(height, width, (stored.height, stored.width), self.options.fit)
+        return View(height, width, (packed.move, placement.move))
+
+
+def read_photo(path: str, *, max_pixels: int) -> codec.Pixels:
+    """The photo itself, uint8 [h, w, 3], upright. Raises BadImage, OSError."""
+    data = Path(path).read_bytes()
+    header = codec.read_header(data, max_pixels=max_pixels)
+    return codec.upright(codec.decode(data, header=header, channels=3), header.orientation)
+
+
+def _inverse(move: geometry.Move) -> geometry.Move:
+    return geometry.Move(1 / move.scale_x, -move.shift_x / move.scale_x, 1 / move.scale_y, -move.shift_y / move.scale_y)

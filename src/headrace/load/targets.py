@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, UsageError
+from headrace.imaging.geometry import area
+from headrace.imaging.transforms import Size
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """The labels of a batch of b records. `classes` int64 [b], -1 where there is none.
+    """The labels of a batch of b records. `classes` int64 [b], -1 where there is none; `size` (height, width) of the
+    batch's images.
 
-    `boxes`, `box_labels`: per record float32 [n, 4] in pixels of the batch's images and int64 [n]; empty unless the
-    target asks for them.
+    `boxes` float32 [m, 4] of all images, one after the other, in pixels of the batch's images and inside of them;
+    `box_labels` int64 [m], -1 where there is none; `box_image` int64 [m], ascending: the image each lies in. Empty
+    unless the target asks for them. `box_classes`: how many classes the dataset's boxes have.
     """
 
     classes: NDArray[np.int64]
-    boxes: Sequence[NDArray[np.float32]] = ()
-    box_labels: Sequence[NDArray[np.int64]] = ()
+    size: Size
+    boxes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    box_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_image: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_classes: int = 0
 
 
 class Target(Protocol):
@@ -80,22 +86,153 @@ class Boxes:
             raise UsageError(f"most is {self.most}, wanted at least 1")
 
     def check(self, dataset: Dataset) -> None:
-        if not dataset.has_boxes:
-            raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
+        _check_boxes(dataset)
 
     def encode(self, labels: Labels) -> dict[str, NDArray[Any]]:
-        b = len(labels.boxes)
+        b = len(labels.classes)
         boxes = np.zeros((b, self.most, 4), np.float32)
         names = np.full((b, self.most), -1, np.int64)
         mask = np.zeros((b, self.most), bool)
-        for i, (found, kinds) in enumerate(zip(labels.boxes, labels.box_labels, strict=True)):
-            sides = found[:, 2:] - found[:, :2]
-            largest = np.sort(np.argsort(-sides[:, 0] * sides[:, 1], kind="stable")[: self.most])
-            n = len(largest)
-            boxes[i, :n], names[i, :n], mask[i, :n] = found[largest], kinds[largest], True
+        kept = np.sort(self._largest(labels))
+        image = labels.box_image[kept]
+        place = image, _rank(image)
+        boxes[place], names[place], mask[place] = labels.boxes[kept], labels.box_labels[kept], True
         return {"boxes": boxes, "labels": names, "mask": mask}
+
+    def lost(self, labels: Labels) -> int:
+        """How many of the boxes are too many for their image."""
+        return len(labels.boxes) - len(self._largest(labels))
 
     def decode(self, target: dict[str, NDArray[Any]]) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """(boxes [n, 4], labels [n]) of each image of an encoded batch."""
         rows = zip(target["boxes"], target["labels"], target["mask"], strict=True)
         return [(boxes[mask], labels[mask]) for boxes, labels, mask in rows]
+
+    def _largest(self, labels: Labels) -> NDArray[np.int64]:
+        """Which of the boxes are kept, by image and falling area; of equals the first."""
+        order = np.lexsort((-area(labels.boxes), labels.box_image))
+        return order[_rank(labels.box_image) < self.most]
+
+
+class Found(NamedTuple):
+    """What a grid says is in one image: `boxes` float32 [n, 4] in pixels, `scores` float32 [n], `labels` int64 [n]."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells over the image: float32 [b, g, g, 5] = h / H, w / W, y, x, 1 in the cell in which a box has its centre.
+
+    y and x say where in its cell the centre lies, 0 to 1 from its top left; a centre on the last edge belongs to the
+    last cell. A cell without a centre is 0. When several centres share a cell, the largest box (of equals the first)
+    takes it and the others are lost: `lost` counts them.
+    With more than one class it is [b, g, g, 5 + classes]: the class of the box follows, one-hot. `classes` None is as
+    many as the dataset of the loader has; 1 makes all boxes one class.
+    """
+
+    cells: int = 7
+    classes: int | None = None
+    wants_boxes = True
+
+    def __post_init__(self) -> None:
+        if self.cells < 1:
+            raise UsageError(f"cells is {self.cells}, wanted at least 1")
+        if self.classes is not None and self.classes < 1:
+            raise UsageError(f"classes is {self.classes}, wanted at least 1, or None for those of the dataset")
+
+    @property
+    def depth(self) -> int:
+        """Numbers per cell for the given `classes`: 5, or 5 + classes when there are several."""
+        return _depth(self.classes)
+
+    def check(self, dataset: Dataset) -> None:
+        _check_boxes(dataset)
+        names = dataset.box_class_names
+        classes = len(names) if self.classes is None else self.classes
+        if classes > 1:
+            if len(names) > classes:
+                raise UsageError(f"classes is {classes}, the dataset has {len(names)}: {', '.join(names)}")
+            missing = int((dataset.shards.boxes(dataset.rows)[1] < 0).sum())
+            if missing:
+                raise DataError(f"{missing} boxes have no class; pass Grid({self.cells}, classes=1) to make all one")
+
+    def encode(self, labels: Labels) -> NDArray[np.float32]:
+        depth = _depth(labels.box_classes if self.classes is None else self.classes)
+        grid = np.zeros((len(labels.classes), self.cells, self.cells, depth), np.float32)
+        kept, cell, offset = self._winners(labels)
+        image, row, column = labels.box_image[kept], cell[:, 0], cell[:, 1]
+        boxes = labels.boxes[kept]
+        grid[image, row, column, 0:2] = (boxes[:, 2:] - boxes[:, :2])[:, ::-1] / labels.size
+        grid[image, row, column, 2:4] = offset
+        grid[image, row, column, 4] = 1
+        if depth > 5:
+            grid[image, row, column, 5 + labels.box_labels[kept]] = 1
+        return grid
+
+    def lost(self, labels: Labels) -> int:
+        """How many of the boxes get no cell, because a larger one has it."""
+        return len(labels.boxes) - len(self._winners(labels)[0])
+
+    def decode(self, grids: NDArray[np.floating], *, size: Size, threshold: float = 0.5) -> list[Found]:
+        """What each of the grids [b, g, g, d] says is in its image of `size` (height, width), best first.
+
+        The score of a cell is its fifth number, with several classes times that of its best class; cells below
+        `threshold` are left out. Boxes are not cut to the image. Undoes `encode` but for what was lost there.
+        """
+        depth = grids.shape[-1] if self.classes is None else self.depth
+        if grids.shape[1:] != (self.cells, self.cells, depth) or depth < 5:
+            wanted = f"[b, {self.cells}, {self.cells}, {max(5, depth)}]"
+            raise UsageError(f"the grids have shape {list(grids.shape)}, wanted {wanted}")
+        cells = grids.astype(np.float64)
+        scores, labels = cells[..., 4], np.zeros(cells.shape[:3], np.int64)
+        if depth > 5:
+            scores, labels = scores * cells[..., 5:].max(-1), cells[..., 5:].argmax(-1)
+        corner = np.indices((self.cells, self.cells)).transpose(1, 2, 0)
+        centre = (corner + cells[..., 2:4]) / self.cells * size
+        half = cells[..., 0:2] * size / 2
+        boxes = np.concatenate([centre - half, centre + half], axis=-1)[..., [1, 0, 3, 2]]
+        found = []
+        for box, score, label in zip(boxes, scores, labels, strict=True):
+            some = np.flatnonzero(score >= threshold)
+            best = some[np.argsort(-score.ravel()[some], kind="stable")]
+            found.append(
+                Found(
+                    box.reshape(-1, 4)[best].astype(np.float32),
+                    score.ravel()[best].astype(np.float32),
+                    label.ravel()[best],
+                )
+            )
+        return found
+
+    def _winners(self, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Boxes that get a cell int64 [k], the cell (row, column) of each [k, 2], and where its centre is in it."""
+        boxes = labels.boxes.astype(np.float64)
+        centre = (boxes[:, :2] + boxes[:, 2:])[:, ::-1] * self.cells / (2 * np.array(labels.size))
+        cell = np.clip(np.floor(centre), 0, self.cells - 1).astype(np.int64)
+        number = (labels.box_image * self.cells + cell[:, 0]) * self.cells + cell[:, 1]
+        order = np.argsort(-area(labels.boxes), kind="stable")
+        kept = order[np.unique(number[order], return_index=True)[1]]
+        return kept, cell[kept], (centre - cell)[kept]
+
+
+def _depth(classes: int | None) -> int:
+    return 5 + classes if classes is not None and classes > 1 else 5
+
+
+def _check_boxes(dataset: Dataset) -> None:
+    if not dataset.has_boxes:
+        raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
+    silent = dataset.shards.catalog["boxes"].is_null().to_numpy()[dataset.rows]
+    if silent.any():  # which is not to say that there are none
+        raise DataError(
+            f"of {int(silent.sum())} of {len(dataset)} records nothing is said of boxes; leave them out with "
+            "where('boxes IS NOT NULL') or pass another target"
+        )
+
+
+def _rank(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 [n]: how many of the same ascending `group` come before each."""
+    return np.arange(len(group)) - np.searchsorted(group, group)

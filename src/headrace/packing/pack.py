@@ -25,12 +25,17 @@ from headrace.version import __version__
 
 Runner: TypeAlias = Callable[[Plan, Path], Iterator[ShardResult]]
 
+_OUTSIDE = "outside of the stored image"
 _CHUNK = 4  # records per task: a task costs about 40 microseconds of its own, an image 500 and more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
-    """What a packing did. seen == stored + len(rejects), always. `seconds` from the first look at the source."""
+    """What a packing did. seen == stored + len(rejects), always. `seconds` from the first look at the source.
+
+    `boxes` were stored, `boxes_clipped` of them cut because they reached out of their image; `boxes_dropped` counts by
+    reason those that were left out. `skipped`: what the source passed over, by kind.
+    """
 
     path: Path
     seen: int
@@ -38,6 +43,9 @@ class PackReport:
     rejects: tuple[Reject, ...]
     splits: Mapping[str, int]
     classes: tuple[str, ...]
+    boxes: int
+    boxes_clipped: int
+    boxes_dropped: Mapping[str, int]
     shards: int
     bytes_in: int
     bytes_out: int
@@ -122,7 +130,9 @@ def pack(
         if not stored:
             raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects)}")
         recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
-        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
+        outside = sum(result.boxes_dropped for result in results)
+        dropped = dict(getattr(source, "dropped", {})) | ({_OUTSIDE: outside} if outside else {})
+        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, dropped, recipe)
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
     return PackReport(
         path=folder,
@@ -131,6 +141,9 @@ def pack(
         rejects=rejects,
         splits=made.splits,
         classes=plan.classes,
+        boxes=sum(len(row.boxes) for result in results for row in result.rows if row.boxes is not None),
+        boxes_clipped=made.boxes_clipped,
+        boxes_dropped=made.boxes_dropped,
         shards=len(made.shards),
         bytes_in=sum(result.bytes_in for result in results),
         bytes_out=bytes_out,
@@ -214,6 +227,7 @@ def _write_rest(
     plan: Plan,
     results: Sequence[ShardResult],
     rejects: Sequence[Reject],
+    boxes_dropped: Mapping[str, int],
     recipe: Mapping[str, Any],
 ) -> manifest.Manifest:
     """Catalog, rejects, side files and, last of all, the manifest."""
@@ -225,6 +239,8 @@ def _write_rest(
         rejected=len(rejects),
         classes=plan.classes,
         box_classes=plan.box_classes,
+        boxes_clipped=sum(result.boxes_clipped for result in results),
+        boxes_dropped=boxes_dropped,
         channels=max(row.channels for row in rows),
         shards=tuple(result.entry for result in results),
         pack_options=plan.options.as_json() | dict(recipe),

@@ -13,7 +13,7 @@ import numpy as np
 
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
-from headrace.imaging.transforms import Fit, Size, check_fit, check_size, draw, place
+from headrace.imaging.transforms import Fit, Size, carry, check_fit, check_size, draw, place
 from headrace.record import Boxes, Keypoints
 
 # What these formats stored was exact, so it is stored exactly again unless it is resized.
@@ -57,13 +57,17 @@ class ImageOptions:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> ImageOptions:
         """The options out of a manifest's `pack_options`, which hold more."""
-        known = {name: raw[name] for name in cls.__dataclass_fields__}
-        return cls(**known | {"size": tuple(raw["size"]) if raw["size"] else None})
+        known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
+        size = raw.get("size")
+        return cls(**known | {"size": tuple(size) if size else None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` int [n]: which boxes are left."""
+    """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` [n]: which of those given they are.
+
+    `clipped`: how many reached out of the image and were cut to it. `dropped`: how many are left out.
+    """
 
     encoded: bytes
     format: str
@@ -73,6 +77,8 @@ class Prepared:
     boxes: Boxes | None
     kept: list[int] | None
     keypoints: Keypoints | None
+    clipped: int
+    dropped: int
 
 
 def prepare(
@@ -81,14 +87,22 @@ def prepare(
     """What is stored of image bytes `data`. Raises codec.BadImage (stage and reason).
 
     Boxes and keypoints are given in pixels of the image as its bytes are stored and turn, move and are cut with the
-    pixels; a box of which nothing is left is dropped.
+    pixels. A box that reaches out of the image is cut to it; one that lies outside or has no area is dropped, and so is
+    one of which `fit` leaves less than MIN_VISIBLE of its area. As many keypoint sets as boxes belong to them, and are
+    dropped with them.
     """
     header = codec.read_header(data, max_pixels=options.max_pixels)
     channels = options.channels or header.channels
     sideways = header.orientation in (5, 6, 7, 8)
     height, width = (header.width, header.height) if sideways else (header.height, header.width)
+    given, clipped, kept = boxes, 0, np.zeros(0, np.int64)
     if boxes is not None:
-        boxes = geometry.turn_boxes(boxes, header.orientation, header.height, header.width)
+        boxes = boxes.astype(np.float32)
+        border = np.array([0, 0, header.width, header.height], np.float32)
+        inside, left = geometry.cut(boxes, border, min_visible=0)
+        kept = np.flatnonzero(left)
+        clipped = int((inside != boxes)[kept].any(axis=1).sum())
+        boxes = geometry.turn_boxes(inside[kept], header.orientation, header.height, header.width)
     if keypoints is not None:
         keypoints = geometry.turn_points(keypoints, header.orientation, header.height, header.width)
 
@@ -107,16 +121,14 @@ def prepare(
         out = np.empty((*options.size, channels), np.uint8)
         draw(codec.upright(pixels, header.orientation), placement, height, width, out)
         if boxes is not None:
-            boxes = placement.move.boxes(boxes)
+            boxes, seen = carry(boxes, [placement], np.zeros(len(boxes), np.int64), min_visible=geometry.MIN_VISIBLE)
+            kept = kept[seen]
         if keypoints is not None:
             keypoints = placement.move.points(keypoints)
         (height, width), kind = options.size, "jpeg"
         encoded = options.jpeg(out)
-    kept = None
-    if boxes is not None:
-        boxes = geometry.clip(boxes, height, width)
-        inside = geometry.area(boxes) > 0
-        boxes, kept = boxes[inside], np.flatnonzero(inside).tolist()
+    if given is not None and keypoints is not None and len(keypoints) == len(given):
+        keypoints = keypoints[kept]
     return Prepared(
         encoded=encoded,
         format=kind,
@@ -124,6 +136,8 @@ def prepare(
         width=width,
         channels=channels,
         boxes=boxes,
-        kept=kept,
+        kept=None if given is None else kept.tolist(),
         keypoints=keypoints,
+        clipped=clipped,
+        dropped=0 if given is None else len(given) - len(kept),
     )

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headrace.format import example, storage, tfrecord
 from headrace.format.catalog import Row
@@ -18,11 +19,16 @@ from headrace.record import Record, Reject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A record ready to be written: catalog row (offsets relative to the record), bytes, size of the source."""
+    """A record ready to be written: catalog row (offsets relative to the record), bytes, size of the source.
+
+    `boxes_clipped`, `boxes_dropped`: see Prepared.
+    """
 
     row: Row
     record: bytes
     bytes_in: int
+    boxes_clipped: int
+    boxes_dropped: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,8 @@ class ShardResult:
     rows: list[Row]
     rejects: list[Numbered]
     bytes_in: int
+    boxes_clipped: int
+    boxes_dropped: int
 
 
 def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made | Numbered:
@@ -47,8 +55,14 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
     except OSError as error:
         return _rejected(numbered, "read", (error.strerror or str(error)).lower())
     names = None
-    if record.box_labels is not None and image.kept is not None:
-        names = [record.box_labels[i] for i in image.kept]
+    attributes = record.attributes
+    if record.boxes is not None and image.kept is not None:
+        n, kept = len(record.boxes), image.kept
+        if record.box_labels is not None:
+            if len(record.box_labels) != n:
+                return _rejected(numbered, "label", f"{n} boxes, {len(record.box_labels)} labels of boxes")
+            names = [record.box_labels[i] for i in kept]
+        attributes = {name: _of_boxes(value, n, kept) for name, value in attributes.items()}
     row = Row(
         id=record.id,
         split=split,
@@ -65,14 +79,20 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         box_labels=None if names is None else [plan.box_classes.index(name) for name in names],
         box_label_names=names,
         keypoints=image.keypoints,
-        attributes=record.attributes,
+        attributes=attributes,
     )
     features = example.features_of(row, image.encoded, with_label=bool(plan.classes), with_boxes=plan.with_boxes)
     payload = example.serialize(features)
     row.length = len(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
     row.image_length = len(image.encoded)
-    return Made(row=row, record=tfrecord.frame(payload), bytes_in=len(data))
+    return Made(
+        row=row,
+        record=tfrecord.frame(payload),
+        bytes_in=len(data),
+        boxes_clipped=image.clipped,
+        boxes_dropped=image.dropped,
+    )
 
 
 def make_records(plan: Plan, i: int) -> Iterator[Made | Numbered]:
@@ -89,7 +109,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
     shard = plan.shards[i]
     rows: list[Row] = []
     rejects: list[Numbered] = []
-    bytes_in = 0
+    bytes_in = boxes_clipped = boxes_dropped = 0
     with storage.HashedFile(folder / shard.name) as file:
         for item in make_records(plan, i) if made is None else made:
             if isinstance(item, Numbered):
@@ -100,15 +120,33 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
             file.write(item.record)
             rows.append(item.row)
             bytes_in += item.bytes_in
+            boxes_clipped += item.boxes_clipped
+            boxes_dropped += item.boxes_dropped
         size, sha256 = file.size, file.close()
     entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256)
     index = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
     (folder / entry.index_name).write_bytes(index.encode())
-    return ShardResult(entry=entry, rows=rows, rejects=rejects, bytes_in=bytes_in)
+    return ShardResult(
+        entry=entry,
+        rows=rows,
+        rejects=rejects,
+        bytes_in=bytes_in,
+        boxes_clipped=boxes_clipped,
+        boxes_dropped=boxes_dropped,
+    )
+
+
+def _of_boxes(value: Any, n: int, kept: list[int]) -> Any:
+    """An attribute's value for the boxes that are left, where it is a list with an entry for each of the `n` boxes."""
+    return [value[i] for i in kept] if isinstance(value, list | tuple) and len(value) == n else value
 
 
 def _rejected(numbered: Numbered, stage: str, reason: str) -> Numbered:
     assert isinstance(numbered.item, Record)
-    record = numbered.item
-    origin = record.path or record.origin
+    record, origin = numbered.item, numbered.item.origin
+    if record.path is not None:
+        if origin in ("", record.id):
+            origin = record.path
+        else:  # a line of an annotation file: both are wanted to mend it
+            reason += f": {record.path!r}"
     return Numbered(numbered.number, Reject(id=record.id, origin=origin, stage=stage, reason=reason))

@@ -13,7 +13,7 @@ from headrace.record import Reject
 
 # The content decides what an image is. The name only decides what is worth a look: files that don't claim to be
 # something else. An extensionless name (Open Images) claims nothing.
-_IMAGE_EXTENSIONS = frozenset(
+IMAGE_EXTENSIONS = frozenset(
     [
         "jpg",
         "jpeg",
@@ -106,7 +106,7 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
             skipped["(no regular file)"] += 1
         else:
             extension = Path(name).suffix.lower()
-            if extension and extension[1:] not in _IMAGE_EXTENSIONS and not extension[1:].isdigit():
+            if extension and extension[1:] not in IMAGE_EXTENSIONS and not extension[1:].isdigit():
                 skipped[extension] += 1
             else:
                 yield path

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import files
+from headrace.sources.wider import recognise
 
-FORMATS = ("names", "folders")
+FORMATS = ("names", "folders", "wider")
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:
@@ -22,6 +23,8 @@ def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[
         raise NotThereError(f"{root}: no such file or folder")
     if pattern is not None:
         return "names", "a pattern for file names is given"
+    if root.is_file() and (why := recognise(root)) is not None:
+        return "wider", why
     if not root.is_dir():
         raise UsageError(f"{root}: no source reads this file; pass --format, one of {', '.join(FORMATS)}")
     files.check_root(root)

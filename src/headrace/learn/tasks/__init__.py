@@ -14,13 +14,18 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
+from headrace.imaging.transforms import Size
 from headrace.learn.plots import Figure, Tile
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
+from headrace.load.photos import View
 from headrace.load.targets import Target
 
-# Asked in this order when the task is to be told from a dataset.
-_TASKS = {"classification": "headrace.learn.tasks.classification:Classification"}
+# Asked from the last to the first when the task is to be told from a dataset: boxes say more than a class does.
+_TASKS = {
+    "classification": "headrace.learn.tasks.classification:Classification",
+    "detection": "headrace.learn.tasks.detection:Detection",
+}
 
 Outputs = NDArray[np.float32]
 
@@ -46,20 +51,36 @@ class Task(ABC):
     # The first is the default; an option is a keyword argument of the function.
     models: ClassVar[Mapping[str, Callable[..., Any]]]
     figures: ClassVar[tuple[str, ...]]  # file names of what a score draws
+    columns: ClassVar[tuple[str, ...]]  # of the table of predictions, those that are always there
+    # What an Options leaves open: batch_size, learning_rate, schedule, augment, and size where images may differ in it.
+    defaults: ClassVar[Mapping[str, Any]]
+    # Whether predictions are drawn on the photo itself, a picture each, and not on what the model saw of it.
+    on_photo: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
     def of(cls, dataset: Dataset) -> Task | None:
         """The task with this dataset's classes; None where it has nothing to say about it. Raises UsageError."""
 
-    @property
+    def at(self, threshold: float) -> Task:
+        """The task with `threshold` as the least score of what is shown. Raises UsageError: it has none."""
+        raise UsageError(f"a threshold is for detection, this run's task is {self.name}")
+
     @abstractmethod
-    def target(self) -> Target:
-        """What a loader makes of a record's labels for this task's models."""
+    def target(self, size: Size) -> Target:
+        """What a loader makes of a record's labels for this task's models of images of `size`. Raises UsageError."""
+
+    def truth(self, dataset: Dataset, size: Size) -> Target:
+        """What a loader makes of the labels of `dataset` for `validate` and `score`."""
+        return self.target(size)
 
     @abstractmethod
     def select(self, dataset: Dataset) -> Dataset:
         """The view of those records that this task can learn from."""
+
+    @abstractmethod
+    def optimizer(self, learning_rate: Any) -> Any:
+        """A Keras optimizer; `learning_rate` is a number or a schedule."""
 
     @abstractmethod
     def compile(self, model: Any, optimizer: Any) -> None:
@@ -73,13 +94,21 @@ class Task(ABC):
     def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
         """Judge the outputs for every record of `dataset`, in its order."""
 
-    @abstractmethod
-    def rows(self, output: Outputs) -> list[dict[str, Any]]:
-        """The predictions out of one image's output, as rows of a table; each row has a "class"."""
+    def found(self, output: Outputs, view: View) -> Any:
+        """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""
+        return output
 
     @abstractmethod
-    def tile(self, image: Pixels, output: Outputs, observed: str | None) -> Tile:
-        """One image [h, w, c] of the contact sheet, with what was predicted and, where known, observed."""
+    def rows(self, found: Any) -> list[dict[str, Any]]:
+        """What was found in one image as rows of a table; each row has a "class"."""
+
+    @abstractmethod
+    def right(self, found: Any, observed: Any) -> bool:
+        """Whether what was found in one image is what was observed there."""
+
+    @abstractmethod
+    def tile(self, image: Pixels, found: Any, observed: Any) -> Tile:
+        """One image [h, w, c] of the contact sheet, with what was found and, where not None, observed."""
 
     def validate(self, model: Any, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss and metrics of a compiled model over all batches."""
@@ -137,7 +166,7 @@ def _task(name: str) -> type[Task]:
 
 def for_dataset(dataset: Dataset, name: str | None = None) -> Task:
     """The task `name`, or the first that the dataset has labels for. Raises UsageError."""
-    for candidate in [name] if name else _TASKS:
+    for candidate in [name] if name else reversed(_TASKS):
         if task := _task(candidate).of(dataset):
             return task
     raise UsageError(f"{dataset.path}: has no labels for {name or 'any task'}; known tasks are {', '.join(_TASKS)}")

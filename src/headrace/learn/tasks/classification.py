@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
+from headrace.imaging.transforms import Size
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.tasks import Outputs, Score, Task
@@ -54,6 +55,13 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     models: ClassVar[Mapping[str, Any]] = {"vanilla": vanilla, "mobilenet_v2": mobilenet_v2}
     figures: ClassVar[tuple[str, ...]] = ("confusion.png",)
+    columns: ClassVar[tuple[str, ...]] = ("class", "probability")
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "augment": (),
+    }
 
     @classmethod
     def of(cls, dataset: Dataset) -> Classification | None:
@@ -65,12 +73,14 @@ class Classification(Task):
             )
         return cls(dataset.class_names)
 
-    @property
-    def target(self) -> Class:
+    def target(self, size: Size) -> Class:
         return Class()
 
     def select(self, dataset: Dataset) -> Dataset:
         return dataset.where("label IS NOT NULL")
+
+    def optimizer(self, learning_rate: Any) -> Any:
+        return keras.optimizers.Adam(learning_rate)
 
     def compile(self, model: Any, optimizer: Any) -> None:
         model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit())
@@ -103,19 +113,21 @@ class Classification(Task):
         figure = plots.confusion(confusion, self.class_names)
         return Score(records=records, metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure})
 
-    def rows(self, output: Outputs) -> list[dict[str, Any]]:
-        best = int(output.argmax())
-        row = {"class": self.class_names[best], "probability": f"{output[best]:.6f}"}
-        return [row | {f"p_{name}": f"{p:.6f}" for name, p in zip(self.class_names, output, strict=True)}]
+    def rows(self, found: Outputs) -> list[dict[str, Any]]:
+        best = int(found.argmax())
+        row = {"class": self.class_names[best], "probability": f"{found[best]:.6f}"}
+        return [row | {f"p_{name}": f"{p:.6f}" for name, p in zip(self.class_names, found, strict=True)}]
 
-    def tile(self, image: Pixels, output: Outputs, observed: str | None) -> plots.Tile:
-        best = int(output.argmax())
-        predicted = self.class_names[best]
-        caption = f"{predicted} {output[best]:.0%}"
+    def right(self, found: Outputs, observed: str) -> bool:
+        return self.class_names[int(found.argmax())] == observed
+
+    def tile(self, image: Pixels, found: Outputs, observed: str | None) -> plots.Tile:
+        best = int(found.argmax())
+        caption = f"{self.class_names[best]} {found[best]:.0%}"
         if observed is None:
             return plots.Tile(image, caption)
-        wrong = observed != predicted
-        return plots.Tile(image, f"{caption}\nis {observed}" if wrong else caption, right=not wrong)
+        right = self.right(found, observed)
+        return plots.Tile(image, caption if right else f"{caption}\nis {observed}", right=right)
 
 
 def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:

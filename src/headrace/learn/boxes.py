@@ -1,0 +1,140 @@
+"""What is done with boxes that a model has found: overlap, suppression, matching with the truth, average precision.
+
+Boxes float32 [n, 4] = x0, y0, x1, y1 in pixels, as everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import MissingExtraError
+from headrace.imaging.geometry import area
+from headrace.load.targets import Found
+
+# COCO's sizes: small below 32 x 32 pixels, large from 96 x 96.
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is in one image: `boxes` float32 [n, 4], `labels` int64 [n]."""
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def iou(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """IoU float32 [n, m] of boxes [n, 4] and [m, 4]; 0 where neither has an area."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    union = area(boxes)[:, None] + area(others)[None] - common
+    overlaps: NDArray[np.float32] = (common / np.maximum(union, 1e-9)).astype(np.float32)
+    return overlaps
+
+
+def suppressed(found: Found, *, overlap: float = 0.5) -> Found:
+    """The boxes without those that overlap a better one of their label by more than `overlap`; best first."""
+    order = np.argsort(-found.scores, kind="stable")
+    same = found.labels[order][:, None] == found.labels[order][None]
+    rivals = (iou(found.boxes[order], found.boxes[order]) > overlap) & same
+    kept: list[int] = []
+    for i in range(len(order)):
+        if not rivals[i, kept].any():
+            kept.append(i)
+    best = order[kept]
+    return Found(found.boxes[best], found.scores[best], found.labels[best])
+
+
+def matches(found: Found, truth: Truth, *, overlap: float = 0.5) -> NDArray[np.bool_]:
+    """Which of the boxes, best first, are true, bool [n]: each takes the free box of its label it overlaps most."""
+    overlaps = iou(found.boxes, truth.boxes) * (found.labels[:, None] == truth.labels[None])
+    free = np.ones(len(truth.boxes), bool)
+    true = np.zeros(len(found.boxes), bool)
+    for i in np.argsort(-found.scores, kind="stable"):
+        left = np.where(free, overlaps[i], 0)
+        if len(left) and left.max() >= overlap:
+            free[left.argmax()], true[i] = False, True
+    return true
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """Average precision as COCO has it, 0 to 1: means over classes; None where there is nothing to be found.
+
+    `ap50` at IoU 0.5, `ap` over IoU 0.5 to 0.95. `by_size`: name -> (ap50, number of boxes) by SIZES.
+    `curve` float64 [101]: precision at recall 0, 0.01, ... 1 and IoU 0.5.
+    """
+
+    ap50: float | None
+    ap: float | None
+    by_size: dict[str, tuple[float | None, int]]
+    curve: NDArray[np.float64]
+
+
+def average_precision(found: Sequence[Found], truth: Sequence[Truth], *, classes: int = 1) -> Precision:
+    """Judge what was found in each image by what is there, with pycocotools. All boxes count, hard ones too.
+
+    Raises MissingExtraError.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise MissingExtraError("average precision needs pycocotools; run: pip install 'headrace[train]'") from error
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
+        judge = COCOeval(_filled(COCO(), truth, classes), _filled(COCO(), found, classes), "bbox")
+        judge.params.areaRng = [[0.0, 1e10], *map(list, SIZES.values())]
+        judge.params.areaRngLbl = ["all", *SIZES]
+        judge.params.maxDets = [max(len(one.boxes) + 1 for one in found)]
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][..., 0]  # [overlap, recall, class, size]
+    areas = np.concatenate([area(one.boxes) for one in truth]) if truth else np.zeros(0)
+    counts = {name: int(((areas >= low) & (areas < high)).sum()) for name, (low, high) in SIZES.items()}
+    at_half = np.where(precision[0, :, :, 0] < 0, np.nan, precision[0, :, :, 0])
+    some = ~np.isnan(at_half).all(axis=0)
+    return Precision(
+        ap50=_mean(precision[0, :, :, 0]),
+        ap=_mean(precision[:, :, :, 0]),
+        by_size={name: (_mean(precision[0, :, :, i]), counts[name]) for i, name in enumerate(SIZES, start=1)},
+        curve=at_half[:, some].mean(axis=1) if some.any() else np.zeros(len(at_half)),
+    )
+
+
+def _mean(precision: NDArray[np.float64]) -> float | None:
+    known = precision[precision >= 0]
+    return float(known.mean()) if len(known) else None
+
+
+def _filled(coco: Any, images: Sequence[Found | Truth], classes: int) -> Any:
+    annotations: list[dict[str, Any]] = []
+    for i, one in enumerate(images):
+        scores = one.scores if isinstance(one, Found) else np.ones(len(one.boxes))
+        for box, label, score in zip(one.boxes.tolist(), one.labels.tolist(), scores.tolist(), strict=True):
+            w, h = box[2] - box[0], box[3] - box[1]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": label,
+                    "bbox": [box[0], box[1], w, h],
+                    "area": w * h,
+                    "score": score,
+                    "iscrowd": 0,
+                }
+            )
+    coco.dataset = {
+        "images": [{"id": i} for i in range(len(images))],
+        "annotations": annotations,
+        "categories": [{"id": i} for i in range(classes)],
+    }
+    coco.createIndex()
+    return coco

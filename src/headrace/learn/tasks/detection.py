@@ -1,0 +1,292 @@
+"""Task detection: boxes in an image, one per cell of a grid at most. Models end in a sigmoid per number of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from headrace.errors import UsageError
+from headrace.imaging.codec import Pixels
+from headrace.imaging.geometry import area
+from headrace.imaging.transforms import Size
+from headrace.learn import backbones, boxes, plots
+from headrace.learn.backend import jit, keras
+from headrace.learn.boxes import Truth
+from headrace.learn.tasks import Means, Outputs, Score, Task
+from headrace.load.dataset import Dataset
+from headrace.load.loader import Batch
+from headrace.load.photos import View
+from headrace.load.targets import Boxes, Found, Grid, Labels
+
+ops = keras.ops
+
+STRIDE = 32  # pixels of a cell
+
+# Below this score a cell takes no part in the average precision: what would come so late is worth nothing there.
+LEAST = 0.001
+
+# Where training begins, as logits of the cell's numbers: boxes of a fifth of the image in the middle of their cells,
+# and few of them (Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1).
+_BIAS = (-1.4, -1.4, 0.0, 0.0, -3.0)
+
+
+def mobilenet_v2(
+    pixels: Any, classes: int, *, alpha: float = 0.75, weights: str | None = None, frozen: bool = False
+) -> Any:
+    """MobileNetV2's features (options as `backbones.mobilenet_v2`), a 3x3 convolution of 240, and a 1x1 to the cells.
+
+    Raises UsageError: the images are not square, or no multiple of 32 pixels.
+    """
+    _cells(pixels.shape[1:3])
+    features = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to="block_16_project_BN")
+    x = keras.layers.Conv2D(240, 3, padding="same", use_bias=False, name="conv")(features)
+    x = keras.layers.BatchNormalization(momentum=backbones.MOMENTUM, name="conv_BN")(x)
+    x = keras.layers.ReLU(name="conv_relu")(x)
+    depth = Grid(classes=classes).depth
+    cells = keras.layers.Conv2D(depth, 1, activation="sigmoid", name="cells")
+    out = cells(x)
+    cells.bias.assign(np.array([*_BIAS, *[0.0] * (depth - len(_BIAS))], np.float32))
+    return out
+
+
+def _cells(size: Size) -> int:
+    height, width = size
+    if height != width or height % STRIDE:
+        raise UsageError(f"size is {height}x{width}; detection wants square images, a multiple of {STRIDE} pixels")
+    return height // STRIDE
+
+
+def loss(truth: Any, cells: Any) -> Any:
+    """A scalar, per box of the batch: focal loss of what a cell holds, over all cells; GIoU at the cells with a box.
+
+    Of grids [b, g, g, 5 + classes]. Focal loss as Lin et al. 2017, GIoU as Rezatofighi et al. 2019; classes have plain
+    cross-entropy at the cells with a box.
+    """
+    there = truth[..., 4]
+    p = ops.clip(cells[..., 4], 1e-6, 1 - 1e-6)
+    focal = -there * (1 - p) ** 2 * ops.log(p) * 0.5 - (1 - there) * p**2 * ops.log(1 - p) * 0.5
+    _, giou = _overlap(truth, cells)
+    total = ops.sum(focal) * 4 + ops.sum(there * (1 - giou))
+    if truth.shape[-1] > 5:
+        q = ops.clip(cells[..., 5:], 1e-6, 1 - 1e-6)
+        kinds = truth[..., 5:]
+        total += ops.sum(there[..., None] * -(kinds * ops.log(q) + (1 - kinds) * ops.log(1 - q)))
+    return total / ops.maximum(ops.sum(there), 1.0)
+
+
+def iou(truth: Any, cells: Any) -> Any:
+    """A scalar: mean IoU of the boxes that the cells with a box say, with that box. 0 for a batch without any."""
+    there = truth[..., 4]
+    return ops.sum(there * _overlap(truth, cells)[0]) / ops.maximum(ops.sum(there), 1.0)
+
+
+def _overlap(truth: Any, cells: Any) -> tuple[Any, Any]:
+    """(IoU, GIoU) [b, g, g] of the boxes of each cell of both grids."""
+    g = cells.shape[1]
+
+    def corners(grid: Any) -> tuple[Any, Any, Any]:
+        sides, centre = grid[..., 0:2] * g, grid[..., 2:4]  # in cells; both lie in the same one
+        return centre - sides / 2, centre + sides / 2, sides
+
+    (low_a, high_a, sides_a), (low_b, high_b, sides_b) = corners(truth), corners(cells)
+    common = ops.prod(ops.maximum(ops.minimum(high_a, high_b) - ops.maximum(low_a, low_b), 0.0), axis=-1)
+    hull = ops.prod(ops.maximum(high_a, high_b) - ops.minimum(low_a, low_b), axis=-1)
+    union = ops.prod(sides_a, axis=-1) + ops.prod(sides_b, axis=-1) - common
+    overlap = common / ops.maximum(union, 1e-9)
+    return overlap, overlap - (hull - union) / ops.maximum(hull, 1e-9)
+
+
+@dataclass(frozen=True)
+class Detection(Task):
+    """Targets and outputs float32 [b, g, g, 5 + classes], as `Grid` has them. `threshold`: the score to be shown."""
+
+    threshold: float = 0.5
+
+    name: ClassVar[str] = "detection"
+    models: ClassVar[Mapping[str, Any]] = {"mobilenet_v2": mobilenet_v2}
+    figures: ClassVar[tuple[str, ...]] = ("precision.png",)
+    columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "schedule": "cosine",
+        "augment": ("flip", "crop", "colour"),
+        "size": 224,
+    }
+    on_photo: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Detection | None:
+        return cls(dataset.box_class_names or ("object",)) if dataset.has_boxes else None
+
+    def at(self, threshold: float) -> Detection:
+        if not 0 <= threshold <= 1:
+            raise UsageError(f"threshold is {threshold}, wanted 0 to 1")
+        return replace(self, threshold=threshold)
+
+    def grid(self, size: Size) -> Grid:
+        """The grid over images of `size` (height, width). Raises UsageError."""
+        return Grid(_cells(size), classes=len(self.class_names))
+
+    def target(self, size: Size) -> Grid:
+        return self.grid(size)
+
+    def truth(self, dataset: Dataset, size: Size) -> Boxes:
+        """All boxes: what shares a cell is lost to the model, not to its judge."""
+        _cells(size)
+        return Boxes(most=max([1, *dataset.catalog["boxes"].list.len().fill_null(0)]))
+
+    def select(self, dataset: Dataset) -> Dataset:
+        return dataset.where("boxes IS NOT NULL")
+
+    def optimizer(self, learning_rate: Any) -> Any:
+        return keras.optimizers.AdamW(learning_rate, weight_decay=0.01)
+
+    def compile(self, model: Any, optimizer: Any) -> None:
+        model.compile(optimizer, loss=loss, metrics=[iou], jit_compile=jit())
+
+    def rank(self, row: Mapping[str, float]) -> tuple[float, ...]:
+        # While nothing is found yet, the boxes may be on their way already.
+        if "val_loss" in row:
+            return row["val_ap50"], row["val_iou"], -row["val_loss"]
+        return (-row["loss"],)
+
+    def validate(self, model: Any, batches: Iterable[Batch]) -> dict[str, float]:
+        means = Means()
+        judged = _Judged(self)
+        for batch in batches:
+            cells = np.asarray(model.predict_on_batch(batch.images), np.float32)
+            truth = self.grid(batch.images.shape[1:3]).encode(_labels(batch))
+            means.add({"loss": float(loss(truth, cells))}, len(batch.ids))
+            judged.add(batch, cells)
+        precision = judged.precision()
+        return means.values() | {
+            "iou": judged.mean_iou(),
+            "ap50": precision.ap50 or 0.0,
+            "ap": precision.ap or 0.0,
+        }
+
+    def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
+        judged = _Judged(self)
+        for batch, cells in outputs:
+            judged.add(batch, cells)
+        precision, shown = judged.precision(), judged.shown()
+        metrics = {
+            "ap50": precision.ap50,
+            "ap": precision.ap,
+            "ap50_by_size": {name: {"ap50": ap50, "boxes": n} for name, (ap50, n) in precision.by_size.items()},
+            "mean_iou": judged.mean_iou(),
+            "threshold": self.threshold,
+            **shown,
+            "class_names": list(self.class_names),
+        }
+        lines = [
+            f"AP50 {_text(precision.ap50)}, AP {_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}",
+            f"at score {self.threshold:g}: {shown['true']} of {shown['boxes']} boxes found, {shown['false']} false; "
+            f"{shown['images_right']:.1%} of {len(judged.truth)} images right",
+            "",
+            "boxes, in pixels of the model's input    AP50  boxes",
+        ]
+        for (name, (ap50, n)), words in zip(precision.by_size.items(), _SIZE_WORDS, strict=True):
+            lines.append(f"{name:8} {words:28} {_text(ap50):>8}  {n:>5}")
+        figure = plots.precision(precision.curve, title=f"AP50 {_text(precision.ap50)}")
+        return Score(
+            records=len(judged.truth), metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure}
+        )
+
+    def decoded(self, cells: Outputs, *, threshold: float) -> list[Found]:
+        """What grids [b, g, g, 5 + classes] say is in each image, in pixels of the model's input, suppressed."""
+        size = (cells.shape[1] * STRIDE, cells.shape[2] * STRIDE)
+        found = self.grid(size).decode(cells, size=size, threshold=threshold)
+        return [boxes.suppressed(one) for one in found]
+
+    def found(self, output: Outputs, view: View) -> Found:
+        """In pixels of the photo."""
+        (found,) = self.decoded(output[None], threshold=self.threshold)
+        moved = view.back(found.boxes)
+        some = area(moved) > 0
+        return Found(moved[some], found.scores[some], found.labels[some])
+
+    def rows(self, found: Found) -> list[dict[str, Any]]:
+        return [
+            {"score": f"{score:.6f}"}
+            | {name: f"{side:.2f}" for name, side in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
+            | {"class": self.class_names[label]}
+            for box, score, label in zip(*found, strict=True)
+        ]
+
+    def right(self, found: Found, observed: Truth) -> bool:
+        return len(found.boxes) == len(observed.boxes) == int(boxes.matches(found, observed).sum())
+
+    def tile(self, image: Pixels, found: Found, observed: Truth | None) -> plots.Tile:
+        names = self.class_names if len(self.class_names) > 1 else ("",)
+        texts = [f"{names[label]} {score:.2f}".strip() for score, label in zip(found.scores, found.labels, strict=True)]
+        drawn = plots.with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
+        caption = f"{len(found.boxes)} found"
+        if observed is None:
+            return plots.Tile(drawn, caption)
+        hits = int(boxes.matches(found, observed).sum())
+        caption += f"\n{hits} of {len(observed.boxes)} right"
+        return plots.Tile(drawn, caption, right=self.right(found, observed))
+
+
+_SIZE_WORDS = ("below 32 x 32", "from 32 x 32", "from 96 x 96")
+
+
+def _labels(batch: Batch) -> Labels:
+    """What a loader had from which it made the `Boxes` of this batch."""
+    there = batch.targets["mask"]
+    return Labels(
+        classes=np.full(len(batch.ids), -1, np.int64),
+        size=batch.images.shape[1:3],
+        boxes=batch.targets["boxes"][there],
+        box_labels=batch.targets["labels"][there],
+        box_image=np.nonzero(there)[0],
+    )
+
+
+class _Judged:
+    """What was found in a dataset's images and what is there, in pixels of the model's input."""
+
+    def __init__(self, task: Detection) -> None:
+        self.task = task
+        self.found: list[Found] = []
+        self.truth: list[Truth] = []
+        self.ious = self.cells = 0.0
+
+    def add(self, batch: Batch, cells: Outputs) -> None:
+        self.found += self.task.decoded(cells, threshold=LEAST)
+        there, found, labels = (batch.targets[name] for name in ("mask", "boxes", "labels"))
+        for i in range(len(batch.ids)):
+            # Boxes without a name are all of the one class.
+            self.truth.append(Truth(found[i][there[i]], np.maximum(labels[i][there[i]], 0)))
+        grid = self.task.grid(batch.images.shape[1:3]).encode(_labels(batch))
+        n = float(grid[..., 4].sum())
+        self.ious += float(iou(grid, cells)) * n
+        self.cells += n
+
+    def precision(self) -> boxes.Precision:
+        return boxes.average_precision(self.found, self.truth, classes=len(self.task.class_names))
+
+    def mean_iou(self) -> float:
+        """Of what the cells with a box say of it, whatever their score."""
+        return self.ious / self.cells if self.cells else 0.0
+
+    def shown(self) -> dict[str, Any]:
+        """What comes of showing all that reaches the task's threshold."""
+        true = false = right = 0
+        for found, truth in zip(self.found, self.truth, strict=True):
+            some = found.scores >= self.task.threshold
+            shown = Found(found.boxes[some], found.scores[some], found.labels[some])
+            hits = int(boxes.matches(shown, truth).sum())
+            true, false = true + hits, false + len(shown.boxes) - hits
+            right += hits == len(shown.boxes) == len(truth.boxes)
+        total = sum(len(truth.boxes) for truth in self.truth)
+        return {"boxes": total, "true": true, "false": false, "images_right": right / len(self.truth)}
+
+
+def _text(share: float | None) -> str:
+    return "-" if share is None else f"{share:.4f}"
