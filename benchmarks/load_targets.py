@@ -116,9 +116,8 @@ def main() -> None:
         "repeats": args.repeats,
     }
     report["arms"] = summarise(ARMS, rounds(list(ARMS), job, args.repeats))
-    table = markdown(
-        (*HEADER, "target"), [(*row(arm, of_arm), of_arm["what"]) for arm, of_arm in report["arms"].items()]
-    )
+    rows = [(*row(arm, of_arm), of_arm["what"]) for arm, of_arm in report["arms"].items()]
+    table = markdown((*HEADER, "targets"), rows)
     publish(report, table, args.json)
 
 

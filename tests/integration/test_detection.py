@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
 from headrace.learn.run import Options, Run
+from headrace.learn.tasks import detection, for_dataset
 from headrace.learn.tasks.detection import Detection
 from headrace.learn.train import Trained, train
 from headrace.load.photos import read_photo
@@ -160,11 +164,9 @@ def test_a_dataset_with_classes_and_boxes_is_for_detection_unless_asked(tmp_path
         hr.Record(id=name, encoded=image, boxes=box, box_labels=("face",), label_name=name) for name in ("a", "b")
     ]
     hr.pack(records, tmp_path / "ds", progress=False)
-    from headrace.learn import tasks
-
     ds = hr.Dataset(tmp_path / "ds")
-    assert (tasks.for_dataset(ds).name, tasks.for_dataset(ds).class_names) == ("detection", ("face",))
-    assert tasks.for_dataset(ds, "classification").class_names == ("a", "b")
+    assert (for_dataset(ds).name, for_dataset(ds).class_names) == ("detection", ("face",))
+    assert for_dataset(ds, "classification").class_names == ("a", "b")
 
 
 def test_stopped_and_resumed_is_as_if_never_stopped(
@@ -190,6 +192,35 @@ def test_stopped_and_resumed_is_as_if_never_stopped(
     assert steps == 7
     for row, other in zip(after.history, whole.history, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted({"tensorflow", "torch", "jax"} - {keras.backend.backend()}))
+def test_other_backends(name: str, packed: Path, tmp_path: Path) -> None:
+    """They train and judge; and their loss and IoU are the same numbers as on this one."""
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    program = f"""
+import json
+import numpy as np
+from headrace.learn.evaluate import evaluate
+from headrace.learn.run import Options
+from headrace.learn.tasks import detection
+from headrace.learn.train import train
+options = Options(size=32, epochs=1, model_options={{"alpha": 0.35}}, batch_size=72, checkpoint_seconds=0)
+best = train({str(packed)!r}, out="run", options=options, progress=False).best
+assert evaluate("run", {str(packed)!r}, progress=False).records == 24
+there, said = np.load("grids.npy")
+print(json.dumps([float(detection.loss(there, said)), float(detection.iou(there, said))]))
+"""
+    rng = np.random.default_rng(0)
+    both = rng.uniform(0.05, 0.95, (2, 3, 7, 7, 8)).astype(np.float32)
+    both[0, ..., 4] = both[0, ..., 4] < 0.2
+    np.save(tmp_path / "grids.npy", both)
+    environment = os.environ | {"KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours = [float(detection.loss(*both)), float(detection.iou(*both))]
+    assert json.loads(done.stdout) == pytest.approx(ours, rel=1e-4)
 
 
 # --- predict

@@ -65,6 +65,7 @@ def loss(truth: Any, cells: Any) -> Any:
     Of grids [b, g, g, 5 + classes]. Focal loss as Lin et al. 2017, GIoU as Rezatofighi et al. 2019; classes have plain
     cross-entropy at the cells with a box.
     """
+    truth, cells = ops.convert_to_tensor(truth), ops.convert_to_tensor(cells)
     there = truth[..., 4]
     p = ops.clip(cells[..., 4], 1e-6, 1 - 1e-6)
     focal = -there * (1 - p) ** 2 * ops.log(p) * 0.5 - (1 - there) * p**2 * ops.log(1 - p) * 0.5
@@ -79,6 +80,7 @@ def loss(truth: Any, cells: Any) -> Any:
 
 def iou(truth: Any, cells: Any) -> Any:
     """A scalar: mean IoU of the boxes that the cells with a box say, with that box. 0 for a batch without any."""
+    truth, cells = ops.convert_to_tensor(truth), ops.convert_to_tensor(cells)
     there = truth[..., 4]
     return ops.sum(there * _overlap(truth, cells)[0]) / ops.maximum(ops.sum(there), 1.0)
 
