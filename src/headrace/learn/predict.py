@@ -7,7 +7,6 @@ import glob
 import io
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ from headrace.load.photos import PhotoLoader, View, read_photo
 from headrace.progress import bar
 from headrace.record import Reject
 from headrace.sources.files import natural, walk
+from headrace.sources.names import compile_pattern
 
 SHEET = 60  # images on the contact sheet at most: more could not be told apart
 PHOTO_SHEET, PHOTO_SIDE = 24, 480  # the same for photos with what was found drawn on them, and their longer side there
@@ -206,12 +206,7 @@ def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset |
         return lambda path, _: Path(path).absolute().parent.name or None
     if pattern is None:
         return lambda path, _: None
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"pattern {pattern!r} is no regular expression: {error}") from error
-    if "label" not in compiled.groupindex:
-        raise UsageError(f"pattern {pattern!r} has no group 'label'; wanted e.g. '^(?P<label>cat|dog)\\.'")
+    compiled = compile_pattern(pattern)
 
     def observe(path: str, _: View) -> str | None:
         match = compiled.search(Path(path).name)

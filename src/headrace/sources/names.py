@@ -56,17 +56,22 @@ def names(
     the order of classes; by default they are sorted naturally. Ids are paths relative to `root`.
     Raises NotThereError, StorageError, UsageError (no folder; no valid pattern; a pattern without the group `label`).
     """
+    if unlabelled not in ("keep", "reject"):
+        raise UsageError(f"unlabelled is {unlabelled!r}, wanted keep or reject")
+    return NamesSource(
+        root=files.check_root(root),
+        pattern=compile_pattern(pattern),
+        unlabelled=unlabelled,
+        class_names=None if class_names is None else tuple(class_names),
+    )
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """The regular expression `pattern` for file names. Raises UsageError: not valid, or without the group `label`."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"pattern {pattern!r} is no regular expression: {error}") from error
     if "label" not in compiled.groupindex:
         raise UsageError(f"pattern {pattern!r} has no group 'label'; wanted e.g. '^(?P<label>cat|dog)\\.'")
-    if unlabelled not in ("keep", "reject"):
-        raise UsageError(f"unlabelled is {unlabelled!r}, wanted keep or reject")
-    return NamesSource(
-        root=files.check_root(root),
-        pattern=compiled,
-        unlabelled=unlabelled,
-        class_names=None if class_names is None else tuple(class_names),
-    )
+    return compiled
