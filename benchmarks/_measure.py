@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import psutil
@@ -186,6 +186,19 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
+
+
+def by_seed(arms: Mapping[str, Arm], runs: Sequence[Result], shown: str, means: Mapping[str, str]) -> str:
+    """A table of runs, a row per arm: `shown` of each seed, then per heading in `means` the mean of what it names."""
+    seeds = sorted({run["seed"] for run in runs})
+    rows = []
+    for arm in arms:
+        mine = {run["seed"]: run for run in runs if run["arm"] == arm}
+        if mine:
+            cells = [f"{mine[seed][shown]:.4f}" if seed in mine else "" for seed in seeds]
+            cells += [f"{mean(run[name] for run in mine.values()):.4f}" for name in means.values()]
+            rows.append([arm, *cells, f"{mean(run['seconds'] for run in mine.values()):.0f}"])
+    return markdown(["arm", *(f"seed {seed}" for seed in seeds), *means, "s per run"], rows)
 
 
 def _machine_busy() -> float:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,11 +24,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import headrace as hr
-from _measure import Arm, Job, Result, child, facts, in_child, markdown, publish
+from _measure import Arm, Job, Result, by_seed, child, facts, in_child, publish
 
 History = list[dict[str, float]]
-
-MEANS = ("last", "best", "seconds")
 
 LEARNING_RATE = 1e-3
 
@@ -108,16 +105,7 @@ ARMS = {
 
 def table(runs: list[Result]) -> str:
     """Validation accuracy after the last epoch per seed; its mean, and the mean at the best epoch."""
-    seeds = sorted({run["seed"] for run in runs})
-    rows = []
-    for arm in ARMS:
-        mine = {run["seed"]: run for run in runs if run["arm"] == arm}
-        if mine:
-            last, best, seconds = (statistics.mean(run[name] for run in mine.values()) for name in MEANS)
-            cells = [f"{mine[seed]['last']:.4f}" if seed in mine else "" for seed in seeds]
-            rows.append([arm, *cells, f"{last:.4f}", f"{best:.4f}", f"{seconds:.0f}"])
-    header = ["arm", *(f"seed {seed}" for seed in seeds), "mean, last epoch", "mean, best epoch", "s per run"]
-    return markdown(header, rows)
+    return by_seed(ARMS, runs, "last", {"mean, last epoch": "last", "mean, best epoch": "best"})
 
 
 def main() -> None:

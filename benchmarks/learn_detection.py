@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
-from _measure import Arm, Job, Result, child, facts, in_child, markdown, publish
+from _measure import Arm, Job, Result, by_seed, child, facts, in_child, publish
 
 SIZE, CELLS, BATCH, ALPHA = 224, 7, 16, 0.75
 BY_HEART, STEPS = 64, 480
@@ -166,17 +166,7 @@ ARMS = {
 
 def table(runs: list[Result]) -> str:
     """AP50 on VAL per seed, its mean, and the mean of AP."""
-    seeds = sorted({run["seed"] for run in runs})
-    rows = []
-    for arm in ARMS:
-        mine = {run["seed"]: run for run in runs if run["arm"] == arm}
-        if mine:
-            ap50, ap, seconds = (
-                statistics.mean(run[name] for run in mine.values()) for name in ("ap50", "ap", "seconds")
-            )
-            cells = [f"{mine[seed]['ap50']:.4f}" if seed in mine else "" for seed in seeds]
-            rows.append([arm, *cells, f"{ap50:.4f}", f"{ap:.4f}", f"{seconds:.0f}"])
-    return markdown(["arm", *(f"seed {seed}" for seed in seeds), "mean AP50", "mean AP", "s per run"], rows)
+    return by_seed(ARMS, runs, "ap50", {"mean AP50": "ap50", "mean AP": "ap"})
 
 
 def main() -> None:

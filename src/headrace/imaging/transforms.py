@@ -138,9 +138,13 @@ def _scaled(low: int, high: int, scale: float, limit: int) -> tuple[int, int]:
 
 
 class Augmentation(Protocol):
-    """A random change of one image. `draws` says how many random numbers [0, 1) it wants per image."""
+    """A random change of one image. `draws` says how many random numbers [0, 1) it wants per image.
+
+    `crops`: whether it may show another part of the image than `fit` does, which a cache of final images can't give.
+    """
 
     draws: int
+    crops: bool
 
     def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
         """The placement changed by the numbers `chance` [draws]."""
@@ -157,6 +161,7 @@ class HorizontalFlip:
 
     p: float = 0.5
     draws = 1
+    crops = False
 
     def __post_init__(self) -> None:
         _check(0 <= self.p <= 1, f"p is {self.p}, wanted 0 to 1")
@@ -179,6 +184,7 @@ class RandomResizedCrop:
     scale: tuple[float, float] = (0.5, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     draws = 4
+    crops = True
 
     def __post_init__(self) -> None:
         _check(0 < self.scale[0] <= self.scale[1] <= 1, f"scale is {self.scale}, wanted 0 < low <= high <= 1")
@@ -206,6 +212,7 @@ class ColorJitter:
     brightness: float = 0.2
     contrast: float = 0.2
     draws = 2
+    crops = False
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast"):

@@ -203,7 +203,7 @@ class Dataset:
         parts = [self.manifest.files[catalog.FILE], *(entry.sha256 for entry in self.manifest.shards)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
-    @property
+    @cached_property
     def view_fingerprint(self) -> str:
         """sha256 (hex) over the content and the records of this view in their order."""
         return hashlib.sha256(self.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()

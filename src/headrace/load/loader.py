@@ -333,7 +333,7 @@ class _Cache:
     """Images of a loader after decoding and resizing, before augmentation; filled as they are first asked for."""
 
     def __init__(self, loader: Loader) -> None:
-        if any(hasattr(change, "scale") for change in loader.options.augment):
+        if any(change.crops for change in loader.options.augment):
             raise UsageError("cache keeps images at their final size; a random crop needs more: leave one of them out")
         self._loader = loader
         rows = loader.dataset.rows
