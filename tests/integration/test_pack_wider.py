@@ -250,14 +250,17 @@ def test_filters_on_the_command_line(drawn: Path, tmp_path: Path) -> None:
     [
         (["wider.txt"], "--format wider needs --images, the folder that the names in the file start from"),
         (["wider.txt", "--format", "wider", "--images", "none"], "none: no such folder"),
-        (["wider.txt", "--images", "images", "--classes", "a,b"], "--classes is not for --format wider"),
-        (["wider.txt", "--images", "images", "--max-faces", "-1"], "max_faces is -1, wanted at least 0"),
-        (["images", "--format", "folders", "--images", "images"], "are for --format wider, the format is folders"),
         (
-            ["images", "--format", "folders", "--lenient"],
-            "--images, --lenient, --max-faces, --min-side, --skip-invalid are",
+            ["wider.txt", "--images", "images", "--classes", "a,b"],
+            "--classes is for --format names and folders, the",
         ),
-        (["images", "--format", "folders", "--max-faces", "0"], "are for --format wider, the format is folders"),
+        (["wider.txt", "--images", "images", "--max-faces", "-1"], "max_faces is -1, wanted at least 0"),
+        (
+            ["images", "--format", "folders", "--images", "images"],
+            "--images is for --format wider, the format is",
+        ),
+        (["images", "--format", "folders", "--lenient"], "--lenient is for --format wider, the format is folders"),
+        (["images", "--format", "folders", "--max-faces", "0"], "--max-faces is for --format wider, the format"),
         (["wider.txt", "--format", "widr"], "--format 'widr': wanted one of names, folders, wider"),
         (["images/p/0.jpg"], "no source reads this file; pass --format, one of names, folders, wider"),
     ],

@@ -113,7 +113,7 @@ def test_the_order_is_one_of_the_seed(tmp_path: Path, ds: hr.Dataset) -> None:
 def test_a_record_costs_the_same_in_a_large_dataset(tmp_path: Path) -> None:
     small = pack(shades(40), tmp_path / "ds", shards=1)
     large = hr.Dataset(tmp_path / "ds")
-    large.shards.catalog = pl.concat([large.shards.catalog] * 5000)
+    large.store.catalog = pl.concat([large.store.catalog] * 5000)
     large.rows = np.tile(large.rows, 5000)
     assert len(large) == 200_000
 
@@ -265,9 +265,9 @@ def test_where_is_no_condition(ds: hr.Dataset) -> None:
 
 def test_a_view_shares_files_and_catalog(ds: hr.Dataset) -> None:
     views = [ds.split("val"), ds.where("label = 1"), *ds.divide({"a": 0.5, "b": 0.5})]
-    assert all(view.shards is ds.shards for view in views)
+    assert all(view.store is ds.store for view in views)
     _ = views[0][0], views[1][0]
-    assert ds.shards._maps  # opened once, for all of them
+    assert ds.store._maps  # opened once, for all of them
     assert all(view.path == ds.path and view.class_names == ds.class_names for view in views)
 
 

@@ -13,7 +13,7 @@ import typer
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.record import Record, Reject
+    from headrace.record import Reject
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(help="Threads; one per core by default.", show_default=False)]
@@ -49,7 +49,10 @@ def pack(
             show_default=False,
         ),
     ] = None,
-    unlabelled: Annotated[str, typer.Option(help="names: what doesn't match the pattern: keep or reject.")] = "keep",
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(help="names: what doesn't match the pattern: keep (default) or reject.", show_default=False),
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(help="Class names in their order, a,b,c; by default sorted.", show_default=False),
@@ -98,20 +101,23 @@ def pack(
     as_json: AsJson = False,
 ) -> None:
     """Pack labelled images into sharded, indexed, checksummed TFRecords."""
+    from headrace.cli import formats
     from headrace.packing.pack import pack as run
 
     report = run(
-        _source(
+        formats.source(
             source,
             format,
-            pattern=pattern,
-            unlabelled=unlabelled,
-            classes=classes,
-            images=images,
-            lenient=lenient,
-            max_faces=max_faces,
-            min_side=min_side,
-            skip_invalid=skip_invalid,
+            {
+                "pattern": pattern,
+                "unlabelled": unlabelled,
+                "class_names": None if classes is None else [name.strip() for name in classes.split(",")],
+                "images": images,
+                "lenient": lenient,
+                "max_faces": max_faces,
+                "min_side": min_side,
+                "skip_invalid": skip_invalid,
+            },
         ),
         out,
         splits=parse_split(split),
@@ -290,41 +296,6 @@ def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
 
     plain = (re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason) for reject in rejects)
     return dict(Counter(plain).most_common())
-
-
-def _source(
-    path: Path,
-    format: str | None,
-    *,
-    pattern: str | None,
-    unlabelled: str,
-    classes: str | None,
-    images: Path | None,
-    **faces: Any,
-) -> Iterable[Record | Reject]:
-    from headrace import sources
-    from headrace.sources.guess import FORMATS, guess
-
-    if format is None:
-        format, why = guess(path, pattern=pattern)
-        typer.echo(f"headrace: taking --format {format}: {why}", err=True)
-    if format == "wider":
-        if classes is not None:
-            raise UsageError("--classes is not for --format wider, which knows one class of boxes: face")
-        if images is None:
-            raise UsageError("--format wider needs --images, the folder that the names in the file start from")
-        return sources.wider(path, images=images, **faces)
-    if images is not None or any(value is not None and value is not False for value in faces.values()):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in ("images", *faces))
-        raise UsageError(f"{options} are for --format wider, the format is {format}")
-    class_names = None if classes is None else [name.strip() for name in classes.split(",")]
-    if format == "names":
-        if pattern is None:
-            raise UsageError("--format names needs --pattern, e.g. --pattern '^(?P<label>cat|dog)'")
-        return sources.names(path, pattern=pattern, unlabelled=unlabelled, class_names=class_names)  # type: ignore[arg-type]
-    if format == "folders":
-        return sources.folders(path, class_names=class_names)
-    raise UsageError(f"--format {format!r}: wanted one of {', '.join(FORMATS)}")
 
 
 def _print_json(value: Any) -> None:

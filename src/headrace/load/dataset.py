@@ -6,7 +6,6 @@ import base64
 import hashlib
 import html
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 
 from headrace import order
 from headrace.errors import DamageError, StorageError, UsageError
-from headrace.format import catalog, manifest, storage, tfrecord
+from headrace.format import catalog, manifest
 from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
 from headrace.imaging.geometry import MIN_VISIBLE
-from headrace.imaging.transforms import Augmentation, Fit, Placement, draw, place
+from headrace.imaging.transforms import Augmentation, Fit, draw, place
+from headrace.load.store import Shards, Store, decode_stored
 from headrace.record import Record
 
 if TYPE_CHECKING:
@@ -54,122 +54,6 @@ class StoredRecord(Record):
             raise DamageError(f"{self.id}: {error.reason}; run 'headrace verify'") from error
 
 
-def decode_stored(
-    data: NDArray[np.uint8],
-    kind: str,
-    height: int,
-    width: int,
-    channels: int,
-    min_size: tuple[int, int] = (0, 0),
-) -> codec.Pixels:
-    """uint8 [h, w, channels] of bytes as the packer stores them. Raises BadImage."""
-    if kind == "jpeg":
-        return codec.decode_jpeg(data, height=height, width=width, channels=channels, min_size=min_size)
-    return codec.decode_png(data, channels=channels)
-
-
-def draw_stored(
-    data: NDArray[np.uint8], kind: str, height: int, width: int, placement: Placement, out: codec.Pixels
-) -> None:
-    """Decodes bytes as the packer stores them, at the smallest useful scale, into `out` [h, w, c]. Raises BadImage."""
-    channels = out.shape[2]
-    if kind == "jpeg" and placement == place(height, width, (height, width), "stretch"):
-        codec.decode_jpeg(data, height=height, width=width, channels=channels, out=out)
-        return
-    pixels = decode_stored(data, kind, height, width, channels, placement.least(height, width))
-    draw(pixels, placement, height, width, out)
-
-
-class Shards:
-    """A dataset's files, open: manifest, catalog columns as arrays, and memory maps. Shared by all views of it.
-
-    `fetch(row)` gives the bytes of an image out of the map, after checking the CRC of the whole record.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.manifest = manifest.read(path)
-        self.catalog = catalog.read(path, sha256=self.manifest.files[catalog.FILE])
-        if len(self.catalog) != self.manifest.stored:
-            raise DamageError(
-                f"{path / catalog.FILE}: {len(self.catalog)} rows, the manifest says {self.manifest.stored}; "
-                f"run 'headrace verify {path}'"
-            )
-        names = [entry.name for entry in self.manifest.shards]
-        number = {name: i for i, name in enumerate(names)}
-        self.shard = np.array([number.get(name, -1) for name in self.catalog["shard"]], np.int32)
-        self.offset = self.catalog["offset"].to_numpy()
-        self.length = self.catalog["length"].to_numpy()
-        self.image_offset = self.catalog["image_offset"].to_numpy()
-        self.image_length = self.catalog["image_length"].to_numpy()
-        self.height = self.catalog["height"].to_numpy()
-        self.width = self.catalog["width"].to_numpy()
-        self.channels = self.catalog["channels"].to_numpy()
-        self.is_jpeg = (self.catalog["format"] == "jpeg").to_numpy()
-        self.labels = self.catalog["label"].fill_null(-1).cast(pl.Int64).to_numpy()
-        self.first_row = np.searchsorted(self.shard, np.arange(len(names)))
-        self._maps: dict[int, NDArray[np.uint8]] = {}
-        self._lock = threading.Lock()
-
-    @cached_property
-    def ids(self) -> pl.Series:
-        return self.catalog["id"]
-
-    @cached_property
-    def keys(self) -> order.Keys:
-        """uint64 [n]: what the random numbers of each record are drawn by."""
-        return order.keys_of(self.ids)
-
-    def fetch(self, row: int) -> NDArray[np.uint8]:
-        """The encoded bytes of the image of catalog row `row`, uint8 [length], not copied. Raises DamageError."""
-        shard = int(self.shard[row])
-        data = self._maps.get(shard)
-        if data is None:
-            data = self._open(shard)
-        offset, length = int(self.offset[row]), int(self.length[row])
-        try:
-            tfrecord.payload_at(data, offset, length)
-        except tfrecord.BadRecord as error:
-            raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
-        start = int(self.image_offset[row])
-        return data[start : start + int(self.image_length[row])]
-
-    @cached_property
-    def _all_boxes(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """Boxes float32 [m, 4] of all rows, one after the other, labels int64 [m], and where each row's begin [n + 1].
-
-        A list of the catalog costs 10 microseconds to look at, and a batch looks at many.
-        """
-        boxes, labels = self.catalog["boxes"], self.catalog["box_labels"]
-        counts = boxes.list.len().fill_null(0).to_numpy()
-        names = np.full(int(counts.sum()), -1, np.int64)
-        names[np.repeat(labels.is_not_null().to_numpy(), counts)] = labels.explode().drop_nulls().to_numpy()
-        corners = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
-        return corners, names, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-
-    def boxes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """Boxes float32 [m, 4] of these rows [b] in stored pixels, one after the other, their labels int64 [m], and to
-        which of the rows (0 to b - 1) each belongs, int64 [m]."""
-        boxes, labels, begin = self._all_boxes
-        counts = begin[rows + 1] - begin[rows]
-        of = np.repeat(np.arange(len(rows)), counts)
-        found = np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts)
-        return boxes[found], labels[found], of
-
-    def address(self, row: int) -> str:
-        """Where a record lies, for people: shard and record number."""
-        shard = int(self.shard[row])
-        return f"{self.path / self.manifest.shards[shard].name}, record {row - int(self.first_row[shard])}"
-
-    def _open(self, shard: int) -> NDArray[np.uint8]:
-        with self._lock:
-            if shard not in self._maps:
-                if shard < 0:
-                    raise DamageError(f"{self.path / catalog.FILE}: names a shard that the manifest does not")
-                self._maps[shard] = storage.map_file(self.path / self.manifest.shards[shard].name)
-            return self._maps[shard]
-
-
 class Dataset:
     """A packed dataset, or a view of one: `len`, `ds[i]`, `split`, `divide`, `where`, `loader`.
 
@@ -178,30 +62,32 @@ class Dataset:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.shards = Shards(Path(path))
-        self.rows: NDArray[np.int64] = np.arange(len(self.shards.catalog))
+        self._open(Shards(Path(path)))
+
+    def _open(self, store: Store) -> None:
+        self.store = store
+        self.rows: NDArray[np.int64] = np.arange(len(self.store.catalog))
         self._what: tuple[str, ...] = ()
 
     def _view(self, rows: NDArray[np.int64], what: str) -> Dataset:
-        view = object.__new__(Dataset)
-        view.shards, view.rows, view._what = self.shards, rows, (*self._what, what)
+        view = object.__new__(type(self))
+        view.store, view.rows, view._what = self.store, rows, (*self._what, what)
         return view
 
     @property
     def path(self) -> Path:
         """The folder."""
-        return self.shards.path
+        return self.store.path
 
     @property
     def manifest(self) -> manifest.Manifest:
         """What the folder consists of."""
-        return self.shards.manifest
+        return self.store.manifest
 
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) over the content of the whole dataset on disk, whatever the view."""
-        parts = [self.manifest.files[catalog.FILE], *(entry.sha256 for entry in self.manifest.shards)]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        return self.store.fingerprint
 
     @cached_property
     def view_fingerprint(self) -> str:
@@ -221,7 +107,7 @@ class Dataset:
     @property
     def has_boxes(self) -> bool:
         """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
-        return self.shards.catalog["boxes"].null_count() < len(self.shards.catalog)
+        return self.store.catalog["boxes"].null_count() < len(self.store.catalog)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -245,12 +131,12 @@ class Dataset:
     @property
     def catalog(self) -> pl.DataFrame:
         """One row per record of this view: all that is known of it but its pixels."""
-        return self.shards.catalog[self.rows]
+        return self.store.catalog[self.rows]
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class indices int64 [n], -1 for a record without a label."""
-        return self.shards.labels[self.rows]
+        return self.store.labels[self.rows]
 
     @property
     def channels(self) -> int:
@@ -260,7 +146,7 @@ class Dataset:
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) when all images of the whole dataset share one size, else None."""
-        h, w = self.shards.height, self.shards.width
+        h, w = self.store.height, self.store.width
         return (int(h[0]), int(w[0])) if (h == h[0]).all() and (w == w[0]).all() else None
 
     def __len__(self) -> int:
@@ -272,12 +158,12 @@ class Dataset:
         if not -n <= i < n:
             raise IndexError(f"record {i} of {n}")
         row = int(self.rows[i])
-        values = self.shards.catalog.row(row, named=True)
+        values = self.store.catalog.row(row, named=True)
         boxes, points = values["boxes"], values["keypoints"]
         names = values["box_label_names"]
         return StoredRecord(
             id=values["id"],
-            encoded=self.shards.fetch(row).tobytes(),
+            encoded=self.store.fetch(row).tobytes(),
             label=values["label"],
             label_name=values["label_name"],
             boxes=None if boxes is None else np.array(boxes, np.float32).reshape(-1, 4),
@@ -296,7 +182,7 @@ class Dataset:
         """The records of one split, as packed. Raises UsageError."""
         if name not in self.manifest.splits:
             raise UsageError(f"{self.path}: no split {name!r}; it has {', '.join(self.manifest.splits)}")
-        kept = (self.shards.catalog["split"] == name).to_numpy()
+        kept = (self.store.catalog["split"] == name).to_numpy()
         return self._view(self.rows[kept[self.rows]], f"split {name!r}")
 
     def divide(self, fractions: Mapping[str, float], *, seed: int = 0) -> tuple[Dataset, ...]:

@@ -19,7 +19,7 @@ from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging import codec
 from headrace.imaging.transforms import Augmentation, Fit, Placement, Size, carry, check_fit, check_size, place
-from headrace.load.dataset import Dataset, draw_stored
+from headrace.load.dataset import Dataset
 from headrace.load.targets import Boxes, Class, Labels, Target
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class Loader:
 
     def _make(self, epoch: int, i: int) -> Batch:
         rows = self._rows(epoch, i)
-        shards, options = self.dataset.shards, self.options
+        store, options = self.dataset.store, self.options
         images = np.empty((len(rows), *self.size, self.channels), np.uint8)
         chances = self._chances(rows, epoch)
         placements = self._placements(rows, chances)
@@ -276,11 +276,11 @@ class Loader:
             rows, images, placements = rows[good], images[: len(good)], [placements[slot] for slot in good]
         target = options.target
         targets = None if target is None else target.encode(self._labels(rows, placements))
-        return Batch(images, targets, tuple(shards.ids[rows].to_list()))
+        return Batch(images, targets, tuple(store.ids[rows].to_list()))
 
     def _placements(self, rows: NDArray[np.int64], chances: list[NDArray[np.float64]]) -> list[Placement]:
         """Where the pixels of each image go."""
-        heights, widths = (sides[rows].tolist() for sides in (self.dataset.shards.height, self.dataset.shards.width))
+        heights, widths = (sides[rows].tolist() for sides in (self.dataset.store.height, self.dataset.store.width))
         out = []
         for slot, (height, width) in enumerate(zip(heights, widths, strict=True)):
             placement = place(height, width, self.size, self.options.fit)
@@ -292,25 +292,15 @@ class Loader:
     def _draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
         """One image into its slot of the batch. Raises DamageError."""
         if self._cache is None:
-            self._decode(row, placement, out)
+            self.dataset.store.draw(row, placement, out)
         else:
             self._cache.draw(row, placement, out)
-
-    def _decode(self, row: int, placement: Placement, out: codec.Pixels) -> None:
-        shards = self.dataset.shards
-        kind = "jpeg" if shards.is_jpeg[row] else "png"
-        data = shards.fetch(row)
-        try:
-            draw_stored(data, kind, int(shards.height[row]), int(shards.width[row]), placement, out)
-        except codec.BadImage as error:
-            address = shards.address(row)
-            raise DamageError(f"{address}: {error.reason}; run 'headrace verify {shards.path}'") from None
 
     def _chances(self, rows: NDArray[np.int64], epoch: int) -> list[NDArray[np.float64]]:
         """For each augmentation, random numbers float64 [b, draws] of the records."""
         if not self.options.augment:
             return []
-        keys, seed, stream = self.dataset.shards.keys[rows], self.options.seed, 0
+        keys, seed, stream = self.dataset.store.keys[rows], self.options.seed, 0
         out = []
         for change in self.options.augment:
             streams = range(stream, stream + change.draws)
@@ -319,11 +309,11 @@ class Loader:
         return out
 
     def _labels(self, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
-        shards = self.dataset.shards
-        labels = Labels(classes=shards.labels[rows], size=self.size)
+        store = self.dataset.store
+        labels = Labels(classes=store.labels[rows], size=self.size)
         if self.options.target is None or not self.options.target.wants_boxes:
             return labels
-        boxes, names, of = shards.boxes(rows)
+        boxes, names, of = store.boxes(rows)
         boxes, kept = carry(boxes, placements, of, min_visible=self.options.min_visible)
         classes = len(self.dataset.box_class_names)
         return replace(labels, boxes=boxes, box_labels=names[kept], box_image=of[kept], box_classes=classes)
@@ -351,10 +341,10 @@ class _Cache:
         slot = self._slot[row]
         image = self._images[slot]
         if not self._filled[slot]:
-            shards, loader = self._loader.dataset.shards, self._loader
-            plain = place(int(shards.height[row]), int(shards.width[row]), loader.size, loader.options.fit)
+            store, loader = self._loader.dataset.store, self._loader
+            plain = place(int(store.height[row]), int(store.width[row]), loader.size, loader.options.fit)
             decoded = np.empty_like(image)
-            loader._decode(row, plain, decoded)
+            store.draw(row, plain, decoded)
             image[:] = decoded  # at once: another thread may be reading what it has put there itself
             self._filled[slot] = True
         out[:] = image[:, ::-1] if placement.flip else image

@@ -13,8 +13,8 @@ from headrace import parallel
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.imaging.transforms import Fit, check_fit, check_size, place
-from headrace.load.dataset import draw_stored
 from headrace.load.loader import Batch
+from headrace.load.store import draw_stored
 from headrace.packing.prepare import ImageOptions, prepare
 from headrace.record import Boxes, Reject
 

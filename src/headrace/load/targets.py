@@ -155,7 +155,7 @@ class Grid:
         if classes > 1:
             if len(names) > classes:
                 raise UsageError(f"classes is {classes}, the dataset has {len(names)}: {', '.join(names)}")
-            missing = int((dataset.shards.boxes(dataset.rows)[1] < 0).sum())
+            missing = int((dataset.store.boxes(dataset.rows)[1] < 0).sum())
             if missing:
                 raise DataError(f"{missing} boxes have no class; pass Grid({self.cells}, classes=1) to make all one")
 
@@ -225,7 +225,7 @@ def _depth(classes: int | None) -> int:
 def _check_boxes(dataset: Dataset) -> None:
     if not dataset.has_boxes:
         raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
-    silent = dataset.shards.catalog["boxes"].is_null().to_numpy()[dataset.rows]
+    silent = dataset.store.catalog["boxes"].is_null().to_numpy()[dataset.rows]
     if silent.any():  # which is not to say that there are none
         raise DataError(
             f"of {int(silent.sum())} of {len(dataset)} records nothing is said of boxes; leave them out with "

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import files
-from headrace.sources.wider import recognise
+from headrace.sources.wider import recognise as is_wider
 
 FORMATS = ("names", "folders", "wider")
+
+# What tells that a file is of a format, or None.
+_FILES = {"wider": is_wider}
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:
@@ -23,8 +26,10 @@ def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[
         raise NotThereError(f"{root}: no such file or folder")
     if pattern is not None:
         return "names", "a pattern for file names is given"
-    if root.is_file() and (why := recognise(root)) is not None:
-        return "wider", why
+    if root.is_file():
+        for name, recognise in _FILES.items():
+            if (why := recognise(root)) is not None:
+                return name, why
     if not root.is_dir():
         raise UsageError(f"{root}: no source reads this file; pass --format, one of {', '.join(FORMATS)}")
     files.check_root(root)

@@ -1,0 +1,64 @@
+"""From `pack`'s options to a source: which of them each format takes, and what it makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from headrace import sources
+from headrace.errors import UsageError
+from headrace.sources import Source
+from headrace.sources.guess import guess
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`make(path, **options)` gives the source; `options` are the ones it takes, `needs` what to say without one."""
+
+    make: Callable[..., Source]
+    options: tuple[str, ...]
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+
+FORMATS = {
+    "names": Format(
+        sources.names,
+        ("pattern", "unlabelled", "class_names"),
+        {"pattern": "e.g. --pattern '^(?P<label>cat|dog)'"},
+    ),
+    "folders": Format(sources.folders, ("class_names",)),
+    "wider": Format(
+        sources.wider,
+        ("images", "lenient", "max_faces", "min_side", "skip_invalid"),
+        {"images": "the folder that the names in the file start from"},
+    ),
+}
+
+_FLAGS = {"class_names": "--classes"}
+
+
+def source(path: Path, format: str | None, given: Mapping[str, Any]) -> Source:
+    """The source of `path` with the options that were `given` a value. Raises UsageError, and what sources raise."""
+    options = {name: value for name, value in given.items() if value is not None and value is not False}
+    if format is None:
+        format, why = guess(path, pattern=options.get("pattern"))
+        typer.echo(f"headrace: taking --format {format}: {why}", err=True)
+    if format not in FORMATS:
+        raise UsageError(f"--format {format!r}: wanted one of {', '.join(FORMATS)}")
+    chosen = FORMATS[format]
+    for name in options:
+        if name not in chosen.options:
+            takers = " and ".join(other for other, form in FORMATS.items() if name in form.options)
+            raise UsageError(f"{_flag(name)} is for --format {takers}, the format is {format}")
+    for name, hint in chosen.needs.items():
+        if name not in options:
+            raise UsageError(f"--format {format} needs {_flag(name)}, {hint}")
+    return chosen.make(path, **options)
+
+
+def _flag(name: str) -> str:
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")

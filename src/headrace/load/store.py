@@ -1,0 +1,176 @@
+"""Where a Dataset's records are: what the catalog says as arrays, and each image by its row. Shards are one such place.
+
+Views, orders and batches are left to dataset and loader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from headrace import order
+from headrace.errors import DamageError
+from headrace.format import catalog, manifest, storage, tfrecord
+from headrace.imaging import codec
+from headrace.imaging.transforms import Placement, draw, place
+
+
+def decode_stored(
+    data: NDArray[np.uint8],
+    kind: str,
+    height: int,
+    width: int,
+    channels: int,
+    min_size: tuple[int, int] = (0, 0),
+) -> codec.Pixels:
+    """uint8 [h, w, channels] of bytes as the packer stores them. Raises BadImage."""
+    if kind == "jpeg":
+        return codec.decode_jpeg(data, height=height, width=width, channels=channels, min_size=min_size)
+    return codec.decode_png(data, channels=channels)
+
+
+def draw_stored(
+    data: NDArray[np.uint8], kind: str, height: int, width: int, placement: Placement, out: codec.Pixels
+) -> None:
+    """Decodes bytes as the packer stores them, at the smallest useful scale, into `out` [h, w, c]. Raises BadImage."""
+    channels = out.shape[2]
+    if kind == "jpeg" and placement == place(height, width, (height, width), "stretch"):
+        codec.decode_jpeg(data, height=height, width=width, channels=channels, out=out)
+        return
+    pixels = decode_stored(data, kind, height, width, channels, placement.least(height, width))
+    draw(pixels, placement, height, width, out)
+
+
+class Store(ABC):
+    """What all views of a dataset share. Its columns are arrays with one entry per row of the catalog:
+
+    `height`, `width`, `channels` of the stored images, `labels` int64 (-1 where there is none). `path` and `manifest`
+    say what the dataset is, and `fingerprint` (hex) stands for all its content.
+    """
+
+    def __init__(self, path: Path, manifest: manifest.Manifest, catalog: pl.DataFrame) -> None:
+        self.path, self.manifest, self.catalog = path, manifest, catalog
+        self.height = catalog["height"].to_numpy()
+        self.width = catalog["width"].to_numpy()
+        self.channels = catalog["channels"].to_numpy()
+        self.labels = catalog["label"].fill_null(-1).cast(pl.Int64).to_numpy()
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 (hex) that stands for all content, whatever the view."""
+
+    @abstractmethod
+    def fetch(self, row: int) -> NDArray[np.uint8]:
+        """The encoded bytes of the image of catalog row `row`, uint8 [length]. Raises DamageError."""
+
+    @abstractmethod
+    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
+        """Draws the image of catalog row `row` into `out` [h, w, c]. From any thread. Raises DamageError."""
+
+    @abstractmethod
+    def address(self, row: int) -> str:
+        """Where a record lies, for people."""
+
+    @cached_property
+    def ids(self) -> pl.Series:
+        return self.catalog["id"]
+
+    @cached_property
+    def keys(self) -> order.Keys:
+        """uint64 [n]: what the random numbers of each record are drawn by."""
+        return order.keys_of(self.ids)
+
+    @cached_property
+    def _all_boxes(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes float32 [m, 4] of all rows, one after the other, labels int64 [m], and where each row's begin [n + 1].
+
+        A list of the catalog costs 10 microseconds to look at, and a batch looks at many.
+        """
+        boxes, labels = self.catalog["boxes"], self.catalog["box_labels"]
+        counts = boxes.list.len().fill_null(0).to_numpy()
+        names = np.full(int(counts.sum()), -1, np.int64)
+        names[np.repeat(labels.is_not_null().to_numpy(), counts)] = labels.explode().drop_nulls().to_numpy()
+        corners = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
+        return corners, names, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def boxes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes float32 [m, 4] of these rows [b] in stored pixels, one after the other, their labels int64 [m], and to
+        which of the rows (0 to b - 1) each belongs, int64 [m]."""
+        boxes, labels, begin = self._all_boxes
+        counts = begin[rows + 1] - begin[rows]
+        of = np.repeat(np.arange(len(rows)), counts)
+        found = np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts)
+        return boxes[found], labels[found], of
+
+
+class Shards(Store):
+    """A packed dataset's files, open: manifest, catalog, and memory maps.
+
+    `fetch(row)` gives the bytes of an image out of the map, not copied, after checking the CRC of the whole record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        promised = manifest.read(path)
+        super().__init__(path, promised, catalog.read(path, sha256=promised.files[catalog.FILE]))
+        if len(self.catalog) != self.manifest.stored:
+            raise DamageError(
+                f"{path / catalog.FILE}: {len(self.catalog)} rows, the manifest says {self.manifest.stored}; "
+                f"run 'headrace verify {path}'"
+            )
+        names = [entry.name for entry in self.manifest.shards]
+        number = {name: i for i, name in enumerate(names)}
+        self.shard = np.array([number.get(name, -1) for name in self.catalog["shard"]], np.int32)
+        self.offset = self.catalog["offset"].to_numpy()
+        self.length = self.catalog["length"].to_numpy()
+        self.image_offset = self.catalog["image_offset"].to_numpy()
+        self.image_length = self.catalog["image_length"].to_numpy()
+        self.is_jpeg = (self.catalog["format"] == "jpeg").to_numpy()
+        self.first_row = np.searchsorted(self.shard, np.arange(len(names)))
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        parts = [self.manifest.files[catalog.FILE], *(entry.sha256 for entry in self.manifest.shards)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def fetch(self, row: int) -> NDArray[np.uint8]:
+        shard = int(self.shard[row])
+        data = self._maps.get(shard)
+        if data is None:
+            data = self._open(shard)
+        offset, length = int(self.offset[row]), int(self.length[row])
+        try:
+            tfrecord.payload_at(data, offset, length)
+        except tfrecord.BadRecord as error:
+            raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
+        start = int(self.image_offset[row])
+        return data[start : start + int(self.image_length[row])]
+
+    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
+        kind = "jpeg" if self.is_jpeg[row] else "png"
+        data = self.fetch(row)
+        try:
+            draw_stored(data, kind, int(self.height[row]), int(self.width[row]), placement, out)
+        except codec.BadImage as error:
+            raise DamageError(f"{self.address(row)}: {error.reason}; run 'headrace verify {self.path}'") from None
+
+    def address(self, row: int) -> str:
+        shard = int(self.shard[row])
+        return f"{self.path / self.manifest.shards[shard].name}, record {row - int(self.first_row[shard])}"
+
+    def _open(self, shard: int) -> NDArray[np.uint8]:
+        with self._lock:
+            if shard not in self._maps:
+                if shard < 0:
+                    raise DamageError(f"{self.path / catalog.FILE}: names a shard that the manifest does not")
+                self._maps[shard] = storage.map_file(self.path / self.manifest.shards[shard].name)
+            return self._maps[shard]
