@@ -24,6 +24,8 @@ _HOME = {
     "Reject": "headrace.record",
     "pack": "headrace.packing.pack",
     "PackReport": "headrace.packing.pack",
+    "adopt": "headrace.packing.adopt",
+    "AdoptReport": "headrace.packing.adopt",
     "HeadraceError": "headrace.errors",
     "UsageError": "headrace.errors",
     "NotThereError": "headrace.errors",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
     from headrace.load.targets import Boxes, Class, Grid
+    from headrace.packing.adopt import AdoptReport, adopt
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
 
@@ -67,6 +70,8 @@ __all__ = [
     "Reject",
     "pack",
     "PackReport",
+    "adopt",
+    "AdoptReport",
     "HeadraceError",
     "UsageError",
     "NotThereError",

@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import data, demo, learn
+from headrace.cli import adopt, data, demo, learn
 from headrace.errors import HeadraceError
 from headrace.version import __version__
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 data.register(app)
+adopt.register(app)
 learn.register(app)
 demo.register(app)
 

@@ -21,6 +21,7 @@ from headrace.errors import DamageError, UsageError
 from headrace.format import storage
 
 FILE = "catalog.parquet"
+IMAGE_FILE = "file"  # a column more, where records only name their image: its path below the folder of images
 
 SCHEMA: dict[str, Any] = {
     "id": pl.String,
@@ -52,6 +53,7 @@ class Row:
     `offset`, its payload has `length` bytes, the image's own bytes begin at `image_offset` of the file.
 
     `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
+    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote.
     """
 
     id: str
@@ -62,7 +64,7 @@ class Row:
     width: int
     channels: int
     origin: str
-    sha256: str
+    sha256: str | None
     offset: int = 0
     length: int = 0
     image_offset: int = 0
@@ -78,16 +80,29 @@ class Row:
 
 def table(rows: Sequence[Row]) -> pl.DataFrame:
     """The catalog of these rows, in their order."""
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA}
-    for row in rows:
-        for name, column in columns.items():
-            value = getattr(row, name)
-            if isinstance(value, np.ndarray):
-                value = value.tolist()
-            elif name == "attributes":
-                value = json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None
-            column.append(value)
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in SCHEMA}
+    columns["attributes"] = [
+        json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None for value in columns["attributes"]
+    ]
+    columns["keypoints"] = [None if points is None else points.tolist() for points in columns["keypoints"]]
+    for name, of_none in (("boxes", np.zeros((0, 4), np.float32)), ("box_labels", []), ("box_label_names", [])):
+        columns[name] = _lists(columns[name], of_none, SCHEMA[name])
     return pl.DataFrame(columns, schema=SCHEMA)
+
+
+def _lists(values: Sequence[Any], of_none: Any, kind: Any) -> pl.Series:
+    """A column of lists, None for null. Out of Python lists Polars would make it a hundred times slower."""
+    counts = [0 if value is None else len(value) for value in values]
+    given = [value for value in values if value is not None]
+    flat = (
+        np.concatenate(given or [of_none]) if isinstance(of_none, np.ndarray) else [v for some in given for v in some]
+    )
+    items = pl.DataFrame({"row": np.repeat(np.arange(len(values)), counts), "item": pl.Series(flat, dtype=kind.inner)})
+    lists = items.group_by("row", maintain_order=True).agg("item")
+    rows = pl.DataFrame({"row": np.arange(len(values)), "given": [value is not None for value in values]})
+    made = rows.join(lists, on="row", how="left", maintain_order="left")
+    empty = pl.col("given") & pl.col("item").is_null()
+    return made.select(item=pl.when(empty).then(pl.lit([], dtype=kind)).otherwise(pl.col("item")))["item"]
 
 
 def to_bytes(frame: pl.DataFrame) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import DamageError, NotThereError, StorageError, UsageError
+from headrace.format import storage
 
 FILE = "headrace.json"
 FORMAT_VERSION = 1
@@ -19,19 +20,49 @@ LABEL_MAP_FILE = "label_map.pbtxt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """What is known of a shard that someone else wrote: `mtime_ns` and the sha256 (hex) of its `ends` tell a file that
+    was changed since, `skipped` are the (begin, end) of its bytes that are no sound record."""
+
+    mtime_ns: int
+    ends: str
+    skipped: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEntry:
-    """One shard: its file `name`, split, number of records, size in bytes and sha256 (hex)."""
+    """One shard: its file `name`, split, number of records, size in bytes and sha256 (hex).
+
+    The `name` of a shard that was adopted is a path, from the dataset's folder or absolute, and its `sha256` that of
+    lengths and CRCs of all its records in their order, which stand for their content.
+    """
 
     name: str
     split: str
     records: int
     bytes: int
     sha256: str
+    foreign: Foreign | None = None
 
     @property
     def index_name(self) -> str:
         """The name of its index file, `offset length` lines."""
         return self.name.removesuffix(".tfrecord") + ".idx"
+
+    def change(self, folder: Path) -> str | None:
+        """What shows that a file of someone else is not the one that was adopted; None when nothing does."""
+        if self.foreign is None:
+            return None
+        path = folder / self.name
+        try:
+            status = path.stat()
+            if status.st_size != self.bytes:
+                return f"{status.st_size} bytes, it had {self.bytes}"
+            if status.st_mtime_ns != self.foreign.mtime_ns and storage.digest_ends(path) != self.foreign.ends:
+                return "written to since, and it begins or ends with other bytes"
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +72,8 @@ class Manifest:
     `classes`, `box_classes`: names in index order. `channels`: 1 when every image is grey, else 3. `files`: sha256 of
     every other file. `boxes_clipped`: stored boxes that were cut because they reached out of their image;
     `boxes_dropped`: reason -> boxes left out. `pack_options`: what a record went through, and what `predict` puts raw
-    images through again.
+    images through again. `adopted`: None for a packed dataset; else the `layout` of the records, the `map` of their
+    keys, and the folder of `images` that they only name.
     """
 
     format_version: int = FORMAT_VERSION
@@ -58,6 +90,7 @@ class Manifest:
     boxes_clipped: int = 0
     boxes_dropped: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    adopted: Mapping[str, Any] | None = None
 
     @property
     def splits(self) -> dict[str, int]:
@@ -99,7 +132,7 @@ def read(folder: Path) -> Manifest:
         sha256 = raw.pop("sha256")
         if hashlib.sha256(data.replace(f'"{sha256}"'.encode(), b'""')).hexdigest() != sha256:
             raise ValueError("its sha256 is not the one it holds")
-        raw["shards"] = tuple(ShardEntry(**entry) for entry in raw["shards"])
+        raw["shards"] = tuple(_entry(entry) for entry in raw["shards"])
         raw["classes"], raw["box_classes"] = tuple(raw["classes"]), tuple(raw["box_classes"])
         return Manifest(**raw)
     except UsageError:
@@ -108,8 +141,20 @@ def read(folder: Path) -> Manifest:
         raise DamageError(f"{path}: not a sound manifest ({error}); pack the dataset again") from error
 
 
+def _entry(raw: dict[str, Any]) -> ShardEntry:
+    if "foreign" in raw:
+        known = raw["foreign"]
+        raw["foreign"] = Foreign(**known | {"skipped": tuple((begin, end) for begin, end in known["skipped"])})
+    return ShardEntry(**raw)
+
+
 def _text(manifest: Manifest, *, sha256: str) -> bytes:
-    return (json.dumps(asdict(manifest) | {"sha256": sha256}, indent=1, ensure_ascii=False) + "\n").encode()
+    raw = asdict(manifest) | {"sha256": sha256}
+    # A packed dataset says nothing of adoption.
+    for of, name in [(raw, "adopted"), *((entry, "foreign") for entry in raw["shards"])]:
+        if of[name] is None:
+            del of[name]
+    return (json.dumps(raw, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def side_files(manifest: Manifest, *, name: str) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -183,6 +184,27 @@ def digest(path: Path) -> str:
     """sha256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_ENDS = 1 << 16
+
+
+def digest_ends(path: Path) -> str:
+    """sha256 (hex) of the first and the last 64 KiB of a file. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(_ENDS)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(len(head), size - _ENDS))
+        return hashlib.sha256(head + file.read()).hexdigest()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` below `folder`, links followed. Raises OSError: not there, or not below it."""
+    root = folder.resolve()
+    path = (root / name).resolve(strict=True)
+    if not path.is_relative_to(root):
+        raise PermissionError(errno.EPERM, f"leads out of {folder}", name)
+    return path
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:

@@ -2,13 +2,15 @@
 
 Record = u64le length | u32le masked CRC of those 8 bytes | payload | u32le masked CRC of the payload
 (TensorFlow, core/lib/io/record_writer.h). What a payload means is left to example.
+Damaged files are walked too: from one sound record to the next, with what lies between.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -19,6 +21,7 @@ FOOTER_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + FOOTER_BYTES
 
 Buffer: TypeAlias = bytes | NDArray[np.uint8]
+_Payload = TypeVar("_Payload", bytes, Buffer)
 
 
 class BadRecord(ValueError):
@@ -60,7 +63,17 @@ def length_at(data: Buffer, offset: int) -> int:
 def payload_at(data: Buffer, offset: int, length: int) -> Buffer:
     """The payload of `length` bytes of the record that begins at `offset`, checked, not copied. Raises BadRecord."""
     start = offset + HEADER_BYTES
-    payload = data[start : start + length]
+    return _checked(data, offset, length, data[start : start + length])
+
+
+def payload_bytes_at(data: Buffer, offset: int, length: int) -> bytes:
+    """The same, copied before it is checked: one way to memory less than `bytes(payload_at(...))`."""
+    start = offset + HEADER_BYTES
+    return _checked(data, offset, length, bytes(data[start : start + length]))
+
+
+def _checked(data: Buffer, offset: int, length: int, payload: _Payload) -> _Payload:
+    start = offset + HEADER_BYTES
     footer = bytes(data[start + length : start + length + FOOTER_BYTES])
     if len(footer) < FOOTER_BYTES:
         raise BadRecord(offset, f"a record of {length} bytes begins here, the file ends at byte {len(data)}")
@@ -78,3 +91,105 @@ def scan(data: Buffer) -> Iterator[tuple[int, Buffer]]:
         length = length_at(data, offset)
         yield offset, payload_at(data, offset, length)
         offset += OVERHEAD_BYTES + length
+
+
+class Span(NamedTuple):
+    """A record that begins at `offset` and has a payload of `length` bytes, which are not checked yet."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + OVERHEAD_BYTES + self.length
+
+
+class Gap(NamedTuple):
+    """Bytes from `begin` to `end` that are no sound record; the contradiction stands at `offset`."""
+
+    begin: int
+    end: int
+    offset: int
+    reason: str
+
+
+def mark(data: Buffer, piece: Span | Gap) -> bytes:
+    """What stands for a sound record's bytes, its length and CRCs, or all bytes of a gap."""
+    if isinstance(piece, Gap):
+        return bytes(data[piece.begin : piece.end])
+    return bytes(data[piece.offset : piece.offset + HEADER_BYTES]) + bytes(data[piece.end - FOOTER_BYTES : piece.end])
+
+
+def walk(data: Buffer, touch: Callable[[int], None] = lambda offset: None) -> Iterator[Span | Gap]:
+    """All records of a file by their lengths, damaged or not: each byte is in one Span or in one Gap.
+
+    After a wrong length the next sound record is searched for. Payloads are not checked, unless what follows a record
+    makes no sense: then its own length may be at fault, and records that it swallowed are found inside of it.
+    `touch` is told of each offset before it is read.
+    """
+    held: Span | None = None
+    offset = 0
+    while offset < len(data):
+        touch(offset)
+        try:
+            span = Span(offset, length_at(data, offset))
+        except BadRecord as error:
+            begin, found = offset, error
+            if held is not None:
+                try:
+                    payload_at(data, *held)
+                    yield held
+                except BadRecord as wrong:
+                    begin, found = held.offset, wrong
+            held, offset = None, resync(data, begin + 1)
+            yield Gap(begin, offset, found.offset, found.reason)
+            continue
+        if held is not None:
+            yield held
+        held, offset = span, span.end
+    if held is not None:
+        yield held
+
+
+def resync(data: Buffer, start: int) -> int:
+    """Where at or after byte `start` the next whole record with sound CRCs begins; the end of `data` without one."""
+    view = np.frombuffer(data, np.uint8)
+    for first in range(start, len(view) - OVERHEAD_BYTES + 1, _SEARCHED):
+        for offset in _length_crcs_hold(view[first : first + _SEARCHED + HEADER_BYTES - 1]):
+            try:
+                payload_at(data, first + offset, length_at(data, first + offset))
+            except BadRecord:
+                continue
+            return first + offset
+    return len(view)
+
+
+_SEARCHED = 1 << 20  # bytes at a time
+
+
+def _length_crcs_hold(data: NDArray[np.uint8]) -> list[int]:
+    """At which bytes a length with its own CRC may stand.
+
+    A CRC is linear: that of 8 bytes is the XOR of what each byte contributes at its place.
+    """
+    zeros, tables = _contributions()
+    n = len(data) - HEADER_BYTES + 1
+    if n <= 0:
+        return []
+    crc = np.full(n, zeros, np.uint32)
+    for i in range(8):
+        crc ^= tables[i][data[i : i + n]]
+    masked = (crc >> 15 | crc << 17) + np.uint32(0xA282EAD8)
+    stored = np.zeros(n, np.uint32)
+    for i in range(4):
+        stored |= data[8 + i : 8 + i + n].astype(np.uint32) << np.uint32(8 * i)
+    found: list[int] = np.flatnonzero(masked == stored).tolist()
+    return found
+
+
+@cache
+def _contributions() -> tuple[int, NDArray[np.uint32]]:
+    """The CRC of 8 zero bytes, and uint32 [8, 256] by what a byte value at a place changes it."""
+    zeros = google_crc32c.value(bytes(8))
+    one = [[google_crc32c.value(bytes(i) + bytes([b]) + bytes(7 - i)) ^ zeros for b in range(256)] for i in range(8)]
+    return zeros, np.array(one, np.uint32)

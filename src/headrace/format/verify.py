@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,12 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
         frame = catalog.read(folder, sha256=promised.files[catalog.FILE])
     except (DamageError, StorageError) as error:
         damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error)))
-        damaged += [fault for entry in promised.shards for fault in _check_file(folder / entry.name, entry.sha256)]
+        for entry in promised.shards:
+            if entry.foreign is None:
+                damaged += _check_file(folder / entry.name, entry.sha256)
+            else:
+                for piece in _foreign_pieces(folder, entry, [], promised, damaged):
+                    damaged += piece.check()
         return Verdict(records=0, damaged=tuple(damaged))
     if len(frame) != promised.stored:
         reason = f"{len(frame)} rows, the manifest says {promised.stored}"
@@ -73,12 +79,12 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
         damaged.append(Damage(shard=name, record=None, offset=None, reason="in the catalog, not in the manifest"))
 
     def check(piece: _Piece) -> tuple[_Piece, list[Damage]]:
-        return piece, list(_check_piece(piece, promised))
+        return piece, list(piece.check())
 
     pieces = _pieces(folder, frame, promised, damaged)
     for piece, found in parallel.ordered(check, pieces, workers=threads, ahead=4 * threads):
-        if piece.rows:
-            progress(len(piece.rows))
+        if not piece.last:
+            progress(piece.rows)
         elif any(fault.shard == piece.entry.name for fault in damaged):
             continue  # its digest says no more than the address that was found
         damaged += found
@@ -89,13 +95,12 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A task: some records of a shard, `first` the number of their first. Without rows: the digest of the whole shard,
-    which comes after its records."""
+    """A task: records of a shard, `rows` of which are in the catalog; the `last` is a digest of the whole shard."""
 
     entry: manifest.ShardEntry
-    data: NDArray[np.uint8]
-    first: int
-    rows: list[dict[str, Any]]
+    rows: int
+    check: Callable[[], Iterable[Damage]]
+    last: bool = False
 
 
 def _pieces(folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, damaged: list[Damage]) -> Iterator[_Piece]:
@@ -103,6 +108,9 @@ def _pieces(folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, dama
     by_shard = frame.drop("boxes", "keypoints").partition_by("shard", as_dict=True)
     for entry in promised.shards:
         rows = by_shard.get((entry.name,), frame.clear())
+        if entry.foreign is not None:
+            yield from _foreign_pieces(folder, entry, rows.to_dicts(), promised, damaged)
+            continue
         try:
             data = storage.map_file(folder / entry.name)
         except StorageError as error:
@@ -110,8 +118,9 @@ def _pieces(folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, dama
             continue
         damaged += _check_layout(folder, entry, len(data), rows)
         for first in range(0, len(rows), _CHUNK):
-            yield _Piece(entry, data, first, rows[first : first + _CHUNK].to_dicts())
-        yield _Piece(entry, data, len(rows), [])
+            some = rows[first : first + _CHUNK].to_dicts()
+            yield _Piece(entry, len(some), functools.partial(_check_records, entry, data, first, some, promised))
+        yield _Piece(entry, 0, functools.partial(_check_digest, entry, data), last=True)
 
 
 def _check_file(path: Path, sha256: str) -> Iterator[Damage]:
@@ -155,14 +164,22 @@ def _check_layout(folder: Path, entry: manifest.ShardEntry, size: int, rows: pl.
         yield Damage(shard=path.name, record=None, offset=None, reason=f"can't be read: {error.strerror}")
 
 
-def _check_piece(piece: _Piece, promised: manifest.Manifest) -> Iterator[Damage]:
-    name = piece.entry.name
-    for number, row in enumerate(piece.rows, start=piece.first):
-        for offset, reason in _check_record(piece.data, row, promised):
-            yield Damage(shard=name, record=number, offset=offset, reason=reason)
-    if not piece.rows and hashlib.sha256(piece.data.data).hexdigest() != piece.entry.sha256:
+def _check_records(
+    entry: manifest.ShardEntry,
+    data: NDArray[np.uint8],
+    first: int,
+    rows: list[dict[str, Any]],
+    promised: manifest.Manifest,
+) -> Iterator[Damage]:
+    for number, row in enumerate(rows, start=first):
+        for offset, reason in _check_record(data, row, promised):
+            yield Damage(shard=entry.name, record=number, offset=offset, reason=reason)
+
+
+def _check_digest(entry: manifest.ShardEntry, data: NDArray[np.uint8]) -> Iterator[Damage]:
+    if hashlib.sha256(data.data).hexdigest() != entry.sha256:
         reason = "sha256 is not the manifest's, though every record is sound: another shard's file?"
-        yield Damage(shard=name, record=None, offset=None, reason=reason)
+        yield Damage(shard=entry.name, record=None, offset=None, reason=reason)
 
 
 def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest) -> Iterator[tuple[int, str]]:
@@ -199,6 +216,11 @@ def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest
         yield offset, f"the record's image/id is not the catalog's {row['id']!r}"
     if promised.classes and features.get("image/class/label") != [-1 if row["label"] is None else row["label"]]:
         yield offset, f"the record's image/class/label is not the catalog's {row['label']}"
+    yield from _check_image(image, row)
+
+
+def _check_image(image: bytes, row: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    image_offset = row["image_offset"]
     try:
         header = codec.read_header(image, max_pixels=row["height"] * row["width"])
         pixels = codec.decode(image, header=header)
@@ -206,9 +228,138 @@ def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest
         yield image_offset, error.reason
         return
     wanted = (row["height"], row["width"], row["channels"])
-    if pixels.shape != wanted or header.format != row["format"]:
+    if pixels.shape != wanted or header.kind != row["format"]:
         found_shape = "x".join(map(str, pixels.shape))
-        yield (
-            image_offset,
-            f"a {header.format} of {found_shape}, the catalog says {row['format']} of {wanted}",
-        )
+        yield image_offset, f"a {header.kind} of {found_shape}, the catalog says {row['format']} of {wanted}"
+
+
+# --- shards of somebody else -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A record's `number` in its file, where it is, and its row of the catalog; None where it was rejected."""
+
+    number: int
+    span: tfrecord.Span
+    row: dict[str, Any] | None
+
+
+def _foreign_pieces(
+    folder: Path,
+    entry: manifest.ShardEntry,
+    rows: list[dict[str, Any]],
+    promised: manifest.Manifest,
+    damaged: list[Damage],
+) -> Iterator[_Piece]:
+    """All tasks of a shard that was adopted: each of its records, also those that were rejected, and its marks."""
+    change = entry.change(folder)
+    if change is not None:
+        damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=change))
+    if len(rows) != entry.records:
+        reason = f"{len(rows)} rows in the catalog, the manifest says {entry.records} records"
+        damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=reason))
+    try:
+        data = storage.map_file(folder / entry.name)
+    except StorageError as error:
+        if change is None:
+            damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=str(error)))
+        return
+    images = None if not promised.adopted else promised.adopted["images"]
+    places = _places(entry, data, rows, damaged)
+    for first in range(0, len(places), _CHUNK):
+        some = places[first : first + _CHUNK]
+        check = functools.partial(_check_places, entry, data, some, None if images is None else folder / images)
+        yield _Piece(entry, sum(place.row is not None for place in some), check)
+    yield _Piece(entry, 0, functools.partial(_check_marks, entry, data, places), last=True)
+
+
+def _places(
+    entry: manifest.ShardEntry, data: NDArray[np.uint8], rows: list[dict[str, Any]], damaged: list[Damage]
+) -> list[_Place]:
+    """Every record of the file. What the catalog knows stands where it says; between lie rejected records, found by
+    their lengths, and the bytes that were no record when the file was adopted."""
+    assert entry.foreign is not None
+    known: list[tuple[int, int, dict[str, Any] | None]] = [(begin, end, None) for begin, end in entry.foreign.skipped]
+    known += [(row["offset"], row["offset"] + tfrecord.OVERHEAD_BYTES + row["length"], row) for row in rows]
+    known.sort(key=lambda one: one[:2])
+    places: list[_Place] = []
+    at = number = 0
+    for begin, end, row in [*known, (entry.bytes, entry.bytes, None)]:
+        while at < begin:
+            try:
+                span = tfrecord.Span(at, tfrecord.length_at(data, at))
+                if span.end > begin:
+                    raise tfrecord.BadRecord(
+                        at, f"this record ends at byte {span.end}, the next begins at byte {begin}"
+                    )
+            except tfrecord.BadRecord as error:
+                damaged.append(Damage(shard=entry.name, record=number, offset=error.offset, reason=error.reason))
+                break
+            places.append(_Place(number, span, None))
+            at, number = span.end, number + 1
+        if row is not None:
+            number = int(row["origin"].rpartition(":")[2])
+            places.append(_Place(number, tfrecord.Span(begin, row["length"]), row))
+        at, number = end, number + 1
+    return places
+
+
+def _check_places(
+    entry: manifest.ShardEntry, data: NDArray[np.uint8], places: list[_Place], images: Path | None
+) -> Iterator[Damage]:
+    for place in places:
+        for offset, reason in _check_place(data, place, images):
+            yield Damage(shard=entry.name, record=place.number, offset=offset, reason=reason)
+
+
+def _check_place(data: NDArray[np.uint8], place: _Place, images: Path | None) -> Iterator[tuple[int, str]]:
+    """(byte, reason) of each fault of one record."""
+    (offset, length), row = place.span, place.row
+    try:
+        found = tfrecord.length_at(data, offset)
+        if found != length:
+            yield offset, f"the record's length is {found}, it was {length} when it was adopted"
+            return
+    except tfrecord.BadRecord as error:
+        yield error.offset, error.reason
+        if place.span.end > len(data):
+            return
+    try:
+        payload = tfrecord.payload_at(data, offset, length)
+    except tfrecord.BadRecord as error:
+        yield error.offset, error.reason
+        return
+    if row is None:
+        return
+    named = row.get(catalog.IMAGE_FILE)
+    if named is None:
+        start = row["image_offset"] - offset - tfrecord.HEADER_BYTES
+        if not 0 <= start <= start + row["image_length"] <= length:
+            yield row["image_offset"], "the catalog puts the image outside of its record"
+            return
+        yield from _check_image(bytes(payload[start : start + row["image_length"]]), row)
+        return
+    assert images is not None
+    try:
+        image = storage.inside(images, named).read_bytes()
+    except OSError as error:
+        yield offset, f"{images / named}: {(error.strerror or str(error)).lower()}"
+        return
+    if hashlib.sha256(image).hexdigest() != row["sha256"]:
+        yield offset, f"{images / named}: its sha256 is not the catalog's"
+    yield from _check_image(image, row)
+
+
+def _check_marks(entry: manifest.ShardEntry, data: NDArray[np.uint8], places: list[_Place]) -> Iterator[Damage]:
+    """Lengths and CRCs of all records, and the bytes between them, against what they were."""
+    assert entry.foreign is not None
+    pieces: list[tfrecord.Span | tfrecord.Gap] = [place.span for place in places]
+    pieces += [tfrecord.Gap(begin, end, begin, "") for begin, end in entry.foreign.skipped]
+    pieces.sort(key=lambda piece: piece[:2])
+    marks = hashlib.sha256()
+    for piece in pieces:
+        marks.update(tfrecord.mark(data, piece))
+    if marks.hexdigest() != entry.sha256:
+        reason = "its records are sound, but not those that were adopted: another file?"
+        yield Damage(shard=entry.name, record=None, offset=None, reason=reason)

@@ -75,6 +75,11 @@ class Header:
         """Whether the bytes may be stored as they are: common, and upright."""
         return self.common and self.orientation == 1
 
+    @property
+    def kind(self) -> str:
+        """The format, or "other jpeg", "other png" for those that our fast decoders don't take."""
+        return self.format if self.common or self.format not in ("jpeg", "png") else f"other {self.format}"
+
 
 def sniff(data: bytes) -> ImageFormat | None:
     """The format that the first bytes announce, or None."""
@@ -255,8 +260,20 @@ def _jpeg_header(data: bytes) -> Header | None:
         return None
     if colorspace not in ("Gray", "YCbCr", "RGB"):
         return None
-    orientation = _orientation(_pillow(data, "jpeg")) if b"Exif\0\0" in data else 1
+    orientation = _orientation(_pillow(data, "jpeg")) if _has_exif(data) else 1
     return Header("jpeg", height, width, 1 if colorspace == "Gray" else 3, orientation, True)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a JPEG has an EXIF block before its picture. A search through all of it takes 45 microseconds."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in b"\x01\xff":
+        if data[at + 1] == 0xDA:  # start of scan
+            return False
+        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return b"Exif\0\0" in data
 
 
 def _pillow(data: bytes, kind: ImageFormat) -> Any:

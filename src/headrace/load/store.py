@@ -6,6 +6,7 @@ Views, orders and batches are left to dataset and loader.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -30,22 +31,40 @@ def decode_stored(
     channels: int,
     min_size: tuple[int, int] = (0, 0),
 ) -> codec.Pixels:
-    """uint8 [h, w, channels] of bytes as the packer stores them. Raises BadImage."""
+    """uint8 [h, w, channels] of bytes as the packer stores them, or as somebody else did. Raises BadImage."""
     if kind == "jpeg":
         return codec.decode_jpeg(data, height=height, width=width, channels=channels, min_size=min_size)
-    return codec.decode_png(data, channels=channels)
+    if kind == "png":
+        return codec.decode_png(data, channels=channels)
+    encoded = data.tobytes()
+    return codec.decode(encoded, header=codec.read_header(encoded, max_pixels=height * width), channels=channels)
 
 
 def draw_stored(
     data: NDArray[np.uint8], kind: str, height: int, width: int, placement: Placement, out: codec.Pixels
 ) -> None:
-    """Decodes bytes as the packer stores them, at the smallest useful scale, into `out` [h, w, c]. Raises BadImage."""
+    """Decodes stored bytes, at the smallest useful scale, into `out` [h, w, c]. Raises BadImage."""
     channels = out.shape[2]
     if kind == "jpeg" and placement == place(height, width, (height, width), "stretch"):
         codec.decode_jpeg(data, height=height, width=width, channels=channels, out=out)
         return
     pixels = decode_stored(data, kind, height, width, channels, placement.least(height, width))
     draw(pixels, placement, height, width, out)
+
+
+def _check_unchanged(path: Path, promised: manifest.Manifest) -> None:
+    """Raises DamageError that names each shard of somebody else that is not the one that was adopted."""
+    changes = [
+        f"\n  {Path(os.path.normpath(path / entry.name))}: {change}"
+        for entry in promised.shards
+        if (change := entry.change(path)) is not None
+    ]
+    if changes:
+        more = [f"\n  ... and {len(changes) - 20} more"] if len(changes) > 20 else []
+        raise DamageError(
+            f"{path}: {len(changes)} of {len(promised.shards)} shards are not those that were adopted; put them back, "
+            f"or run 'headrace adopt' on them again, with --overwrite:{''.join(changes[:20] + more)}"
+        )
 
 
 class Store(ABC):
@@ -112,13 +131,16 @@ class Store(ABC):
 
 
 class Shards(Store):
-    """A packed dataset's files, open: manifest, catalog, and memory maps.
+    """A packed or adopted dataset's files, open: manifest, catalog, and memory maps.
 
-    `fetch(row)` gives the bytes of an image out of the map, not copied, after checking the CRC of the whole record.
+    `fetch(row)` gives the bytes of an image out of the map, not copied, after checking the CRC of the whole record; of
+    a record that only names its image, the file's, after checking its sha256. Raises DamageError when shards of
+    somebody else were changed since they were adopted.
     """
 
     def __init__(self, path: Path) -> None:
         promised = manifest.read(path)
+        _check_unchanged(path, promised)
         super().__init__(path, promised, catalog.read(path, sha256=promised.files[catalog.FILE]))
         if len(self.catalog) != self.manifest.stored:
             raise DamageError(
@@ -132,7 +154,8 @@ class Shards(Store):
         self.length = self.catalog["length"].to_numpy()
         self.image_offset = self.catalog["image_offset"].to_numpy()
         self.image_length = self.catalog["image_length"].to_numpy()
-        self.is_jpeg = (self.catalog["format"] == "jpeg").to_numpy()
+        self.formats, of = np.unique(self.catalog["format"].to_numpy(), return_inverse=True)
+        self.format = of.astype(np.uint8)  # a number for each row: a list of texts takes more memory
         self.first_row = np.searchsorted(self.shard, np.arange(len(names)))
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
@@ -152,11 +175,13 @@ class Shards(Store):
             tfrecord.payload_at(data, offset, length)
         except tfrecord.BadRecord as error:
             raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
+        if catalog.IMAGE_FILE in self.catalog.columns and (named := self.catalog[catalog.IMAGE_FILE][row]) is not None:
+            return self._fetch_file(row, named)
         start = int(self.image_offset[row])
         return data[start : start + int(self.image_length[row])]
 
     def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
-        kind = "jpeg" if self.is_jpeg[row] else "png"
+        kind = str(self.formats[self.format[row]])
         data = self.fetch(row)
         try:
             draw_stored(data, kind, int(self.height[row]), int(self.width[row]), placement, out)
@@ -165,7 +190,27 @@ class Shards(Store):
 
     def address(self, row: int) -> str:
         shard = int(self.shard[row])
-        return f"{self.path / self.manifest.shards[shard].name}, record {row - int(self.first_row[shard])}"
+        entry = self.manifest.shards[shard]
+        number = row - int(self.first_row[shard])
+        if entry.foreign is not None:  # not every record of it is in the catalog
+            number = int(self.catalog["origin"][row].rpartition(":")[2])
+        return f"{Path(os.path.normpath(self.path / entry.name))}, record {number}"
+
+    def _fetch_file(self, row: int, name: str) -> NDArray[np.uint8]:
+        """The bytes of an image that its record only names. Raises DamageError: changed, or not there any more."""
+        images = self.path / str((self.manifest.adopted or {})["images"])
+        try:
+            data = storage.inside(images, name).read_bytes()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise DamageError(
+                f"{self.address(row)}: {images / name}: {reason}; run 'headrace verify {self.path}'"
+            ) from None
+        if hashlib.sha256(data).hexdigest() != self.catalog["sha256"][row]:
+            raise DamageError(
+                f"{self.address(row)}: {images / name} was changed since it was adopted; run 'headrace adopt' again"
+            )
+        return np.frombuffer(data, np.uint8)
 
     def _open(self, shard: int) -> NDArray[np.uint8]:
         with self._lock:

@@ -1,0 +1,152 @@
+"""The verb adopt: TFRecord files that are there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.data import AsJson, Workers, _amount, _boxes, _print_json, count_reasons, parse_rejects
+from headrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from headrace.packing.adopt import AdoptReport
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to `app`."""
+    app.command(
+        epilog="Example: headrace adopt shards/*.tfrecord cats\n\n"
+        "Example: headrace adopt shards cats --map image=jpg --map label=y:from1 --split train"
+    )(adopt)
+
+
+def adopt(
+    shards: Annotated[list[Path], typer.Argument(help="TFRecord files, or folders of them.", readable=False)],
+    out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
+    map: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FIELD=KEY, over what is recognised; FIELD is image, file, id, label, label_text, boxes (one key or "
+            "xmin,ymin,xmax,ymax), box_labels, box_label_text or keypoints. After KEY may stand :from0 or :from1 "
+            "(label, box_labels), :xyxy, :yxyx, :xywh, :pixels (boxes).",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split of all files; by default their names say it.", show_default=False)
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Class names in index order, a,b,c, or a file of them.", show_default=False),
+    ] = None,
+    box_classes: Annotated[str | None, typer.Option(help="The same for what boxes hold.", show_default=False)] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Where images are that records only name.", show_default=False, readable=False),
+    ] = None,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Leave out what is damaged, and go on.")] = False,
+    convert: Annotated[bool, typer.Option("--convert", help="Unpack GZIP and ZLIB files into OUT.")] = False,
+    workers: Workers = None,
+    max_rejects: Annotated[str, typer.Option(help="Unusable records allowed: a share (10%) or a count (25).")] = "10%",
+    max_pixels: Annotated[int, typer.Option(help="Larger images are rejected unread.")] = 100_000_000,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a dataset of TFRecord files where they are, without rewriting or copying them."""
+    from headrace.packing.adopt import adopt as run
+
+    report = run(
+        shards,
+        out,
+        map=parse_map(map or []),
+        split=split,
+        classes=_names(classes),
+        box_classes=_names(box_classes),
+        images=images,
+        salvage=salvage,
+        convert=convert,
+        max_rejects=parse_rejects(max_rejects),
+        max_pixels=max_pixels,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    if as_json:
+        _print_report(report)
+        return
+    typer.echo(f"{out}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
+    for reason, n in count_reasons(report.rejects).items():
+        typer.echo(f"  rejected {n}: {reason}")
+    if report.rejects:
+        typer.echo(f"  each with its reason in {out / 'rejects.jsonl'}")
+    for damage in report.skipped:
+        typer.echo(f"  damaged: {damage}")
+    if report.skipped:
+        typer.echo(f"  {report.skipped_bytes} bytes were skipped")
+    typer.echo(f"  layout: {report.layout}; {' '.join(f'--map {name}={key}' for name, key in report.map.items())}")
+    for note in report.notes:
+        typer.echo(f"  {note}")
+    splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
+    typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
+    if report.boxes or report.boxes_dropped:
+        what = f" of {', '.join(report.box_classes)}" if report.box_classes else ""
+        typer.echo(f"  boxes{what}: {_boxes(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+    typer.echo(f"  {_amount(report.bytes)}; {report.seconds:.1f} s, {_amount(report.bytes_per_second)}/s")
+
+
+def _print_report(report: AdoptReport) -> None:
+    _print_json(
+        {
+            "seen": report.seen,
+            "stored": report.stored,
+            "rejected": len(report.rejects),
+            "rejected_by_reason": count_reasons(report.rejects),
+            "layout": report.layout,
+            "map": dict(report.map),
+            "splits": dict(report.splits),
+            "classes": list(report.classes),
+            "box_classes": list(report.box_classes),
+            "boxes": report.boxes,
+            "boxes_clipped": report.boxes_clipped,
+            "boxes_dropped": dict(report.boxes_dropped),
+            "shards": report.shards,
+            "notes": list(report.notes),
+            "damaged": [
+                {
+                    "shard": damage.shard,
+                    "record": damage.record,
+                    "offset": damage.offset,
+                    "begin": damage.begin,
+                    "end": damage.end,
+                    "reason": damage.reason,
+                }
+                for damage in report.skipped
+            ],
+            "skipped_bytes": report.skipped_bytes,
+            "seconds": round(report.seconds, 3),
+            "bytes": report.bytes,
+            "bytes_per_second": round(report.bytes_per_second),
+            "out": str(report.path),
+        }
+    )
+
+
+def parse_map(given: list[str]) -> dict[str, str]:
+    """{"image": "jpg"} of ["image=jpg"]. Raises UsageError."""
+    out: dict[str, str] = {}
+    for one in given:
+        name, equals, key = one.partition("=")
+        if not equals:
+            raise UsageError(f"--map {one!r}: wanted FIELD=KEY, as in image=image/encoded")
+        if name in out:
+            raise UsageError(f"--map {one!r}: {name} occurs twice")
+        out[name] = key
+    return out
+
+
+def _names(text: str | None) -> list[str] | str | None:
+    """Names between commas, or the path of a file of them."""
+    if text is None or Path(text).is_file() or text.endswith((".txt", ".pbtxt")):
+        return text
+    return [name.strip() for name in text.split(",")]

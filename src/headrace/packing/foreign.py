@@ -1,0 +1,273 @@
+"""The files of an adoption: which they are, where they lie, of which split, and compressed ones unpacked."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import DataError, NotThereError, UsageError
+from headrace.format import schema, storage, tfrecord
+from headrace.format.schema import Schema
+from headrace.packing.plan import DEFAULT_SPLIT
+from headrace.sources.files import natural
+
+_SAMPLED_SHARDS, _SAMPLED_RECORDS = 16, 16
+_SHOWN = 20
+
+# The words in the name of a file, or of its folder, that say its split.
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "eval": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Bytes `begin` to `end` of a file that are no sound record. `record` counts from 0, a skipped range as one;
+    the contradiction stands at byte `offset`."""
+
+    shard: str
+    record: int
+    begin: int
+    end: int
+    offset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.shard}, record {self.record}, byte {self.offset}: {self.reason}; "
+            f"bytes {self.begin} to {self.end} ({self.end - self.begin}) are no sound record"
+        )
+
+
+def listed(items: Sequence[object]) -> str:
+    lines = "".join(f"\n  {item}" for item in items[:_SHOWN])
+    return lines + (f"\n  ... and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")
+
+
+@dataclass(slots=True, kw_only=True)
+class ShardFile:
+    """A shard: where it is, its `name` in the manifest, what ids call it, and what is known of it."""
+
+    path: Path
+    name: str
+    called: str
+    split: str
+    size: int
+    mtime_ns: int
+    ends: str
+    marks: Any = field(default_factory=hashlib.sha256)
+
+    def check_unchanged(self) -> None:
+        status = self.path.stat()
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise DataError(f"{self.path}: was written to while it was read; adopt it when it is finished")
+
+
+def absolute(path: Path) -> Path:
+    """The path without links but its own."""
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
+def find(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files, those of a folder in natural order. Raises NotThereError, UsageError."""
+    given = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    out: dict[Path, None] = {}
+    for one in given:
+        path = absolute(Path(one))
+        if path.is_dir():
+            inside = [p for p in path.iterdir() if ".tfrec" in p.name and not p.name.startswith(".") and p.is_file()]
+            inside = [p for p in inside if not p.name.endswith((".idx", ".index"))]
+            if not inside:
+                raise UsageError(f"{path}: no file in it has .tfrecord in its name; name the files themselves")
+            out |= dict.fromkeys(sorted(inside, key=lambda p: natural(p.name)))
+        elif path.exists():
+            out[path] = None
+        else:
+            raise NotThereError(f"{one}: no such file")
+    if not out:
+        raise UsageError("no shards are given")
+    for path in out:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{path!r}: the name is not UTF-8; rename it") from None
+        if not path.is_file():
+            raise UsageError(f"{path}: no regular file")
+    return list(out)
+
+
+def check_outside(out: Path, paths: Sequence[Path]) -> None:
+    """Raises UsageError when a shard lies in the folder that would be replaced."""
+    whole = out.resolve()
+    for path in paths:
+        if path.resolve().is_relative_to(whole):
+            raise UsageError(f"{out}: the shards lie in it ({path.name}); choose another place for the dataset")
+
+
+def name_from(folder: Path, path: Path) -> str:
+    """`path` as the dataset in `folder` names it: relative where both lie below one folder, which may then be moved;
+    absolute elsewhere."""
+    above = absolute(folder).parent
+    return f"../{path.relative_to(above).as_posix()}" if path.is_relative_to(above) else str(path)
+
+
+def open_files(
+    paths: Sequence[Path],
+    folder: Path,
+    staging: Path,
+    split: str | None,
+    *,
+    convert: bool,
+    notes: list[str],
+) -> tuple[list[ShardFile], list[Skipped]]:
+    """The shards and, of compressed ones that were converted, where they were cut. Raises UsageError, StorageError."""
+    common = os.path.commonpath([path.parent for path in paths])
+    files: list[ShardFile] = []
+    cut: list[Skipped] = []
+    by_name = 0
+    compressed = [(path, kind) for path in paths if (kind := _compression(path)) is not None]
+    if compressed and not convert:
+        path, kind = compressed[0]
+        more = f" (and {len(compressed) - 1} more)" if len(compressed) > 1 else ""
+        raise UsageError(
+            f"{path}{more}: is a {kind} file, in which no record can be reached by itself; "
+            "pass --convert to unpack such files into the dataset's folder, or unpack them yourself"
+        )
+    kinds = dict(compressed)
+    for path in paths:
+        called = path.relative_to(common).as_posix()
+        at, name = path, name_from(folder, path)
+        if path in kinds:
+            name = f"{len(files):05d}-{path.name.removesuffix('.gz').removesuffix('.zlib')}"
+            at = staging / name
+            end = _unpack(path, kinds[path], at)
+            if end is not None:
+                cut.append(end)
+        word = split or _split_of(path)
+        by_name += word is not None
+        with storage.explained(at):
+            status = at.stat()
+            files.append(
+                ShardFile(
+                    path=at,
+                    name=name,
+                    called=called,
+                    split=word or DEFAULT_SPLIT,
+                    size=status.st_size,
+                    mtime_ns=status.st_mtime_ns,
+                    ends=storage.digest_ends(at),
+                )
+            )
+    if split is None:
+        counts = Counter(file.split for file in files)
+        told = ", ".join(f"{name} {n}" for name, n in counts.items())
+        rest = len(files) - by_name
+        notes.append(
+            f"splits by file name: {told} file{'s' if len(files) > 1 else ''}"
+            + (f"; {rest} of them say{'s' if rest == 1 else ''} no split and count as {DEFAULT_SPLIT}" if rest else "")
+        )
+    if kinds:
+        notes.append(f"{len(kinds)} compressed files were unpacked into {folder}")
+    order = {name: i for i, name in enumerate(dict.fromkeys(("train", "val", "test", *(f.split for f in files))))}
+    files.sort(key=lambda file: order[file.split])
+    return files, cut
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name says, or else its folder's: the first of its words that is a split's."""
+    for name in (path.name, path.parent.name):
+        for word in re.split(r"[^a-z]+", name.lower()):
+            if word in _SPLIT_WORDS:
+                return _SPLIT_WORDS[word]
+    return None
+
+
+def _compression(path: Path) -> str | None:
+    """GZIP or ZLIB by the file's first bytes, None for anything else. A file of records begins with a sound length."""
+    with storage.explained(path), path.open("rb") as file:
+        head = file.read(tfrecord.HEADER_BYTES)
+    if len(head) == tfrecord.HEADER_BYTES and tfrecord.masked_crc(head[:8]) == int.from_bytes(head[8:], "little"):
+        return None
+    if head.startswith(b"\x1f\x8b\x08"):
+        return "GZIP"
+    # RFC 1950: deflate, a window of up to 32 KiB, and the two bytes together a multiple of 31.
+    return (
+        "ZLIB"
+        if len(head) > 1 and head[0] & 15 == 8 and head[0] >> 4 < 8 and not int.from_bytes(head[:2]) % 31
+        else None
+    )
+
+
+def _unpack(path: Path, kind: str, out: Path) -> Skipped | None:
+    """Unpacks a compressed file into `out`; where it is cut or damaged what was read before is kept, and that said."""
+    reason = None
+    with storage.explained(path), path.open("rb") as raw, out.open("wb") as file:
+        try:
+            for block in _gzip(raw) if kind == "GZIP" else _zlib(raw):
+                file.write(block)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            reason = f"the {kind} stream is cut or damaged ({error})"
+        at = raw.tell()
+        end = file.tell()
+    if reason is None:
+        return None
+    return Skipped(shard=path.name, record=0, begin=end, end=end, offset=at, reason=reason)
+
+
+def _gzip(raw: Any) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=raw) as stream:
+        while block := stream.read1(1 << 20):
+            yield block
+
+
+def _zlib(raw: Any) -> Iterator[bytes]:
+    stream = zlib.decompressobj()
+    while block := raw.read(1 << 20):
+        while block and not stream.eof:
+            yield stream.decompress(block, 1 << 24)
+            block = stream.unconsumed_tail
+    if not stream.eof:
+        raise EOFError("it ends before its end marker")
+
+
+def sample(files: Sequence[ShardFile]) -> Schema:
+    """The schema of the first records of some files, evenly chosen. Raises DataError: no record in any of them."""
+    whole = [file for file in files if file.size]
+    chosen = {len(whole) * i // _SAMPLED_SHARDS for i in range(_SAMPLED_SHARDS)} if whole else set()
+    found = schema.look(payload for i in sorted(chosen) for payload in _first_payloads(whole[i]))
+    if not found.records:
+        lines = []
+        for file in files[:_SHOWN]:
+            gap = next((p for p in tfrecord.walk(storage.map_file(file.path)) if isinstance(p, tfrecord.Gap)), None)
+            lines.append(f"{file.path}: {'0 bytes' if gap is None else f'byte {gap.offset}: {gap.reason}'}")
+        raise DataError(f"no sound record in any of {len(files)} files{listed(lines)}")
+    return found
+
+
+def _first_payloads(file: ShardFile) -> Iterator[bytes]:
+    data = storage.map_file(file.path)
+    left = _SAMPLED_RECORDS
+    for piece in tfrecord.walk(data):
+        if isinstance(piece, tfrecord.Span):
+            with contextlib.suppress(tfrecord.BadRecord):
+                yield bytes(tfrecord.payload_at(data, *piece))
+                left -= 1
+        if not left:
+            return
