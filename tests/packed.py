@@ -14,8 +14,31 @@ from PIL import Image
 import headrace as hr
 from drawn import picture, saved
 from headrace.format import manifest
+from headrace.load.targets import Labels
 
 CLASSES = ("ant", "bee", "cow")
+FACE = ("nose", "left_eye", "right_eye")
+
+
+class Keep:
+    """A target that gives the labels as they are."""
+
+    wants_boxes = False
+    wants_keypoints = True
+
+    def check(self, dataset: hr.Dataset) -> None:
+        pass
+
+    def encode(self, labels: Labels) -> Labels:
+        return labels
+
+
+class Source(list[hr.Record]):
+    """Records, and what is said of the keypoints of all."""
+
+    def __init__(self, records: Any, names: Sequence[str] | None = FACE, pairs: Any = None) -> None:
+        super().__init__(records)
+        self.keypoint_names, self.flip_pairs = names, pairs
 
 
 def shades(n: int, *, side: int = 8, classes: Sequence[str] = CLASSES) -> list[hr.Record]:

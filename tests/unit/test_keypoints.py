@@ -14,30 +14,8 @@ from command import headrace
 from drawn import exif, files, jpeg
 from headrace.errors import UsageError
 from headrace.load.targets import Labels
-from packed import pack, rewrite_manifest
-
-NAMES = ("nose", "left_eye", "right_eye")
-
-
-class Keep:
-    """A target that gives the labels as they are."""
-
-    wants_boxes = False
-    wants_keypoints = True
-
-    def check(self, dataset: hr.Dataset) -> None:
-        pass
-
-    def encode(self, labels: Labels) -> Labels:
-        return labels
-
-
-class Source(list[hr.Record]):
-    """Records, and what is said of all their keypoints."""
-
-    def __init__(self, records: Any, names: tuple[str, ...] | None = NAMES, pairs: Any = None) -> None:
-        super().__init__(records)
-        self.keypoint_names, self.flip_pairs = names, pairs
+from packed import FACE as NAMES
+from packed import Keep, Source, pack, rewrite_manifest
 
 
 def record(id_: str, points: Any, boxes: Any = None, **more: Any) -> hr.Record:
