@@ -85,6 +85,28 @@ def photos(
     return records
 
 
+def faces(n: int = 12, *, boxes: bool = True) -> list[hr.Record]:
+    """Pictures with k % 3 faces each, of whose points some are absent; every seventh picture says nothing of them."""
+    rng = np.random.default_rng(5)
+    records = []
+    for k in range(n):
+        height, width = 20 + 7 * (k % 5), 24 + 5 * (k % 7)
+        corners = np.array([[2 * j, j, 2 * j + 11, j + 15] for j in range(k % 3)], np.float32).reshape(-1, 4)
+        points = np.concatenate([rng.uniform(1, 19, (k % 3, 3, 2)), rng.integers(1, 3, (k % 3, 3, 1))], axis=2)
+        points[:, k % 4 :: 4] = 0
+        silent = k % 7 == 6
+        records.append(
+            hr.Record(
+                id=f"{k:03d}.jpeg",
+                encoded=saved(picture(height, width, seed=k), "JPEG"),
+                boxes=corners if boxes else None,
+                box_labels=("face",) * (k % 3) if boxes else None,
+                keypoints=None if silent else points.astype(np.float32),
+            )
+        )
+    return records
+
+
 def pack(records: Sequence[hr.Record | hr.Reject], out: Path, **options: Any) -> hr.Dataset:
     """The dataset of these records, packed at `out`."""
     hr.pack(records, out, progress=False, **options)
