@@ -29,8 +29,8 @@ def adopt(
         list[str] | None,
         typer.Option(
             help="FIELD=KEY, over what is recognised; FIELD is image, file, id, label, label_text, boxes (one key or "
-            "xmin,ymin,xmax,ymax), box_labels, box_label_text or keypoints. After KEY may stand :from0 or :from1 "
-            "(label, box_labels), :xyxy, :yxyx, :xywh, :pixels (boxes).",
+            "xmin,ymin,xmax,ymax), box_labels, box_label_text, keypoints or keypoint_text. After KEY may stand :from0 or "
+            ":from1 (label, box_labels), :xyxy, :yxyx, :xywh (boxes), :pixels (boxes, keypoints).",
             show_default=False,
         ),
     ] = None,
@@ -42,6 +42,9 @@ def adopt(
         typer.Option(help="Class names in index order, a,b,c, or a file of them.", show_default=False),
     ] = None,
     box_classes: Annotated[str | None, typer.Option(help="The same for what boxes hold.", show_default=False)] = None,
+    keypoint_names: Annotated[
+        str | None, typer.Option(help="Names of the keypoints in their order, a,b,c.", show_default=False)
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Where images are that records only name.", show_default=False, readable=False),
@@ -64,6 +67,7 @@ def adopt(
         split=split,
         classes=_names(classes),
         box_classes=_names(box_classes),
+        keypoint_names=None if keypoint_names is None else [name.strip() for name in keypoint_names.split(",")],
         images=images,
         salvage=salvage,
         convert=convert,
@@ -92,6 +96,10 @@ def adopt(
     if report.boxes or report.boxes_dropped:
         what = f" of {', '.join(report.box_classes)}" if report.box_classes else ""
         typer.echo(f"  boxes{what}: {_boxes(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+    if report.keypoints:
+        named = f": {', '.join(report.keypoint_names)}" if report.keypoint_names else ""
+        dropped = "".join(f"; {n} dropped ({reason})" for reason, n in report.keypoints_dropped.items())
+        typer.echo(f"  {report.keypoints} keypoints of each object{named}{dropped}")
     typer.echo(f"  {_amount(report.bytes)}; {report.seconds:.1f} s, {_amount(report.bytes_per_second)}/s")
 
 
@@ -110,6 +118,9 @@ def _print_report(report: AdoptReport) -> None:
             "boxes": report.boxes,
             "boxes_clipped": report.boxes_clipped,
             "boxes_dropped": dict(report.boxes_dropped),
+            "keypoints": report.keypoints,
+            "keypoint_names": list(report.keypoint_names),
+            "keypoints_dropped": dict(report.keypoints_dropped),
             "shards": report.shards,
             "notes": list(report.notes),
             "damaged": [

@@ -34,7 +34,7 @@ class BadValue(ValueError):
 class Key:
     """What was seen of one key: its kind, in how many records, how many values it has, and one of them.
 
-    `images`: how many of its values begin as an image file does. `median`: of all numbers seen.
+    `images`: how many of its values begin as an image file does. `numbers`, `texts`: some of its values.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class Key:
     images: int = 0
     image_format: str = ""
     numbers: list[float] = field(default_factory=list)
+    texts: tuple[bytes, ...] = ()
 
     @property
     def is_image(self) -> bool:
@@ -114,6 +115,8 @@ def look(payloads: Iterable[bytes]) -> Schema:
                 key.image_format = found
             if not key.example:
                 key.example = _shown(values)
+                if isinstance(values, example.Strings) and len(values) > 1:
+                    key.texts = tuple(values)
     return schema
 
 
@@ -153,6 +156,7 @@ FIELDS = {
     "box_labels": "class numbers or texts of the boxes",
     "box_label_text": "names beside the numbers",
     "keypoints": "one key of x, y, v triples, or x,y or x,y,v keys",
+    "keypoint_text": "the names of the keypoints",
 }
 _FLAGS: dict[str, tuple[str, ...]] = {
     "boxes": (*_ORDERS, *_UNITS),
@@ -179,6 +183,7 @@ class Map:
     box_labels: str | None = None
     box_label_text: str | None = None
     keypoints: tuple[str, ...] = ()
+    keypoint_text: str | None = None
     label_from: int = 0
     box_labels_from: int | None = 0
     box_order: Order = "xyxy"
@@ -322,6 +327,7 @@ def _image_encoded(schema: Schema) -> Layout:
             box_labels=box_labels if boxes else None,
             box_label_text=text if boxes else None,
             keypoints=points,
+            keypoint_text="image/object/keypoint/text" if has("image/object/keypoint/text", "bytes") else None,
             box_labels_from=first,
             label_from=start,
         ),
@@ -566,4 +572,7 @@ def _keypoints(features: Mapping[str, Any], m: Map) -> NDArray[np.float32]:
         points = np.stack(columns, axis=1)
     absent = ~np.isfinite(points).all(axis=1) | (points[:, 2] <= 0)
     points[absent] = 0
+    odd = points[~np.isin(points[:, 2], (0, 1, 2)), 2]
+    if len(odd):
+        raise BadValue(f"a keypoint of {m.keypoints[-1]!r} has v {odd[0]:g}, wanted 0, 1 or 2")
     return points

@@ -78,10 +78,12 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
     for name in sorted(set(frame["shard"]) - known):
         damaged.append(Damage(shard=name, record=None, offset=None, reason="in the catalog, not in the manifest"))
 
+    with_boxes = frame["boxes"].null_count() < len(frame)
+
     def check(piece: _Piece) -> tuple[_Piece, list[Damage]]:
         return piece, list(piece.check())
 
-    pieces = _pieces(folder, frame, promised, damaged)
+    pieces = _pieces(folder, frame, promised, damaged, with_boxes=with_boxes)
     for piece, found in parallel.ordered(check, pieces, workers=threads, ahead=4 * threads):
         if not piece.last:
             progress(piece.rows)
@@ -103,9 +105,11 @@ class _Piece:
     last: bool = False
 
 
-def _pieces(folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, damaged: list[Damage]) -> Iterator[_Piece]:
+def _pieces(
+    folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, damaged: list[Damage], *, with_boxes: bool
+) -> Iterator[_Piece]:
     """All tasks. What is wrong with a shard's file as such, or with its index, goes straight to `damaged`."""
-    by_shard = frame.drop("boxes", "keypoints").partition_by("shard", as_dict=True)
+    by_shard = frame.partition_by("shard", as_dict=True)
     for entry in promised.shards:
         rows = by_shard.get((entry.name,), frame.clear())
         if entry.foreign is not None:
@@ -119,7 +123,9 @@ def _pieces(folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, dama
         damaged += _check_layout(folder, entry, len(data), rows)
         for first in range(0, len(rows), _CHUNK):
             some = rows[first : first + _CHUNK].to_dicts()
-            yield _Piece(entry, len(some), functools.partial(_check_records, entry, data, first, some, promised))
+            yield _Piece(
+                entry, len(some), functools.partial(_check_records, entry, data, first, some, promised, with_boxes)
+            )
         yield _Piece(entry, 0, functools.partial(_check_digest, entry, data), last=True)
 
 
@@ -170,9 +176,10 @@ def _check_records(
     first: int,
     rows: list[dict[str, Any]],
     promised: manifest.Manifest,
+    with_boxes: bool,
 ) -> Iterator[Damage]:
     for number, row in enumerate(rows, start=first):
-        for offset, reason in _check_record(data, row, promised):
+        for offset, reason in _check_record(data, row, promised, with_boxes=with_boxes):
             yield Damage(shard=entry.name, record=number, offset=offset, reason=reason)
 
 
@@ -182,7 +189,9 @@ def _check_digest(entry: manifest.ShardEntry, data: NDArray[np.uint8]) -> Iterat
         yield Damage(shard=entry.name, record=None, offset=None, reason=reason)
 
 
-def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest) -> Iterator[tuple[int, str]]:
+def _check_record(
+    data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest, *, with_boxes: bool
+) -> Iterator[tuple[int, str]]:
     """(byte, reason) of each fault of one record."""
     offset, length = row["offset"], row["length"]
     try:
@@ -217,6 +226,9 @@ def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest
     if promised.classes and features.get("image/class/label") != [-1 if row["label"] is None else row["label"]]:
         yield offset, f"the record's image/class/label is not the catalog's {row['label']}"
     yield from _check_image(image, row)
+    for key, values in _objects(row, promised, with_boxes=with_boxes).items():
+        if key not in features or not _same(features[key], values):
+            yield offset, f"the record's {key} is not what the catalog says"
 
 
 def _check_image(image: bytes, row: dict[str, Any]) -> Iterator[tuple[int, str]]:
@@ -231,6 +243,29 @@ def _check_image(image: bytes, row: dict[str, Any]) -> Iterator[tuple[int, str]]
     if pixels.shape != wanted or header.kind != row["format"]:
         found_shape = "x".join(map(str, pixels.shape))
         yield image_offset, f"a {header.kind} of {found_shape}, the catalog says {row['format']} of {wanted}"
+
+
+def _objects(row: dict[str, Any], promised: manifest.Manifest, *, with_boxes: bool) -> dict[str, example.Feature]:
+    """The features of the record's boxes and keypoints, by the catalog."""
+    values = {name: row[name] for name in catalog.SCHEMA}
+    values["boxes"] = _array(row["boxes"], 4)
+    values["keypoints"] = _array(row["keypoints"], promised.keypoints, 3)
+    return example.objects_of(
+        catalog.Row(**values),
+        with_boxes=with_boxes,
+        keypoints=promised.keypoints,
+        keypoint_names=promised.keypoint_names,
+    )
+
+
+def _array(values: list[Any] | None, *shape: int) -> NDArray[np.float32] | None:
+    return None if values is None else np.array(values, np.float32).reshape(-1, *shape)
+
+
+def _same(found: example.Feature, wanted: example.Feature) -> bool:
+    if isinstance(wanted, example.Floats):  # the wire has 32 bits of them
+        return np.array_equal(np.array(found, np.float32), np.array(wanted, np.float32))
+    return found == wanted
 
 
 # --- shards of somebody else -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from headrace import parallel
 from headrace.errors import DamageError, DataError, NotThereError, UsageError
 from headrace.format import catalog, manifest, schema, storage
 from headrace.format.schema import Map, Reader, Schema
-from headrace.imaging import codec
+from headrace.imaging import codec, mirror
 from headrace.packing.foreign import (
     ShardFile,
     Skipped,
@@ -49,7 +49,7 @@ _DROPPED = "outside of the image, reversed or without an area"
 class AdoptReport:
     """What an adoption found. seen == stored + len(rejects), always; `skipped` bytes are damage, and seen by nobody.
 
-    `map`: field -> key, as `map` takes it. `notes`: what was assumed or is out of the ordinary, for people to read.
+    `map`: field -> key, as `map` takes it. `keypoints`: how many an object has, 0 where there are none. `notes`: what was assumed or is out of the ordinary, for people to read.
     `bytes` of all shards.
     """
 
@@ -66,6 +66,9 @@ class AdoptReport:
     boxes: int
     boxes_clipped: int
     boxes_dropped: Mapping[str, int]
+    keypoints: int
+    keypoint_names: tuple[str, ...]
+    keypoints_dropped: Mapping[str, int]
     shards: int
     bytes: int
     notes: tuple[str, ...]
@@ -88,6 +91,7 @@ def adopt(
     split: str | None = None,
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
     box_classes: Sequence[str] | str | os.PathLike[str] | None = None,
+    keypoint_names: Sequence[str] | None = None,
     images: str | os.PathLike[str] | None = None,
     salvage: bool = False,
     convert: bool = False,
@@ -102,6 +106,7 @@ def adopt(
     shards: files, or folders of them. map: {"image": KEY, "label": KEY, ...} over what is recognised (schema.FIELDS).
     split: of all files; by default their names say it ("train-00000-of-00005", "x-val.tfrecord").
     classes, box_classes: names in index order, or a file of them (one a line, or a label_map.pbtxt).
+    keypoint_names: in the order of the points; names that say a side, such as left_eye, also say what a mirror swaps.
     images: the folder below which records that only name their image have it.
     salvage: leave out what is damaged; by default damage raises. convert: unpack GZIP and ZLIB files into `out`.
     max_rejects: a float is a share of what is seen, an int a count; over it nothing is published.
@@ -153,7 +158,7 @@ def adopt(
         made = Settled([piece for piece in pieces if not isinstance(piece, Skipped)], chosen, notes)
         made.label(names_given(classes) or names_beside(folders, chosen.label))
         made.label_boxes(names_given(box_classes) or names_beside(folders, chosen.box_labels))
-        made.arrange_keypoints()
+        made.arrange_keypoints(_keypoint_names(keypoint_names, found, chosen))
         made.identify()
         if reader.late:
             notes.append(f"keys that only later records have, and that are not used: {', '.join(sorted(reader.late))}")
@@ -188,6 +193,9 @@ def adopt(
         boxes=sum(len(one.row.boxes) for one in stored if one.row.boxes is not None),
         boxes_clipped=promised.boxes_clipped,
         boxes_dropped=promised.boxes_dropped,
+        keypoints=promised.keypoints,
+        keypoint_names=promised.keypoint_names,
+        keypoints_dropped=promised.keypoints_dropped,
         shards=len(files),
         bytes=sum(file.size for file in files),
         notes=tuple(notes),
@@ -219,6 +227,14 @@ def _choose(layout: schema.Layout | None, given: Mapping[str, str], found: Schem
                 f"--map boxes={flag}:{chosen.box_order + ':' if len(chosen.boxes) == 1 else ''}pixels"
             )
     return chosen
+
+
+def _keypoint_names(given: Sequence[str] | None, found: Schema, chosen: Map) -> Sequence[str]:
+    """Names of keypoints: as given, or as the first record says that was looked at and has some."""
+    if given is not None:
+        return given
+    texts = () if chosen.keypoint_text is None else found.keys[chosen.keypoint_text].texts
+    return [text.decode(errors="replace") for text in texts]
 
 
 def _hint(found: Schema) -> str:
@@ -255,6 +271,10 @@ def _write(
         rejected=len(rejects),
         classes=made.classes,
         box_classes=made.box_classes,
+        keypoints=made.keypoints,
+        keypoint_names=made.keypoint_names,
+        flip_pairs=mirror.pairs(made.keypoint_names),
+        keypoints_dropped=dict(+made.keypoints_dropped),
         boxes_clipped=sum(one.clipped for one in found),
         boxes_dropped={_DROPPED: dropped} if dropped else {},
         channels=max(one.row.channels for one in found),

@@ -15,6 +15,7 @@ import numpy as np
 from headrace.errors import NotThereError, UsageError
 from headrace.format import manifest, storage
 from headrace.format.schema import Map
+from headrace.imaging import geometry
 from headrace.packing.scan import Found
 from headrace.record import Reject
 from headrace.sources.files import natural
@@ -96,7 +97,9 @@ class Settled:
         self.items, self.map, self.notes = pieces, m, notes
         self.classes: tuple[str, ...] = ()
         self.box_classes: tuple[str, ...] = ()
-        self.k = 0
+        self.keypoints = 0
+        self.keypoint_names: tuple[str, ...] = ()
+        self.keypoints_dropped: Counter[str] = Counter()
         turned = sum(one.orientation != 1 for one in self.found)
         if turned:
             notes.append(
@@ -229,8 +232,9 @@ class Settled:
         ordered = sorted(by_number)
         return tuple(by_number[n] for n in ordered), {n: i for i, n in enumerate(ordered)}
 
-    def arrange_keypoints(self) -> None:
-        """Keypoints of a record by its boxes, float32 [n, k, 3], with one k for all records."""
+    def arrange_keypoints(self, names: Sequence[str]) -> None:
+        """Keypoints of a record by its boxes, float32 [n, k, 3], with one k for all records. `names`: of one object's, or
+        of several objects' one after the other. Raises UsageError."""
         if not self.map.keypoints:
             return
         counts: Counter[int] = Counter()
@@ -240,7 +244,12 @@ class Settled:
                 counts[len(points) // n] += n
         if not counts:
             return
-        self.k = k = max(counts, key=lambda k: (counts[k], k))
+        self.keypoints = k = max(counts, key=lambda k: (counts[k], k))
+        first = tuple(names[:k])
+        if len(set(first)) == k and tuple(names) == first * (len(names) // k):
+            self.keypoint_names = first
+        elif names:
+            self.notes.append(f"an object has {k} keypoints, which {len(names)} names don't fit: they are left out")
         for number, item in enumerate(self.items):
             if not isinstance(item, Found) or (points := item.values.keypoints) is None:
                 continue
@@ -249,7 +258,11 @@ class Settled:
                 self._refuse(number, f"{len(points)} keypoints of {n} objects, wanted {k} of each")
                 continue
             sets = points.reshape(-1, k, 3) if len(points) else np.zeros((n, k, 3), np.float32)
-            item.row.keypoints = sets if item.kept is None else sets[item.kept]
+            inside = geometry.cut_points(sets, np.array([0, 0, item.row.width, item.row.height], np.float32))
+            left = inside if item.kept is None else inside[item.kept]
+            self.keypoints_dropped["outside of the image"] += int((sets[..., 2] > 0).sum() - (inside[..., 2] > 0).sum())
+            self.keypoints_dropped["of dropped boxes"] += int((inside[..., 2] > 0).sum() - (left[..., 2] > 0).sum())
+            item.row.keypoints = left
 
     def identify(self) -> None:
         """Ids that are there, and unique: what has none, or another's, is called by its file and number."""
