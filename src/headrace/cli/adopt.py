@@ -29,8 +29,8 @@ def adopt(
         list[str] | None,
         typer.Option(
             help="FIELD=KEY, over what is recognised; FIELD is image, file, id, label, label_text, boxes (one key or "
-            "xmin,ymin,xmax,ymax), box_labels, box_label_text, keypoints or keypoint_text. After KEY may stand :from0 or "
-            ":from1 (label, box_labels), :xyxy, :yxyx, :xywh (boxes), :pixels (boxes, keypoints).",
+            "xmin,ymin,xmax,ymax), box_labels, box_label_text, keypoints or keypoint_text. After KEY may stand :from0 "
+            "or :from1 (label, box_labels), :xyxy, :yxyx, :xywh (boxes), :pixels (boxes, keypoints).",
             show_default=False,
         ),
     ] = None,

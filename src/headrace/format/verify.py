@@ -225,7 +225,10 @@ def _check_record(
         yield offset, f"the record's image/id is not the catalog's {row['id']!r}"
     if promised.classes and features.get("image/class/label") != [-1 if row["label"] is None else row["label"]]:
         yield offset, f"the record's image/class/label is not the catalog's {row['label']}"
-    yield from _check_image(image, row)
+    wrong = list(_check_image(image, row))
+    yield from wrong
+    if wrong:
+        return
     for key, values in _objects(row, promised, with_boxes=with_boxes).items():
         if key not in features or not _same(features[key], values):
             yield offset, f"the record's {key} is not what the catalog says"

@@ -49,8 +49,8 @@ _DROPPED = "outside of the image, reversed or without an area"
 class AdoptReport:
     """What an adoption found. seen == stored + len(rejects), always; `skipped` bytes are damage, and seen by nobody.
 
-    `map`: field -> key, as `map` takes it. `keypoints`: how many an object has, 0 where there are none. `notes`: what was assumed or is out of the ordinary, for people to read.
-    `bytes` of all shards.
+    `map`: field -> key, as `map` takes it. `keypoints`: how many an object has, 0 where there are none. `notes`: what
+    was assumed or is out of the ordinary, for people to read. `bytes` of all shards.
     """
 
     path: Path

@@ -233,8 +233,8 @@ class Settled:
         return tuple(by_number[n] for n in ordered), {n: i for i, n in enumerate(ordered)}
 
     def arrange_keypoints(self, names: Sequence[str]) -> None:
-        """Keypoints of a record by its boxes, float32 [n, k, 3], with one k for all records. `names`: of one object's, or
-        of several objects' one after the other. Raises UsageError."""
+        """Keypoints of a record by its boxes, float32 [n, k, 3], with one k for all records. `names`: of one object's
+        points, or of several objects' one after the other."""
         if not self.map.keypoints:
             return
         counts: Counter[int] = Counter()
