@@ -191,12 +191,9 @@ def open_files(
 
 
 def _split_of(path: Path) -> str | None:
-    """The split that a file's name says, or else its folder's: the first of its words that is a split's."""
-    for name in (path.name, path.parent.name):
-        for word in re.split(r"[^a-z]+", name.lower()):
-            if word in _SPLIT_WORDS:
-                return _SPLIT_WORDS[word]
-    return None
+    """The split that the first such word of a file's name says, or else the whole name of its folder."""
+    words = re.split(r"[^a-z]+", path.name.lower())
+    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), _SPLIT_WORDS.get(path.parent.name.lower()))
 
 
 def _compression(path: Path) -> str | None:
