@@ -154,9 +154,10 @@ def test_a_layout_that_tensorflow_wrote(layout: str, tmp_path: Path) -> None:
         encoded, height, width = image(k)
         assert record.encoded == encoded and record.split == ("train" if k < 25 else "val")
         assert (record.height, record.width, record.channels, record.format) == (height, width, 3, "jpeg")
-        assert np.array_equal(record.image, tf.io.decode_jpeg(encoded).numpy()) or np.abs(
-            record.image.astype(int) - tf.io.decode_jpeg(encoded).numpy()
-        ).max() <= 4
+        assert (
+            np.array_equal(record.image, tf.io.decode_jpeg(encoded).numpy())
+            or np.abs(record.image.astype(int) - tf.io.decode_jpeg(encoded).numpy()).max() <= 4
+        )
         if any("label" in key and "object" not in key for key in said) or "class" in said:
             assert record.label == k % 3
             texts = "class" in said or "image/class/text" in said
@@ -376,7 +377,10 @@ writer.close()
 def vahidk_python() -> str | None:
     """A Python that has vahidk's `tfrecord`, which can't be imported beside TensorFlow: this one's, or another's."""
     for python in (os.environ.get("HEADRACE_VAHIDK_PYTHON"), sys.executable):
-        if python and not subprocess.run([python, "-c", "import tfrecord"], capture_output=True, check=False).returncode:
+        if (
+            python
+            and not subprocess.run([python, "-c", "import tfrecord"], capture_output=True, check=False).returncode
+        ):
             return python
     return None
 

@@ -193,7 +193,9 @@ def open_files(
 def _split_of(path: Path) -> str | None:
     """The split that the first such word of a file's name says, or else the whole name of its folder."""
     words = re.split(r"[^a-z]+", path.name.lower())
-    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), _SPLIT_WORDS.get(path.parent.name.lower()))
+    return next(
+        (_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), _SPLIT_WORDS.get(path.parent.name.lower())
+    )
 
 
 def _compression(path: Path) -> str | None:
