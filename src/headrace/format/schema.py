@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -37,15 +38,20 @@ class Key:
     `images`: how many of its values begin as an image file does. `numbers`, `texts`: some of its values.
     """
 
-    kind: str
+    kinds: Counter[str] = field(default_factory=Counter)
     records: int = 0
-    low: int = 0
+    low: int = 1 << 62
     high: int = 0
     example: str = ""
     images: int = 0
     image_format: str = ""
     numbers: list[float] = field(default_factory=list)
     texts: tuple[bytes, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind it has most often; an empty list's counts little, as some writers get it wrong."""
+        return max(self.kinds, key=self.kinds.__getitem__)
 
     @property
     def is_image(self) -> bool:
@@ -78,7 +84,8 @@ class Schema:
         for name in sorted(self.keys):
             key = self.keys[name]
             values = str(key.low) if key.low == key.high else f"{key.low} to {key.high}"
-            kind = f"{key.kind}, {key.image_format} image" if key.is_image else key.kind
+            kind = " or ".join(sorted(key.kinds, key=lambda kind: (-key.kinds[kind], kind)))
+            kind += f", {key.image_format} image" if key.is_image else ""
             rows.append((name, kind, values, f"{key.records} of {self.records}", key.example))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
@@ -99,10 +106,8 @@ def look(payloads: Iterable[bytes]) -> Schema:
             schema.no_example += 1
             continue
         for name, values in features.items():
-            kind = _kind(values)
-            key = schema.keys.setdefault(name, Key(kind, low=len(values)))
-            if values and key.kind != kind:
-                key.kind = kind if not key.high else f"{key.kind}/{kind}"
+            key = schema.keys.setdefault(name, Key())
+            key.kinds[_kind(values)] += 1000 if values else 1
             key.records += 1
             key.low, key.high = min(key.low, len(values)), max(key.high, len(values))
             if not values:

@@ -201,7 +201,10 @@ def digest_ends(path: Path) -> str:
 def inside(folder: Path, name: str) -> Path:
     """The file `name` below `folder`, links followed. Raises OSError: not there, or not below it."""
     root = folder.resolve()
-    path = (root / name).resolve(strict=True)
+    try:
+        path = (root / name).resolve(strict=True)
+    except ValueError as error:  # a null character
+        raise OSError(errno.EINVAL, str(error), name) from None
     if not path.is_relative_to(root):
         raise PermissionError(errno.EPERM, f"leads out of {folder}", name)
     return path

@@ -68,7 +68,7 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
             if entry.foreign is None:
                 damaged += _check_file(folder / entry.name, entry.sha256)
             else:
-                for piece in _foreign_pieces(folder, entry, [], promised, damaged):
+                for piece in _foreign_pieces(folder, entry, None, promised, damaged):
                     damaged += piece.check()
         return Verdict(records=0, damaged=tuple(damaged))
     if len(frame) != promised.stored:
@@ -286,15 +286,18 @@ class _Place:
 def _foreign_pieces(
     folder: Path,
     entry: manifest.ShardEntry,
-    rows: list[dict[str, Any]],
+    rows: list[dict[str, Any]] | None,
     promised: manifest.Manifest,
     damaged: list[Damage],
 ) -> Iterator[_Piece]:
-    """All tasks of a shard that was adopted: each of its records, also those that were rejected, and its marks."""
+    """All tasks of a shard that was adopted: each of its records, also those that were rejected, and its marks.
+
+    `rows` None: the catalog can't be read.
+    """
     change = entry.change(folder)
     if change is not None:
         damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=change))
-    if len(rows) != entry.records:
+    if rows is not None and len(rows) != entry.records:
         reason = f"{len(rows)} rows in the catalog, the manifest says {entry.records} records"
         damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=reason))
     try:
@@ -304,7 +307,7 @@ def _foreign_pieces(
             damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=str(error)))
         return
     images = None if not promised.adopted else promised.adopted["images"]
-    places = _places(entry, data, rows, damaged)
+    places = _places(entry, data, rows or [], damaged)
     for first in range(0, len(places), _CHUNK):
         some = places[first : first + _CHUNK]
         check = functools.partial(_check_places, entry, data, some, None if images is None else folder / images)

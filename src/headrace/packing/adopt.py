@@ -129,6 +129,7 @@ def adopt(
     root = None if images is None else Path(images)
     if root is not None and not root.is_dir():
         raise NotThereError(f"{root}: no such folder of images")
+    names, box_names = names_given(classes), names_given(box_classes)
     notes: list[str] = []
     with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
         files, cut = open_files(paths, folder, staging, split, convert=convert, notes=notes)
@@ -156,8 +157,8 @@ def adopt(
         for file in files:
             file.check_unchanged()
         made = Settled([piece for piece in pieces if not isinstance(piece, Skipped)], chosen, notes)
-        made.label(names_given(classes) or names_beside(folders, chosen.label))
-        made.label_boxes(names_given(box_classes) or names_beside(folders, chosen.box_labels))
+        made.label(names or names_beside(folders, chosen.label))
+        made.label_boxes(box_names or names_beside(folders, chosen.box_labels))
         made.arrange_keypoints(_keypoint_names(keypoint_names, found, chosen))
         made.identify()
         if reader.late:
@@ -172,9 +173,9 @@ def adopt(
                 f"{len(rejects)} of {seen} records are rejected, {most} are allowed (max_rejects); nothing was "
                 f"published. Mend the map or allow more:{listed(rejects)}"
             )
-        name = "by map" if layout is None else layout.name
+        known_as = "by map" if layout is None else layout.name
         adopted = {
-            "layout": name,
+            "layout": known_as,
             "map": chosen.keys,
             "images": None if root is None else name_from(folder, absolute(root)),
         }
@@ -185,7 +186,7 @@ def adopt(
         stored=len(stored),
         rejects=tuple(rejects),
         skipped=tuple(skipped),
-        layout=name,
+        layout=known_as,
         map=chosen.keys,
         splits=promised.splits,
         classes=promised.classes,
