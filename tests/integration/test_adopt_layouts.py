@@ -479,3 +479,16 @@ def test_odd_images_are_decoded_as_the_codec_does(tmp_path: Path) -> None:
         assert np.array_equal(batch.images[0], wanted)
         judge = np.asarray(Image.open(__import__("io").BytesIO(pictures[record.id])).convert("RGB"))
         assert np.abs(record.image.astype(int) - judge).max() <= 6, record.id
+
+
+def test_boxes_without_a_class_that_we_packed_ourselves(tmp_path: Path) -> None:
+    records = [
+        hr.Record(id=f"{k}", encoded=image(k)[0], boxes=in_pixels(some_boxes(k), *image(k)[1:])) for k in range(9)
+    ]
+    ds = pack(records, tmp_path / "packed", shards=1)
+    for out, map_ in (("a", {}), ("b", {"boxes": "objects/bbox", "box_labels": "objects/label"})):
+        report = hr.adopt(ds.path / ds.manifest.shards[0].name, tmp_path / out, progress=False, map=map_)
+        assert report.stored == 9 and report.box_classes == ()
+        found = hr.Dataset(tmp_path / out)
+        for i in range(9):
+            assert np.allclose(found[i].boxes, ds[i].boxes, rtol=0, atol=1e-4) and not found[i].box_labels

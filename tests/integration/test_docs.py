@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foreign import payload, write
 from headrace.cli.demo import draw
 from headrace.imaging.codec import encode_jpeg
 
@@ -44,6 +45,34 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
     assert len(list((tmp_path / "found" / "drawn").rglob("*.jpg"))) == 24
     assert (tmp_path / "run" / "precision.png").exists()
+
+
+def test_adopt_runs(tmp_path: Path) -> None:
+    _write_shards(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/*.tfrecord")}
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/adopt.md").read_text())
+    shell = "\n".join(code for kind, code in blocks if kind == "bash")
+    assert "--epochs 25" in shell
+    quick = shell.replace("--epochs 25", "--epochs 1")
+    said = _run(["bash", "-euo", "pipefail", "-c", quick], tmp_path)
+    assert "exit code 2" in said and "exit code 1" in said and "perhaps: --map image=jpg --map label=y" in said
+    assert "rescued: 11 seen = 11 stored + 0 rejected" in said and "shapes: 48 records, all sound" in said
+    _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
+    assert (tmp_path / "run" / "model.keras").exists()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def _write_shards(folder: Path) -> None:
+    """Shards of a known layout in two splits, and a file of keys that nobody knows."""
+    rng = np.random.default_rng(0)
+    photos = [encode_jpeg(draw(("circle", "square")[k % 2], rng)) for k in range(48)]
+    known = [
+        payload(image__encoded=photo, image__class__label=k % 2, image__class__text=("circle", "square")[k % 2])
+        for k, photo in enumerate(photos)
+    ]
+    for name, some in (("train-0-of-2", known[:20]), ("train-1-of-2", known[20:36]), ("val-0-of-1", known[36:])):
+        write(folder / "shards" / f"{name}.tfrecord", some)
+    write(folder / "mine" / "data.tfrecord", [payload(jpg=photo, y=1 + k % 2) for k, photo in enumerate(photos[:12])])
 
 
 def _some_of_wider(wider: Path, folder: Path, n: int) -> None:
@@ -80,9 +109,10 @@ def _draw_photos(folder: Path) -> None:
         (folder / "test" / f"{i}.jpg").write_bytes(encode_jpeg(draw("circle", rng)))
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr

@@ -199,6 +199,7 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "keypoint_names": list(dataset.keypoint_names),
         "flip_pairs": [list(pair) for pair in dataset.flip_pairs],
         "keypoints_dropped": dict(manifest.keypoints_dropped),
+        "adopted": None if manifest.adopted is None else dict(manifest.adopted),
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "rejects": manifest.rejected,
@@ -216,6 +217,8 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         else (f"{height.min()!s} to {height.max()!s} high, {width.min()!s} to {width.max()!s} wide")
     )
     typer.echo(f"{ds}: {len(dataset)} records, {_amount(facts['bytes'])} in {facts['shards']} shards")
+    if manifest.adopted is not None:
+        typer.echo(f"  adopted  {manifest.adopted['layout']}; the shards are {manifest.shards[0].name} and the like")
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
     if manifest.classes:
         typer.echo(f"  classes  {', '.join(f'{name} {n}' for name, n in dataset.class_counts.items())}")

@@ -124,7 +124,9 @@ def read(folder: Path) -> Manifest:
     except FileNotFoundError:
         if not folder.exists():
             raise NotThereError(f"{folder}: no such folder") from None
-        raise UsageError(f"{folder}: not a packed dataset (it has no {FILE}); make one with 'headrace pack'") from None
+        raise UsageError(
+            f"{folder}: not a packed dataset (it has no {FILE}); make one with 'headrace pack' or 'adopt'"
+        ) from None
     except OSError as error:
         raise StorageError(f"{path}: can't be read: {error.strerror}") from error
     try:

@@ -465,6 +465,8 @@ class Reader:
         if m.box_labels is None:
             return None, None
         labels: Any = _either(features, m.box_labels)
+        if n and all(label == -1 for label in labels):  # none, or as our own packer writes none for TFDS
+            return None, None
         if len(labels) != n:
             raise BadValue(f"{n} boxes, {len(labels)} values of {m.box_labels!r}")
         if labels and isinstance(labels[0], bytes):

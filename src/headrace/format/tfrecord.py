@@ -129,19 +129,22 @@ def walk(data: Buffer, touch: Callable[[int], None] = lambda offset: None) -> It
     """
     held: Span | None = None
     offset = 0
+    left = _Patience(len(data))
     while offset < len(data):
         touch(offset)
         try:
             span = Span(offset, length_at(data, offset))
         except BadRecord as error:
             begin, found = offset, error
-            if held is not None:
+            if held is not None and left.spend(held.length):
                 try:
                     payload_at(data, *held)
                     yield held
                 except BadRecord as wrong:
                     begin, found = held.offset, wrong
-            held, offset = None, resync(data, begin + 1)
+            elif held is not None:
+                yield held
+            held, offset = None, resync(data, begin + 1, left)
             yield Gap(begin, offset, found.offset, found.reason)
             continue
         if held is not None:
@@ -151,13 +154,29 @@ def walk(data: Buffer, touch: Callable[[int], None] = lambda offset: None) -> It
         yield held
 
 
-def resync(data: Buffer, start: int) -> int:
+class _Patience:
+    """How many bytes a search may still check: a few times those of the file. What damage leaves needs less than one
+    time; a file made for it would keep us for days."""
+
+    def __init__(self, size: int) -> None:
+        self.left = 16 * size + (1 << 20)
+
+    def spend(self, n: int) -> bool:
+        self.left -= n
+        return self.left > 0
+
+
+def resync(data: Buffer, start: int, patience: _Patience | None = None) -> int:
     """Where at or after byte `start` the next whole record with sound CRCs begins; the end of `data` without one."""
     view = np.frombuffer(data, np.uint8)
+    patience = patience or _Patience(len(view))
     for first in range(start, len(view) - OVERHEAD_BYTES + 1, _SEARCHED):
         for offset in _length_crcs_hold(view[first : first + _SEARCHED + HEADER_BYTES - 1]):
             try:
-                payload_at(data, first + offset, length_at(data, first + offset))
+                length = length_at(data, first + offset)
+                if not patience.spend(length):
+                    return len(view)
+                payload_at(data, first + offset, length)
             except BadRecord:
                 continue
             return first + offset

@@ -55,7 +55,7 @@ class StoredRecord(Record):
 
 
 class Dataset:
-    """A packed dataset, or a view of one: `len`, `ds[i]`, `split`, `divide`, `where`, `loader`.
+    """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `split`, `divide`, `where`, `loader`.
 
     A view shares files and catalog with its origin and holds nothing but row numbers.
     Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).

@@ -197,15 +197,7 @@ class Shards(Store):
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
-        shard = int(self.shard[row])
-        data = self._maps.get(shard)
-        if data is None:
-            data = self._open(shard)
-        offset, length = int(self.offset[row]), int(self.length[row])
-        try:
-            tfrecord.payload_at(data, offset, length)
-        except tfrecord.BadRecord as error:
-            raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
+        data, _ = self._record(row)
         if catalog.IMAGE_FILE in self.catalog.columns and (named := self.catalog[catalog.IMAGE_FILE][row]) is not None:
             return self._fetch_file(row, named)
         start = int(self.image_offset[row])
@@ -226,6 +218,17 @@ class Shards(Store):
         if entry.foreign is not None:  # not every record of it is in the catalog
             number = int(self.catalog["origin"][row].rpartition(":")[2])
         return f"{Path(os.path.normpath(self.path / entry.name))}, record {number}"
+
+    def _record(self, row: int) -> tuple[NDArray[np.uint8], tfrecord.Buffer]:
+        """The shard's file and the payload in it, checked. Raises DamageError."""
+        shard = int(self.shard[row])
+        data = self._maps.get(shard)
+        if data is None:
+            data = self._open(shard)
+        try:
+            return data, tfrecord.payload_at(data, int(self.offset[row]), int(self.length[row]))
+        except tfrecord.BadRecord as error:
+            raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
 
     def _fetch_file(self, row: int, name: str) -> NDArray[np.uint8]:
         """The bytes of an image that its record only names. Raises DamageError: changed, or not there any more."""

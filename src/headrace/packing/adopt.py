@@ -162,7 +162,9 @@ def adopt(
         made.arrange_keypoints(_keypoint_names(keypoint_names, found, chosen))
         made.identify()
         if reader.late:
-            notes.append(f"keys that only later records have, and that are not used: {', '.join(sorted(reader.late))}")
+            late = sorted(reader.late)
+            more = f" and {len(late) - 10} more" if len(late) > 10 else ""
+            notes.append(f"keys that only later records have, and that are not used: {', '.join(late[:10])}{more}")
         stored, rejects = made.found, made.rejects
         seen = len(stored) + len(rejects)
         most = int(max_rejects * seen) if isinstance(max_rejects, float) else max_rejects

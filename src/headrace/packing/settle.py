@@ -192,7 +192,9 @@ class Settled:
         for number, item in enumerate(self.items):
             if not isinstance(item, Found):
                 continue
-            raws = item.values.box_labels or []
+            if item.values.box_labels is None:
+                continue
+            raws = item.values.box_labels
             wrong = [raw for raw in raws if raw not in index]
             if wrong:
                 self._refuse(number, f"{m.box_labels!r} is {wrong[0]!r}: {_wanted(self.box_classes)}")
