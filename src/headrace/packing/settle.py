@@ -85,7 +85,7 @@ def names_beside(folders: Sequence[Path], key: str | None) -> Names | None:
         labels += ["objects-label.labels.txt", manifest.LABEL_MAP_FILE]
     for folder in folders:
         for name in labels:
-            if (folder / name).is_file():
+            if (folder / name).is_file() and (folder / name).stat().st_size:
                 return _names_in(folder / name)
     return None
 
@@ -194,13 +194,13 @@ class Settled:
                 continue
             if item.values.box_labels is None:
                 continue
-            raws = item.values.box_labels
-            wrong = [raw for raw in raws if raw not in index]
+            said: list[int | str] = list(item.values.box_labels)
+            wrong = [raw for raw in said if raw not in index]
             if wrong:
                 self._refuse(number, f"{m.box_labels!r} is {wrong[0]!r}: {_wanted(self.box_classes)}")
                 continue
             assert item.kept is not None
-            labels = [index[raw] for raw, kept in zip(raws, item.kept.tolist(), strict=True) if kept]
+            labels = [index[raw] for raw, kept in zip(said, item.kept.tolist(), strict=True) if kept]
             item.row.box_labels, item.row.box_label_names = labels, [self.box_classes[label] for label in labels]
 
     def _classes(
