@@ -210,17 +210,18 @@ def _choose(layout: schema.Layout | None, given: Mapping[str, str], found: Schem
     """The map: what was recognised, and over it what is given. Raises UsageError with the schema: that is no map."""
     chosen = schema.with_given(Map() if layout is None else layout.map, given, found)
 
-    def refuse(why: str) -> UsageError:
-        return UsageError(f"{why}\n{found.table()}\n{_hint(found)}")
+    def refuse(why: str, hint: str = "") -> UsageError:
+        return UsageError("\n".join(filter(None, (why, found.table(), hint))))
 
     if chosen.image is None and chosen.file is None:
-        raise refuse(f"the keys of these records are no layout known here; {found.records} records were looked at:")
+        why = f"the keys of these records are no layout known here; {found.records} records were looked at:"
+        raise refuse(why, _hint(found))
     image = None if chosen.image is None else found.keys[chosen.image]
     if chosen.file is not None and (image is None or image.is_empty):
         if not has_images:
             raise refuse(f"these records only name their image ({chosen.file}); pass --images DIR, where it is:")
     elif image is not None and not image.is_image:
-        raise refuse(f"{chosen.image!r} holds no encoded images (JPEG, PNG, ...):")
+        raise refuse(f"{chosen.image!r} holds no encoded images (JPEG, PNG, ...):", _hint(found))
     if chosen.boxes and not chosen.box_pixels and chosen.boxes[0] in found.keys:
         numbers = [n for key in chosen.boxes for n in found.keys[key].numbers if np.isfinite(n)]
         if numbers and float(np.median(numbers)) > 2:
