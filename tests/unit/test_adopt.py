@@ -89,12 +89,35 @@ def test_a_folder_of_shards_in_natural_order(tmp_path: Path) -> None:
     (tmp_path / "in" / "notes.txt").write_text("no shard")
     _, ds = adopt(tmp_path / "in", tmp_path / "ds")
     assert ds.catalog["id"].to_list() == ["f1", "f9", "f10"]
-    with pytest.raises(UsageError, match=r"no file in it has \.tfrecord in its name"):
+    with pytest.raises(UsageError, match=r"no file in it is called x\.tfrecord or x-00000-of-00010"):
         hr.adopt(tmp_path, tmp_path / "other")
     with pytest.raises(NotThereError, match=r"nothing\.tfrecord: no such file"):
         hr.adopt([tmp_path / "nothing.tfrecord"], tmp_path / "other")
     with pytest.raises(UsageError, match="no shards are given"):
         hr.adopt([], tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("a.tfrecord", True),
+        ("a.tfrecords", True),
+        ("a.tfrec", True),
+        ("data-train.tfrecord-00000-of-00010", True),
+        ("train-00000-of-00010", True),
+        ("coco_val.record-00001-of-00100", True),
+        ("a.tfrecord.idx", False),
+        ("train-00000-of-00010.idx", False),
+        (".a.tfrecord.swp", False),
+        (".a.tfrecord", False),
+        ("features.json", False),
+    ],
+)
+def test_which_files_of_a_folder_are_shards(name: str, taken: bool, tmp_path: Path) -> None:
+    shard(tmp_path / "in" / "x.tfrecord", 1)
+    shard(tmp_path / "in" / name, 1)
+    report, _ = adopt(tmp_path / "in", tmp_path / "ds")
+    assert report.shards == 1 + taken
 
 
 def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
@@ -447,6 +470,20 @@ def test_boxes_are_cut_and_dropped_as_packing_does(tmp_path: Path) -> None:
     )
     judge = pack([packed], tmp_path / "packed")[0]
     assert np.allclose(record.boxes, judge.boxes, atol=1e-5)
+
+
+def test_pixels_that_were_broken_before_they_were_written(tmp_path: Path) -> None:
+    """Adopting looks at headers alone: verify and the loader decode."""
+    whole = jpeg(64, 64, quality=95)
+    path = shard(tmp_path / "a.tfrecord", 6, {2: {"image__encoded": whole[: len(whole) // 2]}})
+    hr.adopt(path, tmp_path / "ds", progress=False)
+    ds = hr.Dataset(tmp_path / "ds")
+    (damage,) = ds.verify().damaged
+    assert (damage.shard, damage.record) == ("../a.tfrecord", 2) and "JPEG" in damage.reason
+    with pytest.raises(DamageError, match=r"a\.tfrecord, record 2: .*JPEG"):
+        list(ds.loader(batch_size=6, size=8))
+    loader = ds.loader(batch_size=6, size=8, on_bad="skip")
+    assert sum(len(batch.ids) for batch in loader) == 5 and len(loader.skipped) == 1
 
 
 @pytest.mark.parametrize(

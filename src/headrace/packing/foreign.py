@@ -23,6 +23,9 @@ from headrace.sources.files import natural
 _SAMPLED_SHARDS, _SAMPLED_RECORDS = 16, 16
 _SHOWN = 20
 
+# What a shard in a folder is called: x.tfrecord, x.tfrec.gz, x.tfrecord-00000-of-00010, x-00000-of-00010.
+_SHARD_NAME = re.compile(r"^[^.].*\.tfrec(ord)?s?(\.(gz|zlib))?$|^[^.].*-[0-9]+-of-[0-9]+$")
+
 # The words in the name of a file, or of its folder, that say its split.
 _SPLIT_WORDS = {
     "train": "train",
@@ -92,10 +95,11 @@ def find(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> l
     for one in given:
         path = absolute(Path(one))
         if path.is_dir():
-            inside = [p for p in path.iterdir() if ".tfrec" in p.name and not p.name.startswith(".") and p.is_file()]
-            inside = [p for p in inside if not p.name.endswith((".idx", ".index"))]
+            inside = [p for p in path.iterdir() if _SHARD_NAME.search(p.name) and p.is_file()]
             if not inside:
-                raise UsageError(f"{path}: no file in it has .tfrecord in its name; name the files themselves")
+                raise UsageError(
+                    f"{path}: no file in it is called x.tfrecord or x-00000-of-00010; name the files themselves"
+                )
             out |= dict.fromkeys(sorted(inside, key=lambda p: natural(p.name)))
         elif path.exists():
             out[path] = None

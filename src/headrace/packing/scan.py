@@ -192,9 +192,6 @@ def place_boxes(found: list[Found], m: Map) -> None:
             boxes = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
         if not m.box_pixels:
             boxes = boxes * whole
-        # A hair's breadth beside the border is rounding, and no box that reaches out of its image.
-        held = np.clip(boxes, 0, whole)
-        boxes = np.where(np.abs(boxes - held) <= whole * 1e-6, held, boxes).astype(np.float32)
         inside, kept = geometry.cut(boxes, border, min_visible=0)
         clipped = kept & (inside != boxes).any(axis=1)
     begin = 0
