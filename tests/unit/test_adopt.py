@@ -557,6 +557,20 @@ def test_ids_are_made_unique_and_nothing_is_lost(tmp_path: Path) -> None:
     assert any("1 records say no id" in note for note in report.notes)
 
 
+def test_an_id_made_up_for_another_record_may_be_there_already(tmp_path: Path) -> None:
+    names = ["a", "a (a.tfrecord:2)", "a"]
+    path = write(tmp_path / "a.tfrecord", [payload(**plain(k, image__filename=name)) for k, name in enumerate(names)])
+    _, ds = adopt(path, tmp_path / "ds")
+    assert ds.catalog["id"].to_list() == ["a", "a (a.tfrecord:2)", "a (a.tfrecord:2)'"]
+
+
+def test_a_label_map_counts_from_one_where_visipedia_counts_from_zero(tmp_path: Path) -> None:
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'left' }\nitem { id: 2 name: 'right' }\n")
+    _, ds = adopt(write(tmp_path / "a.tfrecord", [visipedia(k) for k in range(6)]), tmp_path / "ds")
+    assert ds.box_class_names == ("left", "right")
+    assert ds.catalog["box_labels"].to_list() == [[], [1], [0, 0], [], [0], [1, 1]]
+
+
 def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
     records = [payload(image=TINY_PNG, label=k) for k in range(2)]
     paths = [write(tmp_path / "in" / name / "x.tfrecord", records) for name in ("a", "b")]

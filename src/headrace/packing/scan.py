@@ -177,7 +177,8 @@ def place_boxes(found: list[Found], m: Map) -> None:
     if m.keypoints and not m.keypoint_pixels:
         for one, size in zip(found, sizes, strict=True):
             if one.values.keypoints is not None:
-                one.values.keypoints[:, :2] *= size
+                with np.errstate(over="ignore"):
+                    one.values.keypoints[:, :2] *= size
     if not m.boxes or not found:
         return
     columns = [_column(found, i) for i in range(len(m.boxes))]
