@@ -606,6 +606,25 @@ def test_keypoints(tmp_path: Path) -> None:
     assert ds.keypoint_names == () and any("names don't fit" in note for note in named.notes)
 
 
+def test_keypoints_of_a_dropped_box_go_with_it(tmp_path: Path) -> None:
+    boxes = {"xmin": [0.5, 0.1], "ymin": [0.1, 0.1], "xmax": [0.2, 0.9], "ymax": [0.9, 0.9]}  # the first is reversed
+    more: dict[str, Any] = {f"image__object__bbox__{name}": values for name, values in boxes.items()}
+    path = write(tmp_path / "a.tfrecord", [pointy([0.25, 0.3, 0.75, 1.0], 2, **more)])
+    report, ds = adopt(path, tmp_path / "ds")
+    points = ds[0].keypoints
+    assert points is not None and points.tolist() == [[[30, 10, 2], [40, 10, 2]]]
+    assert dict(report.keypoints_dropped) == {"of dropped boxes": 2} and sum(report.boxes_dropped.values()) == 1
+
+
+def test_the_image_is_found_behind_one_that_begins_alike(tmp_path: Path) -> None:
+    """The catalog's address is that of the mapped key's bytes."""
+    whole = jpeg(20, 40, quality=95)
+    other = whole[:300] + bytes(len(whole) - 300)
+    records = [payload(a_first=other, image=whole, label=0), payload(image=whole, label=0, z_last=other)]
+    _, ds = adopt(write(tmp_path / "a.tfrecord", records), tmp_path / "ds")
+    assert [ds[0].encoded, ds[1].encoded] == [whole, whole]
+
+
 def test_keypoints_without_visibility(tmp_path: Path) -> None:
     records = [pointy([0.25, 0.5]), pointy([], 1), pointy([], 0), pointy([0.1, 0.2, 0.3]), pointy([1.5, float("nan")])]
     report, ds = adopt(write(tmp_path / "a.tfrecord", records), tmp_path / "ds", max_rejects=1)
@@ -924,7 +943,8 @@ def test_the_verb(tmp_path: Path) -> None:
     assert "8 seen = 8 stored + 0 rejected" in ended.out and "layout: image/encoded" in ended.out
     assert "splits by file name: train 1, val 1 files" in ended.out
     ended = headrace("info", tmp_path / "ds", "--json")
-    assert json.loads(ended.out)["splits"] == {"train": 5, "val": 3}
+    told = json.loads(ended.out)
+    assert told["splits"] == {"train": 5, "val": 3} and told["adopted"]["layout"] == "image/encoded"
     assert headrace("info", tmp_path / "ds").code == 0
     ended = headrace("verify", tmp_path / "ds")
     assert ended.code == 0 and "8 records, all sound" in ended.out

@@ -199,7 +199,6 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "keypoint_names": list(dataset.keypoint_names),
         "flip_pairs": [list(pair) for pair in dataset.flip_pairs],
         "keypoints_dropped": dict(manifest.keypoints_dropped),
-        "adopted": None if manifest.adopted is None else dict(manifest.adopted),
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "rejects": manifest.rejected,
@@ -207,6 +206,8 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "channels": dataset.channels,
         "fingerprint": dataset.fingerprint,
     }
+    if manifest.adopted is not None:
+        facts["adopted"] = dict(manifest.adopted)
     if as_json:
         _print_json(facts)
         return
