@@ -239,6 +239,17 @@ def test_the_default_is_three_quarters_wide() -> None:
     assert model.get_layer("features").output_shape == (None, 7, 7, 240)
 
 
+def test_fault_a_normalisation_computed_and_thrown_away() -> None:
+    """What the features see is what was normalised, not the pixels it was made from."""
+    model = TASK.build("mobilenet_v2", (64, 64, 3), {"alpha": 0.35})
+    features = model.get_layer("features")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    seen = keras.Model(model.inputs, model.get_layer("conv").input).predict_on_batch(pixels)
+    scale = np.abs(seen).max()  # random weights: tiny numbers come out
+    assert np.abs(seen - features.predict_on_batch(pixels / np.float32(127.5) - 1)).max() < 1e-3 * scale
+    assert np.abs(seen - features.predict_on_batch(pixels.astype(np.float32))).max() > scale
+
+
 def test_a_frozen_base_of_other_weights(tmp_path: Path) -> None:
     path = tmp_path / "base.weights.h5"
     keras.applications.MobileNetV2((64, 64, 3), alpha=0.35, weights=None, include_top=False).save_weights(path)
