@@ -206,7 +206,7 @@ def test_iou_in_cells_is_iou_in_pixels(seed: int) -> None:
 
 
 def test_far_boxes_are_drawn_nearer() -> None:
-    """GIoU: also where boxes don't meet, the nearer one costs less."""
+    """CIoU: also where boxes don't meet, the nearer one costs less."""
     there = grids((100, 100, 104, 104))
     row, column = np.argwhere(there[0, ..., 4])[0]
     costs = []
@@ -215,6 +215,17 @@ def test_far_boxes_are_drawn_nearer() -> None:
         said[0, row, column, 2] = y
         costs.append(float(detection.loss(there, said)))
     assert costs[0] > costs[1] > costs[2] > costs[3] > 1
+
+
+def test_of_equal_overlaps_the_right_shape_is_better() -> None:
+    """CIoU: two boxes of half the area in the middle of the true one."""
+    there = grids((90, 90, 130, 130))
+    row, column = np.argwhere(there[0, ..., 4])[0]
+    square, high = there.copy(), there.copy()
+    square[0, row, column, 0:2] *= 0.5**0.5
+    high[0, row, column, 1] *= 0.5
+    assert float(detection.iou(there, square)) == pytest.approx(float(detection.iou(there, high)), abs=1e-4)
+    assert float(detection.loss(there, square)) + 0.005 < float(detection.loss(there, high))
 
 
 # --- model and task
