@@ -290,7 +290,7 @@ def test_which_epoch_is_better() -> None:
 
 def test_what_the_task_chooses_where_nobody_does() -> None:
     chosen = Options(batch_size=4).filled(Detection.defaults)
-    assert (chosen.batch_size, chosen.learning_rate, chosen.schedule, chosen.size) == (4, 2e-3, "cosine", 224)
+    assert (chosen.batch_size, chosen.learning_rate, chosen.schedule, chosen.size) == (4, 4e-3, "cosine", 224)
     assert chosen.augment == ("flip", "crop", "colour")
     assert Options(augment=()).filled(Detection.defaults).augment == ()
     chosen = Options().filled(Classification.defaults)

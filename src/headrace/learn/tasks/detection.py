@@ -123,7 +123,7 @@ class Detection(Task):
     columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
-        "learning_rate": 2e-3,
+        "learning_rate": 4e-3,
         "schedule": "cosine",
         "augment": ("flip", "crop", "colour"),
         "size": 224,
