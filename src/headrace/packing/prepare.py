@@ -85,7 +85,12 @@ class Prepared:
 
 
 def prepare(
-    data: bytes, options: ImageOptions, *, boxes: Boxes | None = None, keypoints: Keypoints | None = None
+    data: bytes,
+    options: ImageOptions,
+    *,
+    boxes: Boxes | None = None,
+    keypoints: Keypoints | None = None,
+    measured_in: Size | None = None,
 ) -> Prepared:
     """What is stored of image bytes `data`. Raises codec.BadImage (stage and reason).
 
@@ -93,6 +98,7 @@ def prepare(
     pixels. A box that reaches out of the image is cut to it; one that lies outside or has no area is dropped, and so is
     one of which `fit` leaves less than MIN_VISIBLE of its area. Keypoint sets beside boxes belong to them, one each,
     and are dropped with them. A labelled point that lies outside, or that `fit` cuts off, becomes (0, 0, 0).
+    `measured_in`: see Record.size.
     """
     header = codec.read_header(data, max_pixels=options.max_pixels)
     channels = options.channels or header.channels
@@ -100,13 +106,13 @@ def prepare(
     height, width = (header.width, header.height) if sideways else (header.height, header.width)
     given, clipped, kept = boxes, 0, np.zeros(0, np.int64)
     lost: Counter[str] = Counter()
-    border = np.array([0, 0, header.width, header.height], np.float32)
+    orientation, border = _frame_of_labels(header, measured_in)
     if boxes is not None:
         boxes = boxes.astype(np.float32)
         inside, left = geometry.cut(boxes, border, min_visible=0)
         kept = np.flatnonzero(left)
         clipped = int((inside != boxes)[kept].any(axis=1).sum())
-        boxes = geometry.turn_boxes(inside[kept], header.orientation, header.height, header.width)
+        boxes = geometry.turn_boxes(inside[kept], orientation, header.height, header.width)
     if keypoints is not None:
         inside = geometry.cut_points(keypoints.astype(np.float32), border)
         lost["outside of the image"] = _labelled(keypoints) - _labelled(inside)
@@ -115,7 +121,7 @@ def prepare(
             inside = inside[kept]
         # Also a turn that mirrors (2, 4, 5, 7) swaps no left and right: it undoes a mirroring that the camera made.
         # What the annotator called a left eye is one in the picture that is seen upright, and that is what is stored.
-        keypoints = geometry.turn_points(inside, header.orientation, header.height, header.width)
+        keypoints = geometry.turn_points(inside, orientation, header.height, header.width)
 
     kind: str = header.format
     if options.size is None or options.size == (height, width):
@@ -156,6 +162,22 @@ def prepare(
         dropped=0 if given is None else len(given) - len(kept),
         points_dropped=+lost,
     )
+
+
+def _frame_of_labels(header: codec.Header, measured_in: Size | None) -> tuple[int, geometry.Array]:
+    """By which orientation boxes and points are still to be turned, and the border float32 [4] of what they lie in.
+
+    Raises BadImage when they were measured in an image of another size.
+    """
+    height, width = header.height, header.width
+    if measured_in not in (None, (height, width)):
+        if measured_in != (width, height) or header.orientation not in (5, 6, 7, 8):
+            assert measured_in is not None
+            said = f"{measured_in[1]} x {measured_in[0]}"
+            raise codec.BadImage("label", f"the image is {width} x {height} pixels, its annotation is for {said}")
+        # Who annotated saw it upright, as most tools show it today.
+        return 1, np.array([0, 0, height, width], np.float32)
+    return header.orientation, np.array([0, 0, width, height], np.float32)
 
 
 def _labelled(points: Keypoints) -> int:
