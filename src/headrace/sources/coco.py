@@ -91,7 +91,7 @@ class CocoSource:
         if self.keypoint_names is not None:
             points = len(self.keypoint_names)
         else:
-            lengths = np.diff(read.begin)
+            lengths = np.diff(read.begin)[np.isin(read.category, [category.code for category in chosen])]
             lengths = lengths[lengths > 0]
             points = int(np.bincount(lengths).argmax()) // 3 if len(lengths) else 0
         return _Kinds({category.code: category for category in chosen}, points)
