@@ -440,6 +440,38 @@ def test_the_size_of_the_annotation(tmp_path: Path, orientation: int) -> None:
         assert report.keypoints_dropped == {}
 
 
+def test_each_object_by_itself(tmp_path: Path) -> None:
+    """Cut out with a margin, whatever is around it; an image without one is passed over."""
+    files(tmp_path, {f"{i}.jpg": jpeg(30, 40, seed=i) for i in (7, 8, 9)})
+    some = [person(11, 7, bbox=[4, 4, 8, 16]), thing(12, 7, bbox=[30, 20, 20, 20]), thing(13, 8, bbox=[1, 1, 0, 5])]
+    files(tmp_path, {"x.json": json.dumps(coco(*some, person(14, 9, bbox=[0, 0, 40, 30]), images=None)).encode()})
+    made = sources.coco(tmp_path / "x.json", per_object=True, margin=0.25)
+    first, second, third = made
+    assert (first.id, first.window, second.id, second.window) == (
+        "7.jpg#11",
+        (2, 0, 14, 24),
+        "7.jpg#12",
+        (25, 15, 55, 45),
+    )
+    assert third.id == "9.jpg#14" and made.skipped == {"images without objects": 1}
+    assert first.boxes.tolist() == [[4, 4, 12, 20]] and first.box_labels == ("person",)
+    assert first.attributes == {"image_id": 7, "annotation_id": [11], "area": [5.5], "is_crowd": [0]}
+    ended = headrace("pack", tmp_path / "x.json", tmp_path / "ds", "--per-object", "--margin", 0.25, "--size", "48x24")
+    assert ended.code == 0 and "passed over 1: images without objects" in ended.out
+    ds = hr.Dataset(tmp_path / "ds")
+    stored = {record.id: record for record in (ds[i] for i in range(len(ds)))}
+    # twice as large as the window, which begins at (2, 0)
+    assert stored["7.jpg#11"].boxes.tolist() == [[4, 8, 20, 40]]
+    assert stored["7.jpg#11"].keypoints.tolist() == [[[6, 12, 2], [0, 0, 0], [10, 16, 1]]]
+    assert stored["7.jpg#11"].image.shape == (48, 24, 3)
+    whole = hr.Record(id="a", path=str(tmp_path / "7.jpg"))
+    hr.pack([whole], tmp_path / "whole", progress=False)
+    cut = hr.Dataset(tmp_path / "whole")[0].image[0:24, 2:14]
+    assert np.abs(stored["7.jpg#11"].image[::2, ::2].astype(int) - cut).mean() < 8
+    with pytest.raises(UsageError, match=r"margin is -0\.1, wanted at least 0"):
+        sources.coco(tmp_path / "x.json", margin=-0.1)
+
+
 # --- what the bytes cost -------------------------------------------------------------------------------------------
 
 
