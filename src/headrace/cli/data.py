@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +40,7 @@ def pack(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
-        str | None, typer.Option(help="names, folders, wider; guessed where it can be.", show_default=False)
+        str | None, typer.Option(help="names, folders, wider, visipedia; guessed where it can be.", show_default=False)
     ] = None,
     pattern: Annotated[
         str | None,
@@ -59,7 +59,15 @@ def pack(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="wider: the folder that its image names start from.", show_default=False, readable=False),
+        typer.Option(help="wider, visipedia: folder that image names start from.", show_default=False, readable=False),
+    ] = None,
+    keypoint_names: Annotated[
+        str | None,
+        typer.Option(help="visipedia: names of the parts of an object, in their order: a,b,c.", show_default=False),
+    ] = None,
+    flip_pairs: Annotated[
+        str | None,
+        typer.Option(help="visipedia: parts that a mirror swaps, by number: 1-2,3-4.", show_default=False),
     ] = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="wider: go on at the next file name where rows are out of step.")
@@ -111,8 +119,10 @@ def pack(
             {
                 "pattern": pattern,
                 "unlabelled": unlabelled,
-                "class_names": None if classes is None else [name.strip() for name in classes.split(",")],
+                "class_names": parse_names(classes),
                 "images": images,
+                "keypoint_names": parse_names(keypoint_names),
+                "flip_pairs": parse_pairs(flip_pairs),
                 "lenient": lenient,
                 "max_faces": max_faces,
                 "min_side": min_side,
@@ -177,8 +187,10 @@ def pack(
 def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     """Say what a dataset holds."""
     from headrace.load.dataset import Dataset
+    from headrace.load.statistics import box_statistics, missing_classes
 
     dataset = Dataset(ds)
+    missing, sizes = missing_classes(dataset), box_statistics(dataset)
     manifest = dataset.manifest
     unlabelled = int((dataset.labels < 0).sum()) if manifest.classes else 0
     boxes = int(dataset.catalog["boxes"].list.len().sum() or 0)
@@ -195,6 +207,8 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "rejects": manifest.rejected,
         "image_size": dataset.image_size,
         "channels": dataset.channels,
+        "missing_classes": missing,
+        "box_statistics": sizes,
         "fingerprint": dataset.fingerprint,
     }
     if as_json:
@@ -210,10 +224,14 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
     if manifest.classes:
         typer.echo(f"  classes  {', '.join(f'{name} {n}' for name, n in dataset.class_counts.items())}")
+    if missing:
+        typer.echo(f"  without an image: {', '.join(f'{name} ({index})' for name, index in missing.items())}")
     if unlabelled:
         typer.echo(f"  without a label {unlabelled}")
     if dataset.has_boxes:
         typer.echo(f"  boxes    {_boxes(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
+    for line in [] if sizes is None else _box_sizes(sizes):
+        typer.echo(f"           {line}")
     typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
     typer.echo(f"  rejects  {manifest.rejected}")
 
@@ -256,6 +274,21 @@ def parse_split(text: str | None) -> dict[str, float] | None:
             raise UsageError(f"--split {text!r}: {name!r} occurs twice")
         out[name] = value
     return out
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """["a", "b"] of "a, b"."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
+    """[(1, 2), (3, 4)] of "1-2,3-4". Raises UsageError."""
+    if text is None:
+        return None
+    pairs = [re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", part) for part in text.split(",")]
+    if None in pairs:
+        raise UsageError(f"--flip-pairs {text!r}: wanted pairs of numbers, as in 1-2,3-4")
+    return [(int(match[1]), int(match[2])) for match in pairs if match]
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:
@@ -306,6 +339,22 @@ def _boxes(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
     """What became of boxes, for people."""
     parts = [f"{stored}"] + ([f"{clipped} cut to their image"] if clipped else [])
     return ", ".join(parts + [f"{n} dropped ({reason})" for reason, n in dropped.items()])
+
+
+def _box_sizes(found: Mapping[str, Any]) -> Iterator[str]:
+    """What box_statistics found, for people."""
+    yield f"in {found['images']} images, up to {found['most']} in one; {found['negatives']} images without any"
+    if len(found["classes"]) > 1:
+        yield ", ".join(f"{name} {n}" for name, n in found["classes"].items())
+    for side in ("width", "height", "area") if found["width"] else ():
+        pixels, shares = found[side], found[f"{side}_normalized"]
+        yield (
+            f"{side:6} mean {pixels['mean']:.1f}, median {pixels['median']:.1f}, {pixels['min']:.1f} to "
+            f"{pixels['max']:.1f} pixels; mean {shares['mean']:.1%} of the image's"
+        )
+    for name, what in (("small", "of less than 10 square pixels"), ("reversed", "with corners the wrong way round")):
+        if found[name]:
+            yield f"{found[name]} {what}"
 
 
 def _amount(n: float) -> str:

@@ -5,13 +5,15 @@ A plan is plain data, can be pickled, and says all that a worker anywhere needs 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from headrace import order
 from headrace.errors import DataError, UsageError
+from headrace.format import example
 from headrace.imaging.codec import BadImage
 from headrace.packing.prepare import ImageOptions, prepare
 from headrace.record import Record, Reject
@@ -42,12 +44,16 @@ class ShardPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes."""
+    """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes.
+
+    `attributes`: those that become features of the records, besides being in the catalog.
+    """
 
     options: ImageOptions
     classes: tuple[str, ...]
     box_classes: tuple[str, ...]
     with_boxes: bool
+    attributes: tuple[str, ...]
     splits: Mapping[str, float]
     shards: tuple[ShardPlan, ...]
     rejects: tuple[Numbered, ...]
@@ -72,8 +78,8 @@ def make_plan(
     if shard_bytes is not None and shard_bytes < 1:
         raise UsageError(f"the shard size is {shard_bytes} bytes, wanted at least 1")
 
-    given = getattr(source, "class_names", None)
-    records, rejects = _read(source, given)
+    given, given_boxes = getattr(source, "class_names", None), getattr(source, "box_class_names", None)
+    records, rejects = _read(source, given, given_boxes)
     seen = len(records) + len(rejects)
     if not seen:
         skipped = getattr(source, "skipped", None)
@@ -102,8 +108,9 @@ def make_plan(
     return Plan(
         options=options,
         classes=classes,
-        box_classes=tuple(sorted(box_names, key=natural)),
+        box_classes=tuple(sorted(box_names, key=natural) if given_boxes is None else given_boxes),
         with_boxes=any(numbered.item.boxes is not None for numbered in items),  # type: ignore[union-attr]
+        attributes=example.attributes_with_keys(_attributes(items)),
         splits=fractions,
         shards=tuple(made),
         rejects=tuple(rejects),
@@ -125,11 +132,14 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
     return fractions
 
 
-def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tuple[list[Numbered], list[Numbered]]:
+def _read(
+    source: Iterable[Record | Reject], given: Sequence[str] | None, given_boxes: Sequence[str] | None
+) -> tuple[list[Numbered], list[Numbered]]:
     """Records and Rejects of the source, numbered; a second record of an id and a class not among the given reject."""
     records: list[Numbered] = []
     rejects: list[Numbered] = []
     first: dict[str, str] = {}
+    box_names = None if given_boxes is None else frozenset(given_boxes)
     for number, item in enumerate(source):
         if isinstance(item, Record):
             reason = None
@@ -137,6 +147,8 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
                 reason = f"duplicate id {item.id!r}, first at {first[item.id]}"
             elif given is not None and item.label_name is not None and item.label_name not in given:
                 reason = f"class {item.label_name!r} is none of the given {', '.join(given)}"
+            elif box_names is not None and (strange := set(item.box_labels or ()) - box_names):
+                reason = f"class {min(strange)!r} of a box is none of the given {', '.join(given_boxes or ())}"
             elif item.label_name is not None and "\n" in item.label_name:
                 reason = f"class name {item.label_name!r} holds a line break"
             if reason is None:
@@ -146,6 +158,15 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
             item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
         rejects.append(Numbered(number, item))
     return records, rejects
+
+
+def _attributes(items: Iterable[Numbered]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """(attributes, number of objects) of each record."""
+    for numbered in items:
+        record = numbered.item
+        assert isinstance(record, Record)
+        objects = record.keypoints if record.boxes is None else record.boxes
+        yield record.attributes, 0 if objects is None else len(objects)
 
 
 def _class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tuple[str, ...]:

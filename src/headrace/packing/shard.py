@@ -82,6 +82,7 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         attributes=attributes,
     )
     features = example.features_of(row, image.encoded, with_label=bool(plan.classes), with_boxes=plan.with_boxes)
+    features |= example.features_of_attributes(row, plan.attributes)
     payload = example.serialize(features)
     row.length = len(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)

@@ -8,8 +8,9 @@ from typing import TypeAlias
 from headrace.record import Record, Reject
 from headrace.sources.folders import folders
 from headrace.sources.names import names
+from headrace.sources.visipedia import visipedia
 from headrace.sources.wider import wider
 
 Source: TypeAlias = Iterable[Record | Reject]
 
-__all__ = ["Source", "folders", "names", "wider"]
+__all__ = ["Source", "folders", "names", "visipedia", "wider"]

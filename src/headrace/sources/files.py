@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,17 @@ def walk(root: Path, skipped: Counter[str]) -> Iterator[str | Reject]:
     listed or named in UTF-8 is a Reject.
     """
     yield from _walk(root, "", skipped, frozenset())
+
+
+def refusal(path: str, inside: str | None) -> str | None:
+    """Why the image at `path` can't be taken, or None; links may not lead out of the folder `inside`, a real path."""
+    try:
+        real = os.path.realpath(path, strict=True)
+        if inside is not None and os.path.commonpath([real, inside]) != inside:
+            return f"a link leads out of the folder of images: {path!r}"
+        return None if stat.S_ISREG(Path(real).stat().st_mode) else f"not a regular file: {path!r}"
+    except OSError as error:
+        return f"{(error.strerror or str(error)).lower()}: {path!r}"
 
 
 def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple[int, int]]) -> Iterator[str | Reject]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import files
+from headrace.sources.visipedia import recognise as is_visipedia
 from headrace.sources.wider import recognise as is_wider
 
-FORMATS = ("names", "folders", "wider")
+FORMATS = ("names", "folders", "wider", "visipedia")
 
 # What tells that a file is of a format, or None.
-_FILES = {"wider": is_wider}
+_FILES = {"visipedia": is_visipedia, "wider": is_wider}
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:

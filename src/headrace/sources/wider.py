@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -85,7 +84,7 @@ class WiderSource:
             self.skipped[f"images of more than {self.max_faces} faces"] += 1
             return None
         path = f"{self.images}/{id_}"
-        refused = _refusal(path, inside)
+        refused = files.refusal(path, inside)
         if refused is not None:
             return self._reject(id_, entry.line, "read", refused)
         faces = self._kept(faces, extent)
@@ -305,17 +304,6 @@ def _id_of(text: bytes) -> tuple[str, str | None]:
     if path.is_absolute() or ".." in path.parts:
         return name, "the name leads out of the folder of images"
     return str(path), None
-
-
-def _refusal(path: str, inside: str) -> str | None:
-    """Why the image at `path` can't be taken, or None; the folder `inside` is a real path."""
-    try:
-        real = os.path.realpath(path, strict=True)
-        if os.path.commonpath([real, inside]) != inside:
-            return f"a link leads out of the folder of images: {path!r}"
-        return None if stat.S_ISREG(Path(real).stat().st_mode) else f"not a regular file: {path!r}"
-    except OSError as error:
-        return f"{(error.strerror or str(error)).lower()}: {path!r}"
 
 
 def _check_file(txt: str | os.PathLike[str]) -> Path:
