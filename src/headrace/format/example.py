@@ -127,7 +127,7 @@ _DTYPES: Mapping[type, Any] = {Ints: np.int64, Floats: np.float32, Strings: obje
 
 
 def value_of(name: str, feature: Feature) -> int | float | bytes | NDArray[Any]:
-    """A feature as a value: plain where its key has exactly one, else an array [m] of int64, float32 or bytes objects."""
+    """A feature as a value: plain where its key has exactly one, else an array [m] of int64, float32 or objects."""
     if name in _SCALARS and len(feature) == 1:
         return feature[0]
     return np.array(feature, _DTYPES[type(feature)])

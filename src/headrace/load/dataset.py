@@ -217,11 +217,12 @@ class Dataset:
         Raises UsageError at once: no such feature in the first record (the message lists those there are). While
         iterating UsageError (a later record lacks one), DamageError.
         """
-        if len(self) and (first := _features(self.store, int(self.rows[0]), ())) is not None:
-            for name in names or ("",):
-                if name not in first:
-                    wanted = repr(name) if names else "is named"
-                    raise UsageError(f"{self.path}: no feature {wanted}; the records have {', '.join(sorted(first))}")
+        if len(self):
+            there = ", ".join(sorted(first := _features(self.store, int(self.rows[0]), ())))
+            if not names:
+                raise UsageError(f"features() wants names; the records of {self.path} have {there}")
+            if missing := [name for name in names if name not in first]:
+                raise UsageError(f"{self.path}: no feature {missing[0]!r}; the records have {there}")
         return (_features(self.store, int(row), names) for row in self.rows)
 
     def verify(self, *, workers: int | None = None) -> Verdict:

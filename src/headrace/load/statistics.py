@@ -1,4 +1,4 @@
-"""What a Dataset holds in numbers, out of its catalog alone: classes nobody has a picture of, and how large boxes are."""
+"""What a Dataset holds in numbers, out of its catalog alone: classes without a picture, and how large boxes are."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def missing_classes(dataset: Dataset) -> dict[str, int]:
 def box_statistics(dataset: Dataset) -> dict[str, Any] | None:
     """The boxes of this view; None for a dataset without boxes.
 
-    `images` have some and `negatives` none, `most` of them are in one image; `classes`: boxes by name; `small`: those of
-    an area under SMALL and `images_with_small`; `reversed`: those whose corners are the wrong way round, which a packed
-    dataset never has. `width`, `height` and `area` are dicts of mean, median, min and max in stored pixels, and so are
-    `width_normalized` and so on in fractions of the image; None where there is no box.
+    `images` have some and `negatives` none, `most` of them are in one image; `classes`: boxes by name; `small`: those
+    of an area under SMALL, and `images_with_small`; `reversed`: those whose corners are the wrong way round, which the
+    packer lets none through of. `width`, `height` and `area` are dicts of mean, median, min and max in stored pixels,
+    and so are `width_normalized` and so on in fractions of the image; None where there is no box.
     """
     if not dataset.has_boxes:
         return None
