@@ -37,7 +37,8 @@ FULL: dict[str, Any] = {
 SCALARS = {
     **dict.fromkeys(("encoded", "format", "filename", "id", "colorspace", "extra", "source_id", "key/sha256"), bytes),
     **dict.fromkeys(("height", "width", "channels", "object/count", "class/label"), int),
-    **{"class/text": bytes, "class/conf": float},
+    "class/text": bytes,
+    "class/conf": float,
 }
 LISTS = {
     **dict.fromkeys((f"object/bbox/{name}" for name in ("xmin", "xmax", "ymin", "ymax", "conf", "score")), float),

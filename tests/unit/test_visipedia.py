@@ -178,7 +178,8 @@ def test_a_header_far_into_the_file(tmp_path: Path) -> None:
     comment = b"\xff\xfe\xff\xff" + bytes(65533)
     data = jpeg()
     (tmp_path / "a.jpg").write_bytes(data[:2] + 3 * comment + data[2:])
-    assert np.allclose(one({"filename": str(tmp_path / "a.jpg"), "id": 1, "object": boxes((0, 0, 1, 1))}).boxes, [[0, 0, 56, 40]])  # type: ignore[arg-type]  # fmt: skip
+    record = one({"filename": str(tmp_path / "a.jpg"), "id": 1, "object": boxes((0, 0, 1, 1))})
+    assert np.allclose(record.boxes, [[0, 0, 56, 40]])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -333,6 +334,13 @@ def test_keypoint_names_and_pairs() -> None:
 
 BOX = boxes((0.1, 0.2, 0.8, 0.9))["bbox"]
 
+FRACTION = ", wanted a fraction of the image, 0 to 1"
+FINITE = ", wanted a finite number of 32 bits"
+EQUALLY = "; wanted equally many"
+EACH = "; wanted as many of each"
+INDEX = ", wanted 0 to 999999; leave it out for none"
+FLAG = ", wanted 0 (absent), 1 (hidden) or 2 (visible)"
+THREE = "object.parts has 3 points, which 2 objects can't have equally many of"
 REFUSED: list[tuple[Any, str]] = [
     ("a.jpg", "is 'a.jpg', wanted a dict"),
     (None, "is None, wanted a dict"),
@@ -354,27 +362,27 @@ REFUSED: list[tuple[Any, str]] = [
     (item(**{"class": {"label": 1.5}}), "class.label is 1.5, wanted a whole number"),
     (item(**{"class": {"label": "1_0"}}), "class.label is '1_0', wanted a whole number"),
     (item(**{"class": {"label": [1]}}), "class.label is a list of 1, wanted a whole number"),
-    (item(**{"class": {"label": -1}}), "class.label is -1, wanted 0 to 999999; leave it out for none"),
-    (item(**{"class": {"label": 10**6}}), "class.label is 1000000, wanted 0 to 999999; leave it out for none"),
+    (item(**{"class": {"label": -1}}), f"class.label is -1{INDEX}"),
+    (item(**{"class": {"label": 10**6}}), f"class.label is 1000000{INDEX}"),
     (item(**{"class": {"label": 2**63}}), "class.label is 9223372036854775808, more than 64 bits hold"),
     (item(**{"class": {"label": float("nan")}}), "class.label is nan, wanted a whole number"),
     (item(**{"class": {"text": {"a": 1}}}), "class.text is a dict (a), wanted a text"),
     (item(**{"class": {"text": "a\nb"}}), "class.text 'a\\nb' holds a line break"),
     (item(**{"class": {"conf": "high"}}), "class.conf is 'high', wanted a number"),
-    (item(**{"class": {"conf": float("inf")}}), "class.conf is inf, wanted a finite number of 32 bits"),
+    (item(**{"class": {"conf": float("inf")}}), f"class.conf is inf{FINITE}"),
     (item(extra="a", **{"class": {"extra": "b"}}), "extra stands both at the top and under class, and they differ"),
     (item(extra={"a": {1}}), "extra can't be written as JSON: Object of type set is not JSON serializable"),
     (item(object=[1]), "object is a list of 1, wanted a dict"),
     (item(object={"bbox": [0, 0, 1, 1]}), "object.bbox is a list of 4, wanted a dict"),
-    (item(object={"bbox": BOX | {"xmin": [float("nan")]}}), "object.bbox.xmin[0] is nan, wanted a finite number of 32 bits"),
-    (item(object={"bbox": BOX | {"xmin": ["nan"]}}), "object.bbox.xmin[0] is nan, wanted a finite number of 32 bits"),
-    (item(object={"bbox": BOX | {"xmin": [1e39]}}), "object.bbox.xmin[0] is 1e+39, wanted a finite number of 32 bits"),
+    (item(object={"bbox": BOX | {"xmin": [float("nan")]}}), f"object.bbox.xmin[0] is nan{FINITE}"),
+    (item(object={"bbox": BOX | {"xmin": ["nan"]}}), f"object.bbox.xmin[0] is nan{FINITE}"),
+    (item(object={"bbox": BOX | {"xmin": [1e39]}}), f"object.bbox.xmin[0] is 1e+39{FINITE}"),
     (item(object={"bbox": BOX | {"xmin": [None]}}), "object.bbox.xmin[0] is None, wanted a number"),
     (item(object={"bbox": BOX | {"xmin": ["1_0"]}}), "object.bbox.xmin[0] is '1_0', wanted a number"),
     (item(object={"bbox": BOX | {"xmin": np.zeros((1, 1))}}), "object.bbox.xmin has 2 dimensions, wanted one"),
     (item(object={"bbox": BOX | {"xmin": {0.1}}}), "object.bbox.xmin[0] is {0.1}, wanted a number"),
-    (item(object={"bbox": BOX | {"xmin": []}}), "object.bbox has 0 xmin, 1 xmax, 1 ymin, 1 ymax; wanted as many of each"),
-    (item(object={"bbox": {"xmin": [0.1]}}), "object.bbox has 1 xmin, 0 xmax, 0 ymin, 0 ymax; wanted as many of each"),
+    (item(object={"bbox": BOX | {"xmin": []}}), f"object.bbox has 0 xmin, 1 xmax, 1 ymin, 1 ymax{EACH}"),
+    (item(object={"bbox": {"xmin": [0.1]}}), f"object.bbox has 1 xmin, 0 xmax, 0 ymin, 0 ymax{EACH}"),
     (item(object={"bbox": BOX | {"label": [1, 2]}}), "object.bbox.label has 2 values, object.bbox.xmin says 1"),
     (item(object={"bbox": BOX | {"text": ["a", "b"]}}), "object.bbox.text has 2 values, object.bbox.xmin says 1"),
     (item(object={"bbox": BOX | {"score": [1, 2]}}), "object.bbox.score has 2 values, object.bbox.xmin says 1"),
@@ -389,17 +397,17 @@ REFUSED: list[tuple[Any, str]] = [
     (item(object={"area": [0.1], "id": [1, 2]}), "object.id has 2 values, object.area says 1"),
     (item(object={"bbox": BOX | {"xmin": [0.9]}}), "object.bbox[0] is reversed: xmin is 0.9, xmax 0.8"),
     (item(object={"bbox": BOX | {"ymin": [0.95]}}), "object.bbox[0] is reversed: ymin is 0.95, ymax 0.9"),
-    (item(object={"bbox": BOX | {"xmax": [44]}}), "object.bbox.xmax[0] is 44, wanted a fraction of the image, 0 to 1"),
-    (item(object={"bbox": BOX | {"ymin": [-9]}}), "object.bbox.ymin[0] is -9, wanted a fraction of the image, 0 to 1"),
-    (item(object={"bbox": BOX | {"label": [-1]}}), "object.bbox.label[0] is -1, wanted 0 to 999999; leave it out for none"),
+    (item(object={"bbox": BOX | {"xmax": [44]}}), f"object.bbox.xmax[0] is 44{FRACTION}"),
+    (item(object={"bbox": BOX | {"ymin": [-9]}}), f"object.bbox.ymin[0] is -9{FRACTION}"),
+    (item(object={"bbox": BOX | {"label": [-1]}}), f"object.bbox.label[0] is -1{INDEX}"),
     (item(object={"bbox": BOX | {"text": [""]}}), "object.bbox.text[0] is empty, and there is no label"),
-    (item(object={"parts": {"x": [0.1], "y": []}}), "object.parts has 1 x, 0 y, 0 v, 0 score; wanted equally many"),
-    (item(object={"parts": {"x": [0.1], "y": [0.1], "v": [1, 2]}}), "object.parts has 1 x, 1 y, 2 v, 0 score; wanted equally many"),
-    (item(object={"parts": {"x": [], "y": [], "score": [1]}}), "object.parts has 0 x, 0 y, 0 v, 1 score; wanted equally many"),
-    (item(object={"count": 2, "parts": {"x": [0.1] * 3, "y": [0.1] * 3}}), "object.parts has 3 points, which 2 objects can't have equally many of"),
+    (item(object={"parts": {"x": [0.1], "y": []}}), f"object.parts has 1 x, 0 y, 0 v, 0 score{EQUALLY}"),
+    (item(object={"parts": {"x": [0], "y": [0], "v": [1, 2]}}), f"object.parts has 1 x, 1 y, 2 v, 0 score{EQUALLY}"),
+    (item(object={"parts": {"x": [], "y": [], "score": [1]}}), f"object.parts has 0 x, 0 y, 0 v, 1 score{EQUALLY}"),
+    (item(object={"count": 2, "parts": {"x": [0.1] * 3, "y": [0.1] * 3}}), THREE),
     (item(object={"count": 0, "parts": {"x": [0.1], "y": [0.1]}}), "object.parts has 1 points, object.count is 0"),
-    (item(object={"parts": {"x": [0.1], "y": [0.1], "v": [3]}}), "object.parts.v[0] is 3, wanted 0 (absent), 1 (hidden) or 2 (visible)"),
-    (item(object={"parts": {"x": [70], "y": [0.1]}}), "object.parts.x[0] is 70, wanted a fraction of the image, 0 to 1"),
+    (item(object={"parts": {"x": [0.1], "y": [0.1], "v": [3]}}), f"object.parts.v[0] is 3{FLAG}"),
+    (item(object={"parts": {"x": [70], "y": [0.1]}}), f"object.parts.x[0] is 70{FRACTION}"),
 ]  # fmt: skip
 
 
@@ -488,7 +496,7 @@ def test_told_by_content(text: str, format: str | None, tmp_path: Path) -> None:
     path = tmp_path / "any.name"
     path.write_text(text)
     if format is None:
-        with pytest.raises(UsageError, match="one of .*visipedia"):
+        with pytest.raises(UsageError, match=r"one of .*visipedia"):
             guess(path)
     else:
         assert guess(path)[0] == format
