@@ -563,6 +563,12 @@ def test_as_a_command(
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 
 
+def test_found_from_the_top() -> None:
+    code = "import headrace as hr; print(hr.compat.visipedia.create.__module__)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.stdout == "headrace.compat.visipedia\n", done.stderr
+
+
 def test_commands_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = command(capsys, *options(tmp_path))
     assert (code, out, err) == (2, "", f"headrace: {tmp_path / 'train.json'}: no such file\n")
@@ -577,7 +583,6 @@ def test_commands_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_help_has_an_example(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace.compat.visipedia", "--help"], capture_output=True, text=True, check=True
-    )
+    words = ["-W", "error", "-m", "headrace.compat.visipedia", "--help"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert "Example: python -m headrace.compat.visipedia --dataset_path" in " ".join(done.stdout.split())
