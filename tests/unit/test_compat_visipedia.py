@@ -111,8 +111,8 @@ def test_files_and_their_names(n: int, num_shards: int, shuffle: bool, tmp_path:
     found = shards(tmp_path)
     assert list(found) == [f"train-{k:05d}-of-{num_shards:05d}" for k in range(num_shards)]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(found)
-    sizes = [len(of_file) for of_file in found.values()]
-    assert sum(sizes) == n and max(sizes) - min(sizes) <= 1
+    ends = [n * k // num_shards for k in range(num_shards + 1)]
+    assert [len(of_file) for of_file in found.values()] == np.diff(ends).tolist()
     ids = [int(record["image/id"][0]) for record in records(tmp_path)]
     assert sorted(ids) == list(range(n))
     assert (ids == list(range(n))) is (not shuffle or n < 2)
@@ -187,7 +187,7 @@ def test_files_of_every_kind(
         (None, "no such file or directory"),
         (b"", "empty file (0 bytes)"),
         (b"<html>", "not an image: an HTML page"),
-        (jpeg()[:600], "truncated JPEG"),
+        (jpeg()[:-150], "truncated JPEG"),
         (saved(image(mode="I;16"), "PNG"), "more than 8 bits per sample"),
     ],
 )
@@ -215,6 +215,7 @@ SAYS: list[tuple[dict[str, Any], str | None]] = [
     ({"channels": 1}, "channels is 1, the encoded image is in colour"),
     ({"encoded": jpeg(mode="L"), "channels": 3}, "channels is 3, the encoded image is grey"),
     ({"encoded": jpeg()[:600]}, "truncated JPEG"),
+    ({"encoded": jpeg()[:-150]}, "truncated JPEG"),
     ({"encoded": bytearray(jpeg())}, None),
     ({"encoded": np.frombuffer(jpeg(), np.uint8)}, None),
 ]
@@ -287,6 +288,11 @@ def test_failed_images_come_back_and_the_list_stays_as_it_is(tmp_path: Path) -> 
 def test_items_that_fail(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     message = error(item(**changes), tmp_path)
     assert message.startswith("dataset[0]: ") and says in message
+
+
+def test_the_failed_come_in_the_order_of_the_list(tmp_path: Path) -> None:
+    raw = [{"filename": "gone.jpg", "id": k} if k % 2 else item(k) for k in range(30)]
+    assert [one["id"] for one in create(raw, "train", tmp_path, 2, 3)] == list(range(1, 30, 2))
 
 
 def test_numbers_are_written_as_they_are(tmp_path: Path) -> None:

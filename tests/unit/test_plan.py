@@ -38,8 +38,13 @@ def many(n: int, *classes: str | None) -> list[Record]:
 class Given:
     """A source that says its classes."""
 
-    def __init__(self, items: Sequence[Record | Reject], class_names: tuple[str, ...]) -> None:
-        self.items, self.class_names = items, class_names
+    def __init__(
+        self,
+        items: Sequence[Record | Reject],
+        class_names: tuple[str, ...] | None,
+        box_class_names: tuple[str, ...] | None = None,
+    ) -> None:
+        self.items, self.class_names, self.box_class_names = items, class_names, box_class_names
 
     def __iter__(self) -> Iterator[Record | Reject]:
         return iter(self.items)
@@ -188,6 +193,16 @@ def test_boxes_and_their_names() -> None:
     assert made.box_classes == ("x9", "x10") and made.with_boxes
     assert plan(items[2:]).with_boxes and plan(items[2:]).box_classes == ()
     assert not plan(many(2)).with_boxes
+
+
+def test_names_of_boxes_as_the_source_gives_them() -> None:
+    box = np.zeros((1, 4), np.float32)
+    items = [record("a", boxes=box, box_labels=("x9",)), record("b", boxes=box, box_labels=("y",)), record("c")]
+    made = plan(Given(items, None, ("x9", "x10", "a")))
+    assert made.box_classes == ("x9", "x10", "a") and sorted(ids(made)) == ["a", "c"]
+    (reject,) = (numbered.item for numbered in made.rejects)
+    assert isinstance(reject, Reject)
+    assert (reject.id, reject.reason) == ("b", "class 'y' of a box is none of the given x9, x10, a")
 
 
 def test_a_plan_can_be_sent_elsewhere() -> None:

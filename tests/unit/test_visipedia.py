@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from command import headrace
 from drawn import exif, jpeg, saved
 from drawn import image as drawn_image
 from headrace.errors import DataError, NotThereError, UsageError
+from headrace.format import example
 from headrace.sources import visipedia
 from headrace.sources.guess import guess
 from listed import FULL, boxes, item, photos
@@ -551,9 +554,13 @@ def test_attributes_become_features(tmp_path: Path) -> None:
 def test_what_is_said_of_a_box_goes_with_it(tmp_path: Path) -> None:
     """Two of three boxes lie outside of what the crop leaves."""
     corners = [(0.0, 0.4, 0.05, 0.6), (0.4, 0.4, 0.6, 0.6), (0.95, 0.4, 1.0, 0.6)]
-    raw = item(object=boxes(*corners, score=[0.1, 0.2, 0.3], conf=[1, 2, 3]) | {"id": ["a", "b", "c"]})
+    parts = {"x": [0.5] * 6, "y": [0.5] * 6, "score": [1, 2, 3, 4, 5, 6]}
+    more = {"id": ["a", "b", "c"], "parts": parts}
+    raw = item(object=boxes(*corners, score=[0.1, 0.2, 0.3], conf=[1, 2, 3]) | more)
     ds = pack(visipedia([raw]), tmp_path / "ds", size=32, fit="crop")  # type: ignore[arg-type]
-    (found,) = ds.features("image/object/id", "image/object/bbox/score", "image/object/bbox/conf", "image/object/count")
+    keys = ("id", "bbox/score", "bbox/conf", "count", "parts/score")
+    (found,) = ds.features(*(f"image/object/{key}" for key in keys))
+    assert found["image/object/parts/score"].tolist() == [3, 4]  # type: ignore[union-attr]
     assert found["image/object/id"].tolist() == [b"b"] and found["image/object/count"] == 1  # type: ignore[union-attr]
     assert found["image/object/bbox/score"].tolist() == pytest.approx([0.2])  # type: ignore[union-attr]
     assert found["image/object/bbox/conf"].tolist() == [2]  # type: ignore[union-attr]
@@ -567,9 +574,18 @@ def test_attributes_of_another_kind_are_no_features(attributes: dict[str, Any], 
     """What somebody else calls a score is not visipedia's."""
     record = hr.Record(id="a", encoded=jpeg(), boxes=np.array([[0, 0, 9, 9]], np.float32), attributes=attributes)
     plain = hr.Record(id="b", encoded=jpeg(), boxes=np.array([[0, 0, 9, 9]], np.float32))
-    keys = [set(*pack([one], tmp_path / one.id).features("image/id")) for one in (record, plain)]
+    keys = [set(*_all_features(pack([one], tmp_path / one.id))) for one in (record, plain)]
     assert keys[0] == keys[1]
+    # Nor where it is visipedia's in other records.
+    score = hr.Record(id="c", encoded=jpeg(), boxes=plain.boxes, attributes={"score": [1.0], "object_id": ["x"]})
+    mixed = pack([score, record, replace(score, id="d")], tmp_path / "mixed")
+    assert ("image/object/bbox/score" in next(_all_features(mixed))) is ("score" not in attributes)
+    assert ("image/object/id" in next(_all_features(mixed))) is ("object_id" not in attributes)
     ds = hr.Dataset(tmp_path / "a")
     assert ds[0].attributes == attributes
     with pytest.raises(UsageError, match="no feature"):
         ds.features("image/object/bbox/score" if "score" in attributes else "image/object/id")
+
+
+def _all_features(ds: hr.Dataset) -> Iterator[dict[str, example.Feature]]:
+    return (example.parse(ds.store.payload(row)) for row in range(len(ds)))

@@ -609,9 +609,8 @@ def _header(item: Item, path: str | None) -> Header:
     assert path is not None
     with Path(path).open("rb") as file:
         head = file.read(_HEAD_BYTES)
-        if codec.sniff(head) in ("jpeg", "png"):
-            with contextlib.suppress(codec.BadImage):
-                return codec.read_header(head, max_pixels=limit)
+        with contextlib.suppress(codec.BadImage):
+            return codec.read_header(head, max_pixels=limit)
         return codec.read_header(head + file.read(), max_pixels=limit)
 
 
