@@ -185,6 +185,24 @@ def test_a_header_far_into_the_file(tmp_path: Path) -> None:
     assert np.allclose(record.boxes, [[0, 0, 56, 40]])  # type: ignore[arg-type]
 
 
+def test_the_size_that_the_item_says(tmp_path: Path) -> None:
+    """Then no file is opened here, and the packer finds out whether it is so."""
+    raw = {"filename": str(tmp_path / "a.jpg"), "id": 1, "height": 40, "width": "56", "object": boxes((0, 0, 0.5, 1))}
+    (tmp_path / "a.jpg").write_bytes(b"not yet")
+    record = one(raw)
+    assert np.array_equal(record.boxes, [[0, 0, 28, 40]]) and record.size == (40, 56)  # type: ignore[arg-type]
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    assert np.array_equal(pack(list(visipedia([raw])), tmp_path / "ds")[0].boxes, [[0, 0, 28, 40]])  # type: ignore[arg-type]
+    report = hr.pack(visipedia([raw | {"width": 57}, item()]), tmp_path / "wrong", max_rejects=1, progress=False)
+    (reject,) = report.rejects
+    assert "the image is 56 x 40 pixels, its annotation is for 57 x 40" in reject.reason
+    # Somebody who labelled the photo upright, and says so.
+    (tmp_path / "a.jpg").write_bytes(jpeg(exif=exif(6)))
+    upright = pack(list(visipedia([raw | {"height": 56, "width": 40}])), tmp_path / "upright")[0]
+    assert (upright.height, upright.width) == (56, 40)
+    assert np.array_equal(upright.boxes, [[0, 0, 20, 56]])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_the_size_of_every_format(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(saved(drawn_image(300, 200), kind))
@@ -490,7 +508,7 @@ def test_calls_that_are_none(tmp_path: Path) -> None:
         ('[{"filename": "a.jpg", "id": 1}]', "visipedia"),
         ('\n [ { "id": "x",\n"class": {}, "filename" : "a.jpg"}]', "visipedia"),
         ('[{"image_id": 3, "bbox": [1, 2, 3, 4], "score": 1}]', None),  # COCO's results
-        ('{"images": [{"file_name": "a.jpg"}], "filename": 1}', None),
+        ('{"images": [{"file_name": "a.jpg"}], "filename": 1}', "coco"),
         ("[]", None),
         ("0--Parade/a_1.jpg\n1\n10 20 30 40 0 0 0 0 0 0\n", "wider"),
     ],

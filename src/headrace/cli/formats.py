@@ -36,6 +36,7 @@ FORMATS = {
         ("images", "lenient", "max_faces", "min_side", "skip_invalid"),
         {"images": "the folder that the names in the file start from"},
     ),
+    "coco": Format(sources.coco, ("images", "category", "skip_crowd", "segmentation", "flip_pairs")),
     "visipedia": Format(sources.visipedia, ("images", "class_names", "keypoint_names", "flip_pairs")),
 }
 

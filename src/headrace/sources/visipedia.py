@@ -4,7 +4,7 @@
       "object": {"count": 1, "bbox": {"xmin": [0.1], "xmax": [0.8], "ymin": [0.2], "ymax": [0.9], "label": [0]}}}]
 
 Reading one item is a function of its own, for `compat.visipedia` takes the same lists. Coordinates are normalised, so
-that an item with boxes or parts has the size of its image looked up; no image is decoded here.
+that an item with boxes or parts that doesn't say the size of its image has it looked up; no image is decoded here.
 """
 
 from __future__ import annotations
@@ -219,8 +219,10 @@ class VisipediaSource:
         path = None if item.encoded is not None else self._path(item.filename, inside)
         negative = not item.count and ("bbox" in item.spoken or item.spoken == {"count"})
         boxes = item.boxes if len(item.boxes) or negative else None
+        size = None
         if len(item.boxes) or points is not None:
-            width, height = _image_size(item, path)
+            size = _image_size(item, path)
+            height, width = size
             if boxes is not None:
                 boxes = boxes * [width, height, width, height]
             if points is not None:
@@ -233,6 +235,7 @@ class VisipediaSource:
             boxes=None if boxes is None else boxes.astype(np.float32),
             box_labels=box_labels if boxes is not None and (box_labels or not len(boxes)) else None,
             keypoints=None if points is None else points.astype(np.float32),
+            size=size,
             attributes=_attributes(item),
             origin=origin,
         )
@@ -259,8 +262,10 @@ def visipedia(
     """Images of a list of dicts as visipedia/tfrecords takes them, or of the JSON file that holds one.
 
     A `filename` counts from the working folder, as there, or from the folder `images`, and then may not lead out of it.
-    Ids are the items' `id`, origins `file[index]`. Boxes [n, 4] and keypoints [n, k, 3] are scaled to pixels of the
-    image as its bytes are stored, whose header is read for it; a `height` or `width` that contradicts it is a Reject.
+    Ids are the items' `id`, origins `file[index]`. Boxes [n, 4] and keypoints [n, k, 3] are scaled to pixels by the
+    item's `height` and `width`, or where it lacks them by those in the image's header: of the image as its bytes are
+    stored, as visipedia has it. Numbers that are of no such image are a Reject, at the latest in the packer, but those
+    of the image once upright are taken for what they are (Record.size).
 
     A class is named by its `text`, or else by its label; without a `class` the record has no label. A class's index is
     its label: one that no item has is among the names too. `class_names` gives the names instead. The same for boxes.
@@ -585,7 +590,12 @@ def _attributes(item: Item) -> dict[str, Any]:
 
 
 def _image_size(item: Item, path: str | None) -> tuple[int, int]:
-    """(width, height) of the item's image as its bytes are stored. Raises BadItem."""
+    """(height, width) of the item's image: as it says (the packer checks it), else as its bytes are stored.
+
+    Raises BadItem.
+    """
+    if item.height is not None and item.width is not None:
+        return item.height, item.width
     from headrace.imaging import codec  # which a list without boxes does without
 
     try:
@@ -597,7 +607,7 @@ def _image_size(item: Item, path: str | None) -> tuple[int, int]:
     for name, said, found in (("height", item.height, header.height), ("width", item.width, header.width)):
         if said is not None and said != found:
             raise BadItem(f"{name} is {said}, the image has {found} (as stored, before any EXIF turn)")
-    return header.width, header.height
+    return header.height, header.width
 
 
 def _header(item: Item, path: str | None) -> Header:

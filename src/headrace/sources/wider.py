@@ -16,7 +16,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -298,12 +298,9 @@ def _id_of(text: bytes) -> tuple[str, str | None]:
         name = text.decode()
     except UnicodeDecodeError:
         return _shown(text), "the name is not UTF-8"
-    if re.search(r"[\x00-\x1f\x7f]", name):
+    if files.CONTROLS.search(name):
         return _shown(text), "the name holds control characters"
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        return name, "the name leads out of the folder of images"
-    return str(path), None
+    return files.id_of(name)
 
 
 def _check_file(txt: str | os.PathLike[str]) -> Path:
