@@ -542,6 +542,8 @@ def test_names_and_pairs_of_parts_arrive(tmp_path: Path) -> None:
     photos(tmp_path, 1)
     words = ["--format", "visipedia", "--images", tmp_path, "--keypoint-names", "left,right", "--flip-pairs", "0-1"]
     assert headrace("pack", tmp_path / "a.json", tmp_path / "ds", *words).code == 0
+    ds = hr.Dataset(tmp_path / "ds")
+    assert ds.keypoint_names == ("left", "right") and ds.flip_pairs == ((0, 1),)
     ended = headrace("pack", tmp_path / "a.json", tmp_path / "ds2", *words[:-3], "a,b,c")
     assert ended.code == 1 and "2 points per object, there are 3 keypoint names" in ended.err
 

@@ -316,7 +316,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dict ({', '.join(str(key) for key in list(value)[:4])})" if value else "an empty dict"
     if isinstance(value, list | tuple | np.ndarray):
-        return f"a {type(value).__name__} of {np.shape(value)[0] if np.ndim(value) else 1}"
+        return f"a {type(value).__name__} of {np.size(value) if isinstance(value, np.ndarray) else len(value)}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
