@@ -26,6 +26,8 @@ class Record:
     `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
     `size` (height, width): of the image that boxes and keypoints were measured in, as the annotation says it; None when
     it doesn't. That is the image as its bytes are stored, or else as it is once upright; any other image is a Reject.
+    `window` (x0, y0, x1, y1): the part of the image that this record is, in the same pixels as boxes and keypoints;
+    None is all of it. What of it reaches out of the image is cut.
     `origin` is where the annotation was read: a file, or `file:line`.
     """
 
@@ -38,6 +40,7 @@ class Record:
     box_labels: tuple[str, ...] | None = None
     keypoints: Keypoints | None = None
     size: tuple[int, int] | None = None
+    window: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
 

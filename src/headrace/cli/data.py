@@ -99,6 +99,13 @@ def pack(
         str | None,
         typer.Option(help="coco: what becomes of masks: drop (default) or keep, as attributes.", show_default=False),
     ] = None,
+    per_object: Annotated[
+        bool, typer.Option("--per-object", help="coco: make each object a record of its own, cut out of its image.")
+    ] = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="coco: part of its size left around such an object; 0.125 by default.", show_default=False),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False),
@@ -148,6 +155,8 @@ def pack(
                 "flip_pairs": parse_pairs(flip_pairs),
                 "skip_crowd": skip_crowd,
                 "segmentation": segmentation,
+                "per_object": per_object,
+                "margin": margin,
             },
         ),
         out,

@@ -280,9 +280,11 @@ def _shards_by_size(items: Sequence[Numbered], options: ImageOptions, shard_byte
     """How many shards of about `shard_bytes` all records make, judged by a sample that is prepared for it."""
     sizes = []
     for numbered in items[:: max(1, len(items) // _SAMPLE)]:
-        assert isinstance(numbered.item, Record)
+        record = numbered.item
+        assert isinstance(record, Record)
         try:
-            sizes.append(len(prepare(numbered.item.read(), options).encoded) + _RECORD_OVERHEAD)
+            made = prepare(record.read(), options, measured_in=record.size, window=record.window)
+            sizes.append(len(made.encoded) + _RECORD_OVERHEAD)
         except (BadImage, OSError):
             continue
     if not sizes:

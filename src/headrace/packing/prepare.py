@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -91,6 +91,7 @@ def prepare(
     boxes: Boxes | None = None,
     keypoints: Keypoints | None = None,
     measured_in: Size | None = None,
+    window: tuple[float, float, float, float] | None = None,
 ) -> Prepared:
     """What is stored of image bytes `data`. Raises codec.BadImage (stage and reason).
 
@@ -98,7 +99,7 @@ def prepare(
     pixels. A box that reaches out of the image is cut to it; one that lies outside or has no area is dropped, and so is
     one of which `fit` leaves less than MIN_VISIBLE of its area. Keypoint sets beside boxes belong to them, one each,
     and are dropped with them. A labelled point that lies outside, or that `fit` cuts off, becomes (0, 0, 0).
-    `measured_in`: see Record.size.
+    `measured_in`, `window`: see Record.size and Record.window; what a window hides is as what `fit` hides.
     """
     header = codec.read_header(data, max_pixels=options.max_pixels)
     channels = options.channels or header.channels
@@ -123,8 +124,13 @@ def prepare(
         # What the annotator called a left eye is one in the picture that is seen upright, and that is what is stored.
         keypoints = geometry.turn_points(inside, orientation, header.height, header.width)
 
+    part = (0, 0, width, height)
+    if window is not None:
+        part = _part(np.array([window], np.float32), border, orientation, header)
+    x0, y0, x1, y1 = part
+    size = options.size or (y1 - y0, x1 - x0)
     kind: str = header.format
-    if options.size is None or options.size == (height, width):
+    if part == (0, 0, width, height) and size == (height, width):
         pixels = codec.decode(data, header=header, channels=channels)
         encoded = data
         if not header.plain or channels != header.channels:
@@ -132,10 +138,12 @@ def prepare(
             kind = "png" if header.format in _LOSSLESS else "jpeg"
             encoded = codec.encode_png(pixels) if kind == "png" else options.jpeg(pixels)
     else:
-        placement = place(height, width, options.size, options.fit)
+        fitted = place(y1 - y0, x1 - x0, size, options.fit)
+        wx0, wy0, wx1, wy1 = fitted.window
+        placement = replace(fitted, window=(wx0 + x0, wy0 + y0, wx1 + x0, wy1 + y0))
         least = placement.least(height, width)
         pixels = codec.decode(data, header=header, channels=channels, min_size=least[::-1] if sideways else least)
-        out = np.empty((*options.size, channels), np.uint8)
+        out = np.empty((*size, channels), np.uint8)
         draw(codec.upright(pixels, header.orientation), placement, height, width, out)
         if boxes is not None:
             boxes, seen = carry(boxes, [placement], np.zeros(len(boxes), np.int64), min_visible=geometry.MIN_VISIBLE)
@@ -145,10 +153,13 @@ def prepare(
                 keypoints = keypoints[seen]
         if keypoints is not None:
             moved = carry_points(keypoints, [placement], np.zeros(len(keypoints), np.int64))
-            lost["cut off by fit"] = _labelled(keypoints) - _labelled(moved)
+            lost["cut off by fit" if window is None else "cut off by window or fit"] = _labelled(keypoints) - _labelled(
+                moved
+            )
             keypoints = moved
-        (height, width), kind = options.size, "jpeg"
-        encoded = options.jpeg(out)
+        kind = "png" if size == (y1 - y0, x1 - x0) and header.format in _LOSSLESS else "jpeg"
+        encoded = codec.encode_png(out) if kind == "png" else options.jpeg(out)
+        height, width = size
     return Prepared(
         encoded=encoded,
         format=kind,
@@ -178,6 +189,18 @@ def _frame_of_labels(header: codec.Header, measured_in: Size | None) -> tuple[in
         # Who annotated saw it upright, as most tools show it today.
         return 1, np.array([0, 0, height, width], np.float32)
     return header.orientation, np.array([0, 0, width, height], np.float32)
+
+
+def _part(
+    window: geometry.Array, border: geometry.Array, orientation: int, header: codec.Header
+) -> tuple[int, int, int, int]:
+    """The whole pixels of the upright image that a `window` [1, 4] takes in. Raises BadImage."""
+    whole = np.concatenate([np.floor(window[:, :2]), np.ceil(window[:, 2:])], axis=1)
+    inside = geometry.clip(whole, int(border[3]), int(border[2]))
+    if not (geometry.area(inside) > 0).all():
+        raise codec.BadImage("label", f"the window {window[0].tolist()} shows nothing of the image")
+    x0, y0, x1, y1 = geometry.turn_boxes(inside, orientation, header.height, header.width)[0].astype(int).tolist()
+    return x0, y0, x1, y1
 
 
 def _labelled(points: Keypoints) -> int:

@@ -18,7 +18,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -49,6 +49,8 @@ class CocoSource:
     category: tuple[str, ...] | None
     skip_crowd: bool
     segmentation: Segmentation
+    per_object: bool
+    margin: float
     flip_pairs: tuple[tuple[int, int], ...] | None
     skipped: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -91,7 +93,7 @@ class CocoSource:
         if self.keypoint_names is not None:
             points = len(self.keypoint_names)
         else:
-            lengths = np.diff(read.begin)
+            lengths = np.diff(read.begin)[np.isin(read.category, [category.code for category in chosen])]
             lengths = lengths[lengths > 0]
             points = int(np.bincount(lengths).argmax()) // 3 if len(lengths) else 0
         return _Kinds({category.code: category for category in chosen}, points)
@@ -116,7 +118,13 @@ class CocoSource:
                 yield Reject(id=id_, origin=origin, stage="read", reason=f"{refused} (image {image.id!r})")
                 continue
             rows = order[first[image.code] : first[image.code + 1]]
-            yield self._record(read, kinds, rows, id_, path, image, origin)
+            record = self._record(read, kinds, rows, id_, path, image, origin)
+            if not self.per_object or isinstance(record, Reject):
+                yield record
+            elif record.boxes is None or not len(record.boxes):
+                self.skipped["images without objects"] += 1
+            else:
+                yield from (self._object(record, i) for i in range(len(record.boxes)))
 
     def _record(
         self, read: _Read, kinds: _Kinds, rows: _Rows, id_: str, path: str, image: _Image, origin: str
@@ -150,6 +158,27 @@ class CocoSource:
             size=image.size,
             attributes=attributes,
             origin=origin,
+        )
+
+    def _object(self, record: Record, i: int) -> Record:
+        """Object `i` of an image's record, cut out."""
+        assert record.boxes is not None and record.box_labels is not None
+        box = record.boxes[i : i + 1]
+        around = np.tile((box[:, 2:] - box[:, :2]) * self.margin, 2) * [-1, -1, 1, 1]
+        n, attributes = len(record.boxes), dict(record.attributes)
+        for name in attributes:
+            if isinstance(attributes[name], list):
+                assert len(attributes[name]) == n
+                attributes[name] = attributes[name][i : i + 1]
+        x0, y0, x1, y1 = (box + around)[0].tolist()
+        return replace(
+            record,
+            id=f"{record.id}#{attributes['annotation_id'][0]}",
+            boxes=box,
+            box_labels=record.box_labels[i : i + 1],
+            keypoints=None if record.keypoints is None else record.keypoints[i : i + 1],
+            attributes=attributes,
+            window=(x0, y0, x1, y1),
         )
 
     def _contradiction(self, read: _Read, kinds: _Kinds, row: int) -> str | None:
@@ -195,6 +224,8 @@ def coco(
     category: str | Sequence[str] | None = None,
     skip_crowd: bool = False,
     segmentation: Segmentation = "drop",
+    per_object: bool = False,
+    margin: float = 0.125,
     flip_pairs: Sequence[tuple[int, int]] | None = None,
 ) -> CocoSource:
     """Images below the folder `images` (by default that of the file) with the objects of the COCO file `json`.
@@ -216,7 +247,9 @@ def coco(
 
     category: a name or several; objects of others are dropped. skip_crowd: so are those with `iscrowd`.
     segmentation: "keep" makes polygons and run lengths an attribute as they are given: the catalog grows about as large
-    as the file, memory while packing to ten times that. flip_pairs: numbers of keypoints that change places in a
+    as the file, memory while packing to ten times that. per_object: each object is a record of its own, cut out of its
+    image with `margin` of its width and height added on either side, and its id is `file_name#annotation id`; images
+    without objects are passed over. flip_pairs: numbers of keypoints that change places in a
     mirror; by default told from their names.
 
     Raises NotThereError, StorageError, UsageError (no file or folder; an option); when iterated also DataError naming
@@ -229,12 +262,16 @@ def coco(
         raise UsageError(f"{path}: is no regular file, wanted a COCO JSON file")
     if segmentation not in get_args(Segmentation):
         raise UsageError(f"segmentation is {segmentation!r}, wanted one of {', '.join(get_args(Segmentation))}")
+    if not margin >= 0:
+        raise UsageError(f"margin is {margin}, wanted at least 0")
     return CocoSource(
         root=path,
         images=files.check_root(path.parent if images is None else images),
         category=(category,) if isinstance(category, str) else None if category is None else tuple(category),
         skip_crowd=skip_crowd,
         segmentation=segmentation,
+        per_object=per_object,
+        margin=margin,
         flip_pairs=None if flip_pairs is None else tuple((i, j) for i, j in flip_pairs),
     )
 
@@ -318,11 +355,11 @@ class _Read:
     def close(self) -> None:
         """All is read: what can only be told now."""
         self.codes = len(self.id_of)
-        self.number = np.array(self._number)
-        self.image, self.category = np.array(self._image), np.array(self._category)
-        self.boxes = np.array(self._boxes).reshape(-1, 4)
-        self.area, self.crowd = np.array(self._area), np.array(self._crowd)
-        self.begin, self.numbers = np.array(self._begin), np.array(self._points)
+        self.number = np.asarray(self._number)  # the same memory
+        self.image, self.category = np.asarray(self._image), np.asarray(self._category)
+        self.boxes = np.asarray(self._boxes).reshape(-1, 4)
+        self.area, self.crowd = np.asarray(self._area), np.asarray(self._crowd)
+        self.begin, self.numbers = np.asarray(self._begin), np.asarray(self._points)
         self.repeated = self._repeated()
         first: dict[int, tuple[int, _Image]] = {}
         for number, image in enumerate(self.images):
@@ -343,7 +380,7 @@ class _Read:
 
     def _repeated(self) -> _Rows:
         """Annotations that are said a second time: the same id, image, category and box."""
-        ids = np.array(self._id)
+        ids = np.asarray(self._id)
         order = np.argsort(ids, kind="stable")
         same = np.diff(ids[order]) == 0
         some = order[np.concatenate([same, [False]]) | np.concatenate([[False], same])] if len(ids) else order
