@@ -149,12 +149,13 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
     records: list[Numbered] = []
     rejects: list[Numbered] = []
     first: dict[str, str] = {}
+    known = frozenset(given or ())
     for number, item in enumerate(source):
         if isinstance(item, Record):
             reason = None
             if item.id in first:
                 reason = f"duplicate id {item.id!r}, first at {first[item.id]}"
-            elif given is not None and item.label_name is not None and item.label_name not in given:
+            elif given is not None and item.label_name is not None and item.label_name not in known:
                 reason = f"class {item.label_name!r} is none of the given {', '.join(given)}"
             elif item.label_name is not None and "\n" in item.label_name:
                 reason = f"class name {item.label_name!r} holds a line break"
