@@ -8,12 +8,13 @@ from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import files
+from headrace.sources.stack import is_array_file
 from headrace.sources.wider import recognise as is_wider
 
-FORMATS = ("names", "folders", "wider")
+FORMATS = ("names", "folders", "wider", "arrays")
 
 # What tells that a file is of a format, or None.
-_FILES = {"wider": is_wider}
+_FILES = {"wider": is_wider, "arrays": is_array_file}
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:
