@@ -33,6 +33,7 @@ _PACK_EXAMPLE = (
     "Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 --fit crop "
     "--split train=0.8,val=0.2\n\n"
     "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images --max-faces 5"
+    "\n\nExample: headrace pack x.npy scans --labels y.npy --classes no,yes --split train=0.8,val=0.2"
 )
 
 
@@ -40,7 +41,7 @@ def pack(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
-        str | None, typer.Option(help="names, folders, wider; guessed where it can be.", show_default=False)
+        str | None, typer.Option(help="names, folders, wider, arrays; guessed where it can be.", show_default=False)
     ] = None,
     pattern: Annotated[
         str | None,
@@ -73,6 +74,23 @@ def pack(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="wider: drop faces that are flagged invalid.")
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="arrays: .npy or .npz of one label per image.", show_default=False, readable=False),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="arrays: the images' name in a .npz; told by itself where one fits.", show_default=False),
+    ] = None,
+    label_key: Annotated[
+        str | None, typer.Option(help="arrays: the labels' name in a .npz; likewise.", show_default=False)
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            help="arrays: values of black and white, 0,1 or 0,4095, of float and 16-bit images.", show_default=False
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False),
@@ -117,6 +135,10 @@ def pack(
                 "max_faces": max_faces,
                 "min_side": min_side,
                 "skip_invalid": skip_invalid,
+                "y": labels,
+                "key": key,
+                "label_key": label_key,
+                "value_range": parse_range(value_range),
             },
         ),
         out,
@@ -266,6 +288,17 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
     if match is None:
         raise UsageError(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """(0.0, 1.0) of "0,1". Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--value-range {text!r}: wanted the values of black and white, as in 0,1 or 0,4095") from None
+    return low, high
 
 
 def parse_bytes(text: str | None) -> int | None:

@@ -36,9 +36,10 @@ FORMATS = {
         ("images", "lenient", "max_faces", "min_side", "skip_invalid"),
         {"images": "the folder that the names in the file start from"},
     ),
+    "arrays": Format(sources.arrays, ("y", "key", "label_key", "value_range", "class_names")),
 }
 
-_FLAGS = {"class_names": "--classes"}
+_FLAGS = {"class_names": "--classes", "y": "--labels"}
 
 
 def source(path: Path, format: str | None, given: Mapping[str, Any]) -> Source:

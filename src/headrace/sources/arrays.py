@@ -38,12 +38,15 @@ class ArraysSource:
         names = self.class_names or ()
         for i, label in enumerate(self.labels.tolist()):
             yield Record(
-                id=str(i) if self.ids is None else self.ids[i],
+                id=self.id(i),
                 pixels=self.stack.frame(i),
                 label=None if label < 0 else label,
                 label_name=None if label < 0 else names[label],
                 origin=self.origin(i),
             )
+
+    def id(self, i: int) -> str:
+        return str(i) if self.ids is None else self.ids[i]
 
     def origin(self, i: int) -> str:
         return f"{self.stack.name}[{i}]"
@@ -138,10 +141,9 @@ def _all_of(member: Member) -> NDArray[Any]:
 
 def _array(given: Any, name: str) -> NDArray[Any]:
     try:
-        array = np.asanyarray(given)
+        return np.asanyarray(given)
     except ValueError as error:
         raise UsageError(f"{name}: no array can be made of it ({error}); wanted one of equal images") from error
-    return array
 
 
 def _ids(given: Sequence[str] | None, n: int) -> tuple[str, ...] | None:
@@ -175,20 +177,21 @@ def _classes(
         array = array[:, 0]
     if array.ndim == 2:
         return _one_hot(array, given, name)
-    labels = [_label(entry, name, i) for i, entry in enumerate(array.tolist())]
-    said = {label for label in labels if label is not None}
-    if any(isinstance(label, str) for label in said):
-        return _by_name(labels, given, name)
-    top = max(said, default=-1)
-    if given is None:
-        if top >= _MOST_CLASSES:
-            raise UsageError(f"{name}: label {top} makes {top + 1} classes; pass class_names, or the labels as strings")
-        given = tuple(str(i) for i in range(top + 1))
-    elif top >= len(given):
-        raise UsageError(
-            f"{name}[{labels.index(top)}] is {top}, wanted 0 to {len(given) - 1}: there are {len(given)} class names"
-        )
-    return np.array([-1 if label is None else label for label in labels], np.int64), given or None
+    entries, first, of = _distinct(array)
+    labels = [_label(entry, name, i) for entry, i in zip(entries, first, strict=True)]
+    if any(isinstance(label, str) for label in labels):
+        numbers, given = _by_name(labels, first, given, name)
+    else:
+        numbers, given = _by_number(labels, first, given, name)
+    return numbers[of], given or None
+
+
+def _distinct(array: NDArray[Any]) -> tuple[list[Any], list[int], NDArray[np.int64]]:
+    """The values in labels [n] as Python objects, where each stands first, and which of them each label is [n]."""
+    if array.dtype.kind == "O":  # what is in it need have no order
+        return array.tolist(), list(range(len(array))), np.arange(len(array))
+    values, first, of = np.unique(array, return_index=True, return_inverse=True)
+    return values.tolist(), first.tolist(), of
 
 
 def _as_labels(y: Any, name: str) -> NDArray[Any]:
@@ -222,10 +225,23 @@ def _label(entry: Any, name: str, i: int) -> int | str | None:
     return whole
 
 
-def _by_name(
-    labels: Sequence[int | str | None], given: tuple[str, ...] | None, name: str
+def _by_number(
+    labels: Sequence[int | str | None], first: Sequence[int], given: tuple[str, ...] | None, name: str
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    for i, label in enumerate(labels):
+    top = max((label for label in labels if isinstance(label, int)), default=-1)
+    if given is None and top >= _MOST_CLASSES:
+        raise UsageError(f"{name}: label {top} makes {top + 1} classes; pass class_names, or the labels as strings")
+    if given is not None and top >= len(given):
+        where = f"{name}[{first[labels.index(top)]}]"
+        raise UsageError(f"{where} is {top}, wanted 0 to {len(given) - 1}: there are {len(given)} class names")
+    numbers = np.array([-1 if label is None else label for label in labels], np.int64)
+    return numbers, tuple(str(i) for i in range(top + 1)) if given is None else given
+
+
+def _by_name(
+    labels: Sequence[int | str | None], first: Sequence[int], given: tuple[str, ...] | None, name: str
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    for label, i in zip(labels, first, strict=True):
         if isinstance(label, int):
             raise UsageError(f"{name}[{i}] is the number {label}, among names of classes; wanted one or the other")
         if given is not None and label is not None and label not in given:

@@ -48,7 +48,8 @@ class InMemory:
     """Numbers of an array, not copied."""
 
     def __init__(self, array: NDArray[Any]) -> None:
-        self.array, self.path, self.dtype, self.shape = array, None, array.dtype, array.shape
+        self.array, self.dtype, self.shape = array, array.dtype, array.shape
+        self.path: str | None = None
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         return self.array[start:stop]
@@ -81,7 +82,7 @@ class InFile:
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        todo = memoryview(out.reshape(-1).view(np.uint8))
+        todo = out.reshape(-1).view(np.uint8).data
         at = self.offset + start * self._item
         while todo:
             got = os.preadv(self._handle, [todo], at)
@@ -124,7 +125,7 @@ class Stack:
     def exact(self) -> bool:
         """Whether no number can fall outside of the range, whatever the images are."""
         kind, (low, high) = self.numbers.dtype, self.value_range
-        if kind == bool:
+        if kind.kind == "b":
             return low <= 0 and high >= 1
         return kind.kind in "iu" and low <= np.iinfo(kind).min and high >= np.iinfo(kind).max
 
@@ -134,7 +135,7 @@ class Stack:
         So v is given back to (high - low) / 510 at worst, and exactly where the range is 0 to 255 and v a whole number.
         Raises BadImage: NaN, infinity, or a number outside of the range.
         """
-        found = self.numbers.read(i, i + 1)[0].reshape(self.height, self.width, self.channels)
+        found: NDArray[Any] = self.numbers.read(i, i + 1)[0].reshape(self.height, self.width, self.channels)
         low, high = self.value_range
         if found.dtype == np.uint8 and (low, high) == (0, 255):
             return found
@@ -162,7 +163,7 @@ class Stack:
             f"{self.numbers.dtype.str} {self.numbers.shape} {self.value_range[0]!r} {self.value_range[1]!r} ".encode()
         )
         for chunk in _chunks(self.numbers):
-            found.update(np.ascontiguousarray(chunk).reshape(-1).view(np.uint8))
+            found.update(np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data)
         return found.hexdigest()
 
     def frame(self, i: int) -> Frame:
@@ -193,7 +194,7 @@ def open_stack(name: str, numbers: Numbers, value_range: Range | None) -> Stack:
         raise UsageError(f"{name}: an array of {kind}, wanted uint8, bool, another integer type or float")
     if value_range is not None:
         value_range = _check_range(value_range)
-    elif kind == bool:
+    elif kind.kind == "b":
         value_range = (0, 1)
     elif kind == np.uint8:
         value_range = (0, 255)
@@ -215,7 +216,7 @@ def numbers_of(array: NDArray[Any]) -> Numbers:
 
 
 def _file_of(array: np.memmap[Any, Any]) -> InFile | None:
-    name, mapped = array.filename, array._mmap
+    name, mapped = array.filename, getattr(array, "_mmap", None)
     if name is None or mapped is None or array.mode == "c" or not array.flags.c_contiguous or not array.size:
         return None
     # `offset` is of the array that was mapped; a slice of it begins later, which only its address tells.
@@ -390,7 +391,9 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
         raise UsageError(f"{found} is that of one image in colour; {wanted}: pass x[np.newaxis]")
     if len(shape) == 4 and shape[3] not in (1, 3):
         if shape[1] in (1, 3):
-            raise UsageError(f"{found} has its channels first; {wanted}: pass x.transpose(0, 2, 3, 1), which is no copy")
+            raise UsageError(
+                f"{found} has its channels first; {wanted}: pass x.transpose(0, 2, 3, 1), which is no copy"
+            )
         also = "; leave alpha out with x[..., :3]" if shape[3] == 4 else ""
         raise UsageError(f"{found}, {wanted}{also}")
 
@@ -406,7 +409,7 @@ def _check_range(given: Any) -> Range:
 
 
 def _range_of(name: str, numbers: Numbers) -> Range:
-    """0 to 255 for integers that are all in it. Raises UsageError for all else: only the caller knows what they mean."""
+    """0 to 255 for integers that are all in it. Raises UsageError for all else, whose meaning only the caller knows."""
     hint = "pass value_range=(low, high), the values of black and white, which maps them linearly to 0-255"
     if numbers.dtype.kind == "f":
         first = numbers.read(0, 1)
@@ -433,7 +436,7 @@ def _unfit(least: float, most: float, wanted: Range) -> str | None:
 
 
 def _short(value: Any) -> str:
-    return f"{float(value):.9g}"
+    return f"{float(value):.7g}"
 
 
 def _storage(path: Path, error: OSError) -> StorageError:
