@@ -63,7 +63,7 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Trained:
-    """Train a model on a dataset or a view of one, packed or of arrays, and keep all that belongs to it in folder `out`.
+    """Train a model on a dataset (or a view), packed or of arrays, and keep all that belongs to it in folder `out`.
 
     `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left;
     `options` None are then the run's own. `overwrite` replaces an older run. Sets the seeds of Keras, NumPy and
