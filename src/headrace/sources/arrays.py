@@ -196,8 +196,6 @@ def _distinct(array: NDArray[Any]) -> tuple[list[Any], list[int], NDArray[np.int
 
 def _as_labels(y: Any, name: str) -> NDArray[Any]:
     """The labels as an array; as one of Python objects where NumPy would make strings of numbers, or of None."""
-    if isinstance(y, str | bytes):
-        raise UsageError(f"{name} is {y!r}, wanted labels [n]")
     array = _array(y, name)
     if array.dtype.kind in "USO" and not hasattr(y, "dtype") and array.ndim == 1:
         entries = list(y)
@@ -216,8 +214,9 @@ def _label(entry: Any, name: str, i: int) -> int | str | None:
         return str(entry)
     if entry is None or entry != entry:
         return None
-    if not isinstance(entry, int | float | np.number | np.bool_) or entry != (whole := int(entry)):
+    if not isinstance(entry, int | float | np.integer | np.floating | np.bool_) or entry % 1 != 0:
         raise UsageError(f"{name}[{i}] is {entry!r}, wanted a whole number from 0, a string, or None for no label")
+    whole = int(entry)
     if whole < 0:
         raise UsageError(
             f"{name}[{i}] is {whole}, wanted 0 or more; pass None or NaN for no label, strings for classes -1 and 1"

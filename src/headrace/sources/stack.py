@@ -29,6 +29,7 @@ Range: TypeAlias = tuple[float, float]
 
 _CHUNK_BYTES = 1 << 24
 _ZIP = b"PK\x03\x04"
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name (APPNOTE.TXT 4.3.7)
 
 
@@ -230,8 +231,8 @@ def _file_of(array: np.memmap[Any, Any]) -> InFile | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """An array in a file, by its header: `key` names it in a .npz. Its bytes begin at `offset`, from where they are
-    `packed` on their own (a compressed member of a zip file) or in the file itself."""
+    """An array in a file, by its header: `key` names it in a .npz. Its numbers begin at byte `offset` of the file, or
+    of what is unpacked of it when it is `packed`, that is compressed."""
 
     path: Path
     key: str | None
@@ -246,46 +247,59 @@ class Member:
         return str(self.path) if self.key is None else f"{self.path}:{self.key}"
 
     def open(self) -> Numbers:
-        """Its numbers. Of a compressed one they are unpacked into a temporary file first. Raises StorageError,
-        DataError (Python objects in it, or damaged)."""
+        """Its numbers. Those in a .npz are held against their CRC-32 first; of a compressed one they are unpacked into
+        a temporary file. Raises StorageError, DataError (Python objects in it, or damaged)."""
         if self.dtype.hasobject:
             raise DataError(f"{self.name}: holds Python objects (pickled), which are never loaded; save plain numbers")
-        size = math.prod(self.shape) * self.dtype.itemsize
         try:
             if self.packed:
-                return self._unpacked(size)
-            if self.path.stat().st_size < self.offset + size:
-                raise DataError(f"{self.name}: is cut short: {size} bytes are promised from byte {self.offset} on")
+                return self._unpacked()
+            if self.path.stat().st_size < self.offset + self._size:
+                raise DataError(
+                    f"{self.name}: is cut short: {self._size} bytes are promised from byte {self.offset} on"
+                )
+            if self.key is not None:
+                self._copy(None)
             if self.fortran:
                 return InMemory(np.memmap(self.path, self.dtype, "r", self.offset, self.shape, "F"))
             return InFile(os.fspath(self.path.absolute()), self.offset, self.dtype, self.shape)
+        except StorageError:
+            raise
         except OSError as error:
             raise _storage(self.path, error) from error
 
-    def _unpacked(self, size: int) -> Numbers:
+    @property
+    def _size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def _unpacked(self) -> Numbers:
         folder = tempfile.gettempdir()
         status = os.statvfs(folder)
-        if (free := status.f_bavail * status.f_frsize) < size:
+        if (free := status.f_bavail * status.f_frsize) < self._size:
             raise StorageError(
-                f"{self.name}: unpacked it takes {size / 1e9:.2f} GB, {folder} has {free / 1e9:.2f} GB free; "
+                f"{self.name}: unpacked it takes {self._size / 1e9:.2f} GB, {folder} has {free / 1e9:.2f} GB free; "
                 "set TMPDIR to another folder, or save the array as .npy"
             )
         with tempfile.TemporaryFile() as file:
-            try:
-                with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as packed:
-                    packed.read(self.offset)
-                    got = 0
-                    while chunk := packed.read(_CHUNK_BYTES):
-                        file.write(chunk)
-                        got += len(chunk)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-                raise DataError(f"{self.name}: can't be unpacked ({error})") from error
-            if got < size:
-                raise DataError(f"{self.name}: is cut short: {got} bytes of {size}")
+            if (got := self._copy(file) - self.offset) < self._size:
+                raise DataError(f"{self.name}: is cut short: {got} bytes of {self._size}")
             file.flush()
             if self.fortran:
-                return InMemory(np.memmap(file, self.dtype, "r", 0, self.shape, "F"))
-            return InFile.unnamed(os.dup(file.fileno()), 0, self.dtype, self.shape)
+                return InMemory(np.memmap(file, self.dtype, "r", self.offset, self.shape, "F"))
+            return InFile.unnamed(os.dup(file.fileno()), self.offset, self.dtype, self.shape)
+
+    def _copy(self, out: IO[bytes] | None) -> int:
+        """Reads a member of a .npz to its end, where its CRC is checked; how many bytes it has. Raises DataError."""
+        done = 0
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as data:
+                while chunk := data.read(_CHUNK_BYTES):
+                    done += len(chunk)
+                    if out is not None:
+                        out.write(chunk)
+        except (*_BAD_ZIP, ValueError) as error:
+            raise DataError(f"{self.name}: a damaged .npz file ({error})") from error
+        return done
 
 
 def members(path: Path) -> list[Member]:
@@ -350,7 +364,7 @@ def _archived(path: Path, file: IO[bytes]) -> list[Member]:
                     start += int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
                 with archive.open(info) as data:
                     out.append(_member(path, info.filename[:-4], data, start=start, packed=not plain))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _BAD_ZIP as error:
         raise DataError(f"{path}: a damaged .npz file ({error})") from error
     if not out:
         raise DataError(f"{path}: holds no arrays")
@@ -363,8 +377,11 @@ def _member(path: Path, key: str | None, file: IO[bytes], *, start: int, packed:
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except ValueError as error:
-        raise DataError(f"{name}: not a sound .npy header ({str(error).splitlines()[0]})") from error
+    except OSError:
+        raise
+    except Exception as error:  # NumPy parses it as Python, and bytes that are none raise whatever it stumbles upon
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{name}: not a sound .npy header ({reason})") from error
     if min(shape, default=0) < 0:
         raise DataError(f"{name}: not a sound .npy header (shape {shape})")
     return Member(
