@@ -49,7 +49,7 @@ class ArrayStore(Store):
             for i, reason in unfit.items()
         )
         self._check(most)
-        self.numbers = np.delete(np.arange(len(source)), list(unfit))
+        self.numbers = np.setdiff1d(np.arange(len(source)), [*unfit]) if unfit else np.arange(len(source))
         names, of = _split(splits, source.labels, seed)
         self.split_of = of[self.numbers]
         super().__init__(Path(self.stack.name), self._manifest(names), self._table(names))
@@ -60,8 +60,10 @@ class ArrayStore(Store):
 
     @cached_property
     def _fingerprint(self) -> str:
-        said = [self.stack.digest(), self.source.class_names, [*self.manifest.splits], self.ids.to_list()]
+        said = [self.stack.digest(), self.source.class_names, [*self.manifest.splits]]
         whole = hashlib.sha256(json.dumps(said).encode())
+        for id_ in self.ids:
+            whole.update(f"{len(id_)}:{id_}".encode())
         for column in (self.labels, self.split_of, self.numbers):
             whole.update(column.astype("<i8").tobytes())
         return whole.hexdigest()
@@ -96,8 +98,8 @@ class ArrayStore(Store):
     def _table(self, splits: Sequence[str]) -> pl.DataFrame:
         """The catalog. What is the same in every row is held once."""
         stack, source = self.stack, self.source
-        labels = pl.Series(source.labels[self.numbers]).set(pl.Series(source.labels[self.numbers] < 0), None)
-        ids = pl.Series("number", self.numbers)
+        found = pl.Series(source.labels[self.numbers].astype(np.int32))
+        labels, ids = found.set(found < 0, None), pl.Series("number", self.numbers)
         table = pl.DataFrame({"number": ids}).with_columns(
             id=ids.cast(pl.String) if source.ids is None else pl.Series([source.ids[i] for i in self.numbers.tolist()]),
             split=pl.lit(splits[0]) if len(splits) == 1 else pl.Series(splits).gather(self.split_of),
@@ -145,7 +147,7 @@ class ArrayDataset(Dataset):
     outside of it are left out and listed in `rejects`. max_rejects: a float is a share, an int a count; above it,
     DataError. `fingerprint` is over all content, which is read once for it (1 to 2 seconds per GB).
 
-    Memory is that of the arrays given, about 100 bytes per image, and the batches; files are read image by image.
+    Memory is that of arrays given in memory, about 200 bytes per image, and the batches: files are read image by image.
     Raises UsageError, NotThereError, DataError, StorageError.
     """
 
