@@ -14,7 +14,7 @@ from headrace.sources.wider import recognise as is_wider
 FORMATS = ("names", "folders", "wider", "arrays")
 
 # What tells that a file is of a format, or None.
-_FILES = {"wider": is_wider, "arrays": is_array_file}
+_FILES = {"arrays": is_array_file, "wider": is_wider}
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:

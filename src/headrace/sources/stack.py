@@ -16,14 +16,16 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.imaging import codec
+
+if TYPE_CHECKING:
+    from headrace.imaging.codec import BadImage, Pixels
 
 Range: TypeAlias = tuple[float, float]
 
@@ -88,7 +90,7 @@ class InFile:
         while todo:
             got = os.preadv(self._handle, [todo], at)
             if not got:
-                raise codec.BadImage("read", "the file ends before it: it has been cut short")
+                raise _bad("read", "the file ends before it: it has been cut short")
             todo, at = todo[got:], at + got
         return out
 
@@ -130,7 +132,7 @@ class Stack:
             return low <= 0 and high >= 1
         return kind.kind in "iu" and low <= np.iinfo(kind).min and high >= np.iinfo(kind).max
 
-    def pixels(self, i: int) -> codec.Pixels:
+    def pixels(self, i: int) -> Pixels:
         """Image `i`, uint8 [h, w, c]: each number v is round((v - low) * 255 / (high - low)).
 
         So v is given back to (high - low) / 510 at worst, and exactly where the range is 0 to 255 and v a whole number.
@@ -143,7 +145,7 @@ class Stack:
         if not self.exact:
             least, most = found.min(), found.max()
             if (reason := _unfit(float(least), float(most), self.value_range)) is not None:
-                raise codec.BadImage("decode", reason)
+                raise _bad("decode", reason)
         if (low, high) == (0, 255) and found.dtype.kind in "iu":
             return found.astype(np.uint8)
         return np.rint((found.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
@@ -184,6 +186,8 @@ class Frame:
 
     def encode(self) -> bytes:
         """The image as PNG, which loses nothing. Raises BadImage, OSError."""
+        from headrace.imaging import codec  # here, as OpenCV takes longer to import than all sources
+
         return codec.encode_png(self.stack.pixels(self.number))
 
 
@@ -209,7 +213,7 @@ def numbers_of(array: NDArray[Any]) -> Numbers:
     if isinstance(array, np.memmap):
         try:
             found = _file_of(array)
-        except (OSError, AttributeError, ValueError, TypeError, codec.BadImage):
+        except (OSError, AttributeError, ValueError, TypeError):
             found = None  # the file is gone, or a NumPy whose maps look different inside: the map itself is as good
         if found is not None:
             return found
@@ -450,6 +454,12 @@ def _unfit(least: float, most: float, wanted: Range) -> str | None:
             f"{_short(wanted[0])} to {_short(wanted[1])}"
         )
     return None
+
+
+def _bad(stage: str, reason: str) -> BadImage:
+    from headrace.imaging.codec import BadImage  # see Frame.encode
+
+    return BadImage(stage, reason)
 
 
 def _short(value: Any) -> str:
