@@ -87,7 +87,12 @@ def arrays(
     else:
         if key is not None:
             raise UsageError(f"key is {key!r}: it names an array of a .npz file, and x is an array itself")
-        stack = open_stack("x", numbers_of(_array(x, "x")), value_range)
+        array = _array(x, "x")
+        if isinstance(array, np.ma.MaskedArray):
+            raise UsageError(
+                "x: a masked array, and a pixel can't be missing; say what it is there with x.filled(value)"
+            )
+        stack = open_stack("x", numbers_of(array), value_range)
     if isinstance(y, str | os.PathLike):
         path = Path(y)
         found = _the_labels(path, members(path), label_key)
