@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import headrace as hr
 from headrace.errors import UsageError
 from headrace.learn import inference
+from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
 from headrace.learn.run import Options, Run
@@ -85,6 +88,32 @@ def test_a_training_on_arrays_goes_on_where_it_was(arrays: hr.ArrayDataset, run:
     other = hr.ArrayDataset(x, y, class_names=("no", "yes"), splits=SHARES)
     with pytest.raises(UsageError, match="the dataset x is not the one the run began with"):
         train(other, out=tmp_path / "run", options=replace(QUICK, epochs=3), resume=True, progress=False)
+
+
+def test_stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_history(
+    arrays: hr.ArrayDataset,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain, done = keras.Model.train_on_batch, 0
+
+    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == 3:  # of 64 images in batches of 32: the first of the second epoch
+            signal.raise_signal(signal.SIGINT)
+        return plain(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.Model, "train_on_batch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(arrays, out=tmp_path / "run", options=QUICK, progress=False)
+    again = f"train(dataset, out='{tmp_path / 'run'}', resume=True)"
+    assert f"stopped in epoch 2 after 1 of 2 batches; go on with: {again}" in caplog.text
+    train(arrays, out=tmp_path / "run", resume=True, progress=False)
+    assert Run(tmp_path / "run").history_csv.read_bytes() == run.history_csv.read_bytes()
 
 
 def test_arrays_of_another_kind_are_refused_by_evaluate(run: Run) -> None:

@@ -24,6 +24,7 @@ from headrace.imaging.transforms import Size, check_size
 from headrace.learn import checkpoint, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.run import AUGMENTATIONS, Options, Recipe, Run, filled
+from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader
 from headrace.progress import bar
@@ -323,7 +324,7 @@ class _Training:
         if state:
             state.write(self.run.checkpoint)
         again = f"headrace train {self.recipe.dataset} --out {self.run.folder} --resume"
-        if not Path(self.recipe.dataset).is_dir():  # arrays, which the command line doesn't know
+        if isinstance(self.loader.dataset, ArrayDataset):  # which the command line doesn't know
             again = f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
         log.warning(
             "stopped in epoch %d after %d of %d batches; go on with: %s",
