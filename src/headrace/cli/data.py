@@ -33,6 +33,7 @@ _PACK_EXAMPLE = (
     "Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 --fit crop "
     "--split train=0.8,val=0.2\n\n"
     "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images --max-faces 5"
+    "\n\nExample: headrace pack person_keypoints_val2017.json people --format coco --images val2017"
     "\n\nExample: headrace pack x.npy scans --labels y.npy --classes no,yes --split train=0.8,val=0.2"
 )
 
@@ -41,7 +42,8 @@ def pack(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
-        str | None, typer.Option(help="names, folders, wider, arrays; guessed where it can be.", show_default=False)
+        str | None,
+        typer.Option(help="names, folders, wider, coco, arrays; guessed where it can be.", show_default=False),
     ] = None,
     pattern: Annotated[
         str | None,
@@ -60,7 +62,11 @@ def pack(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="wider: the folder that its image names start from.", show_default=False, readable=False),
+        typer.Option(
+            help="wider, coco: the folder that image names start from; for coco by default that of the file.",
+            show_default=False,
+            readable=False,
+        ),
     ] = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="wider: go on at the next file name where rows are out of step.")
@@ -74,6 +80,29 @@ def pack(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="wider: drop faces that are flagged invalid.")
     ] = False,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="coco: take objects of this category only; may be repeated.", show_default=False),
+    ] = None,
+    flip_pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="coco: keypoints that change places in a mirror, 1-2,3-4; by default told from their names.",
+            show_default=False,
+        ),
+    ] = None,
+    skip_crowd: Annotated[bool, typer.Option("--skip-crowd", help="coco: drop objects with iscrowd.")] = False,
+    segmentation: Annotated[
+        str | None,
+        typer.Option(help="coco: what becomes of masks: drop (default) or keep, as attributes.", show_default=False),
+    ] = None,
+    per_object: Annotated[
+        bool, typer.Option("--per-object", help="coco: make each object a record of its own, cut out of its image.")
+    ] = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="coco: part of its size left around such an object; 0.125 by default.", show_default=False),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="arrays: .npy or .npz of one label per image.", show_default=False, readable=False),
@@ -135,6 +164,12 @@ def pack(
                 "max_faces": max_faces,
                 "min_side": min_side,
                 "skip_invalid": skip_invalid,
+                "category": category or None,
+                "flip_pairs": parse_pairs(flip_pairs),
+                "skip_crowd": skip_crowd,
+                "segmentation": segmentation,
+                "per_object": per_object,
+                "margin": margin,
                 "y": labels,
                 "key": key,
                 "label_key": label_key,
@@ -171,6 +206,8 @@ def pack(
                 "boxes": report.boxes,
                 "boxes_clipped": report.boxes_clipped,
                 "boxes_dropped": dict(report.boxes_dropped),
+                "keypoint_sets": report.keypoint_sets,
+                "keypoints_dropped": dict(report.keypoints_dropped),
                 "shards": report.shards,
                 "bytes_in": report.bytes_in,
                 "bytes_out": report.bytes_out,
@@ -190,6 +227,8 @@ def pack(
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:
         typer.echo(f"  boxes: {_boxes(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+    if report.keypoint_sets or report.keypoints_dropped:
+        typer.echo(f"  keypoints: {', '.join([f'{report.keypoint_sets} sets', *_losses(report.keypoints_dropped)])}")
     typer.echo(
         f"  {_amount(report.bytes_in)} in, {_amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
@@ -212,6 +251,11 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "boxes": boxes,
         "boxes_clipped": manifest.boxes_clipped,
         "boxes_dropped": dict(manifest.boxes_dropped),
+        "keypoints": dataset.keypoints,
+        "keypoint_sets": int((dataset.store.objects(dataset.rows).keypoints[..., 2] > 0).any(axis=1).sum()),
+        "keypoint_names": list(dataset.keypoint_names),
+        "flip_pairs": [list(pair) for pair in dataset.flip_pairs],
+        "keypoints_dropped": dict(manifest.keypoints_dropped),
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "rejects": manifest.rejected,
@@ -236,6 +280,10 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         typer.echo(f"  without a label {unlabelled}")
     if dataset.has_boxes:
         typer.echo(f"  boxes    {_boxes(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
+    if dataset.has_keypoints:
+        names = f" ({', '.join(dataset.keypoint_names)})" if dataset.keypoint_names else ""
+        sets = f"{facts['keypoint_sets']} sets of {dataset.keypoints}{names}"
+        typer.echo(f"  points   {', '.join([sets, *_losses(manifest.keypoints_dropped)])}")
     typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
     typer.echo(f"  rejects  {manifest.rejected}")
 
@@ -313,6 +361,16 @@ def parse_bytes(text: str | None) -> int | None:
         raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB") from None
 
 
+def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
+    """[(1, 2), (3, 4)] of "1-2,3-4". Raises UsageError."""
+    if text is None:
+        return None
+    found = [re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", pair) for pair in text.split(",")]
+    if not all(found):
+        raise UsageError(f"--flip-pairs {text!r}: wanted pairs of numbers, as in 1-2,3-4")
+    return [(int(pair[1]), int(pair[2])) for pair in found if pair]
+
+
 def parse_rejects(text: str) -> float | int:
     """0.1 of "10%" or "0.1" (a share), 25 of "25" (a count). Raises UsageError."""
     try:
@@ -338,7 +396,11 @@ def _print_json(value: Any) -> None:
 def _boxes(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
     """What became of boxes, for people."""
     parts = [f"{stored}"] + ([f"{clipped} cut to their image"] if clipped else [])
-    return ", ".join(parts + [f"{n} dropped ({reason})" for reason, n in dropped.items()])
+    return ", ".join(parts + _losses(dropped))
+
+
+def _losses(dropped: Mapping[str, int]) -> list[str]:
+    return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
 
 
 def _amount(n: float) -> str:

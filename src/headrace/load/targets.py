@@ -24,6 +24,10 @@ class Labels:
     `boxes` float32 [m, 4] of all images, one after the other, in pixels of the batch's images and inside of them;
     `box_labels` int64 [m], -1 where there is none; `box_image` int64 [m], ascending: the image each lies in. Empty
     unless the target asks for them. `box_classes`: how many classes the dataset's boxes have.
+
+    `keypoints` float32 [m, k, 3] = x, y, v of the same m objects, in the same pixels; a point that is absent or not in
+    the image is (0, 0, 0), and flips have swapped left and right. Empty unless the target asks for them. Where nothing
+    is said of boxes, `boxes` are the smallest around labelled points, and objects without such a point are left out.
     """
 
     classes: NDArray[np.int64]
@@ -32,12 +36,14 @@ class Labels:
     box_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     box_image: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     box_classes: int = 0
+    keypoints: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
 
 
 class Target(Protocol):
-    """What a Loader asks for targets. `wants_boxes`: whether `encode` reads boxes."""
+    """What a Loader asks for targets. `wants_boxes`: whether `encode` reads boxes; `wants_keypoints`: both of them."""
 
     wants_boxes: bool
+    wants_keypoints: bool
 
     def check(self, dataset: Dataset) -> None:
         """Raises UsageError or DataError when the dataset has not what this target needs."""
@@ -53,6 +59,7 @@ class Class:
     """Class index int64 [b]."""
 
     wants_boxes = False
+    wants_keypoints = False
 
     def check(self, dataset: Dataset) -> None:
         missing = int((dataset.labels < 0).sum())
@@ -80,6 +87,7 @@ class Boxes:
 
     most: int = 100
     wants_boxes = True
+    wants_keypoints = False
 
     def __post_init__(self) -> None:
         if self.most < 1:
@@ -136,6 +144,7 @@ class Grid:
     cells: int = 7
     classes: int | None = None
     wants_boxes = True
+    wants_keypoints = False
 
     def __post_init__(self) -> None:
         if self.cells < 1:

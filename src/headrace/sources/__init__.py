@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 from headrace.record import Record, Reject
 from headrace.sources.arrays import arrays
+from headrace.sources.coco import coco
 from headrace.sources.folders import folders
 from headrace.sources.names import names
 from headrace.sources.wider import wider
 
 Source: TypeAlias = Iterable[Record | Reject]
 
-__all__ = ["Source", "arrays", "folders", "names", "wider"]
+__all__ = ["Source", "arrays", "coco", "folders", "names", "wider"]

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import files
+from headrace.sources.coco import recognise as is_coco
 from headrace.sources.stack import is_array_file
 from headrace.sources.wider import recognise as is_wider
 
-FORMATS = ("names", "folders", "wider", "arrays")
+FORMATS = ("names", "folders", "wider", "coco", "arrays")
 
 # What tells that a file is of a format, or None.
-_FILES = {"arrays": is_array_file, "wider": is_wider}
+_FILES = {"arrays": is_array_file, "wider": is_wider, "coco": is_coco}
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:
