@@ -12,6 +12,7 @@ from headrace.version import __version__
 
 _HOME = {
     "Dataset": "headrace.load.dataset",
+    "ArrayDataset": "headrace.load.arrays",
     "Loader": "headrace.load.loader",
     "Batch": "headrace.load.loader",
     "Class": "headrace.load.targets",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
     from headrace.load.targets import Boxes, Class, Grid
@@ -56,6 +58,7 @@ __all__ = [
     "sources",
     "compat",
     "Dataset",
+    "ArrayDataset",
     "Loader",
     "Batch",
     "Class",

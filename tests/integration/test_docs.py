@@ -66,6 +66,17 @@ def test_every_bug_of_visipedia_has_its_test() -> None:
     assert sorted(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == list(range(1, 12))
 
 
+def test_arrays_run(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/arrays.md").read_text())
+    python, shell = ("\n".join(code for kind, code in blocks if kind == wanted) for wanted in ("python", "bash"))
+    # As written, but for the number of epochs. The commands come last on the page, and need the arrays.
+    assert python.count("epochs=25") == 2 and "--epochs 25" in shell
+    _run([sys.executable, "-c", python.replace("epochs=25", "epochs=2")], tmp_path)
+    _run(["bash", "-euo", "pipefail", "-c", shell.replace("--epochs 25", "--epochs 2")], tmp_path)
+    assert (tmp_path / "run" / "history.csv").read_text().count("\n") == 3
+    assert (tmp_path / "packed-run" / "model.keras").exists()
+
+
 def _some_of_wider(wider: Path, folder: Path, n: int) -> None:
     """The first `n` photos of at most 5 faces, in the layout of the download."""
     lines = (wider / "wider_face_split/wider_face_train_bbx_gt.here.txt").read_text().splitlines()

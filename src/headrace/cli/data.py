@@ -34,6 +34,7 @@ _PACK_EXAMPLE = (
     "--split train=0.8,val=0.2\n\n"
     "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images --max-faces 5"
     "\n\nExample: headrace pack person_keypoints_val2017.json people --format coco --images val2017"
+    "\n\nExample: headrace pack x.npy scans --labels y.npy --classes no,yes --split train=0.8,val=0.2"
 )
 
 
@@ -42,7 +43,9 @@ def pack(
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
         str | None,
-        typer.Option(help="names, folders, wider, coco, visipedia; guessed where it can be.", show_default=False),
+        typer.Option(
+            help="names, folders, wider, coco, visipedia, arrays; guessed where it can be.", show_default=False
+        ),
     ] = None,
     pattern: Annotated[
         str | None,
@@ -106,6 +109,23 @@ def pack(
         float | None,
         typer.Option(help="coco: part of its size left around such an object; 0.125 by default.", show_default=False),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="arrays: .npy or .npz of one label per image.", show_default=False, readable=False),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="arrays: the images' name in a .npz; told by itself where one fits.", show_default=False),
+    ] = None,
+    label_key: Annotated[
+        str | None, typer.Option(help="arrays: the labels' name in a .npz; likewise.", show_default=False)
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            help="arrays: values of black and white, 0,1 or 0,4095, of float and 16-bit images.", show_default=False
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False),
@@ -157,6 +177,10 @@ def pack(
                 "segmentation": segmentation,
                 "per_object": per_object,
                 "margin": margin,
+                "y": labels,
+                "key": key,
+                "label_key": label_key,
+                "value_range": parse_range(value_range),
             },
         ),
         out,
@@ -332,6 +356,17 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
     if match is None:
         raise UsageError(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """(0.0, 1.0) of "0,1". Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--value-range {text!r}: wanted the values of black and white, as in 0,1 or 0,4095") from None
+    return low, high
 
 
 def parse_bytes(text: str | None) -> int | None:

@@ -24,6 +24,7 @@ from headrace.imaging.transforms import Size, check_size
 from headrace.learn import checkpoint, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.run import AUGMENTATIONS, Options, Recipe, Run, filled
+from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader
 from headrace.progress import bar
@@ -63,7 +64,7 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Trained:
-    """Train a model on a packed dataset, or a view of one, and keep all that belongs to it in folder `out`.
+    """Train a model on a dataset (or a view), packed or of arrays, and keep all that belongs to it in folder `out`.
 
     `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left;
     `options` None are then the run's own. `overwrite` replaces an older run. Sets the seeds of Keras, NumPy and
@@ -322,9 +323,12 @@ class _Training:
         """Write the state, say how to go on, and end as the signal `number` asks for."""
         if state:
             state.write(self.run.checkpoint)
+        again = f"headrace train {self.recipe.dataset} --out {self.run.folder} --resume"
+        if isinstance(self.loader.dataset, ArrayDataset):  # which the command line doesn't know
+            again = f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
         log.warning(
-            "stopped in epoch %d after %d of %d batches; go on with: headrace train %s --out %s --resume",
-            len(self.history) + 1, self.steps, len(self.loader), self.recipe.dataset, self.run.folder,
+            "stopped in epoch %d after %d of %d batches; go on with: %s",
+            len(self.history) + 1, self.steps, len(self.loader), again,
         )  # fmt: skip
         if number == signal.SIGINT:
             raise KeyboardInterrupt

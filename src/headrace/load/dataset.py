@@ -132,7 +132,7 @@ class Dataset:
     @property
     def splits(self) -> dict[str, int]:
         """Records of this view per packed split."""
-        counts = self.catalog["split"].value_counts()
+        counts = self.store.catalog["split"][self.rows].value_counts()
         found = dict(zip(counts["split"], counts["count"], strict=True))
         return {name: found[name] for name in self.manifest.splits if name in found}
 
@@ -299,7 +299,7 @@ class Dataset:
             sets = int(self.catalog["keypoints"].list.len().sum())
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
         what = "".join(f" / {what}" for what in self._what)
-        return f"Dataset({str(self.path)!r}{what}: {'; '.join(parts)})"
+        return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
         """A contact sheet of up to 24 records, evenly drawn, for notebooks."""

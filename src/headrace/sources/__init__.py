@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from headrace.record import Record, Reject
+from headrace.sources.arrays import arrays
 from headrace.sources.coco import coco
 from headrace.sources.folders import folders
 from headrace.sources.names import names
@@ -14,4 +15,4 @@ from headrace.sources.wider import wider
 
 Source: TypeAlias = Iterable[Record | Reject]
 
-__all__ = ["Source", "coco", "folders", "names", "visipedia", "wider"]
+__all__ = ["Source", "arrays", "coco", "folders", "names", "visipedia", "wider"]
