@@ -60,7 +60,7 @@ def train(
         int | None, typer.Option(help="Images per step; 32 by default, 16 for detection.", show_default=False)
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="0.001 by default, 0.002 for detection.", show_default=False)
+        float | None, typer.Option(help="0.001 by default, 0.004 for detection.", show_default=False)
     ] = None,
     schedule: Annotated[
         str | None,

@@ -167,7 +167,7 @@ def features_of(
 
 
 def objects_of(row: Row, *, with_boxes: bool, keypoints: int, keypoint_names: Sequence[str]) -> dict[str, Feature]:
-    """The features of a record's objects, all lists of theirs equally long: TFDS reads no others.
+    """The features of a record's objects. Lists under `objects/` are equally long; TFDS would give others as they are.
 
     An object of a record without boxes has an empty one, an object without keypoints has absent ones.
     """
