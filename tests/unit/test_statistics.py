@@ -110,6 +110,7 @@ def test_info_says_them(ds: hr.Dataset) -> None:
     text = headrace("info", ds.path).out
     assert "           in 3 images, up to 3 in one; 1 images without any\n           a 4, b 2\n" in text
     assert "width  mean 19.8, median 15.5, 1.0 to 56.0 pixels; mean 35.4% of the image's\n" in text
+    assert "1.0 to 56.0 pixels" in text and "9.0 to 2240.0 square pixels; mean" in text
     assert "3 of less than 10 square pixels" in text and "wrong way" not in text
 
 

@@ -432,7 +432,7 @@ def _box_sizes(found: Mapping[str, Any]) -> Iterator[str]:
         pixels, shares = found[side], found[f"{side}_normalized"]
         yield (
             f"{side:6} mean {pixels['mean']:.1f}, median {pixels['median']:.1f}, {pixels['min']:.1f} to "
-            f"{pixels['max']:.1f} pixels; mean {shares['mean']:.1%} of the image's"
+            f"{pixels['max']:.1f} {'square ' if side == 'area' else ''}pixels; mean {shares['mean']:.1%} of the image's"
         )
     for name, what in (("small", "of less than 10 square pixels"), ("reversed", "with corners the wrong way round")):
         if found[name]:
