@@ -17,6 +17,8 @@ _HOME = {
     "Class": "headrace.load.targets",
     "Boxes": "headrace.load.targets",
     "Grid": "headrace.load.targets",
+    "Heatmap": "headrace.load.targets",
+    "Points": "headrace.load.targets",
     "HorizontalFlip": "headrace.imaging.transforms",
     "RandomResizedCrop": "headrace.imaging.transforms",
     "ColorJitter": "headrace.imaging.transforms",
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
-    from headrace.load.targets import Boxes, Class, Grid
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
 
@@ -60,6 +62,8 @@ __all__ = [
     "Class",
     "Boxes",
     "Grid",
+    "Heatmap",
+    "Points",
     "HorizontalFlip",
     "RandomResizedCrop",
     "ColorJitter",
