@@ -62,6 +62,7 @@ class Nothing:
     """No targets at all; `target=None` would be those that the dataset brings."""
 
     wants_boxes = False
+    wants_keypoints = False
 
     def check(self, dataset: Any) -> None:
         pass

@@ -103,6 +103,7 @@ class Halves:
     """Targets for two heads."""
 
     wants_boxes = False
+    wants_keypoints = False
 
     def check(self, dataset: hr.Dataset) -> None:
         pass
@@ -220,6 +221,7 @@ class Nothing:
     """No targets: what `predict` is fed with."""
 
     wants_boxes = False
+    wants_keypoints = False
 
     def check(self, dataset: hr.Dataset) -> None:
         pass

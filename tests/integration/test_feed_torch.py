@@ -81,6 +81,7 @@ def test_dict_targets(tmp_path: Path) -> None:
 def test_a_target_in_no_plain_layout(ds: hr.Dataset) -> None:
     class Backwards:
         wants_boxes = False
+        wants_keypoints = False
 
         def check(self, dataset: hr.Dataset) -> None:
             pass

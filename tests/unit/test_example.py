@@ -118,7 +118,9 @@ def test_box_keys() -> None:
     boxes = np.array([[2, 3, 12, 6], [0, 0, 20, 10]], np.float32)
     points = np.array([[[2, 5, 2], [0, 0, 0]], [[20, 10, 1], [4, 1, 2]]], np.float32)
     made = row(boxes=boxes, box_labels=[1, 0], box_label_names=["cow", "ant"], keypoints=points)
-    features = example.features_of(made, b"", with_label=False, with_boxes=True)
+    features = example.features_of(
+        made, b"", with_label=False, with_boxes=True, keypoints=2, keypoint_names=("eye", "ö")
+    )
     wanted = {
         "image/object/count": [2],
         "image/object/bbox/xmin": [0.1, 0.0],
@@ -134,11 +136,42 @@ def test_box_keys() -> None:
         "image/object/keypoint/x": [0.1, 0.0, 1.0, 0.2],
         "image/object/keypoint/y": [0.5, 0.0, 1.0, 0.1],
         "image/object/keypoint/visibility": [2, 0, 1, 2],
+        "image/object/keypoint/text": [b"eye", "ö".encode()] * 2,
+        "image/object/parts/x": [0.1, 0.0, 1.0, 0.2],
+        "image/object/parts/y": [0.5, 0.0, 1.0, 0.1],
+        "image/object/parts/v": [2, 0, 1, 2],
+        "objects/keypoints": [2, 5, 2, 0, 0, 0, 20, 10, 1, 4, 1, 2],  # pixels
     }
     for key, value in wanted.items():
         found = features[key]
         assert found == (pytest.approx(value) if isinstance(found, Floats) else value), key
     assert {key for key in features if "object" in key} == set(wanted)
+
+
+BOX = np.array([[2, 3, 12, 6]], np.float32)
+POINTS = np.array([[[2, 5, 2], [0, 0, 0]]], np.float32)
+
+# Whatever a record lacks of what the others of its dataset have, its lists are equally long.
+# boxes, their labels, keypoints, with_boxes: objects/bbox, label, keypoints (None: no such key)
+LENGTHS = {
+    "box, no points": (BOX, [1], None, True, 4, [1], [0] * 6),
+    "box without a label": (BOX, None, POINTS, True, 4, [-1], [2, 5, 2, 0, 0, 0]),
+    "points, no box": (None, None, POINTS, True, 4, [-1], [2, 5, 2, 0, 0, 0]),
+    "points where nothing has boxes": (None, None, POINTS, False, None, None, [2, 5, 2, 0, 0, 0]),
+    "a negative": (BOX[:0], [], POINTS[:0], True, 0, [], []),
+    "nothing said": (None, None, None, True, 0, [], []),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_lists_of_objects_are_equally_long(name: str) -> None:
+    boxes, labels, points, with_boxes, bbox, label, keypoints = LENGTHS[name]
+    made = row(boxes=boxes, box_labels=labels, keypoints=points)
+    features = example.features_of(made, b"", with_label=False, with_boxes=with_boxes, keypoints=2)
+    assert len(features.get("objects/bbox", [])) == (bbox or 0) and ("objects/bbox" in features) == (bbox is not None)
+    assert features.get("objects/label") == label
+    assert features["objects/keypoints"] == keypoints
+    assert features["image/object/count"] == [len(keypoints) // 6]
 
 
 @pytest.mark.parametrize("boxes", [None, np.zeros((0, 4), np.float32)])

@@ -187,6 +187,7 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
 
 class Nothing:
     wants_boxes = False
+    wants_keypoints = False
 
     def check(self, dataset: hr.Dataset) -> None:
         pass

@@ -562,6 +562,7 @@ class Failing:
     """A target that fails for one class."""
 
     wants_boxes = False
+    wants_keypoints = False
 
     def check(self, dataset: hr.Dataset) -> None:
         pass

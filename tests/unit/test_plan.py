@@ -36,10 +36,13 @@ def many(n: int, *classes: str | None) -> list[Record]:
 
 
 class Given:
-    """A source that says its classes."""
+    """A source that says its classes, or something else of its records."""
 
-    def __init__(self, items: Sequence[Record | Reject], class_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, items: Sequence[Record | Reject], class_names: tuple[str, ...] | None = None, **more: object
+    ) -> None:
         self.items, self.class_names = items, class_names
+        self.__dict__.update(more)
 
     def __iter__(self) -> Iterator[Record | Reject]:
         return iter(self.items)
@@ -188,6 +191,78 @@ def test_boxes_and_their_names() -> None:
     assert made.box_classes == ("x9", "x10") and made.with_boxes
     assert plan(items[2:]).with_boxes and plan(items[2:]).box_classes == ()
     assert not plan(many(2)).with_boxes
+
+
+def points(k: int, n: int = 1, *, v: float = 2) -> np.ndarray:
+    return np.concatenate([np.ones((n, k, 2)), np.full((n, k, 1), v)], axis=2).astype(np.float32)
+
+
+FACE = ("nose", "left_eye", "right_eye")
+
+
+@pytest.mark.parametrize(
+    ("items", "k", "names", "pairs"),
+    [
+        (many(2), 0, (), ()),
+        ([record("a", keypoints=points(3)), record("b")], 3, (), ()),
+        # as most have; of equals the first
+        ([record("a", keypoints=points(2)), *(record(f"r{i}", keypoints=points(3)) for i in range(2))], 3, (), ()),
+        ([record("a", keypoints=points(2)), record("b", keypoints=points(3))], 2, (), ()),
+        # as the source says
+        (Given([record("a", keypoints=points(3))], keypoint_names=FACE), 3, FACE, ((1, 2),)),
+        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=()), 3, FACE, ()),
+        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=[[0, 2]]), 3, FACE, ((0, 2),)),
+        (Given([record("a", keypoints=points(3))], flip_pairs=((0, 0), (2, 1))), 3, (), ((0, 0), (2, 1))),
+        (Given([record("a", keypoints=points(3))], keypoint_names=None, flip_pairs=None), 3, (), ()),
+        (Given(many(2), keypoint_names=FACE), 3, FACE, ((1, 2),)),
+    ],
+)
+def test_keypoints(items: Any, k: int, names: tuple[str, ...], pairs: Any) -> None:
+    made = plan(items)
+    assert (made.keypoints, made.keypoint_names, made.flip_pairs) == (k, names, pairs)
+
+
+BOX = np.array([[0, 0, 1, 1]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"keypoints": points(2)}, "2 keypoints per object, in this dataset they are 3"),
+        ({"keypoints": points(3)[0]}, r"the keypoints have shape [3, 3], wanted [n, k, 3]"),
+        ({"keypoints": points(3)[..., :2]}, r"the keypoints have shape [1, 3, 2], wanted [n, k, 3]"),
+        ({"keypoints": points(3, 2), "boxes": BOX}, "1 boxes, 2 sets of keypoints"),
+        ({"keypoints": points(3), "boxes": BOX[:0]}, "0 boxes, 1 sets of keypoints"),
+        ({"keypoints": points(3, 2) * [[[1]], [[np.nan]]]}, "keypoint 0 of object 1 is [nan, nan, nan], wanted finite"),
+        ({"keypoints": points(3) * [1, np.inf, 1]}, "keypoint 0 of object 0 is [1.0, inf, 2.0], wanted finite numbers"),
+        ({"keypoints": points(3, v=0.5)}, "keypoint 0 of object 0 has v 0.5, wanted 0, 1 or 2"),
+        ({"keypoints": points(3, v=3)}, "keypoint 0 of object 0 has v 3, wanted 0, 1 or 2"),
+        ({"keypoints": points(3, v=-1)}, "keypoint 0 of object 0 has v -1, wanted 0, 1 or 2"),
+    ],
+)
+def test_keypoints_that_are_none_are_a_reject(bad: Any, reason: str) -> None:
+    refused = Reject(id="no", origin="list.csv:3", stage="read", reason="gone")
+    good = [record("a", keypoints=points(3), boxes=BOX), record("b", keypoints=points(3, 0)), record("c")]
+    made = plan([record("bad", **bad), *good, refused])
+    assert sorted(ids(made)) == ["a", "b", "c"] and made.seen == 5
+    assert [n.number for n in made.rejects] == [0, 4]
+    reject = made.rejects[0].item
+    assert isinstance(reject, Reject) and (reject.id, reject.origin, reject.stage) == ("bad", "list.csv:bad", "label")
+    assert reject.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"keypoint_names": ("a", "b", "a")}, "keypoint names a, b, a: one occurs twice"),
+        ({"flip_pairs": ((0, 3),)}, r"flip pairs \(\(0, 3\),\): wanted pairs of the numbers 0 to 2"),
+        ({"flip_pairs": ((0, 1), (1, 2))}, "flip pairs .*each number once"),
+        ({"flip_pairs": ((-1, 1),)}, "flip pairs"),
+    ],
+)
+def test_what_a_source_says_wrongly_of_keypoints(more: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        plan(Given([record("a", keypoints=points(3))], **more))
 
 
 def test_a_plan_can_be_sent_elsewhere() -> None:

@@ -161,14 +161,17 @@ def test_resizing_is_what_pillow_makes_of_it(fit: Any) -> None:
 
 def test_boxes_follow_the_image() -> None:
     boxes = np.array([[0, 0, 100, 100], [10, 10, 20, 30], [120, 40, 180, 60], [150, 0, 150, 50]], np.float32)
-    points = np.array([[[50, 50, 2], [150, 50, 1], [0, 0, 0]]], np.float32)
+    points = np.array([[[50, 50, 2], [150, 50, 1], [0, 0, 0]]] * 4, np.float32)
+    points[1:3, 0, 0], points[2, 1, 1] = 49.9, 100.1
     made = prepare(jpeg(100, 200), ImageOptions(size=50, fit="crop"), boxes=boxes, keypoints=points)  # type: ignore[arg-type]
     # The middle 100 x 100 at half the size; what lies left of it is cut, the second box is gone, the last has no area.
     assert (made.kept, made.clipped, made.dropped) == ([0, 2], 0, 2)
     assert made.boxes is not None and made.keypoints is not None
     assert made.boxes.dtype == np.float32
     assert made.boxes.tolist() == [[0, 0, 25, 50], [35, 20, 50, 30]]
-    assert made.keypoints.tolist() == [[[0, 25, 2], [50, 25, 1], [0, 0, 0]]]
+    # A point on the border is in the picture; the third box's are cut off or never were in it.
+    assert made.keypoints.tolist() == [[[0, 25, 2], [50, 25, 1], [0, 0, 0]], [[0, 0, 0]] * 3]
+    assert made.points_dropped == {"cut off by fit": 1, "outside of the image": 1, "of dropped boxes": 4}
 
 
 def test_boxes_beyond_the_image_are_cut_when_its_bytes_are_kept_too() -> None:

@@ -106,6 +106,7 @@ def test_another_target_than_its_own(tmp_path: Path) -> None:
 def test_a_target_of_ones_own(tmp_path: Path) -> None:
     class Half:
         wants_boxes = False
+        wants_keypoints = False
 
         def check(self, dataset: object) -> None:
             pass

@@ -139,7 +139,7 @@ def test_all_that_is_said_of_a_box_goes_with_it(tmp_path: Path) -> None:
     n = len(BOXES)
     given = record(
         box_labels=tuple(f"b{k:02d}" for k in range(n)),
-        keypoints=np.array([[[k, k, 2]] for k in range(n)], np.float32),
+        keypoints=np.array([[[60 + k, k, 2]] for k in range(n)], np.float32),
         attributes={
             "number": list(range(n)),
             "name": tuple("abcdefghijk"),
@@ -161,13 +161,14 @@ def test_all_that_is_said_of_a_box_goes_with_it(tmp_path: Path) -> None:
         "of image": {"k": 1},
     }
     assert stored.keypoints is not None
-    assert stored.keypoints[:, 0, 0].tolist() == [(k - 50) / 2 for k in kept]
+    assert stored.keypoints[:, 0, 0].tolist() == [(10 + k) / 2 for k in kept]
 
 
-def test_keypoints_that_belong_to_no_box_stay(tmp_path: Path) -> None:
+def test_keypoints_without_boxes_stay_whatever_is_seen_of_them(tmp_path: Path) -> None:
     points = np.array([[[60, 5, 2]], [[10, 5, 2]]], np.float32)
-    stored = pack([record(keypoints=points)], tmp_path / "ds", size=50, fit="crop")[0]
-    assert stored.keypoints is not None and stored.keypoints[:, 0, 0].tolist() == [5, -20]
+    stored = pack([record(boxes=None, keypoints=points)], tmp_path / "ds", size=50, fit="crop")[0]
+    assert stored.boxes is None and stored.keypoints is not None
+    assert stored.keypoints.tolist() == [[[5, 2.5, 2]], [[0, 0, 0]]]
 
 
 @pytest.mark.parametrize("names", [(), ("a",) * 10, ("a",) * 12])

@@ -149,6 +149,8 @@ def pack(
                 "boxes": report.boxes,
                 "boxes_clipped": report.boxes_clipped,
                 "boxes_dropped": dict(report.boxes_dropped),
+                "keypoint_sets": report.keypoint_sets,
+                "keypoints_dropped": dict(report.keypoints_dropped),
                 "shards": report.shards,
                 "bytes_in": report.bytes_in,
                 "bytes_out": report.bytes_out,
@@ -168,6 +170,8 @@ def pack(
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:
         typer.echo(f"  boxes: {_boxes(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+    if report.keypoint_sets or report.keypoints_dropped:
+        typer.echo(f"  keypoints: {', '.join([f'{report.keypoint_sets} sets', *_losses(report.keypoints_dropped)])}")
     typer.echo(
         f"  {_amount(report.bytes_in)} in, {_amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
@@ -190,6 +194,11 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "boxes": boxes,
         "boxes_clipped": manifest.boxes_clipped,
         "boxes_dropped": dict(manifest.boxes_dropped),
+        "keypoints": dataset.keypoints,
+        "keypoint_sets": int((dataset.store.objects(dataset.rows).keypoints[..., 2] > 0).any(axis=1).sum()),
+        "keypoint_names": list(dataset.keypoint_names),
+        "flip_pairs": [list(pair) for pair in dataset.flip_pairs],
+        "keypoints_dropped": dict(manifest.keypoints_dropped),
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "rejects": manifest.rejected,
@@ -214,6 +223,10 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         typer.echo(f"  without a label {unlabelled}")
     if dataset.has_boxes:
         typer.echo(f"  boxes    {_boxes(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
+    if dataset.has_keypoints:
+        names = f" ({', '.join(dataset.keypoint_names)})" if dataset.keypoint_names else ""
+        sets = f"{facts['keypoint_sets']} sets of {dataset.keypoints}{names}"
+        typer.echo(f"  points   {', '.join([sets, *_losses(manifest.keypoints_dropped)])}")
     typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
     typer.echo(f"  rejects  {manifest.rejected}")
 
@@ -305,7 +318,11 @@ def _print_json(value: Any) -> None:
 def _boxes(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
     """What became of boxes, for people."""
     parts = [f"{stored}"] + ([f"{clipped} cut to their image"] if clipped else [])
-    return ", ".join(parts + [f"{n} dropped ({reason})" for reason, n in dropped.items()])
+    return ", ".join(parts + _losses(dropped))
+
+
+def _losses(dropped: Mapping[str, int]) -> list[str]:
+    return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
 
 
 def _amount(n: float) -> str:

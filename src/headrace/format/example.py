@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from headrace.format.catalog import Row
 
@@ -114,11 +115,20 @@ def parse(payload: bytes) -> dict[str, Feature]:
     return out
 
 
-def features_of(row: Row, encoded: bytes, *, with_label: bool, with_boxes: bool) -> dict[str, Feature]:
+def features_of(
+    row: Row,
+    encoded: bytes,
+    *,
+    with_label: bool,
+    with_boxes: bool,
+    keypoints: int = 0,
+    keypoint_names: Sequence[str] = (),
+) -> dict[str, Feature]:
     """The features of one packed record: visipedia's keys and the TF Object Detection API's, and TFDS's `objects/*`.
 
-    `with_label`, `with_boxes`: whether the dataset has classes and boxes at all. Scalars have exactly one value. A
-    record without a label in a dataset with classes has label -1, as TFDS writes it, and an empty text.
+    `with_label`, `with_boxes`: whether the dataset has classes and boxes at all; `keypoints`: how many each object has,
+    and their names where they are known. Scalars have exactly one value. A record without a label in a dataset with
+    classes has label -1, as TFDS writes it, and an empty text.
     """
     features: dict[str, Feature] = {
         "image/encoded": Strings([encoded]),
@@ -135,19 +145,35 @@ def features_of(row: Row, encoded: bytes, *, with_label: bool, with_boxes: bool)
     if with_label:
         features["image/class/label"] = Ints([-1 if row.label is None else row.label])
         features["image/class/text"] = _text(row.label_name or "")
+    return features | objects_of(row, with_boxes=with_boxes, keypoints=keypoints, keypoint_names=keypoint_names)
+
+
+def objects_of(row: Row, *, with_boxes: bool, keypoints: int, keypoint_names: Sequence[str]) -> dict[str, Feature]:
+    """The features of a record's objects, all lists of theirs equally long: TFDS reads no others.
+
+    An object of a record without boxes has an empty one, an object without keypoints has absent ones.
+    """
+    boxes, points = row.boxes, row.keypoints
+    if boxes is None:
+        boxes = np.zeros((0 if points is None else len(points), 4), np.float32)
+    if points is None:
+        points = np.zeros((len(boxes), keypoints, 3), np.float32)
+    features: dict[str, Feature] = {"image/object/count": Ints([len(boxes)])} if with_boxes or keypoints else {}
     if with_boxes:
-        features |= _objects(row)
+        features |= _boxes(row, boxes)
+    if keypoints:
+        features |= _keypoints(row, points)
+    if keypoint_names:
+        features["image/object/keypoint/text"] = Strings([name.encode() for name in keypoint_names] * len(points))
     return features
 
 
-def _objects(row: Row) -> dict[str, Feature]:
-    boxes = np.zeros((0, 4), np.float32) if row.boxes is None else row.boxes
+def _boxes(row: Row, boxes: NDArray[np.float32]) -> dict[str, Feature]:
     scale = np.array([row.width, row.height, row.width, row.height], np.float32)
     x0, y0, x1, y1 = (boxes / scale).T.tolist()
     labels = row.box_labels or []
     names = Strings(name.encode() for name in row.box_label_names or [])
-    features: dict[str, Feature] = {
-        "image/object/count": Ints([len(boxes)]),
+    return {
         "image/object/bbox/xmin": Floats(x0),
         "image/object/bbox/ymin": Floats(y0),
         "image/object/bbox/xmax": Floats(x1),
@@ -157,16 +183,23 @@ def _objects(row: Row) -> dict[str, Feature]:
         "image/object/class/text": names,
         "image/object/area": Floats(((np.array(x1) - x0) * (np.array(y1) - y0)).tolist()),
         "objects/bbox": Floats(np.array([y0, x0, y1, x1], np.float32).T.reshape(-1).tolist()),
-        "objects/label": Ints(labels),
+        "objects/label": Ints(labels or [-1] * len(boxes)),
     }
-    if row.keypoints is not None:
-        x, y, v = row.keypoints.reshape(-1, 3).T
-        features |= {
-            "image/object/keypoint/x": Floats((x / row.width).tolist()),
-            "image/object/keypoint/y": Floats((y / row.height).tolist()),
-            "image/object/keypoint/visibility": Ints(int(value) for value in v),
-        }
-    return features
+
+
+def _keypoints(row: Row, points: NDArray[np.float32]) -> dict[str, Feature]:
+    x, y, v = points.reshape(-1, 3).T
+    across, down = (x / row.width).tolist(), (y / row.height).tolist()
+    visibility = v.astype(np.int64).tolist()
+    return {
+        "image/object/keypoint/x": Floats(across),  # the TF Object Detection API's
+        "image/object/keypoint/y": Floats(down),
+        "image/object/keypoint/visibility": Ints(visibility),
+        "image/object/parts/x": Floats(across),  # visipedia's
+        "image/object/parts/y": Floats(down),
+        "image/object/parts/v": Ints(visibility),
+        "objects/keypoints": Floats(points.reshape(-1).tolist()),
+    }
 
 
 def _text(value: str) -> Strings:

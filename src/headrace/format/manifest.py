@@ -40,8 +40,10 @@ class Manifest:
 
     `classes`, `box_classes`: names in index order. `channels`: 1 when every image is grey, else 3. `files`: sha256 of
     every other file. `boxes_clipped`: stored boxes that were cut because they reached out of their image;
-    `boxes_dropped`: reason -> boxes left out. `pack_options`: what a record went through, and what `predict` puts raw
-    images through again.
+    `boxes_dropped`: reason -> boxes left out. `keypoints`: how many an object has, 0 where there are none;
+    `keypoint_names` is empty when nobody said them, `flip_pairs` are the pairs of numbers that a mirror swaps,
+    `keypoints_dropped`: reason -> labelled keypoints left out. `pack_options`: what a record went through, and what
+    `predict` puts raw images through again.
     """
 
     format_version: int = FORMAT_VERSION
@@ -57,6 +59,10 @@ class Manifest:
     schema: Mapping[str, str]
     boxes_clipped: int = 0
     boxes_dropped: Mapping[str, int] = field(default_factory=dict)
+    keypoints: int = 0
+    keypoint_names: tuple[str, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    keypoints_dropped: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -101,6 +107,8 @@ def read(folder: Path) -> Manifest:
             raise ValueError("its sha256 is not the one it holds")
         raw["shards"] = tuple(ShardEntry(**entry) for entry in raw["shards"])
         raw["classes"], raw["box_classes"] = tuple(raw["classes"]), tuple(raw["box_classes"])
+        raw["keypoint_names"] = tuple(raw["keypoint_names"])
+        raw["flip_pairs"] = tuple((i, j) for i, j in raw["flip_pairs"])
         return Manifest(**raw)
     except UsageError:
         raise
@@ -160,12 +168,15 @@ def _features(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.classes:
         features["image/class/label"] = _class_label(manifest.classes)
+    objects: dict[str, Any] = {}
     if manifest.box_classes:
         box = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_YXYX"}
-        objects = {
-            "bbox": _feature("bounding_boxes.BBoxFeature", boundingBox=box),
-            "label": _class_label(manifest.box_classes),
-        }
+        objects["bbox"] = _feature("bounding_boxes.BBoxFeature", boundingBox=box)
+        objects["label"] = _class_label(manifest.box_classes)
+    if manifest.keypoints:
+        points = {"shape": {"dimensions": [str(manifest.keypoints), "3"]}, "dtype": "float32", "encoding": "none"}
+        objects["keypoints"] = _feature("tensor_feature.Tensor", tensor=points)
+    if objects:
         inner = _feature("features_dict.FeaturesDict", featuresDict={"features": objects})
         features["objects"] = _feature("sequence_feature.Sequence", sequence={"length": "-1", "feature": inner})
     return _feature("features_dict.FeaturesDict", featuresDict={"features": features})

@@ -72,8 +72,10 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
     for name in sorted(set(frame["shard"]) - known):
         damaged.append(Damage(shard=name, record=None, offset=None, reason="in the catalog, not in the manifest"))
 
+    with_boxes = frame["boxes"].null_count() < len(frame)
+
     def check(piece: _Piece) -> tuple[_Piece, list[Damage]]:
-        return piece, list(_check_piece(piece, promised))
+        return piece, list(_check_piece(piece, promised, with_boxes=with_boxes))
 
     pieces = _pieces(folder, frame, promised, damaged)
     for piece, found in parallel.ordered(check, pieces, workers=threads, ahead=4 * threads):
@@ -100,7 +102,7 @@ class _Piece:
 
 def _pieces(folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, damaged: list[Damage]) -> Iterator[_Piece]:
     """All tasks. What is wrong with a shard's file as such, or with its index, goes straight to `damaged`."""
-    by_shard = frame.drop("boxes", "keypoints").partition_by("shard", as_dict=True)
+    by_shard = frame.partition_by("shard", as_dict=True)
     for entry in promised.shards:
         rows = by_shard.get((entry.name,), frame.clear())
         try:
@@ -155,17 +157,19 @@ def _check_layout(folder: Path, entry: manifest.ShardEntry, size: int, rows: pl.
         yield Damage(shard=path.name, record=None, offset=None, reason=f"can't be read: {error.strerror}")
 
 
-def _check_piece(piece: _Piece, promised: manifest.Manifest) -> Iterator[Damage]:
+def _check_piece(piece: _Piece, promised: manifest.Manifest, *, with_boxes: bool) -> Iterator[Damage]:
     name = piece.entry.name
     for number, row in enumerate(piece.rows, start=piece.first):
-        for offset, reason in _check_record(piece.data, row, promised):
+        for offset, reason in _check_record(piece.data, row, promised, with_boxes=with_boxes):
             yield Damage(shard=name, record=number, offset=offset, reason=reason)
     if not piece.rows and hashlib.sha256(piece.data.data).hexdigest() != piece.entry.sha256:
         reason = "sha256 is not the manifest's, though every record is sound: another shard's file?"
         yield Damage(shard=name, record=None, offset=None, reason=reason)
 
 
-def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest) -> Iterator[tuple[int, str]]:
+def _check_record(
+    data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest, *, with_boxes: bool
+) -> Iterator[tuple[int, str]]:
     """(byte, reason) of each fault of one record."""
     offset, length = row["offset"], row["length"]
     try:
@@ -212,3 +216,30 @@ def _check_record(data: tfrecord.Buffer, row: dict[str, Any], promised: manifest
             image_offset,
             f"a {header.format} of {found_shape}, the catalog says {row['format']} of {wanted}",
         )
+        return
+    for key, values in _objects(row, promised, with_boxes=with_boxes).items():
+        if key not in features or not _same(features[key], values):
+            yield offset, f"the record's {key} is not what the catalog says"
+
+
+def _objects(row: dict[str, Any], promised: manifest.Manifest, *, with_boxes: bool) -> dict[str, example.Feature]:
+    """The features of the record's boxes and keypoints, by the catalog."""
+    values = {name: row[name] for name in catalog.SCHEMA}
+    values["boxes"] = _array(row["boxes"], 4)
+    values["keypoints"] = _array(row["keypoints"], promised.keypoints, 3)
+    return example.objects_of(
+        catalog.Row(**values),
+        with_boxes=with_boxes,
+        keypoints=promised.keypoints,
+        keypoint_names=promised.keypoint_names,
+    )
+
+
+def _array(values: list[Any] | None, *shape: int) -> NDArray[np.float32] | None:
+    return None if values is None else np.array(values, np.float32).reshape(-1, *shape)
+
+
+def _same(found: example.Feature, wanted: example.Feature) -> bool:
+    if isinstance(wanted, example.Floats):  # the wire has 32 bits of them
+        return np.array_equal(np.array(found, np.float32), np.array(wanted, np.float32))
+    return found == wanted

@@ -50,6 +50,26 @@ def cut(boxes: Array, windows: Array, *, min_visible: float) -> tuple[Array, NDA
     return left, (visible > 0) & (visible >= min_visible * area(boxes).astype(np.float64))
 
 
+def cut_points(points: Array, windows: Array) -> Array:
+    """float32 [n, k, 3] points of which those outside of their window, [4] or [n, 4], and absent ones are (0, 0, 0).
+
+    A point on the border is inside: mirroring takes the left border to the right one.
+    """
+    windows = windows[..., np.newaxis, :]
+    low, high = windows[..., :2], windows[..., 2:]
+    inside = ((points[..., :2] >= low) & (points[..., :2] <= high)).all(axis=-1) & (points[..., 2] > 0)
+    return np.where(inside[..., np.newaxis], points, 0).astype(np.float32)
+
+
+def around(points: Array) -> Array:
+    """float32 [n, 4]: the smallest box that holds the labelled ones of points [n, k, 3]; zeros where none is."""
+    seen = points[..., 2:] > 0
+    low = np.where(seen, points[..., :2], np.inf).min(axis=1, initial=np.inf)
+    high = np.where(seen, points[..., :2], -np.inf).max(axis=1, initial=-np.inf)
+    boxes = np.concatenate([low, high], axis=1)
+    return np.where(np.isfinite(boxes), boxes, 0).astype(np.float32)
+
+
 def clip(boxes: Array, height: int, width: int) -> Array:
     """float32 [n, 4]: what of the boxes lies inside of a `height` x `width` image; may be empty boxes."""
     limit = np.array([width, height, width, height], np.float32)

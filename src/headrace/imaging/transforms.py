@@ -1,4 +1,4 @@
-"""Label-aware resize, crop, pad, flip and colour: one Placement says where pixels go, and moves the boxes along.
+"""Label-aware resize, crop, pad, flip and colour: one Placement says where pixels go, and moves boxes and points along.
 
 Chance is left to the caller: an augmentation is handed its random numbers.
 """
@@ -109,6 +109,34 @@ def carry(
     return geometry.clip(moved, *placements[0].size), kept  # rounding may reach over the edge
 
 
+def carry_points(
+    points: Array,
+    placements: Sequence[Placement],
+    of: NDArray[np.int64],
+    *,
+    mirrored: NDArray[np.int64] | None = None,
+) -> Array:
+    """Keypoints [n, k, 3] of several source images in pixels of their outputs; what is not drawn there is (0, 0, 0).
+
+    `of` int64 [n] says by whose placement each set goes; all placements have one size. `mirrored` int64 [k]: which
+    point comes where under a flip (mirror.order). Raises UsageError when something is flipped without it.
+    """
+    if not len(points):
+        return points
+    windows = np.array([placement.window for placement in placements], np.float32)
+    moves = np.array([placement.move for placement in placements], np.float64)
+    flipped = np.array([placement.flip for placement in placements])[of]
+    seen = geometry.cut_points(points, windows[of])
+    moved = Move(*moves[of].T[:, :, np.newaxis]).points(seen)
+    height, width = placements[0].size  # rounding may reach over the edge
+    moved[..., :2] = np.clip(moved[..., :2], 0, np.array([width, height], np.float32))
+    if flipped.any():
+        if mirrored is None:
+            raise UsageError("keypoints are flipped, and nobody said which of them are left and right of each other")
+        moved[flipped] = moved[flipped][:, mirrored]
+    return moved
+
+
 def draw(pixels: Pixels, placement: Placement, height: int, width: int, out: Pixels) -> None:
     """Draw the placement of `pixels`, decoded at any scale from a `height` x `width` source, into `out` [h, w, c]."""
     x0, y0, x1, y1 = placement.window
@@ -141,10 +169,12 @@ class Augmentation(Protocol):
     """A random change of one image. `draws` says how many random numbers [0, 1) it wants per image.
 
     `crops`: whether it may show another part of the image than `fit` does, which a cache of final images can't give.
+    `flips`: whether it may mirror, for which keypoints must be known by pairs.
     """
 
     draws: int
     crops: bool
+    flips: bool
 
     def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
         """The placement changed by the numbers `chance` [draws]."""
@@ -162,6 +192,7 @@ class HorizontalFlip:
     p: float = 0.5
     draws = 1
     crops = False
+    flips = True
 
     def __post_init__(self) -> None:
         _check(0 <= self.p <= 1, f"p is {self.p}, wanted 0 to 1")
@@ -185,6 +216,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     draws = 4
     crops = True
+    flips = False
 
     def __post_init__(self) -> None:
         _check(0 < self.scale[0] <= self.scale[1] <= 1, f"scale is {self.scale}, wanted 0 < low <= high <= 1")
@@ -213,6 +245,7 @@ class ColorJitter:
     contrast: float = 0.2
     draws = 2
     crops = False
+    flips = False
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast"):

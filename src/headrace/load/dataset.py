@@ -110,6 +110,26 @@ class Dataset:
         return self.store.catalog["boxes"].null_count() < len(self.store.catalog)
 
     @property
+    def keypoints(self) -> int:
+        """How many keypoints an object has; 0 where there are none."""
+        return self.manifest.keypoints
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether any record of the whole dataset may have keypoints."""
+        return self.keypoints > 0
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        """The names of the keypoints in their order; empty when the source didn't say them."""
+        return self.manifest.keypoint_names
+
+    @property
+    def flip_pairs(self) -> tuple[tuple[int, int], ...]:
+        """The numbers of the keypoints that change places when a picture is mirrored."""
+        return self.manifest.flip_pairs
+
+    @property
     def splits(self) -> dict[str, int]:
         """Records of this view per packed split."""
         counts = self.catalog["split"].value_counts()
@@ -168,7 +188,7 @@ class Dataset:
             label_name=values["label_name"],
             boxes=None if boxes is None else np.array(boxes, np.float32).reshape(-1, 4),
             box_labels=None if names is None else tuple(names),
-            keypoints=None if points is None else np.array(points, np.float32),
+            keypoints=None if points is None else np.array(points, np.float32).reshape(-1, self.keypoints, 3),
             attributes=catalog.attributes(values["attributes"]),
             origin=values["origin"],
             split=values["split"],
@@ -258,6 +278,9 @@ class Dataset:
             parts.append(f"{len(shown)} classes: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
         if self.has_boxes:
             parts.append(f"{int(self.catalog['boxes'].list.len().sum())} boxes")
+        if self.has_keypoints:
+            sets = int(self.catalog["keypoints"].list.len().sum())
+            parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
         what = "".join(f" / {what}" for what in self._what)
         return f"Dataset({str(self.path)!r}{what}: {'; '.join(parts)})"
 

@@ -17,8 +17,18 @@ from numpy.typing import NDArray
 
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
-from headrace.imaging import codec
-from headrace.imaging.transforms import Augmentation, Fit, Placement, Size, carry, check_fit, check_size, place
+from headrace.imaging import codec, geometry, mirror
+from headrace.imaging.transforms import (
+    Augmentation,
+    Fit,
+    Placement,
+    Size,
+    carry,
+    carry_points,
+    check_fit,
+    check_size,
+    place,
+)
 from headrace.load.dataset import Dataset
 from headrace.load.targets import Boxes, Class, Labels, Target
 
@@ -109,6 +119,8 @@ class Loader:
             raise UsageError("the images differ in size; pass size=(height, width)")
         if options.target is not None:
             options.target.check(dataset)
+            if options.target.wants_keypoints and any(change.flips for change in options.augment):
+                _check_pairs(dataset)
         self.dataset = dataset
         self.options = options
         self.size: Size = size
@@ -119,6 +131,7 @@ class Loader:
         self._resuming = False
         self._skipped: dict[str, None] = {}
         self._cache = _Cache(self) if options.cache else None
+        self._mirrored = mirror.order(dataset.keypoints, dataset.flip_pairs)
 
     @property
     def batch_size(self) -> int:
@@ -310,13 +323,40 @@ class Loader:
 
     def _labels(self, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
         store = self.dataset.store
-        labels = Labels(classes=store.labels[rows], size=self.size)
-        if self.options.target is None or not self.options.target.wants_boxes:
-            return labels
-        boxes, names, of = store.boxes(rows)
-        boxes, kept = carry(boxes, placements, of, min_visible=self.options.min_visible)
         classes = len(self.dataset.box_class_names)
-        return replace(labels, boxes=boxes, box_labels=names[kept], box_image=of[kept], box_classes=classes)
+        labels = Labels(classes=store.labels[rows], size=self.size, box_classes=classes)
+        target, least = self.options.target, self.options.min_visible
+        if target is None or not (target.wants_boxes or target.wants_keypoints):
+            return labels
+        if not target.wants_keypoints:
+            boxes, names, of = store.boxes(rows)
+            boxes, kept = carry(boxes, placements, of, min_visible=least)
+            return replace(labels, boxes=boxes, box_labels=names[kept], box_image=of[kept])
+        found = store.objects(rows)
+        points = carry_points(found.keypoints, placements, found.of, mirrored=self._mirrored)
+        boxes = geometry.around(points)
+        left = (points[..., 2] > 0).any(axis=1) & ~found.boxed
+        boxed = np.flatnonzero(found.boxed)
+        moved, seen = carry(found.boxes[boxed], placements, found.of[boxed], min_visible=least)
+        boxes[boxed[seen]], left[boxed[seen]] = moved, True
+        return replace(
+            labels,
+            boxes=boxes[left],
+            box_labels=found.labels[left],
+            box_image=found.of[left],
+            keypoints=points[left],
+        )
+
+
+def _check_pairs(dataset: Dataset) -> None:
+    """Raises UsageError when nobody can say what a mirror makes of the dataset's keypoints."""
+    unpaired = mirror.unpaired(dataset.keypoints, dataset.keypoint_names, dataset.flip_pairs)
+    if unpaired:
+        raise UsageError(
+            f"a flip makes left keypoints right ones, and nobody said the partner of {', '.join(unpaired)}; leave out "
+            "HorizontalFlip, or pack again with the source's flip_pairs=((1, 2), …), numbers of points that change "
+            "places, (0, 0) for one that stays itself"
+        )
 
 
 class _Cache:

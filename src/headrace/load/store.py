@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -46,6 +47,21 @@ def draw_stored(
         return
     pixels = decode_stored(data, kind, height, width, channels, placement.least(height, width))
     draw(pixels, placement, height, width, out)
+
+
+class Objects(NamedTuple):
+    """Objects of some rows, one after the other, in stored pixels.
+
+    `boxes` float32 [m, 4], zeros for an object that has none: `boxed` bool [m]. `labels` int64 [m], -1 where there is
+    none. `keypoints` float32 [m, k, 3], absent ones for an object without. `of` int64 [m]: to which of the rows (0 to
+    b - 1) each belongs.
+    """
+
+    boxes: NDArray[np.float32]
+    boxed: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    keypoints: NDArray[np.float32]
+    of: NDArray[np.int64]
 
 
 class Store(ABC):
@@ -89,26 +105,41 @@ class Store(ABC):
         return order.keys_of(self.ids)
 
     @cached_property
-    def _all_boxes(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """Boxes float32 [m, 4] of all rows, one after the other, labels int64 [m], and where each row's begin [n + 1].
+    def _all_objects(self) -> tuple[Objects, NDArray[np.int64]]:
+        """The objects of all rows, and where each row's begin, int64 [n + 1].
 
         A list of the catalog costs 10 microseconds to look at, and a batch looks at many.
         """
-        boxes, labels = self.catalog["boxes"], self.catalog["box_labels"]
-        counts = boxes.list.len().fill_null(0).to_numpy()
-        names = np.full(int(counts.sum()), -1, np.int64)
-        names[np.repeat(labels.is_not_null().to_numpy(), counts)] = labels.explode().drop_nulls().to_numpy()
-        corners = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
-        return corners, names, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        boxes, labels, points = (self.catalog[name] for name in ("boxes", "box_labels", "keypoints"))
+        has_boxes, has_labels, has_points = (column.is_not_null().to_numpy() for column in (boxes, labels, points))
+        sets = points.list.len().fill_null(0).to_numpy()
+        counts = np.where(has_boxes, boxes.list.len().fill_null(0).to_numpy(), sets).astype(np.int64)
+        m, k = int(counts.sum()), self.manifest.keypoints
+        boxed = np.repeat(has_boxes, counts)
+        corners = np.zeros((m, 4), np.float32)
+        corners[boxed] = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
+        names = np.full(m, -1, np.int64)
+        names[np.repeat(has_labels, counts)] = labels.explode().drop_nulls().to_numpy()
+        spots = np.zeros((m, k, 3), np.float32)
+        if k:
+            flat = points.explode().drop_nulls().explode().to_numpy()
+            spots[np.repeat(has_points, counts)] = flat.reshape(-1, k, 3)
+        of = np.repeat(np.arange(len(counts)), counts)
+        return Objects(corners, boxed, names, spots, of), np.concatenate([[0], np.cumsum(counts)])
+
+    def objects(self, rows: NDArray[np.int64]) -> Objects:
+        """The objects of these rows [b], one after the other. A row that nothing says boxes of has its keypoints."""
+        every, begin = self._all_objects
+        counts = begin[rows + 1] - begin[rows]
+        of = np.repeat(np.arange(len(rows)), counts)
+        found = np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts)
+        return Objects(every.boxes[found], every.boxed[found], every.labels[found], every.keypoints[found], of)
 
     def boxes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
         """Boxes float32 [m, 4] of these rows [b] in stored pixels, one after the other, their labels int64 [m], and to
         which of the rows (0 to b - 1) each belongs, int64 [m]."""
-        boxes, labels, begin = self._all_boxes
-        counts = begin[rows + 1] - begin[rows]
-        of = np.repeat(np.arange(len(rows)), counts)
-        found = np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts)
-        return boxes[found], labels[found], of
+        boxes, boxed, labels, _, of = self.objects(rows)
+        return boxes[boxed], labels[boxed], of[boxed]
 
 
 class Shards(Store):

@@ -24,7 +24,10 @@ class Labels:
     `boxes` float32 [m, 4] of all images, one after the other, in pixels of the batch's images and inside of them;
     `box_labels` int64 [m], -1 where there is none; `box_image` int64 [m], ascending: the image each lies in. Empty
     unless the target asks for them. `box_classes`: how many classes the dataset's boxes have.
-    `keypoints` float32 [m, k, 3] of the same objects, (0, 0, 0) where a point is absent or not in the image.
+
+    `keypoints` float32 [m, k, 3] = x, y, v of the same m objects, in the same pixels; a point that is absent or not in
+    the image is (0, 0, 0), and flips have swapped left and right. Empty unless the target asks for them. Where nothing
+    is said of boxes, `boxes` are the smallest around labelled points, and objects without such a point are left out.
     """
 
     classes: NDArray[np.int64]
@@ -37,7 +40,7 @@ class Labels:
 
 
 class Target(Protocol):
-    """What a Loader asks for targets. `wants_boxes`, `wants_keypoints`: whether `encode` reads them."""
+    """What a Loader asks for targets. `wants_boxes`: whether `encode` reads boxes; `wants_keypoints`: both of them."""
 
     wants_boxes: bool
     wants_keypoints: bool

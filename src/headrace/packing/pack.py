@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,7 +35,8 @@ class PackReport:
     """What a packing did. seen == stored + len(rejects), always. `seconds` from the first look at the source.
 
     `boxes` were stored, `boxes_clipped` of them cut because they reached out of their image; `boxes_dropped` counts by
-    reason those that were left out. `skipped`: what the source passed over, by kind.
+    reason those that were left out. `keypoint_sets`: objects with at least one labelled keypoint; `keypoints_dropped`
+    counts by reason the labelled keypoints that were left out. `skipped`: what the source passed over, by kind.
     """
 
     path: Path
@@ -46,6 +48,8 @@ class PackReport:
     boxes: int
     boxes_clipped: int
     boxes_dropped: Mapping[str, int]
+    keypoint_sets: int
+    keypoints_dropped: Mapping[str, int]
     shards: int
     bytes_in: int
     bytes_out: int
@@ -132,7 +136,10 @@ def pack(
         recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
         outside = sum(result.boxes_dropped for result in results)
         dropped = dict(getattr(source, "dropped", {})) | ({_OUTSIDE: outside} if outside else {})
-        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, dropped, recipe)
+        lost = Counter(getattr(source, "keypoints_dropped", {}))
+        for result in results:
+            lost += result.keypoints_dropped
+        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, dropped, lost, recipe)
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
     return PackReport(
         path=folder,
@@ -144,6 +151,13 @@ def pack(
         boxes=sum(len(row.boxes) for result in results for row in result.rows if row.boxes is not None),
         boxes_clipped=made.boxes_clipped,
         boxes_dropped=made.boxes_dropped,
+        keypoint_sets=sum(
+            int((row.keypoints[..., 2] > 0).any(axis=1).sum())
+            for result in results
+            for row in result.rows
+            if row.keypoints is not None
+        ),
+        keypoints_dropped=made.keypoints_dropped,
         shards=len(made.shards),
         bytes_in=sum(result.bytes_in for result in results),
         bytes_out=bytes_out,
@@ -228,6 +242,7 @@ def _write_rest(
     results: Sequence[ShardResult],
     rejects: Sequence[Reject],
     boxes_dropped: Mapping[str, int],
+    keypoints_dropped: Mapping[str, int],
     recipe: Mapping[str, Any],
 ) -> manifest.Manifest:
     """Catalog, rejects, side files and, last of all, the manifest."""
@@ -241,6 +256,10 @@ def _write_rest(
         box_classes=plan.box_classes,
         boxes_clipped=sum(result.boxes_clipped for result in results),
         boxes_dropped=boxes_dropped,
+        keypoints=plan.keypoints,
+        keypoint_names=plan.keypoint_names,
+        flip_pairs=plan.flip_pairs,
+        keypoints_dropped=dict(keypoints_dropped),
         channels=max(row.channels for row in rows),
         shards=tuple(result.entry for result in results),
         pack_options=plan.options.as_json() | dict(recipe),

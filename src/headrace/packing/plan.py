@@ -5,6 +5,7 @@ A plan is plain data, can be pickled, and says all that a worker anywhere needs 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,9 +13,10 @@ import numpy as np
 
 from headrace import order
 from headrace.errors import DataError, UsageError
+from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.packing.prepare import ImageOptions, prepare
-from headrace.record import Record, Reject
+from headrace.record import Keypoints, Record, Reject
 from headrace.sources.files import natural
 
 DEFAULT_SPLIT = "train"
@@ -42,12 +44,19 @@ class ShardPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes."""
+    """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes.
+
+    `keypoints`: how many an object has, 0 where there are none; their names, empty when nobody says them, and the pairs
+    of them that a mirror swaps.
+    """
 
     options: ImageOptions
     classes: tuple[str, ...]
     box_classes: tuple[str, ...]
     with_boxes: bool
+    keypoints: int
+    keypoint_names: tuple[str, ...]
+    flip_pairs: mirror.Pairs
     splits: Mapping[str, float]
     shards: tuple[ShardPlan, ...]
     rejects: tuple[Numbered, ...]
@@ -74,6 +83,8 @@ def make_plan(
 
     given = getattr(source, "class_names", None)
     records, rejects = _read(source, given)
+    points, names, pairs = _keypoints(source, records)
+    records, rejects = _with_sound_keypoints(records, rejects, points)
     seen = len(records) + len(rejects)
     if not seen:
         skipped = getattr(source, "skipped", None)
@@ -104,6 +115,9 @@ def make_plan(
         classes=classes,
         box_classes=tuple(sorted(box_names, key=natural)),
         with_boxes=any(numbered.item.boxes is not None for numbered in items),  # type: ignore[union-attr]
+        keypoints=points,
+        keypoint_names=names,
+        flip_pairs=pairs,
         splits=fractions,
         shards=tuple(made),
         rejects=tuple(rejects),
@@ -146,6 +160,59 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
             item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
         rejects.append(Numbered(number, item))
     return records, rejects
+
+
+def _keypoints(source: object, records: Sequence[Numbered]) -> tuple[int, tuple[str, ...], mirror.Pairs]:
+    """How many keypoints an object has, their names and pairs: as the source says, else as most records have them."""
+    names = tuple(getattr(source, "keypoint_names", None) or ())
+    found = Counter(
+        points.shape[1]
+        for numbered in records
+        if (points := numbered.item.keypoints) is not None and points.ndim == 3  # type: ignore[union-attr]
+    )
+    k = len(names) if names else max(found, key=found.__getitem__, default=0)
+    if len(set(names)) != len(names):
+        raise UsageError(f"keypoint names {', '.join(names)}: one occurs twice")
+    given = getattr(source, "flip_pairs", None)
+    if given is None:
+        return k, names, mirror.pairs(names)
+    pairs = tuple((int(i), int(j)) for i, j in given)
+    inside = [i for pair in pairs for i in set(pair)]
+    if len(set(inside)) != len(inside) or not all(0 <= i < k for i in inside):
+        raise UsageError(f"flip pairs {pairs}: wanted pairs of the numbers 0 to {k - 1}, each number once")
+    return k, names, pairs
+
+
+def _with_sound_keypoints(
+    records: list[Numbered], rejects: list[Numbered], k: int
+) -> tuple[list[Numbered], list[Numbered]]:
+    """Records whose keypoints are `k` sound ones, or none, and Rejects with those that were no such records."""
+    sound: list[Numbered] = []
+    for numbered in records:
+        record = numbered.item
+        assert isinstance(record, Record)
+        boxes = None if record.boxes is None else len(record.boxes)
+        if record.keypoints is None or (reason := _fault(record.keypoints, k, boxes)) is None:
+            sound.append(numbered)
+        else:
+            refused = Reject(id=record.id, origin=record.origin, stage="label", reason=reason)
+            rejects.append(Numbered(numbered.number, refused))
+    return sound, sorted(rejects, key=lambda numbered: numbered.number)
+
+
+def _fault(points: Keypoints, k: int, boxes: int | None) -> str | None:
+    """What is wrong with the keypoints of a record that has so many boxes."""
+    if points.ndim != 3 or points.shape[2] != 3:
+        return f"the keypoints have shape {list(points.shape)}, wanted [n, k, 3]"
+    if points.shape[1] != k:
+        return f"{points.shape[1]} keypoints per object, in this dataset they are {k}"
+    if boxes is not None and len(points) != boxes:
+        return f"{boxes} boxes, {len(points)} sets of keypoints"
+    for of, number in np.argwhere(~np.isfinite(points).all(axis=2)).tolist():
+        return f"keypoint {number} of object {of} is {points[of, number].tolist()}, wanted finite numbers"
+    for of, number in np.argwhere(~np.isin(points[..., 2], (0, 1, 2))).tolist():
+        return f"keypoint {number} of object {of} has v {points[of, number, 2]:g}, wanted 0, 1 or 2"
+    return None
 
 
 def _class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tuple[str, ...]:

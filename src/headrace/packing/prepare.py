@@ -5,6 +5,7 @@ Pure: bytes and options in, bytes out. `predict` sends raw photos through the sa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
@@ -13,7 +14,7 @@ import numpy as np
 
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
-from headrace.imaging.transforms import Fit, Size, carry, check_fit, check_size, draw, place
+from headrace.imaging.transforms import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
 from headrace.record import Boxes, Keypoints
 
 # What these formats stored was exact, so it is stored exactly again unless it is resized.
@@ -66,7 +67,8 @@ class ImageOptions:
 class Prepared:
     """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` [n]: which of those given they are.
 
-    `clipped`: how many reached out of the image and were cut to it. `dropped`: how many are left out.
+    `clipped`: how many reached out of the image and were cut to it. `dropped`: how many are left out. `points_dropped`:
+    reason -> labelled keypoints that are left out.
     """
 
     encoded: bytes
@@ -79,6 +81,7 @@ class Prepared:
     keypoints: Keypoints | None
     clipped: int
     dropped: int
+    points_dropped: Counter[str]
 
 
 def prepare(
@@ -88,23 +91,31 @@ def prepare(
 
     Boxes and keypoints are given in pixels of the image as its bytes are stored and turn, move and are cut with the
     pixels. A box that reaches out of the image is cut to it; one that lies outside or has no area is dropped, and so is
-    one of which `fit` leaves less than MIN_VISIBLE of its area. As many keypoint sets as boxes belong to them, and are
-    dropped with them.
+    one of which `fit` leaves less than MIN_VISIBLE of its area. Keypoint sets beside boxes belong to them, one each,
+    and are dropped with them. A labelled point that lies outside, or that `fit` cuts off, becomes (0, 0, 0).
     """
     header = codec.read_header(data, max_pixels=options.max_pixels)
     channels = options.channels or header.channels
     sideways = header.orientation in (5, 6, 7, 8)
     height, width = (header.width, header.height) if sideways else (header.height, header.width)
     given, clipped, kept = boxes, 0, np.zeros(0, np.int64)
+    lost: Counter[str] = Counter()
+    border = np.array([0, 0, header.width, header.height], np.float32)
     if boxes is not None:
         boxes = boxes.astype(np.float32)
-        border = np.array([0, 0, header.width, header.height], np.float32)
         inside, left = geometry.cut(boxes, border, min_visible=0)
         kept = np.flatnonzero(left)
         clipped = int((inside != boxes)[kept].any(axis=1).sum())
         boxes = geometry.turn_boxes(inside[kept], header.orientation, header.height, header.width)
     if keypoints is not None:
-        keypoints = geometry.turn_points(keypoints, header.orientation, header.height, header.width)
+        inside = geometry.cut_points(keypoints.astype(np.float32), border)
+        lost["outside of the image"] = _labelled(keypoints) - _labelled(inside)
+        if given is not None:
+            lost["of dropped boxes"] = _labelled(inside) - _labelled(inside[kept])
+            inside = inside[kept]
+        # Also a turn that mirrors (2, 4, 5, 7) swaps no left and right: it undoes a mirroring that the camera made.
+        # What the annotator called a left eye is one in the picture that is seen upright, and that is what is stored.
+        keypoints = geometry.turn_points(inside, header.orientation, header.height, header.width)
 
     kind: str = header.format
     if options.size is None or options.size == (height, width):
@@ -123,12 +134,15 @@ def prepare(
         if boxes is not None:
             boxes, seen = carry(boxes, [placement], np.zeros(len(boxes), np.int64), min_visible=geometry.MIN_VISIBLE)
             kept = kept[seen]
+            if keypoints is not None:
+                lost["of dropped boxes"] += _labelled(keypoints) - _labelled(keypoints[seen])
+                keypoints = keypoints[seen]
         if keypoints is not None:
-            keypoints = placement.move.points(keypoints)
+            moved = carry_points(keypoints, [placement], np.zeros(len(keypoints), np.int64))
+            lost["cut off by fit"] = _labelled(keypoints) - _labelled(moved)
+            keypoints = moved
         (height, width), kind = options.size, "jpeg"
         encoded = options.jpeg(out)
-    if given is not None and keypoints is not None and len(keypoints) == len(given):
-        keypoints = keypoints[kept]
     return Prepared(
         encoded=encoded,
         format=kind,
@@ -140,4 +154,9 @@ def prepare(
         keypoints=keypoints,
         clipped=clipped,
         dropped=0 if given is None else len(given) - len(kept),
+        points_dropped=+lost,
     )
+
+
+def _labelled(points: Keypoints) -> int:
+    return int((points[..., 2] > 0).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from headrace.record import Record, Reject
 class Made:
     """A record ready to be written: catalog row (offsets relative to the record), bytes, size of the source.
 
-    `boxes_clipped`, `boxes_dropped`: see Prepared.
+    `boxes_clipped`, `boxes_dropped`, `keypoints_dropped`: see Prepared.
     """
 
     row: Row
@@ -29,6 +30,7 @@ class Made:
     bytes_in: int
     boxes_clipped: int
     boxes_dropped: int
+    keypoints_dropped: Counter[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class ShardResult:
     bytes_in: int
     boxes_clipped: int
     boxes_dropped: int
+    keypoints_dropped: Counter[str]
 
 
 def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made | Numbered:
@@ -81,7 +84,14 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         keypoints=image.keypoints,
         attributes=attributes,
     )
-    features = example.features_of(row, image.encoded, with_label=bool(plan.classes), with_boxes=plan.with_boxes)
+    features = example.features_of(
+        row,
+        image.encoded,
+        with_label=bool(plan.classes),
+        with_boxes=plan.with_boxes,
+        keypoints=plan.keypoints,
+        keypoint_names=plan.keypoint_names,
+    )
     payload = example.serialize(features)
     row.length = len(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
@@ -92,6 +102,7 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         bytes_in=len(data),
         boxes_clipped=image.clipped,
         boxes_dropped=image.dropped,
+        keypoints_dropped=image.points_dropped,
     )
 
 
@@ -110,6 +121,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
     rows: list[Row] = []
     rejects: list[Numbered] = []
     bytes_in = boxes_clipped = boxes_dropped = 0
+    keypoints_dropped: Counter[str] = Counter()
     with storage.HashedFile(folder / shard.name) as file:
         for item in make_records(plan, i) if made is None else made:
             if isinstance(item, Numbered):
@@ -122,6 +134,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
             bytes_in += item.bytes_in
             boxes_clipped += item.boxes_clipped
             boxes_dropped += item.boxes_dropped
+            keypoints_dropped += item.keypoints_dropped
         size, sha256 = file.size, file.close()
     entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256)
     index = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
@@ -133,6 +146,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
         bytes_in=bytes_in,
         boxes_clipped=boxes_clipped,
         boxes_dropped=boxes_dropped,
+        keypoints_dropped=keypoints_dropped,
     )
 
 
