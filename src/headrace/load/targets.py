@@ -254,7 +254,7 @@ class Heatmap:
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         rows, columns = self._cells(labels.size)
-        kept = largest(labels)
+        kept = _chosen(labels)
         points = labels.keypoints[kept].astype(np.float64)
         x, y = (points[..., axis, np.newaxis] / self.stride - 0.5 for axis in (0, 1))
         across = np.exp(-((np.arange(columns) - x) ** 2) / (2 * self.sigma**2))
@@ -300,7 +300,7 @@ class Heatmap:
 def _vertex(lines: NDArray[np.floating], peak: NDArray[np.int64]) -> NDArray[np.float64]:
     """Where [n] each line [n, cells] has its maximum, given its highest cell [n]: at most half a cell from there."""
     middle = np.clip(peak, 1, lines.shape[1] - 2)  # of a peak in the border cell, the parabola is one-sided
-    near = np.take_along_axis(lines, middle[:, np.newaxis] + [-1, 0, 1], axis=1)
+    near = np.take_along_axis(lines, middle[:, np.newaxis] + np.array([-1, 0, 1]), axis=1)
     before, here, after = np.log(np.maximum(near, np.finfo(np.float32).tiny).astype(np.float64)).T
     bend = 2 * here - before - after
     place = np.where(bend > 0, middle + (after - before) / (2 * np.where(bend > 0, bend, 1)), peak)
@@ -322,7 +322,7 @@ class Points:
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         height, width = labels.size
-        kept = largest(labels)
+        kept = _chosen(labels)
         found = labels.keypoints[kept]
         there = found[..., 2:] > 0
         points = np.zeros((len(labels.classes), labels.keypoints.shape[1], 3), np.float32)
@@ -339,25 +339,30 @@ class Points:
         if points.ndim != 3 or points.shape[-1] != 3:
             raise UsageError(f"the points have shape {list(points.shape)}, wanted [b, k, 3]")
         height, width = size
-        return (points * np.array([width, height, 1])).astype(np.float32)
+        return np.asarray(points * np.array([width, height, 1]), np.float32)
 
 
-def largest(labels: Labels) -> NDArray[np.int64]:
-    """Which object stands for its image, int64 [at most b]: the largest box with a labelled point, of equals the first.
+def largest(boxes: NDArray[np.float32], keypoints: NDArray[np.float32], image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of m objects stand for their images: the largest box with a labelled point, of equals the first.
 
-    One without any labelled point has nothing to learn from or to be judged by.
+    Of `boxes` [m, 4], `keypoints` [m, k, 3] and the `image` [m] each lies in; int64, by image. An object without any
+    labelled point has nothing to learn from or to be judged by.
     """
-    some = _with_points(labels)
-    order = some[np.lexsort((-area(labels.boxes[some]), labels.box_image[some]))]
-    return order[np.unique(labels.box_image[order], return_index=True)[1]]
+    some = np.flatnonzero(_labelled(keypoints))
+    order = some[np.lexsort((-area(boxes[some]), image[some]))]
+    return order[np.unique(image[order], return_index=True)[1]]
+
+
+def _chosen(labels: Labels) -> NDArray[np.int64]:
+    return largest(labels.boxes, labels.keypoints, labels.box_image)
 
 
 def _lost(labels: Labels) -> int:
-    return len(_with_points(labels)) - len(largest(labels))
+    return int(_labelled(labels.keypoints).sum()) - len(_chosen(labels))
 
 
-def _with_points(labels: Labels) -> NDArray[np.int64]:
-    return np.flatnonzero((labels.keypoints[..., 2] > 0).any(axis=1))
+def _labelled(keypoints: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray((keypoints[..., 2] > 0).any(axis=1), np.bool_)
 
 
 def _check_keypoints(dataset: Dataset) -> None:
