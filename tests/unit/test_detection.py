@@ -279,7 +279,7 @@ def test_a_threshold_is_for_detection() -> None:
     assert TASK.at(0.25).threshold == 0.25
     with pytest.raises(UsageError, match=r"threshold is 1\.5"):
         TASK.at(1.5)
-    with pytest.raises(UsageError, match="is for detection, this run's task is classification"):
+    with pytest.raises(UsageError, match="is for detection and keypoints, this run's task is classification"):
         Classification(("a", "b")).at(0.5)
 
 

@@ -163,29 +163,35 @@ def pck(distances: NDArray[np.float64], names: Sequence[str], *, alpha: float) -
 def with_points(
     image: Pixels, points: NDArray[np.float32], names: Sequence[str], *, truth: NDArray[np.float32] | None = None
 ) -> Pixels:
-    """A copy of image uint8 [h, w, 3] with points [k, 3] = x, y, score as discs, each of its own colour and with its
-    name, if few; above `truth` [k, 3] = x, y, v as green rings, with a line from each to what was found of it.
+    """A copy of image uint8 [h, w, 3] with points [k, 3] = x, y, score as discs, each of its own colour, and above
+    `truth` [k, 3] = x, y, v as green rings, with a line from each to what was found of it.
 
-    Points with a score or v of 0 are left out.
+    Points with a score or v of 0 are left out, and so are names that would lie over each other or fill a small image.
     """
     drawn = np.ascontiguousarray(image).copy()
-    side = min(drawn.shape[:2])
-    line, radius = max(1, round(side / 250)), max(2, round(side / 90))
+    height, width = drawn.shape[:2]
+    side = min(height, width)
+    line, radius = max(1, round(side / 250)), max(2, round(side / 100))
     colours = _colours(len(points))
-    for point, there in zip(points, () if truth is None else truth, strict=truth is not None):
+    for point, there in () if truth is None else zip(points, truth, strict=True):
         if there[2] > 0:
             if point[2] > 0:
                 cv2.line(drawn, _pixel(point), _pixel(there), _TRUE, line, cv2.LINE_AA, _FINE)
-            cv2.circle(drawn, _pixel(there), (radius + line) << _FINE, _TRUE, 2 * line, cv2.LINE_AA, _FINE)
+            cv2.circle(drawn, _pixel(there), (radius + 2 * line) << _FINE, _TRUE, line, cv2.LINE_AA, _FINE)
     seen = [i for i in range(len(points)) if points[i, 2] > 0]
     for i in seen:
         cv2.circle(drawn, _pixel(points[i]), radius << _FINE, colours[i], -1, cv2.LINE_AA, _FINE)
-    scale = max(0.3, side / 1400)
-    for i in seen if len(points) <= 8 and side >= 96 else ():
-        (w, h), _ = cv2.getTextSize(names[i], cv2.FONT_HERSHEY_SIMPLEX, scale, line)
-        x = int(points[i, 0]) + 2 * radius
-        x = x if x + w <= drawn.shape[1] else max(0, int(points[i, 0]) - 2 * radius - w)
-        y = min(max(h, int(points[i, 1]) + h // 2), drawn.shape[0] - 1)
+    scale = max(0.35, side / 1200)
+    taken = np.zeros((height, width), bool)
+    for i in seen if side >= 200 else ():
+        (w, h), below = cv2.getTextSize(names[i], cv2.FONT_HERSHEY_SIMPLEX, scale, line)
+        x, y = np.rint(points[i, :2]).astype(int).tolist()
+        x = x + 2 * radius if x + 2 * radius + w <= width else x - 2 * radius - w
+        y = min(max(h, y + h // 2), height - below)
+        place = np.s_[y - h : y + below, max(0, x) : x + w]
+        if x < 0 or taken[place].any():
+            continue
+        taken[place] = True
         for colour, wide in (((0, 0, 0), 2 * line + 1), (colours[i], line)):  # readable on any ground
             cv2.putText(drawn, names[i], (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, wide, cv2.LINE_AA)
     return drawn
@@ -201,10 +207,9 @@ def _pixel(point: NDArray[np.float32]) -> tuple[int, int]:
 
 
 def _colours(n: int) -> list[tuple[int, int, int]]:
-    """Bright colours, RGB, from magenta on around the circle; green is the truth's and left out."""
-    hues = (150 - np.linspace(0, 240, n, endpoint=False) / 2) % 180
-    hues = np.where((hues > 45) & (hues < 80), 90, hues)
-    hsv = np.stack([hues, np.full(n, 220), np.full(n, 255)], axis=-1).astype(np.uint8)
+    """Bright colours, RGB, from blue over magenta and red to yellow; green is the truth's."""
+    hues = (105 + np.linspace(0, 105, n)) % 180
+    hsv = np.stack([hues, np.full(n, 200), np.full(n, 255)], axis=-1).astype(np.uint8)
     return [(int(r), int(g), int(b)) for r, g, b in cv2.cvtColor(hsv[np.newaxis], cv2.COLOR_HSV2RGB)[0]]
 
 
