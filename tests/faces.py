@@ -52,16 +52,22 @@ def _fine(point: NDArray[np.float64] | tuple[float, float], middle: float = 0.5)
 
 
 class Faces(list[hr.Record]):
-    """`n` records of photos in `folder`; a source that says its keypoints' names."""
+    """`n` records of photos in `folder`; a source that says its keypoints' names.
+
+    `unlabelled`: the share of points of which, by chance, nothing is said.
+    """
 
     keypoint_names = NAMES
 
-    def __init__(self, folder: Path, n: int, *, seed: int = 0, size: tuple[int, int] = (96, 96)) -> None:
+    def __init__(
+        self, folder: Path, n: int, *, seed: int = 0, size: tuple[int, int] = (96, 96), unlabelled: float = 0.0
+    ) -> None:
         super().__init__()
         rng = np.random.default_rng(seed)
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(n):
             image, box, points = face(rng, *size)
+            points[rng.random(len(points)) < unlabelled] = 0
             path = folder / f"{i:03d}.jpg"
             path.write_bytes(encode_jpeg(image, quality=95))
             self.append(
