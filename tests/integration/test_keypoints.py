@@ -138,7 +138,7 @@ def test_coordinates_learn_to_find_them(packed: Path, exam: Path, tmp_path: Path
     options = replace(QUICK, model="tiny_points", epochs=20, learning_rate=1e-2, augment=("flip", "colour"))
     train(packed, out=tmp_path / "run", options=options, progress=False)
     found = evaluate(tmp_path / "run", exam, out=tmp_path, progress=False)
-    assert found.metrics["pck"] > 0.8 and found.metrics["oks"] > 0.3
+    assert found.metrics["pck"] > 0.93 and found.metrics["oks"] > 0.65
 
 
 def test_evaluate_says_what_training_saw(trained: Trained, packed: Path, tmp_path: Path) -> None:
@@ -230,10 +230,15 @@ import json
 import numpy as np
 from headrace.learn.evaluate import evaluate
 from headrace.learn.run import Options
+from headrace.learn.backend import keras
 from headrace.learn.tasks import keypoints
 from headrace.learn.train import train
-for model in ("mobilenet_v2_points", "mobilenet_v2"):
-    options = Options(model=model, size=32, epochs=1, model_options={{"alpha": 0.35}}, batch_size=60)
+def layer(pixels):
+    return keras.layers.Conv2D(8, 3, strides=4, padding="same")(pixels)
+keypoints.Keypoints.models["one"] = lambda pixels, classes: keypoints.heatmaps(layer(pixels), classes)
+keypoints.Keypoints.models["one_points"] = lambda pixels, classes: keypoints.coordinates(layer(pixels), classes)
+for model in ("one", "one_points"):
+    options = Options(model=model, size=32, epochs=1, batch_size=60)
     train({str(exam)!r}, out=model, options=options, progress=False)
     assert evaluate(model, {str(exam)!r}, progress=False).records == 60
 maps, points = np.load("maps.npy"), np.load("points.npy")
