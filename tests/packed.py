@@ -14,8 +14,31 @@ from PIL import Image
 import headrace as hr
 from drawn import picture, saved
 from headrace.format import manifest
+from headrace.load.targets import Labels
 
 CLASSES = ("ant", "bee", "cow")
+FACE = ("nose", "left_eye", "right_eye")
+
+
+class Keep:
+    """A target that gives the labels as they are."""
+
+    wants_boxes = False
+    wants_keypoints = True
+
+    def check(self, dataset: hr.Dataset) -> None:
+        pass
+
+    def encode(self, labels: Labels) -> Labels:
+        return labels
+
+
+class Source(list[hr.Record]):
+    """Records, and what is said of the keypoints of all."""
+
+    def __init__(self, records: Any, names: Sequence[str] | None = FACE, pairs: Any = None) -> None:
+        super().__init__(records)
+        self.keypoint_names, self.flip_pairs = names, pairs
 
 
 def shades(n: int, *, side: int = 8, classes: Sequence[str] = CLASSES) -> list[hr.Record]:
@@ -57,6 +80,28 @@ def photos(
                 box_labels=tuple(("left", "right")[j % 2] for j in range(len(some))) if boxes else None,
                 attributes={"k": k},
                 origin=f"list.txt:{k + 1}",
+            )
+        )
+    return records
+
+
+def faces(n: int = 12, *, boxes: bool = True) -> list[hr.Record]:
+    """Pictures with k % 3 faces each, of whose points some are absent; every seventh picture says nothing of them."""
+    rng = np.random.default_rng(5)
+    records = []
+    for k in range(n):
+        height, width = 20 + 7 * (k % 5), 24 + 5 * (k % 7)
+        corners = np.array([[2 * j, j, 2 * j + 11, j + 15] for j in range(k % 3)], np.float32).reshape(-1, 4)
+        points = np.concatenate([rng.uniform(1, 19, (k % 3, 3, 2)), rng.integers(1, 3, (k % 3, 3, 1))], axis=2)
+        points[:, k % 4 :: 4] = 0
+        silent = k % 7 == 6
+        records.append(
+            hr.Record(
+                id=f"{k:03d}.jpeg",
+                encoded=saved(picture(height, width, seed=k), "JPEG"),
+                boxes=corners if boxes else None,
+                box_labels=("face",) * (k % 3) if boxes else None,
+                keypoints=None if silent else points.astype(np.float32),
             )
         )
     return records

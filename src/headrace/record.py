@@ -21,9 +21,13 @@ class Record:
     `encoded` holds the image file's bytes, or `path` says where to find them.
     A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
     `boxes` float32 [n, 4] = x0, y0, x1, y1 in pixels, half-open, of the image *as its bytes are stored* (before any
-    EXIF turn); None when the source says nothing about boxes, [0, 4] for a negative.
+    EXIF turn, but see `size`); None when the source says nothing about boxes, [0, 4] for a negative.
     `box_labels` names of the n boxes; an attribute that is a list of n holds a value for each of them.
     `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
+    `size` (height, width): of the image that boxes and keypoints were measured in, as the annotation says it; None when
+    it doesn't. That is the image as its bytes are stored, or else as it is once upright; any other image is a Reject.
+    `window` (x0, y0, x1, y1): the part of the image that this record is, in the same pixels as boxes and keypoints;
+    None is all of it. What of it reaches out of the image is cut.
     `origin` is where the annotation was read: a file, or `file:line`.
     """
 
@@ -35,6 +39,8 @@ class Record:
     boxes: Boxes | None = None
     box_labels: tuple[str, ...] | None = None
     keypoints: Keypoints | None = None
+    size: tuple[int, int] | None = None
+    window: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import headrace as hr
 from headrace.format import example, tfrecord
 from headrace.format.example import Floats, Ints, Strings
-from packed import CLASSES, pack, photos, pixels_of
+from packed import CLASSES, FACE, Source, faces, pack, photos, pixels_of
 
 tf = pytest.importorskip("tensorflow")
 
@@ -227,6 +227,37 @@ def test_object_detection_keys(boxed: hr.Dataset) -> None:
         areas = row["image/object/area"] * height * width
         assert np.allclose(areas, sizes[:, 0] * sizes[:, 1], rtol=1e-4)
         assert row["image/source_id"] == record.id.encode() and len(row["image/key/sha256"]) == 64
+
+
+KEYPOINTS = {
+    **{f"image/{key}": scalar(tf.string) for key in ("filename", "encoded")},
+    **{f"image/{key}": scalar(tf.int64) for key in ("height", "width", "object/count")},
+    **{f"image/object/{key}": several(tf.float32) for key in ("keypoint/x", "keypoint/y", "parts/x", "parts/y")},
+    **{f"image/object/{key}": several(tf.int64) for key in ("keypoint/visibility", "parts/v")},
+    "image/object/keypoint/text": several(tf.string),
+    "objects/keypoints": several(tf.float32),
+}
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_keypoint_keys(tmp_path: Path, boxes: bool) -> None:
+    """Those of the TF Object Detection API and visipedia's parts: numbers equal to the input's."""
+    records = faces(16, boxes=boxes)
+    found = parsed(shards(pack(Source(records), tmp_path / "ds", shards=2)), KEYPOINTS)
+    assert len(found) == 16
+    for record in records:
+        row = found[record.id.encode()]
+        wanted = record.keypoints
+        if wanted is None:
+            wanted = np.zeros((0 if record.boxes is None else len(record.boxes), 3, 3), np.float32)
+        size = [row["image/width"], row["image/height"]]
+        for x, y, v in (("keypoint/x", "keypoint/y", "keypoint/visibility"), ("parts/x", "parts/y", "parts/v")):
+            places = np.stack([row[f"image/object/{x}"], row[f"image/object/{y}"]], axis=1) * size
+            assert np.allclose(places, wanted[..., :2].reshape(-1, 2), atol=1e-5)
+            assert row[f"image/object/{v}"].tolist() == wanted[..., 2].reshape(-1).tolist()
+        assert row["image/object/count"] == len(wanted)
+        assert row["image/object/keypoint/text"].tolist() == [name.encode() for name in FACE] * len(wanted)
+        assert np.array_equal(row["objects/keypoints"], wanted.reshape(-1))
 
 
 def test_both_find_the_same_damaged_record(ds: hr.Dataset, tmp_path: Path) -> None:

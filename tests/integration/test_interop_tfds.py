@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from packed import CLASSES, pack, photos, pixels_of, shades
+from packed import CLASSES, Source, faces, pack, photos, pixels_of, shades
 
 pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -116,6 +116,32 @@ def test_objects(tmp_path: Path) -> None:
         assert objects["bbox"].shape == (len(record.boxes), 4)
         assert np.allclose(objects["bbox"], np.stack([y0, x0, y1, x1], axis=1), atol=1e-6)
         assert [("left", "right")[label] for label in objects["label"]] == list(record.box_labels)
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_keypoints(tmp_path: Path, boxes: bool) -> None:
+    """Two faces, one, none, and pictures of which nothing is said; with boxes and without."""
+    records = faces(16, boxes=boxes)
+    found = {row["image/filename"].decode(): row for row in rows(pack(Source(records), tmp_path / "ds", shards=2))}
+    assert len(found) == 16 and sum(record.keypoints is None for record in records) == 2
+    for record in records:
+        objects = found[record.id]["objects"]
+        assert set(objects) == ({"bbox", "label", "keypoints"} if boxes else {"keypoints"})
+        n = len(record.boxes) if record.boxes is not None else len(() if record.keypoints is None else record.keypoints)
+        wanted = np.zeros((n, 3, 3), np.float32) if record.keypoints is None else record.keypoints
+        assert objects["keypoints"].shape == (n, 3, 3) and np.array_equal(objects["keypoints"], wanted)
+        assert {len(values) for values in objects.values()} == {n}
+
+
+def test_keypoints_of_records_with_and_without_boxes(tmp_path: Path) -> None:
+    """All lists of a record are equally long, or the Sequence would not be one."""
+    records = faces(6)[:3] + faces(6, boxes=False)[3:]
+    for row in rows(pack(Source(records), tmp_path / "ds")):
+        record = next(record for record in records if record.id == row["image/filename"].decode())
+        assert record.keypoints is not None
+        assert {len(values) for values in row["objects"].values()} == {len(record.keypoints)}
+        if record.boxes is None:
+            assert not row["objects"]["bbox"].any() and set(row["objects"]["label"]) <= {-1}
 
 
 def test_tfds_load_by_name(tmp_path: Path) -> None:

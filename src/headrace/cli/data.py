@@ -33,6 +33,7 @@ _PACK_EXAMPLE = (
     "Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 --fit crop "
     "--split train=0.8,val=0.2\n\n"
     "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images --max-faces 5"
+    "\n\nExample: headrace pack person_keypoints_val2017.json people --format coco --images val2017"
 )
 
 
@@ -40,7 +41,7 @@ def pack(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
-        str | None, typer.Option(help="names, folders, wider; guessed where it can be.", show_default=False)
+        str | None, typer.Option(help="names, folders, wider, coco; guessed where it can be.", show_default=False)
     ] = None,
     pattern: Annotated[
         str | None,
@@ -59,7 +60,11 @@ def pack(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="wider: the folder that its image names start from.", show_default=False, readable=False),
+        typer.Option(
+            help="wider, coco: the folder that image names start from; for coco by default that of the file.",
+            show_default=False,
+            readable=False,
+        ),
     ] = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="wider: go on at the next file name where rows are out of step.")
@@ -73,6 +78,29 @@ def pack(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="wider: drop faces that are flagged invalid.")
     ] = False,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="coco: take objects of this category only; may be repeated.", show_default=False),
+    ] = None,
+    flip_pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="coco: keypoints that change places in a mirror, 1-2,3-4; by default told from their names.",
+            show_default=False,
+        ),
+    ] = None,
+    skip_crowd: Annotated[bool, typer.Option("--skip-crowd", help="coco: drop objects with iscrowd.")] = False,
+    segmentation: Annotated[
+        str | None,
+        typer.Option(help="coco: what becomes of masks: drop (default) or keep, as attributes.", show_default=False),
+    ] = None,
+    per_object: Annotated[
+        bool, typer.Option("--per-object", help="coco: make each object a record of its own, cut out of its image.")
+    ] = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="coco: part of its size left around such an object; 0.125 by default.", show_default=False),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False),
@@ -117,6 +145,12 @@ def pack(
                 "max_faces": max_faces,
                 "min_side": min_side,
                 "skip_invalid": skip_invalid,
+                "category": category or None,
+                "flip_pairs": parse_pairs(flip_pairs),
+                "skip_crowd": skip_crowd,
+                "segmentation": segmentation,
+                "per_object": per_object,
+                "margin": margin,
             },
         ),
         out,
@@ -291,6 +325,16 @@ def parse_bytes(text: str | None) -> int | None:
         return int(float(match[1]) * _SIZES[match[2] or ""])
     except (AssertionError, ValueError):
         raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB") from None
+
+
+def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
+    """[(1, 2), (3, 4)] of "1-2,3-4". Raises UsageError."""
+    if text is None:
+        return None
+    found = [re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", pair) for pair in text.split(",")]
+    if not all(found):
+        raise UsageError(f"--flip-pairs {text!r}: wanted pairs of numbers, as in 1-2,3-4")
+    return [(int(pair[1]), int(pair[2])) for pair in found if pair]
 
 
 def parse_rejects(text: str) -> float | int:

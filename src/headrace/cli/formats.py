@@ -36,6 +36,9 @@ FORMATS = {
         ("images", "lenient", "max_faces", "min_side", "skip_invalid"),
         {"images": "the folder that the names in the file start from"},
     ),
+    "coco": Format(
+        sources.coco, ("images", "category", "skip_crowd", "segmentation", "flip_pairs", "per_object", "margin")
+    ),
 }
 
 _FLAGS = {"class_names": "--classes"}

@@ -90,10 +90,10 @@ def make_plan(
         skipped = getattr(source, "skipped", None)
         also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in skipped.items())})" if skipped else ""
         raise DataError(f"{getattr(source, 'root', 'the source')}: holds no images{also}")
+    box_classes = _box_class_names(getattr(source, "box_class_names", None), records)
     classes = _class_names(given, records)
     index = {name: i for i, name in enumerate(classes)}
     items = [_labelled(record, classes, index) for record in records]
-    box_names = {name for numbered in items for name in numbered.item.box_labels or ()}  # type: ignore[union-attr]
     planned = _divide(items, fractions, seed)
     for split, members in planned.items():
         if not members and items:
@@ -113,7 +113,7 @@ def make_plan(
     return Plan(
         options=options,
         classes=classes,
-        box_classes=tuple(sorted(box_names, key=natural)),
+        box_classes=box_classes,
         with_boxes=any(numbered.item.boxes is not None for numbered in items),  # type: ignore[union-attr]
         keypoints=points,
         keypoint_names=names,
@@ -227,6 +227,15 @@ def _class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tu
     return tuple(str(i) for i in range(top + 1))
 
 
+def _box_class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tuple[str, ...]:
+    names = {name for numbered in records for name in numbered.item.box_labels or ()}  # type: ignore[union-attr]
+    if given is None:
+        return tuple(sorted(names, key=natural))
+    if unknown := sorted(names.difference(given)):
+        raise UsageError(f"boxes of class {', '.join(unknown)}, which is none of the source's {', '.join(given)}")
+    return tuple(given)
+
+
 def _labelled(numbered: Numbered, classes: Sequence[str], index: Mapping[str, int]) -> Numbered:
     """The record with both its class's name and index, or neither."""
     record = numbered.item
@@ -257,9 +266,11 @@ def _shards_by_size(items: Sequence[Numbered], options: ImageOptions, shard_byte
     """How many shards of about `shard_bytes` all records make, judged by a sample that is prepared for it."""
     sizes = []
     for numbered in items[:: max(1, len(items) // _SAMPLE)]:
-        assert isinstance(numbered.item, Record)
+        record = numbered.item
+        assert isinstance(record, Record)
         try:
-            sizes.append(len(prepare(numbered.item.read(), options).encoded) + _RECORD_OVERHEAD)
+            made = prepare(record.read(), options, measured_in=record.size, window=record.window)
+            sizes.append(len(made.encoded) + _RECORD_OVERHEAD)
         except (BadImage, OSError):
             continue
     if not sizes:

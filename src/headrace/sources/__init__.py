@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from headrace.record import Record, Reject
+from headrace.sources.coco import coco
 from headrace.sources.folders import folders
 from headrace.sources.names import names
 from headrace.sources.wider import wider
 
 Source: TypeAlias = Iterable[Record | Reject]
 
-__all__ = ["Source", "folders", "names", "wider"]
+__all__ = ["Source", "coco", "folders", "names", "wider"]
