@@ -261,6 +261,18 @@ print(json.dumps([float(keypoints.heatmap_loss(*maps)), float(keypoints.coordina
     assert json.loads(done.stdout) == pytest.approx(ours, rel=1e-4)
 
 
+def test_the_persons_of_coco_are_learnt_from(real_data: Path, tmp_path: Path) -> None:
+    """Two of them have no labelled point; four photos hold fourteen."""
+    folder = real_data / "coco_keypoints"
+    source = hr.sources.coco(folder / "test_coco.json", images=folder, per_object=True)
+    ds = pack(source, tmp_path / "ds")
+    done = train(ds, out=tmp_path / "run", options=replace(QUICK, size=64, epochs=2), progress=False)
+    assert done.history[1]["loss"] < done.history[0]["loss"]
+    metrics = evaluate(tmp_path / "run", ds, out=tmp_path, progress=False).metrics
+    assert (metrics["objects"], metrics["points"]) == (12, 164 + 17)  # visible and hidden ones
+    assert metrics["keypoint_names"] == list(points.COCO_NAMES) and 0 <= metrics["oks"] <= 1
+
+
 # --- predict
 
 

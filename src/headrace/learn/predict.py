@@ -281,7 +281,8 @@ def _title(result: Predictions, shown: int) -> str:
     title = f"{result.predicted} images"
     if shown < result.predicted:
         title += f", {shown} of them shown"
-    title += ": " + ", ".join(f"{n} {name}" for name, n in result.classes.items() if n)
+    counts = [f"{n} {name}" for name, n in result.classes.items() if n]
+    title += ": " + ", ".join(counts[:6] + ["…"] * (len(counts) > 6))
     if result.accuracy is not None:
         title += f"; {result.accuracy:.1%} right where it is known"
     return title
