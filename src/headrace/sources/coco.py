@@ -355,11 +355,11 @@ class _Read:
     def close(self) -> None:
         """All is read: what can only be told now."""
         self.codes = len(self.id_of)
-        self.number = np.array(self._number)
-        self.image, self.category = np.array(self._image), np.array(self._category)
-        self.boxes = np.array(self._boxes).reshape(-1, 4)
-        self.area, self.crowd = np.array(self._area), np.array(self._crowd)
-        self.begin, self.numbers = np.array(self._begin), np.array(self._points)
+        self.number = np.asarray(self._number)  # the same memory
+        self.image, self.category = np.asarray(self._image), np.asarray(self._category)
+        self.boxes = np.asarray(self._boxes).reshape(-1, 4)
+        self.area, self.crowd = np.asarray(self._area), np.asarray(self._crowd)
+        self.begin, self.numbers = np.asarray(self._begin), np.asarray(self._points)
         self.repeated = self._repeated()
         first: dict[int, tuple[int, _Image]] = {}
         for number, image in enumerate(self.images):
@@ -380,7 +380,7 @@ class _Read:
 
     def _repeated(self) -> _Rows:
         """Annotations that are said a second time: the same id, image, category and box."""
-        ids = np.array(self._id)
+        ids = np.asarray(self._id)
         order = np.argsort(ids, kind="stable")
         same = np.diff(ids[order]) == 0
         some = order[np.concatenate([same, [False]]) | np.concatenate([[False], same])] if len(ids) else order
