@@ -121,7 +121,7 @@ def test_heatmaps_learn_to_find_them(trained: Trained, judged: Evaluation, packe
     """Mirrored, cropped and mostly unlabelled as they are; left is told from right by the place in the face alone."""
     assert trained.task == "keypoints"
     assert _guess(packed, exam) < 0.35
-    assert judged.metrics["pck"] > 0.97 and judged.metrics["oks"] > 0.7
+    assert judged.metrics["pck"] > 0.93 and judged.metrics["oks"] > 0.65
     assert set(trained.history[0]) == {
         "epoch", "loss", "val_loss", "val_pck", "val_oks", "val_ap50", "val_ap", "learning_rate",
     }  # fmt: skip
