@@ -36,7 +36,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from headrace import sources
+    from headrace import compat, sources
     from headrace.errors import (
         DamageError,
         DataError,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "sources",
+    "compat",
     "Dataset",
     "Loader",
     "Batch",
@@ -82,8 +83,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sources":
-        return importlib.import_module("headrace.sources")
+    if name in ("sources", "compat"):
+        return importlib.import_module(f"headrace.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'headrace' has no attribute {name!r}")

@@ -57,6 +57,26 @@ def test_keypoints_runs(tmp_path: Path) -> None:
     assert (tmp_path / "found" / "predictions.csv").read_text().startswith("path,keypoint,score,x,y\n")
 
 
+def test_visipedia_runs(tmp_path: Path) -> None:
+    _draw_photos(tmp_path / "photos")
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/visipedia.md").read_text())
+    for i in range(len(blocks)):  # each in its turn; a Python one knows what those before it made
+        before = [code for kind, code in blocks[:i] if kind == "python"] if blocks[i][0] == "python" else []
+        code = "\n".join([*before, blocks[i][1]])
+        command = ["bash", "-euo", "pipefail"] if blocks[i][0] == "bash" else [sys.executable]
+        _run([*command, "-c", code], tmp_path)
+    assert len(list((tmp_path / "records").glob("train-000??-of-00010"))) == 10
+    assert (tmp_path / "birds" / "headrace.json").exists()
+
+
+def test_every_bug_of_visipedia_has_its_test() -> None:
+    table = (ROOT / "docs/visipedia.md").read_text()
+    tests = (ROOT / "tests/unit/test_compat_visipedia.py").read_text()
+    named = re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE)
+    assert sorted(set(named)) == sorted(re.findall(r"^def (test_bug_\w+)", tests, re.MULTILINE))
+    assert sorted(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == list(range(1, 12))
+
+
 def _some_of_wider(wider: Path, folder: Path, n: int) -> None:
     """The first `n` photos of at most 5 faces, in the layout of the download."""
     lines = (wider / "wider_face_split/wider_face_train_bbx_gt.here.txt").read_text().splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +41,8 @@ def pack(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
-        str | None, typer.Option(help="names, folders, wider, coco; guessed where it can be.", show_default=False)
+        str | None,
+        typer.Option(help="names, folders, wider, coco, visipedia; guessed where it can be.", show_default=False),
     ] = None,
     pattern: Annotated[
         str | None,
@@ -61,10 +62,14 @@ def pack(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="wider, coco: the folder that image names start from; for coco by default that of the file.",
+            help="wider, coco, visipedia: folder that image names start from; for coco by default the file's.",
             show_default=False,
             readable=False,
         ),
+    ] = None,
+    keypoint_names: Annotated[
+        str | None,
+        typer.Option(help="visipedia: names of the parts of an object, in their order: a,b,c.", show_default=False),
     ] = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="wider: go on at the next file name where rows are out of step.")
@@ -85,7 +90,7 @@ def pack(
     flip_pairs: Annotated[
         str | None,
         typer.Option(
-            help="coco: keypoints that change places in a mirror, 1-2,3-4; by default told from their names.",
+            help="coco, visipedia: keypoints that a mirror swaps, 1-2,3-4; by default told from their names.",
             show_default=False,
         ),
     ] = None,
@@ -139,8 +144,9 @@ def pack(
             {
                 "pattern": pattern,
                 "unlabelled": unlabelled,
-                "class_names": None if classes is None else [name.strip() for name in classes.split(",")],
+                "class_names": parse_names(classes),
                 "images": images,
+                "keypoint_names": parse_names(keypoint_names),
                 "lenient": lenient,
                 "max_faces": max_faces,
                 "min_side": min_side,
@@ -215,8 +221,10 @@ def pack(
 def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     """Say what a dataset holds."""
     from headrace.load.dataset import Dataset
+    from headrace.load.statistics import box_statistics, missing_classes
 
     dataset = Dataset(ds)
+    missing, sizes = missing_classes(dataset), box_statistics(dataset)
     manifest = dataset.manifest
     unlabelled = int((dataset.labels < 0).sum()) if manifest.classes else 0
     boxes = int(dataset.catalog["boxes"].list.len().sum() or 0)
@@ -238,6 +246,8 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "rejects": manifest.rejected,
         "image_size": dataset.image_size,
         "channels": dataset.channels,
+        "missing_classes": missing,
+        "box_statistics": sizes,
         "fingerprint": dataset.fingerprint,
     }
     if as_json:
@@ -253,10 +263,14 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
     if manifest.classes:
         typer.echo(f"  classes  {', '.join(f'{name} {n}' for name, n in dataset.class_counts.items())}")
+    if missing:
+        typer.echo(f"  without an image: {', '.join(f'{name} ({index})' for name, index in missing.items())}")
     if unlabelled:
         typer.echo(f"  without a label {unlabelled}")
     if dataset.has_boxes:
         typer.echo(f"  boxes    {_boxes(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
+    for line in [] if sizes is None else _box_sizes(sizes):
+        typer.echo(f"           {line}")
     if dataset.has_keypoints:
         names = f" ({', '.join(dataset.keypoint_names)})" if dataset.keypoint_names else ""
         sets = f"{facts['keypoint_sets']} sets of {dataset.keypoints}{names}"
@@ -303,6 +317,11 @@ def parse_split(text: str | None) -> dict[str, float] | None:
             raise UsageError(f"--split {text!r}: {name!r} occurs twice")
         out[name] = value
     return out
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """["a", "b"] of "a, b"."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:
@@ -367,6 +386,22 @@ def _boxes(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
 
 def _losses(dropped: Mapping[str, int]) -> list[str]:
     return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
+
+
+def _box_sizes(found: Mapping[str, Any]) -> Iterator[str]:
+    """What box_statistics found, for people."""
+    yield f"in {found['images']} images, up to {found['most']} in one; {found['negatives']} images without any"
+    if len(found["classes"]) > 1:
+        yield ", ".join(f"{name} {n}" for name, n in found["classes"].items())
+    for side in ("width", "height", "area") if found["width"] else ():
+        pixels, shares = found[side], found[f"{side}_normalized"]
+        yield (
+            f"{side:6} mean {pixels['mean']:.1f}, median {pixels['median']:.1f}, {pixels['min']:.1f} to "
+            f"{pixels['max']:.1f} pixels; mean {shares['mean']:.1%} of the image's"
+        )
+    for name, what in (("small", "of less than 10 square pixels"), ("reversed", "with corners the wrong way round")):
+        if found[name]:
+            yield f"{found[name]} {what}"
 
 
 def _amount(n: float) -> str:

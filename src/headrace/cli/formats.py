@@ -39,6 +39,7 @@ FORMATS = {
     "coco": Format(
         sources.coco, ("images", "category", "skip_crowd", "segmentation", "flip_pairs", "per_object", "margin")
     ),
+    "visipedia": Format(sources.visipedia, ("images", "class_names", "keypoint_names", "flip_pairs")),
 }
 
 _FLAGS = {"class_names": "--classes"}

@@ -66,7 +66,8 @@ def train(
         typer.Option(help="Images per step; 32 by default, 16 for detection and keypoints.", show_default=False),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="0.001 by default, 0.002 for detection and keypoints.", show_default=False)
+        float | None,
+        typer.Option(help="0.001 by default, 0.004 for detection, 0.002 for keypoints.", show_default=False),
     ] = None,
     schedule: Annotated[
         str | None,

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DamageError
+from headrace.errors import DamageError, UsageError
 from headrace.format import catalog, manifest, storage, tfrecord
 from headrace.imaging import codec
 from headrace.imaging.transforms import Placement, draw, place
@@ -94,6 +94,10 @@ class Store(ABC):
     @abstractmethod
     def address(self, row: int) -> str:
         """Where a record lies, for people."""
+
+    def payload(self, row: int) -> bytes:
+        """The tf.train.Example of catalog row `row`. Raises DamageError, UsageError (there are no records here)."""
+        raise UsageError(f"{self.path}: its images lie in no records")
 
     @cached_property
     def ids(self) -> pl.Series:
@@ -174,17 +178,23 @@ class Shards(Store):
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
+        data, _ = self._record(row)
+        start = int(self.image_offset[row])
+        return data[start : start + int(self.image_length[row])]
+
+    def payload(self, row: int) -> bytes:
+        return bytes(self._record(row)[1])
+
+    def _record(self, row: int) -> tuple[NDArray[np.uint8], tfrecord.Buffer]:
+        """The shard's file and the payload in it, checked. Raises DamageError."""
         shard = int(self.shard[row])
         data = self._maps.get(shard)
         if data is None:
             data = self._open(shard)
-        offset, length = int(self.offset[row]), int(self.length[row])
         try:
-            tfrecord.payload_at(data, offset, length)
+            return data, tfrecord.payload_at(data, int(self.offset[row]), int(self.length[row]))
         except tfrecord.BadRecord as error:
             raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
-        start = int(self.image_offset[row])
-        return data[start : start + int(self.image_length[row])]
 
     def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
         kind = "jpeg" if self.is_jpeg[row] else "png"

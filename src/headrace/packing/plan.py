@@ -6,13 +6,15 @@ A plan is plain data, can be pickled, and says all that a worker anywhere needs 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from headrace import order
 from headrace.errors import DataError, UsageError
+from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.packing.prepare import ImageOptions, prepare
@@ -46,14 +48,16 @@ class ShardPlan:
 class Plan:
     """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes.
 
-    `keypoints`: how many an object has, 0 where there are none; their names, empty when nobody says them, and the pairs
-    of them that a mirror swaps.
+    `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
+    object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
+    swaps.
     """
 
     options: ImageOptions
     classes: tuple[str, ...]
     box_classes: tuple[str, ...]
     with_boxes: bool
+    attributes: tuple[str, ...]
     keypoints: int
     keypoint_names: tuple[str, ...]
     flip_pairs: mirror.Pairs
@@ -115,6 +119,7 @@ def make_plan(
         classes=classes,
         box_classes=box_classes,
         with_boxes=any(numbered.item.boxes is not None for numbered in items),  # type: ignore[union-attr]
+        attributes=example.attributes_with_keys(_attributes(items)),
         keypoints=points,
         keypoint_names=names,
         flip_pairs=pairs,
@@ -144,12 +149,13 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
     records: list[Numbered] = []
     rejects: list[Numbered] = []
     first: dict[str, str] = {}
+    known = frozenset(given or ())
     for number, item in enumerate(source):
         if isinstance(item, Record):
             reason = None
             if item.id in first:
                 reason = f"duplicate id {item.id!r}, first at {first[item.id]}"
-            elif given is not None and item.label_name is not None and item.label_name not in given:
+            elif given is not None and item.label_name is not None and item.label_name not in known:
                 reason = f"class {item.label_name!r} is none of the given {', '.join(given)}"
             elif item.label_name is not None and "\n" in item.label_name:
                 reason = f"class name {item.label_name!r} holds a line break"
@@ -160,6 +166,15 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
             item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
         rejects.append(Numbered(number, item))
     return records, rejects
+
+
+def _attributes(items: Iterable[Numbered]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """(attributes, number of objects) of each record."""
+    for numbered in items:
+        record = numbered.item
+        assert isinstance(record, Record)
+        objects = record.keypoints if record.boxes is None else record.boxes
+        yield record.attributes, 0 if objects is None else len(objects)
 
 
 def _keypoints(source: object, records: Sequence[Numbered]) -> tuple[int, tuple[str, ...], mirror.Pairs]:

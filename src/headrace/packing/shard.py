@@ -99,6 +99,7 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         keypoints=plan.keypoints,
         keypoint_names=plan.keypoint_names,
     )
+    features |= example.features_of_attributes(row, plan.attributes)
     payload = example.serialize(features)
     row.length = len(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)

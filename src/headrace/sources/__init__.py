@@ -9,8 +9,9 @@ from headrace.record import Record, Reject
 from headrace.sources.coco import coco
 from headrace.sources.folders import folders
 from headrace.sources.names import names
+from headrace.sources.visipedia import visipedia
 from headrace.sources.wider import wider
 
 Source: TypeAlias = Iterable[Record | Reject]
 
-__all__ = ["Source", "coco", "folders", "names", "wider"]
+__all__ = ["Source", "coco", "folders", "names", "visipedia", "wider"]

@@ -5,7 +5,7 @@
      "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "keypoints": [x, y, v, …]}, …]}
 
 Annotations come in any order, so the file is read to its end before the first image comes. Reads it element by element
-and keeps numbers in flat arrays: 70 bytes per annotation, 4 more for each number of its keypoints, and 500 per image.
+and keeps numbers in flat arrays: 75 bytes per annotation, 4 more for each number of its keypoints, and 900 per image.
 Never opens an image.
 """
 

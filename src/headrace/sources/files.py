@@ -74,6 +74,17 @@ def walk(root: Path, skipped: Counter[str]) -> Iterator[str | Reject]:
     yield from _walk(root, "", skipped, frozenset())
 
 
+def refusal(path: str, inside: str | None) -> str | None:
+    """Why the image at `path` can't be taken, or None; links may not lead out of the folder `inside`, a real path."""
+    try:
+        real = os.path.realpath(path, strict=True)
+        if inside is not None and os.path.commonpath([real, inside]) != inside:
+            return f"a link leads out of the folder of images: {path!r}"
+        return None if stat.S_ISREG(Path(real).stat().st_mode) else f"not a regular file: {path!r}"
+    except OSError as error:
+        return f"{(error.strerror or str(error)).lower()}: {path!r}"
+
+
 def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple[int, int]]) -> Iterator[str | Reject]:
     folder = root / prefix
     try:
@@ -124,17 +135,6 @@ def id_of(name: str) -> tuple[str, str | None]:
     if path.is_absolute() or ".." in path.parts:
         return name, "the name leads out of the folder of images"
     return str(path), None
-
-
-def refusal(path: str, inside: str) -> str | None:
-    """Why the image at `path` can't be taken, or None; the folder `inside` is a real path."""
-    try:
-        real = os.path.realpath(path, strict=True)
-        if os.path.commonpath([real, inside]) != inside:
-            return f"a link leads out of the folder of images: {path!r}"
-        return None if stat.S_ISREG(Path(real).stat().st_mode) else f"not a regular file: {path!r}"
-    except OSError as error:
-        return f"{(error.strerror or str(error)).lower()}: {path!r}"
 
 
 def _refused(id_: str, path: Path, error: OSError) -> Reject:
