@@ -18,6 +18,8 @@ _HOME = {
     "Class": "headrace.load.targets",
     "Boxes": "headrace.load.targets",
     "Grid": "headrace.load.targets",
+    "Heatmap": "headrace.load.targets",
+    "Points": "headrace.load.targets",
     "HorizontalFlip": "headrace.imaging.transforms",
     "RandomResizedCrop": "headrace.imaging.transforms",
     "ColorJitter": "headrace.imaging.transforms",
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
-    from headrace.load.targets import Boxes, Class, Grid
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
 
@@ -64,6 +66,8 @@ __all__ = [
     "Class",
     "Boxes",
     "Grid",
+    "Heatmap",
+    "Points",
     "HorizontalFlip",
     "RandomResizedCrop",
     "ColorJitter",

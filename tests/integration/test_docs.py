@@ -46,6 +46,17 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     assert (tmp_path / "run" / "precision.png").exists()
 
 
+def test_keypoints_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs/tutorials/keypoints.md").read_text()
+    assert "--epochs 25" in page
+    for kind, code in BLOCK.findall(page):  # in their order: the first draws what the others are about
+        quick = code.replace("--epochs 25", "--epochs 1 --alpha 0.35").replace("range(300)", "range(40)")
+        _run(["bash", "-euo", "pipefail", "-c", quick] if kind == "bash" else [sys.executable, "-c", quick], tmp_path)
+    assert (tmp_path / "run" / "pck.png").exists()
+    assert len(list((tmp_path / "found" / "drawn").glob("*.jpg"))) == 40
+    assert (tmp_path / "found" / "predictions.csv").read_text().startswith("path,keypoint,score,x,y\n")
+
+
 def test_visipedia_runs(tmp_path: Path) -> None:
     _draw_photos(tmp_path / "photos")
     blocks = BLOCK.findall((ROOT / "docs/tutorials/visipedia.md").read_text())

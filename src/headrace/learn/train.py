@@ -138,8 +138,10 @@ class _Training:
         if options.deterministic:
             deterministic()
         keras.utils.set_random_seed(options.seed)
-        self.task = tasks.for_dataset(dataset, options.task)
-        options = options.filled(self.task.defaults)
+        task = tasks.for_dataset(dataset, options.task)
+        model = task.model_name(options.model)
+        self.task = task.learnt_by(model)
+        options = options.filled(self.task.chosen(dataset))
         self.run, self.options = run, options
         split, val_split = _splits(dataset, options)
         size = check_size(options.size) or dataset.image_size
@@ -149,7 +151,7 @@ class _Training:
         self.val_loader = self._loader(dataset, val_split, size, val=True) if val_split else None
         self.recipe = Recipe(
             task=self.task.name,
-            model=self.task.model_name(options.model),
+            model=model,
             class_names=self.task.class_names,
             size=size,
             channels=dataset.channels,
@@ -207,9 +209,7 @@ class _Training:
                 path.unlink(missing_ok=True)
         run.write_recipe(self.recipe)
         if lost := self.loader.lost():
-            log.warning(
-                "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells", lost
-            )
+            log.warning(self.task.crowded, lost)
         if self.val_loader is None:
             log.warning("no split to validate on: the epoch with the lowest training loss is kept")
 

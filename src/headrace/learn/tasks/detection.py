@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from headrace.imaging.transforms import Size
 from headrace.learn import backbones, boxes, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
-from headrace.learn.tasks import Means, Outputs, Score, Task
+from headrace.learn.tasks import Means, Outputs, Score, Task, as_text, check_threshold
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -129,15 +129,14 @@ class Detection(Task):
         "size": 224,
     }
     on_photo: ClassVar[bool] = True
+    crowded: ClassVar[str] = "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells"
 
     @classmethod
     def of(cls, dataset: Dataset) -> Detection | None:
         return cls(dataset.box_class_names or ("object",)) if dataset.has_boxes else None
 
     def at(self, threshold: float) -> Detection:
-        if not 0 <= threshold <= 1:
-            raise UsageError(f"threshold is {threshold}, wanted 0 to 1")
-        return replace(self, threshold=threshold)
+        return replace(self, threshold=check_threshold(threshold))
 
     def grid(self, size: Size) -> Grid:
         """The grid over images of `size` (height, width). Raises UsageError."""
@@ -196,15 +195,15 @@ class Detection(Task):
             "class_names": list(self.class_names),
         }
         lines = [
-            f"AP50 {_text(precision.ap50)}, AP {_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}",
+            f"AP50 {as_text(precision.ap50)}, AP {as_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}",
             f"at score {self.threshold:g}: {shown['true']} of {shown['boxes']} boxes found, {shown['false']} false; "
             f"{shown['images_right']:.1%} of {len(judged.truth)} images right",
             "",
             "boxes, in pixels of the model's input    AP50  boxes",
         ]
         for (name, (ap50, n)), words in zip(precision.by_size.items(), _SIZE_WORDS, strict=True):
-            lines.append(f"{name:8} {words:28} {_text(ap50):>8}  {n:>5}")
-        figure = plots.precision(precision.curve, title=f"AP50 {_text(precision.ap50)}")
+            lines.append(f"{name:8} {words:28} {as_text(ap50):>8}  {n:>5}")
+        figure = plots.precision(precision.curve, title=f"AP50 {as_text(precision.ap50)}")
         return Score(
             records=len(judged.truth), metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure}
         )
@@ -221,6 +220,20 @@ class Detection(Task):
         moved = view.back(found.boxes)
         some = area(moved) > 0
         return Found(moved[some], found.scores[some], found.labels[some])
+
+    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Truth | None]:
+        if not dataset.has_boxes:
+            raise UsageError(f"{dataset.path}: has no boxes to compare with")
+        number = {name: i for i, name in enumerate(self.class_names)}
+
+        def observed(stored: Mapping[str, Any], view: View) -> Truth | None:
+            boxes, names = stored["boxes"], stored["box_label_names"]
+            if boxes is None:
+                return None
+            labels = [0] * len(boxes) if names is None else [number.get(name, -1) for name in names]
+            return Truth(view.back(np.array(boxes, np.float32).reshape(-1, 4)), np.array(labels, np.int64))
+
+        return observed
 
     def rows(self, found: Found) -> list[dict[str, Any]]:
         return [
@@ -298,7 +311,3 @@ class _Judged:
             right += hits == len(shown.boxes) == len(truth.boxes)
         total = sum(len(truth.boxes) for truth in self.truth)
         return {"boxes": total, "true": true, "false": false, "images_right": right / len(self.truth)}
-
-
-def _text(share: float | None) -> str:
-    return "-" if share is None else f"{share:.4f}"
