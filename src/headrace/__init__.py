@@ -12,11 +12,14 @@ from headrace.version import __version__
 
 _HOME = {
     "Dataset": "headrace.load.dataset",
+    "ArrayDataset": "headrace.load.arrays",
     "Loader": "headrace.load.loader",
     "Batch": "headrace.load.loader",
     "Class": "headrace.load.targets",
     "Boxes": "headrace.load.targets",
     "Grid": "headrace.load.targets",
+    "Heatmap": "headrace.load.targets",
+    "Points": "headrace.load.targets",
     "HorizontalFlip": "headrace.imaging.transforms",
     "RandomResizedCrop": "headrace.imaging.transforms",
     "ColorJitter": "headrace.imaging.transforms",
@@ -36,7 +39,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from headrace import sources
+    from headrace import compat, sources
     from headrace.errors import (
         DamageError,
         DataError,
@@ -47,9 +50,10 @@ if TYPE_CHECKING:
         UsageError,
     )
     from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
-    from headrace.load.targets import Boxes, Class, Grid
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
     from headrace.packing.adopt import AdoptReport, adopt
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
@@ -57,12 +61,16 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "sources",
+    "compat",
     "Dataset",
+    "ArrayDataset",
     "Loader",
     "Batch",
     "Class",
     "Boxes",
     "Grid",
+    "Heatmap",
+    "Points",
     "HorizontalFlip",
     "RandomResizedCrop",
     "ColorJitter",
@@ -83,8 +91,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sources":
-        return importlib.import_module("headrace.sources")
+    if name in ("sources", "compat"):
+        return importlib.import_module(f"headrace.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'headrace' has no attribute {name!r}")

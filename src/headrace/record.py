@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,36 +14,56 @@ Boxes = NDArray[np.float32]
 Keypoints = NDArray[np.float32]
 
 
+class Drawn(Protocol):
+    """Pixels that become the bytes of an image file when they are asked for. `path`: the file they lie in, or None."""
+
+    @property
+    def path(self) -> str | None: ...
+
+    def encode(self) -> bytes:
+        """A file's bytes, that lose nothing. Raises BadImage, OSError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
     """One labelled image.
 
-    `encoded` holds the image file's bytes, or `path` says where to find them.
+    `encoded` holds the image file's bytes, or `path` says where to find them, or `pixels` makes them.
     A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
     `boxes` float32 [n, 4] = x0, y0, x1, y1 in pixels, half-open, of the image *as its bytes are stored* (before any
-    EXIF turn); None when the source says nothing about boxes, [0, 4] for a negative.
+    EXIF turn, but see `size`); None when the source says nothing about boxes, [0, 4] for a negative.
     `box_labels` names of the n boxes; an attribute that is a list of n holds a value for each of them.
     `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
+    `size` (height, width): of the image that boxes and keypoints were measured in, as the annotation says it; None when
+    it doesn't. That is the image as its bytes are stored, or else as it is once upright; any other image is a Reject.
+    `window` (x0, y0, x1, y1): the part of the image that this record is, in the same pixels as boxes and keypoints;
+    None is all of it. What of it reaches out of the image is cut.
     `origin` is where the annotation was read: a file, or `file:line`.
     """
 
     id: str
     encoded: bytes | None = None
     path: str | None = None
+    pixels: Drawn | None = None
     label: int | None = None
     label_name: str | None = None
     boxes: Boxes | None = None
     box_labels: tuple[str, ...] | None = None
     keypoints: Keypoints | None = None
+    size: tuple[int, int] | None = None
+    window: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
 
     def read(self) -> bytes:
-        """The image file's bytes. Raises OSError when the file can't be read."""
+        """The image file's bytes. Raises OSError when the file can't be read; BadImage, when pixels have no bytes."""
         if self.encoded is not None:
             return self.encoded
+        if self.pixels is not None:
+            return self.pixels.encode()
         if self.path is None:
-            raise ValueError(f"record {self.id!r} has neither encoded bytes nor a path")
+            raise ValueError(f"record {self.id!r} has neither encoded bytes nor a path nor pixels")
         return Path(self.path).read_bytes()
 
 

@@ -47,6 +47,48 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     assert (tmp_path / "run" / "precision.png").exists()
 
 
+def test_keypoints_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs/tutorials/keypoints.md").read_text()
+    assert "--epochs 25" in page
+    for kind, code in BLOCK.findall(page):  # in their order: the first draws what the others are about
+        quick = code.replace("--epochs 25", "--epochs 1 --alpha 0.35").replace("range(300)", "range(40)")
+        _run(["bash", "-euo", "pipefail", "-c", quick] if kind == "bash" else [sys.executable, "-c", quick], tmp_path)
+    assert (tmp_path / "run" / "pck.png").exists()
+    assert len(list((tmp_path / "found" / "drawn").glob("*.jpg"))) == 40
+    assert (tmp_path / "found" / "predictions.csv").read_text().startswith("path,keypoint,score,x,y\n")
+
+
+def test_visipedia_runs(tmp_path: Path) -> None:
+    _draw_photos(tmp_path / "photos")
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/visipedia.md").read_text())
+    for i in range(len(blocks)):  # each in its turn; a Python one knows what those before it made
+        before = [code for kind, code in blocks[:i] if kind == "python"] if blocks[i][0] == "python" else []
+        code = "\n".join([*before, blocks[i][1]])
+        command = ["bash", "-euo", "pipefail"] if blocks[i][0] == "bash" else [sys.executable]
+        _run([*command, "-c", code], tmp_path)
+    assert len(list((tmp_path / "records").glob("train-000??-of-00010"))) == 10
+    assert (tmp_path / "birds" / "headrace.json").exists()
+
+
+def test_every_bug_of_visipedia_has_its_test() -> None:
+    table = (ROOT / "docs/visipedia.md").read_text()
+    tests = (ROOT / "tests/unit/test_compat_visipedia.py").read_text()
+    named = re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE)
+    assert sorted(set(named)) == sorted(re.findall(r"^def (test_bug_\w+)", tests, re.MULTILINE))
+    assert sorted(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == list(range(1, 12))
+
+
+def test_arrays_run(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/arrays.md").read_text())
+    python, shell = ("\n".join(code for kind, code in blocks if kind == wanted) for wanted in ("python", "bash"))
+    # As written, but for the number of epochs. The commands come last on the page, and need the arrays.
+    assert python.count("epochs=25") == 2 and "--epochs 25" in shell
+    _run([sys.executable, "-c", python.replace("epochs=25", "epochs=2")], tmp_path)
+    _run(["bash", "-euo", "pipefail", "-c", shell.replace("--epochs 25", "--epochs 2")], tmp_path)
+    assert (tmp_path / "run" / "history.csv").read_text().count("\n") == 3
+    assert (tmp_path / "packed-run" / "model.keras").exists()
+
+
 def test_adopt_runs(tmp_path: Path) -> None:
     _write_shards(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.glob("*/*.tfrecord")}

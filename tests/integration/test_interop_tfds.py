@@ -134,7 +134,7 @@ def test_keypoints(tmp_path: Path, boxes: bool) -> None:
 
 
 def test_keypoints_of_records_with_and_without_boxes(tmp_path: Path) -> None:
-    """All lists of a record are equally long, or the Sequence would not be one."""
+    """All lists of a record are equally long; TFDS itself would not mind."""
     records = faces(6)[:3] + faces(6, boxes=False)[3:]
     for row in rows(pack(Source(records), tmp_path / "ds")):
         record = next(record for record in records if record.id == row["image/filename"].decode())

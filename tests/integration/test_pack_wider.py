@@ -252,12 +252,12 @@ def test_filters_on_the_command_line(drawn: Path, tmp_path: Path) -> None:
         (["wider.txt", "--format", "wider", "--images", "none"], "none: no such folder"),
         (
             ["wider.txt", "--images", "images", "--classes", "a,b"],
-            "--classes is for --format names and folders, the",
+            "--classes is for --format names and folders",
         ),
         (["wider.txt", "--images", "images", "--max-faces", "-1"], "max_faces is -1, wanted at least 0"),
         (
             ["images", "--format", "folders", "--images", "images"],
-            "--images is for --format wider, the format is",
+            "--images is for --format wider",
         ),
         (["images", "--format", "folders", "--lenient"], "--lenient is for --format wider, the format is folders"),
         (["images", "--format", "folders", "--max-faces", "0"], "--max-faces is for --format wider, the format"),
@@ -276,7 +276,7 @@ def test_calls_that_are_at_fault(
 
 def test_the_help_names_it() -> None:
     shown = " ".join(headrace("pack", "--help").out.split())
-    assert "names, folders, wider; guessed where it can be." in shown
+    assert re.search(r"names, folders, wider\b[a-z, ]*; guessed where it can be\.", shown)
     assert (
         "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images" in shown
     )

@@ -46,6 +46,7 @@ def dotted(draw: st.DrawFn) -> tuple[Pixels, Array, Array]:
     kind=st.sampled_from(["JPEG", "PNG"]),
     packing=packings,
     loading=loadings,
+    window=st.none() | st.tuples(st.floats(-0.1, 0.4), st.floats(-0.1, 0.4), st.floats(0.6, 1.1), st.floats(0.6, 1.1)),
     flip=st.booleans(),
     crop=st.booleans(),
 )
@@ -55,6 +56,7 @@ def test_a_painted_dot_stays_at_its_keypoint(
     kind: str,
     packing: dict[str, Any],
     loading: dict[str, Any],
+    window: tuple[float, float, float, float] | None,
     flip: bool,
     crop: bool,
 ) -> None:
@@ -66,6 +68,7 @@ def test_a_painted_dot_stays_at_its_keypoint(
     pixels = np.kron(scene[0], np.ones((enlarged, enlarged, 1), np.uint8))
     points = np.zeros((3, 3, 3), np.float32)
     points[range(3), range(3), :2], points[range(3), range(3), 2] = middles, 2
+    h, w = pixels.shape[:2]
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     records = [
         hr.Record(
@@ -74,6 +77,7 @@ def test_a_painted_dot_stays_at_its_keypoint(
             boxes=boxes,
             box_labels=("0", "1", "2"),
             keypoints=points,
+            window=None if window is None else (window[0] * w, window[1] * h, window[2] * w, window[3] * h),
         )
         for orientation in ORIENTATIONS
     ]

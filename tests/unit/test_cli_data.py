@@ -54,6 +54,18 @@ def test_parse_size(text: str | None, wanted: Any) -> None:
     assert data.parse_size(text) == wanted
 
 
+def test_parse_names_and_pairs() -> None:
+    assert data.parse_names(None) is None and data.parse_pairs(None) is None
+    assert data.parse_names(" a,b c ,d") == ["a", "b c", "d"]
+    assert data.parse_pairs("1-2, 3-14") == [(1, 2), (3, 14)]
+
+
+@pytest.mark.parametrize("text", ["", "1", "1-", "1:2", "a-b", "1-2,", "1-2-3"])
+def test_pairs_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--flip-pairs {text!r}: wanted pairs of numbers")):
+        data.parse_pairs(text)
+
+
 @pytest.mark.parametrize("text", ["", "x", "160x", "x160", "-1", "1.5", "1x2x3", "160 x 120", "160px", "１６０"])
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")):
@@ -290,6 +302,8 @@ def test_info(packed: Path) -> None:
         "rejects": 1,
         "image_size": None,
         "channels": 3,
+        "missing_classes": {},
+        "box_statistics": None,
     }
     ended = headrace("info", packed)
     assert (ended.code, ended.err) == (0, "")

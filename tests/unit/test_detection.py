@@ -206,7 +206,7 @@ def test_iou_in_cells_is_iou_in_pixels(seed: int) -> None:
 
 
 def test_far_boxes_are_drawn_nearer() -> None:
-    """GIoU: also where boxes don't meet, the nearer one costs less."""
+    """CIoU: also where boxes don't meet, the nearer one costs less."""
     there = grids((100, 100, 104, 104))
     row, column = np.argwhere(there[0, ..., 4])[0]
     costs = []
@@ -215,6 +215,17 @@ def test_far_boxes_are_drawn_nearer() -> None:
         said[0, row, column, 2] = y
         costs.append(float(detection.loss(there, said)))
     assert costs[0] > costs[1] > costs[2] > costs[3] > 1
+
+
+def test_of_equal_overlaps_the_right_shape_is_better() -> None:
+    """CIoU: two boxes of half the area in the middle of the true one."""
+    there = grids((90, 90, 130, 130))
+    row, column = np.argwhere(there[0, ..., 4])[0]
+    square, high = there.copy(), there.copy()
+    square[0, row, column, 0:2] *= 0.5**0.5
+    high[0, row, column, 1] *= 0.5
+    assert float(detection.iou(there, square)) == pytest.approx(float(detection.iou(there, high)), abs=1e-4)
+    assert float(detection.loss(there, square)) + 0.005 < float(detection.loss(there, high))
 
 
 # --- model and task
@@ -237,6 +248,17 @@ def test_the_default_is_three_quarters_wide() -> None:
     model = TASK.build("mobilenet_v2", (224, 224, 3), {})
     assert model.output_shape == (None, 7, 7, 5)
     assert model.get_layer("features").output_shape == (None, 7, 7, 240)
+
+
+def test_fault_a_normalisation_computed_and_thrown_away() -> None:
+    """What the features see is what was normalised, not the pixels it was made from."""
+    model = TASK.build("mobilenet_v2", (64, 64, 3), {"alpha": 0.35})
+    features = model.get_layer("features")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    seen = keras.Model(model.inputs, model.get_layer("conv").input).predict_on_batch(pixels)
+    scale = np.abs(seen).max()  # random weights: tiny numbers come out
+    assert np.abs(seen - features.predict_on_batch(pixels / np.float32(127.5) - 1)).max() < 1e-3 * scale
+    assert np.abs(seen - features.predict_on_batch(pixels.astype(np.float32))).max() > scale
 
 
 def test_a_frozen_base_of_other_weights(tmp_path: Path) -> None:
@@ -268,7 +290,7 @@ def test_which_epoch_is_better() -> None:
 
 def test_what_the_task_chooses_where_nobody_does() -> None:
     chosen = Options(batch_size=4).filled(Detection.defaults)
-    assert (chosen.batch_size, chosen.learning_rate, chosen.schedule, chosen.size) == (4, 2e-3, "cosine", 224)
+    assert (chosen.batch_size, chosen.learning_rate, chosen.schedule, chosen.size) == (4, 4e-3, "cosine", 224)
     assert chosen.augment == ("flip", "crop", "colour")
     assert Options(augment=()).filled(Detection.defaults).augment == ()
     chosen = Options().filled(Classification.defaults)
@@ -279,7 +301,7 @@ def test_a_threshold_is_for_detection() -> None:
     assert TASK.at(0.25).threshold == 0.25
     with pytest.raises(UsageError, match=r"threshold is 1\.5"):
         TASK.at(1.5)
-    with pytest.raises(UsageError, match="is for detection, this run's task is classification"):
+    with pytest.raises(UsageError, match="is for detection and keypoints, this run's task is classification"):
         Classification(("a", "b")).at(0.5)
 
 
@@ -351,12 +373,12 @@ def test_boxes_go_back_to_the_photo_to_a_pixel(
 
 
 def test_boxes_are_cut_to_the_photo() -> None:
-    view = View(50, 80, (Move(2.0, 10.0, 2.0, 0.0),))
+    view = View(50, 80, (Move(2.0, 10.0, 2.0, 0.0),), (100, 170))
     assert view.back(np.array([[0, 0, 500, 500]], np.float32)).tolist() == [[0, 0, 80, 50]]
     output = np.zeros((1, 1, 5), np.float32)
     output[0, 0] = 0.2, 0.2, 0.5, 0.1, 0.9  # to the left of all that the photo reaches: x from 0 to 6.4
-    assert len(TASK.found(output, View(16, 8, (Move(1.0, 12.0, 1.0, 0.0),))).boxes) == 0
-    assert len(TASK.found(output, View(16, 8, (Move(1.0, 2.0, 1.0, 0.0),))).boxes) == 1
+    assert len(TASK.found(output, View(16, 8, (Move(1.0, 12.0, 1.0, 0.0),), (32, 32))).boxes) == 0
+    assert len(TASK.found(output, View(16, 8, (Move(1.0, 2.0, 1.0, 0.0),), (32, 32))).boxes) == 1
 
 
 def test_pictures_lie_as_the_photos_do_and_never_over_them(tmp_path: Path) -> None:

@@ -194,6 +194,16 @@ def test_keypoints_of_any_rows(tmp_path: Path) -> None:
     assert len(boxes) == found.boxed.sum() and of.tolist() == found.of[found.boxed].tolist()
 
 
+@pytest.mark.parametrize("points", [None, []])
+@pytest.mark.parametrize("boxes", [None, []])
+def test_a_dataset_whose_records_have_none(tmp_path: Path, points: Any, boxes: Any) -> None:
+    """The source names keypoints, and no record has any."""
+    ds = pack(Source([record("a", points, boxes), record("b", None)]), tmp_path / "ds")
+    found = labels(ds, size=8)
+    assert (found.keypoints.shape, found.boxes.shape, found.box_image.shape) == ((0, 3, 3), (0, 4), (0,))
+    assert ds.verify().ok and ds.has_boxes == (boxes is not None)
+
+
 def test_the_catalog_contradicts_the_record(tmp_path: Path) -> None:
     """Another point, another box or another count than in the record is found by verify."""
     import hashlib

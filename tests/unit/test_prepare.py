@@ -204,6 +204,45 @@ def test_no_boxes_and_nothing_said_of_boxes() -> None:
     assert made.boxes is None and made.kept is None and made.keypoints is None
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [None, (40, 30)])
+def test_a_window_of_the_image(orientation: int, size: Any) -> None:
+    """Pixels 10 to 31 across and 5 to 25 down, as the bytes are stored, are all there is of it."""
+    given = picture(30, 40)
+    boxes = np.array([[12, 10, 20, 20], [0, 0, 12, 10], [33, 0, 40, 30]], np.float32)
+    points = np.array([[[12, 10, 2], [31, 25, 1]], [[11, 9, 2], [9, 9, 2]], [[39, 9, 2], [0, 0, 0]]], np.float32)
+    made = prepare(
+        saved(given, "PNG", exif=exif(orientation)),
+        ImageOptions(size=size),
+        boxes=boxes,
+        keypoints=points,
+        window=(10.2, 5.9, 30.1, 24.5),
+    )
+    part = codec.upright(given[5:25, 10:31], orientation)
+    if size is None:
+        assert made.format == "png" and (pixels_of(made) == part).all()
+    else:
+        assert (made.height, made.width, made.format) == (40, 30, "jpeg")
+    scale = np.array([made.width / part.shape[1], made.height / part.shape[0]], np.float32)
+    assert made.boxes is not None and made.keypoints is not None and made.kept == [0]
+    wanted = geometry.turn_boxes(boxes[:1] - [10, 5, 10, 5], orientation, 20, 21) * np.tile(scale, 2)
+    assert np.allclose(made.boxes, wanted, atol=1e-4) and made.dropped == 2
+    spots = geometry.turn_points(points[:1] - np.array([10, 5, 0], np.float32), orientation, 20, 21)
+    assert np.allclose(made.keypoints, spots * [*scale, 1], atol=1e-4)
+    assert made.points_dropped == {"of dropped boxes": 3}
+
+
+def test_a_window_and_bytes() -> None:
+    """All of the image, and more, is the image; nothing of it is none."""
+    data = jpeg(30, 40)
+    assert prepare(data, ImageOptions(), window=(-5, 0.5, 45, 29.5)).encoded == data
+    made = prepare(data, ImageOptions(), keypoints=np.array([[[1, 2, 2]]], np.float32), window=(2, 0, 40, 30))
+    assert (made.width, made.format, made.points_dropped) == (38, "jpeg", {"cut off by window or fit": 1})
+    for window in ((41, 0, 45, 9), (5, 5, 5, 5), (9, 9, 3, 3), (float("nan"), 0, 5, 5)):
+        with pytest.raises(codec.BadImage, match=r"the window \[.*\] shows nothing of the image"):
+            prepare(data, ImageOptions(), window=window)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1)])
 @pytest.mark.parametrize("source", [(1, 1), (1, 90), (90, 1)])
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])

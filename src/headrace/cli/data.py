@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,8 @@ _PACK_EXAMPLE = (
     "Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 --fit crop "
     "--split train=0.8,val=0.2\n\n"
     "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images --max-faces 5"
+    "\n\nExample: headrace pack person_keypoints_val2017.json people --format coco --images val2017"
+    "\n\nExample: headrace pack x.npy scans --labels y.npy --classes no,yes --split train=0.8,val=0.2"
 )
 
 
@@ -40,7 +42,10 @@ def pack(
     source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
-        str | None, typer.Option(help="names, folders, wider; guessed where it can be.", show_default=False)
+        str | None,
+        typer.Option(
+            help="names, folders, wider, coco, visipedia, arrays; guessed where it can be.", show_default=False
+        ),
     ] = None,
     pattern: Annotated[
         str | None,
@@ -59,7 +64,15 @@ def pack(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="wider: the folder that its image names start from.", show_default=False, readable=False),
+        typer.Option(
+            help="wider, coco, visipedia: folder that image names start from; for coco by default the file's.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
+    keypoint_names: Annotated[
+        str | None,
+        typer.Option(help="visipedia: names of the parts of an object, in their order: a,b,c.", show_default=False),
     ] = None,
     lenient: Annotated[
         bool, typer.Option("--lenient", help="wider: go on at the next file name where rows are out of step.")
@@ -73,6 +86,46 @@ def pack(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="wider: drop faces that are flagged invalid.")
     ] = False,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="coco: take objects of this category only; may be repeated.", show_default=False),
+    ] = None,
+    flip_pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="coco, visipedia: keypoints that a mirror swaps, 1-2,3-4; by default told from their names.",
+            show_default=False,
+        ),
+    ] = None,
+    skip_crowd: Annotated[bool, typer.Option("--skip-crowd", help="coco: drop objects with iscrowd.")] = False,
+    segmentation: Annotated[
+        str | None,
+        typer.Option(help="coco: what becomes of masks: drop (default) or keep, as attributes.", show_default=False),
+    ] = None,
+    per_object: Annotated[
+        bool, typer.Option("--per-object", help="coco: make each object a record of its own, cut out of its image.")
+    ] = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="coco: part of its size left around such an object; 0.125 by default.", show_default=False),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="arrays: .npy or .npz of one label per image.", show_default=False, readable=False),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="arrays: the images' name in a .npz; told by itself where one fits.", show_default=False),
+    ] = None,
+    label_key: Annotated[
+        str | None, typer.Option(help="arrays: the labels' name in a .npz; likewise.", show_default=False)
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            help="arrays: values of black and white, 0,1 or 0,4095, of float and 16-bit images.", show_default=False
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(help="train=0.8,val=0.2; stratified by class. All is 'train' by default.", show_default=False),
@@ -111,12 +164,23 @@ def pack(
             {
                 "pattern": pattern,
                 "unlabelled": unlabelled,
-                "class_names": None if classes is None else [name.strip() for name in classes.split(",")],
+                "class_names": parse_names(classes),
                 "images": images,
+                "keypoint_names": parse_names(keypoint_names),
                 "lenient": lenient,
                 "max_faces": max_faces,
                 "min_side": min_side,
                 "skip_invalid": skip_invalid,
+                "category": category or None,
+                "flip_pairs": parse_pairs(flip_pairs),
+                "skip_crowd": skip_crowd,
+                "segmentation": segmentation,
+                "per_object": per_object,
+                "margin": margin,
+                "y": labels,
+                "key": key,
+                "label_key": label_key,
+                "value_range": parse_range(value_range),
             },
         ),
         out,
@@ -181,8 +245,10 @@ def pack(
 def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     """Say what a dataset holds."""
     from headrace.load.dataset import Dataset
+    from headrace.load.statistics import box_statistics, missing_classes
 
     dataset = Dataset(ds)
+    missing, sizes = missing_classes(dataset), box_statistics(dataset)
     manifest = dataset.manifest
     unlabelled = int((dataset.labels < 0).sum()) if manifest.classes else 0
     boxes = int(dataset.catalog["boxes"].list.len().sum() or 0)
@@ -204,6 +270,8 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         "rejects": manifest.rejected,
         "image_size": dataset.image_size,
         "channels": dataset.channels,
+        "missing_classes": missing,
+        "box_statistics": sizes,
         "fingerprint": dataset.fingerprint,
     }
     if manifest.adopted is not None:
@@ -223,10 +291,14 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
     if manifest.classes:
         typer.echo(f"  classes  {', '.join(f'{name} {n}' for name, n in dataset.class_counts.items())}")
+    if missing:
+        typer.echo(f"  without an image: {', '.join(f'{name} ({index})' for name, index in missing.items())}")
     if unlabelled:
         typer.echo(f"  without a label {unlabelled}")
     if dataset.has_boxes:
         typer.echo(f"  boxes    {_boxes(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
+    for line in [] if sizes is None else _box_sizes(sizes):
+        typer.echo(f"           {line}")
     if dataset.has_keypoints:
         names = f" ({', '.join(dataset.keypoint_names)})" if dataset.keypoint_names else ""
         sets = f"{facts['keypoint_sets']} sets of {dataset.keypoints}{names}"
@@ -275,6 +347,11 @@ def parse_split(text: str | None) -> dict[str, float] | None:
     return out
 
 
+def parse_names(text: str | None) -> list[str] | None:
+    """["a", "b"] of "a, b"."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
 def parse_size(text: str | None) -> int | tuple[int, int] | None:
     """160 of "160", (120, 160) of "120x160" (height x width). Raises UsageError."""
     if text is None:
@@ -283,6 +360,17 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
     if match is None:
         raise UsageError(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """(0.0, 1.0) of "0,1". Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--value-range {text!r}: wanted the values of black and white, as in 0,1 or 0,4095") from None
+    return low, high
 
 
 def parse_bytes(text: str | None) -> int | None:
@@ -295,6 +383,16 @@ def parse_bytes(text: str | None) -> int | None:
         return int(float(match[1]) * _SIZES[match[2] or ""])
     except (AssertionError, ValueError):
         raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB") from None
+
+
+def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
+    """[(1, 2), (3, 4)] of "1-2,3-4". Raises UsageError."""
+    if text is None:
+        return None
+    found = [re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", pair) for pair in text.split(",")]
+    if not all(found):
+        raise UsageError(f"--flip-pairs {text!r}: wanted pairs of numbers, as in 1-2,3-4")
+    return [(int(pair[1]), int(pair[2])) for pair in found if pair]
 
 
 def parse_rejects(text: str) -> float | int:
@@ -327,6 +425,22 @@ def _boxes(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
 
 def _losses(dropped: Mapping[str, int]) -> list[str]:
     return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
+
+
+def _box_sizes(found: Mapping[str, Any]) -> Iterator[str]:
+    """What box_statistics found, for people."""
+    yield f"in {found['images']} images, up to {found['most']} in one; {found['negatives']} images without any"
+    if len(found["classes"]) > 1:
+        yield ", ".join(f"{name} {n}" for name, n in found["classes"].items())
+    for side in ("width", "height", "area") if found["width"] else ():
+        pixels, shares = found[side], found[f"{side}_normalized"]
+        yield (
+            f"{side:6} mean {pixels['mean']:.1f}, median {pixels['median']:.1f}, {pixels['min']:.1f} to "
+            f"{pixels['max']:.1f} {'square ' if side == 'area' else ''}pixels; mean {shares['mean']:.1%} of the image's"
+        )
+    for name, what in (("small", "of less than 10 square pixels"), ("reversed", "with corners the wrong way round")):
+        if found[name]:
+            yield f"{found[name]} {what}"
 
 
 def _amount(n: float) -> str:

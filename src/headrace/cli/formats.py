@@ -36,9 +36,14 @@ FORMATS = {
         ("images", "lenient", "max_faces", "min_side", "skip_invalid"),
         {"images": "the folder that the names in the file start from"},
     ),
+    "coco": Format(
+        sources.coco, ("images", "category", "skip_crowd", "segmentation", "flip_pairs", "per_object", "margin")
+    ),
+    "visipedia": Format(sources.visipedia, ("images", "class_names", "keypoint_names", "flip_pairs")),
+    "arrays": Format(sources.arrays, ("y", "key", "label_key", "value_range", "class_names")),
 }
 
-_FLAGS = {"class_names": "--classes"}
+_FLAGS = {"class_names": "--classes", "y": "--labels"}
 
 
 def source(path: Path, format: str | None, given: Mapping[str, Any]) -> Source:

@@ -32,18 +32,23 @@ def train(
     out: Annotated[Path, typer.Option(metavar="RUN", help="The folder to make: the model and all about it.")],
     task: Annotated[
         str | None,
-        typer.Option(help="classification, detection; told from the dataset by default.", show_default=False),
+        typer.Option(
+            help="classification, detection, keypoints; told from the dataset by default.", show_default=False
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="vanilla (default) or mobilenet_v2; detection: mobilenet_v2.",
+            help="vanilla (default) or mobilenet_v2; detection: mobilenet_v2; keypoints: mobilenet_v2 (heatmaps) or "
+            "mobilenet_v2_points (coordinates).",
             show_default=False,
         ),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="mobilenet_v2: its width; 1 by default, 0.75 for detection.", show_default=False),
+        typer.Option(
+            help="mobilenet_v2: its width; 1 by default, 0.75 for detection and keypoints.", show_default=False
+        ),
     ] = None,
     weights: Annotated[
         str | None,
@@ -57,19 +62,24 @@ def train(
         int | None, typer.Option(help="Times through the training images; 25 by default.", show_default=False)
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per step; 32 by default, 16 for detection.", show_default=False)
+        int | None,
+        typer.Option(help="Images per step; 32 by default, 16 for detection and keypoints.", show_default=False),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="0.001 by default, 0.002 for detection.", show_default=False)
+        float | None,
+        typer.Option(help="0.001 by default, 0.004 for detection, 0.002 for keypoints.", show_default=False),
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(help="constant (default), or cosine with a warm-up (default for detection).", show_default=False),
+        typer.Option(
+            help="constant (default), or cosine with a warm-up (default for detection and keypoints).",
+            show_default=False,
+        ),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
-            help="The model's input: N (square) or HxW pixels; as packed by default, 224 for detection.",
+            help="The model's input: N (square) or HxW pixels; as packed by default, 224 for detection and keypoints.",
             show_default=False,
         ),
     ] = None,
@@ -79,7 +89,9 @@ def train(
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(help="Any of flip,crop,colour, or ''; none by default, all for detection.", show_default=False),
+        typer.Option(
+            help="Any of flip,crop,colour, or ''; none by default, all for detection and keypoints.", show_default=False
+        ),
     ] = None,
     patience: Annotated[
         int | None,
@@ -156,7 +168,7 @@ def evaluate(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a trained model on a packed dataset: accuracy, precision and recall per class; or average precision."""
+    """Judge a trained model on a packed dataset: accuracy, precision and recall per class; average precision; PCK."""
     with _hushed():
         from headrace.learn.evaluate import evaluate as judge
 
@@ -187,10 +199,17 @@ def predict(
     ] = False,
     truth: Annotated[
         Path | None,
-        typer.Option(metavar="DS", help="Detection: packed dataset whose boxes are drawn as well.", show_default=False),
+        typer.Option(
+            metavar="DS",
+            help="Detection, keypoints: packed dataset whose boxes or points are drawn as well.",
+            show_default=False,
+        ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Detection: least score of a box; 0.5 by default.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Least score of what is shown: 0.5 by default for detection, 0.3 for keypoints.", show_default=False
+        ),
     ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -220,7 +239,7 @@ def predict(
         print(f"{len(result.rejects)} files can't be used, see {result.rejects_file}")
     print(f"table: {result.csv}\npicture: {result.picture}")
     if result.pictures:
-        print(f"photos with boxes: {result.pictures}")
+        print(f"photos with what was found: {result.pictures}")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

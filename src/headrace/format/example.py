@@ -6,7 +6,7 @@ default pool would clash with TensorFlow in the same process. The wire bytes are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -124,6 +124,24 @@ def parse(payload: bytes) -> dict[str, Feature]:
     return out
 
 
+# What visipedia's keys have exactly one value of, and so have our own records.
+_SCALARS = frozenset(
+    f"image/{name}"
+    for name in (
+        *("encoded", "format", "filename", "id", "source_id", "key/sha256", "colorspace", "extra"),
+        *("height", "width", "channels", "object/count", "class/label", "class/text", "class/conf"),
+    )
+)
+_DTYPES: Mapping[type, Any] = {Ints: np.int64, Floats: np.float32, Strings: object}
+
+
+def value_of(name: str, feature: Feature) -> int | float | bytes | NDArray[Any]:
+    """A feature as a value: plain where its key has exactly one, else an array [m] of int64, float32 or objects."""
+    if name in _SCALARS and len(feature) == 1:
+        return feature[0]
+    return np.array(feature, _DTYPES[type(feature)])
+
+
 def features_of(
     row: Row,
     encoded: bytes,
@@ -158,7 +176,7 @@ def features_of(
 
 
 def objects_of(row: Row, *, with_boxes: bool, keypoints: int, keypoint_names: Sequence[str]) -> dict[str, Feature]:
-    """The features of a record's objects, all lists of theirs equally long: TFDS reads no others.
+    """The features of a record's objects. Lists under `objects/` are equally long; TFDS would give others as they are.
 
     An object of a record without boxes has an empty one, an object without keypoints has absent ones.
     """
@@ -213,3 +231,54 @@ def _keypoints(row: Row, points: NDArray[np.float32]) -> dict[str, Feature]:
 
 def _text(value: str) -> Strings:
     return Strings([value.encode()])
+
+
+# Attributes of records that visipedia has keys for, and what a record without one has when others have it: all records
+# of a dataset have the same keys. Those below `object` hold a list with an entry per object.
+_ATTRIBUTES: Mapping[str, tuple[str, type[Feature], Feature]] = {
+    "filename": ("image/filename", Strings, Strings()),
+    "extra": ("image/extra", Strings, Strings([b""])),
+    "class_conf": ("image/class/conf", Floats, Floats([1.0])),
+    "is_crowd": ("image/object/is_crowd", Ints, Ints()),
+    "object_id": ("image/object/id", Strings, Strings()),
+    "score": ("image/object/bbox/score", Floats, Floats()),
+    "conf": ("image/object/bbox/conf", Floats, Floats()),
+    "keypoint_score": ("image/object/parts/score", Floats, Floats()),
+}
+
+
+def attributes_with_keys(attributes: Iterable[tuple[Mapping[str, Any], int]]) -> tuple[str, ...]:
+    """Which attributes of these records, (attributes, number of objects) each, become features: those of the kind that
+    their key has, in every record that has them. The others are in the catalog alone."""
+    found: dict[str, bool] = {}
+    for values, n in attributes:
+        for name in values.keys() & _ATTRIBUTES.keys():
+            found[name] = found.get(name, True) and _fits(name, values[name], n)
+    return tuple(name for name in _ATTRIBUTES if found.get(name))
+
+
+def features_of_attributes(row: Row, names: Iterable[str]) -> dict[str, Feature]:
+    """The features of the attributes `names` (see attributes_with_keys) of one packed record."""
+    features: dict[str, Feature] = {}
+    for name in names:
+        key, kind, default = _ATTRIBUTES[name]
+        if name in row.attributes:
+            values = _flat(row.attributes[name])
+            features[key] = Strings(str(value).encode() for value in values) if kind is Strings else kind(values)
+        elif default or "/object/" in key:
+            features[key] = default
+    return features
+
+
+def _fits(name: str, value: Any, n: int) -> bool:
+    key, kind, _ = _ATTRIBUTES[name]
+    if ("/object/" in key) != isinstance(value, list | tuple) or (isinstance(value, list | tuple) and len(value) != n):
+        return False
+    wanted = {Strings: str, Ints: int, Floats: int | float}[kind]
+    return all(isinstance(one, wanted) for one in _flat(value))
+
+
+def _flat(value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        return [value]
+    return [inner for one in value for inner in (one if isinstance(one, list | tuple) else [one])]

@@ -165,6 +165,43 @@ class Staging:
                 folder.rename(self.out)
 
 
+class Scratch:
+    """A hidden folder in `folder` whose files move into `folder` when the block ends well, else vanish.
+
+    Each file appears whole, by a rename, in the place of an older one of its name, after all are written and synced.
+    What a killed process left behind the next Scratch of the same `name` clears. Raises StorageError.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Path:
+        with explained(self.folder), _locked(self.folder):
+            for left in self.folder.glob(f".{_escaped(self.name)}.writing-*"):
+                with contextlib.suppress(BlockingIOError), _locked(left, wait=False):  # else somebody is at work in it
+                    shutil.rmtree(left, ignore_errors=True)
+            self.scratch = self.folder / f".{self.name}.writing-{secrets.token_hex(4)}"
+            self.scratch.mkdir()
+            self._stack.enter_context(_locked(self.scratch))
+        return self.scratch
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                with explained(self.folder):
+                    made = sorted(self.scratch.iterdir())
+                    with ThreadPoolExecutor(8) as pool:
+                        list(pool.map(sync, made))
+                    for path in made:
+                        path.replace(self.folder / path.name)
+                    sync(self.folder)
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self._stack.close()
+
+
 @contextlib.contextmanager
 def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Holds an advisory lock on a folder, which ends with the process. Raises BlockingIOError where it may not wait."""

@@ -46,7 +46,8 @@ _TIFF_BITS_PER_SAMPLE = 258
 
 
 class BadImage(ValueError):
-    """An image that can't be used: `stage` ("header" or "decode") and `reason`. Becomes a Reject."""
+    """An image that can't be used: `stage` ("header", "decode", or "label" where it is not what its label says) and
+    `reason`. Becomes a Reject."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ def mobilenet_v2(
     alpha: float = 1.0,
     weights: str | None = None,
     frozen: bool = False,
-    up_to: str = "out_relu",
+    up_to: str | Sequence[str] = "out_relu",
 ) -> Any:
     """MobileNetV2's feature map [b, h/32, w/32, f] of raw pixels [b, h, w, 1 or 3], out of layer `up_to`.
+
+    Of several layers, the last of them the deepest, a list of maps.
 
     `weights`: None (random), "imagenet", or the path of a weights file of Keras's MobileNetV2 without top.
     `frozen` keeps the features as they are. Grey pixels are repeated where the weights want colour.
@@ -57,7 +60,8 @@ def mobilenet_v2(
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
     if up_to != base.layers[-1].name:
-        base = keras.Model(base.inputs, base.get_layer(up_to).output, name=base.name)
+        out = base.get_layer(up_to).output if isinstance(up_to, str) else [base.get_layer(n).output for n in up_to]
+        base = keras.Model(base.inputs, out, name=base.name)
     base.trainable = not frozen
     return base(x)
 

@@ -5,17 +5,14 @@ Boxes float32 [n, 4] = x0, y0, x1, y1 in pixels, as everywhere.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.errors import MissingExtraError
 from headrace.imaging.geometry import area
+from headrace.learn import coco
 from headrace.load.targets import Found
 
 # COCO's sizes: small below 32 x 32 pixels, large from 96 x 96.
@@ -84,57 +81,34 @@ def average_precision(found: Sequence[Found], truth: Sequence[Truth], *, classes
 
     Raises MissingExtraError.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise MissingExtraError("average precision needs pycocotools; run: pip install 'headrace[train]'") from error
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
-        judge = COCOeval(_filled(COCO(), truth, classes), _filled(COCO(), found, classes), "bbox")
-        judge.params.areaRng = [[0.0, 1e10], *map(list, SIZES.values())]
-        judge.params.areaRngLbl = ["all", *SIZES]
-        judge.params.maxDets = [max(len(one.boxes) + 1 for one in found)]
-        judge.evaluate()
-        judge.accumulate()
+    judge = coco.evaluated(
+        _rows(truth),
+        _rows(found),
+        images=len(truth),
+        kind="bbox",
+        classes=classes,
+        areas=SIZES,
+        most=max(len(one.boxes) + 1 for one in found),
+    )
     precision = judge.eval["precision"][..., 0]  # [overlap, recall, class, size]
     areas = np.concatenate([area(one.boxes) for one in truth]) if truth else np.zeros(0)
     counts = {name: int(((areas >= low) & (areas < high)).sum()) for name, (low, high) in SIZES.items()}
     at_half = np.where(precision[0, :, :, 0] < 0, np.nan, precision[0, :, :, 0])
     some = ~np.isnan(at_half).all(axis=0)
     return Precision(
-        ap50=_mean(precision[0, :, :, 0]),
-        ap=_mean(precision[:, :, :, 0]),
-        by_size={name: (_mean(precision[0, :, :, i]), counts[name]) for i, name in enumerate(SIZES, start=1)},
+        ap50=coco.mean(precision[0, :, :, 0]),
+        ap=coco.mean(precision[:, :, :, 0]),
+        by_size={name: (coco.mean(precision[0, :, :, i]), counts[name]) for i, name in enumerate(SIZES, start=1)},
         curve=at_half[:, some].mean(axis=1) if some.any() else np.zeros(len(at_half)),
     )
 
 
-def _mean(precision: NDArray[np.float64]) -> float | None:
-    known = precision[precision >= 0]
-    return float(known.mean()) if len(known) else None
-
-
-def _filled(coco: Any, images: Sequence[Found | Truth], classes: int) -> Any:
-    annotations: list[dict[str, Any]] = []
+def _rows(images: Sequence[Found | Truth]) -> list[coco.Row]:
+    rows = []
     for i, one in enumerate(images):
         scores = one.scores if isinstance(one, Found) else np.ones(len(one.boxes))
         for box, label, score in zip(one.boxes.tolist(), one.labels.tolist(), scores.tolist(), strict=True):
             w, h = box[2] - box[0], box[3] - box[1]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": i,
-                    "category_id": label,
-                    "bbox": [box[0], box[1], w, h],
-                    "area": w * h,
-                    "score": score,
-                    "iscrowd": 0,
-                }
-            )
-    coco.dataset = {
-        "images": [{"id": i} for i in range(len(images))],
-        "annotations": annotations,
-        "categories": [{"id": i} for i in range(classes)],
-    }
-    coco.createIndex()
-    return coco
+            place = {"bbox": [box[0], box[1], w, h], "area": w * h}
+            rows.append({"image_id": i, "category_id": label, "score": score, **place})
+    return rows

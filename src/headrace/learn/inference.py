@@ -53,7 +53,7 @@ def load(folder: Path | str) -> Asked:
     """The run in `folder`. Raises NotThereError, UsageError (no run, or without a model yet), DataError (damaged)."""
     run = Run(Path(folder))
     recipe = run.read_recipe()
-    task = tasks.for_recipe(recipe.task, recipe.class_names)
+    task = tasks.for_recipe(recipe.task, recipe.class_names).learnt_by(recipe.model)
     if not run.model.exists():
         raise UsageError(f"{run.folder}: has no model yet; its training has not come to the end of an epoch")
     try:

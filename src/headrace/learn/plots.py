@@ -1,4 +1,4 @@
-"""Pictures of a training: curves, confusion, precision, boxes, contact sheet. No pyplot, no global state."""
+"""Pictures of a training: curves, judgements, boxes and points, contact sheet. No pyplot, no global state."""
 
 from __future__ import annotations
 
@@ -23,11 +23,22 @@ try:
 except ImportError as error:
     raise MissingExtraError("drawing needs matplotlib; run: pip install 'headrace[plot]'") from error
 
-__all__ = ["Figure", "Tile", "confusion", "contact_sheet", "curves", "png", "precision", "with_boxes"]
+__all__ = [
+    "Figure",
+    "Tile",
+    "confusion",
+    "contact_sheet",
+    "curves",
+    "pck",
+    "png",
+    "precision",
+    "with_boxes",
+    "with_points",
+]
 
 _TRAIN, _VAL, _GREY = "#7f8c9b", "#1769aa", "#5b6570"
 _RIGHT, _WRONG = "#1b7f3b", "#c62828"
-_FOUND, _TRUE = (233, 30, 140), (0, 200, 90)  # of boxes, RGB
+_FOUND, _TRUE = (233, 30, 140), (0, 200, 90)  # of boxes and points, RGB
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,87 @@ def precision(curve: NDArray[np.float64], *, title: str) -> Figure:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def pck(distances: NDArray[np.float64], names: Sequence[str], *, alpha: float) -> Figure:
+    """Share of points right [n, k] over how near right is, 0 to 0.5 of the object's side; and of each at `alpha`."""
+    n = len(names)
+    figure = Figure(figsize=(11.2, max(4.6, 1.4 + 0.24 * n)), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    judged = distances[~np.isnan(distances)]
+    steps = np.linspace(0, 0.5, 101)
+    curve = (judged <= steps[:, np.newaxis]).mean(axis=1) if len(judged) else np.zeros(len(steps))
+    left.plot(steps, curve, color=_VAL)
+    left.fill_between(steps, curve, color=_VAL, alpha=0.12, lw=0)
+    left.axvline(alpha, color=_GREY, lw=1, ls=":")
+    share = (judged <= alpha).mean() if len(judged) else math.nan
+    left.set(xlim=(0, 0.5), ylim=(0, 1.02), xlabel="right within this share of the box's larger side", ylabel="PCK")
+    left.set_title(f"PCK@{alpha:g} {share:.4f}", loc="left", fontweight="bold")
+    left.grid(alpha=0.25)
+    counts = (~np.isnan(distances)).sum(axis=0)
+    each = (distances <= alpha).sum(axis=0) / np.maximum(counts, 1)
+    right.barh(range(n), each, color=_VAL, height=0.65)
+    right.set_yticks(range(n), [f"{_short(name, 24)}  ({count})" for name, count in zip(names, counts, strict=True)])
+    right.invert_yaxis()
+    right.set(xlim=(0, 1.02), xlabel=f"PCK@{alpha:g}")
+    right.set_title("by keypoint (labelled points)", loc="left", fontweight="bold")
+    right.grid(alpha=0.25, axis="x")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def with_points(
+    image: Pixels, points: NDArray[np.float32], names: Sequence[str], *, truth: NDArray[np.float32] | None = None
+) -> Pixels:
+    """A copy of image uint8 [h, w, 3] with points [k, 3] = x, y, score as discs, each of its own colour, and above
+    `truth` [k, 3] = x, y, v as green rings, with a line from each to what was found of it.
+
+    Points with a score or v of 0 are left out, and so are names that would lie over each other or fill a small image.
+    """
+    drawn = np.ascontiguousarray(image).copy()
+    height, width = drawn.shape[:2]
+    side = min(height, width)
+    line, radius = max(1, round(side / 250)), max(2, round(side / 100))
+    colours = _colours(len(points))
+    for point, there in () if truth is None else zip(points, truth, strict=True):
+        if there[2] > 0:
+            if point[2] > 0:
+                cv2.line(drawn, _pixel(point), _pixel(there), _TRUE, line, cv2.LINE_AA, _FINE)
+            cv2.circle(drawn, _pixel(there), (radius + 2 * line) << _FINE, _TRUE, line, cv2.LINE_AA, _FINE)
+    seen = [i for i in range(len(points)) if points[i, 2] > 0]
+    for i in seen:
+        cv2.circle(drawn, _pixel(points[i]), radius << _FINE, colours[i], -1, cv2.LINE_AA, _FINE)
+    scale = max(0.35, side / 1200)
+    taken = np.zeros((height, width), bool)
+    for i in seen if side >= 200 else ():
+        (w, h), below = cv2.getTextSize(names[i], cv2.FONT_HERSHEY_SIMPLEX, scale, line)
+        x, y = np.rint(points[i, :2]).astype(int).tolist()
+        x = x + 2 * radius if x + 2 * radius + w <= width else x - 2 * radius - w
+        y = min(max(h, y + h // 2), height - below)
+        place = np.s_[y - h : y + below, max(0, x) : x + w]
+        if x < 0 or taken[place].any():
+            continue
+        taken[place] = True
+        for colour, wide in (((0, 0, 0), 2 * line + 1), (colours[i], line)):  # readable on any ground
+            cv2.putText(drawn, names[i], (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, wide, cv2.LINE_AA)
+    return drawn
+
+
+_FINE = 4  # bits of a pixel that cv2 draws by
+
+
+def _pixel(point: NDArray[np.float32]) -> tuple[int, int]:
+    """Where cv2 draws a point: its pixels have their middles at whole numbers, ours at halves."""
+    x, y = np.rint((point[:2] - 0.5) * (1 << _FINE)).astype(int).tolist()
+    return x, y
+
+
+def _colours(n: int) -> list[tuple[int, int, int]]:
+    """Bright colours, RGB, from blue over magenta and red to yellow; green is the truth's."""
+    hues = (105 + np.linspace(0, 105, n)) % 180
+    hsv = np.stack([hues, np.full(n, 200), np.full(n, 255)], axis=-1).astype(np.uint8)
+    return [(int(r), int(g), int(b)) for r, g, b in cv2.cvtColor(hsv[np.newaxis], cv2.COLOR_HSV2RGB)[0]]
 
 
 def with_boxes(

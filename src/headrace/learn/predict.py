@@ -21,7 +21,6 @@ from headrace.format.storage import explained, write_atomic
 from headrace.imaging.codec import Pixels, encode_jpeg
 from headrace.imaging.transforms import draw, place
 from headrace.learn import inference, plots
-from headrace.learn.boxes import Truth
 from headrace.learn.run import filled
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
@@ -42,10 +41,11 @@ Observe = Callable[[str, View], Any]
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """`rows` as in `csv`: path, class, probability, p_<class> …, observed for classification; path, score, x0, y0, x1,
-    y1, class for detection, a row per box, in pixels of the photo turned upright. seen == predicted + len(rejects).
+    y1, class for detection, a row per box; path, keypoint, score, x, y for keypoints, a row per point; in pixels of the
+    photo turned upright. seen == predicted + len(rejects).
 
     `classes` counts what was predicted. `accuracy` is the share of right images among those of which the truth is
-    known, None where it is of none. `pictures` is the folder of photos with boxes drawn on them, None without.
+    known, None where it is of none. `pictures` is the folder of photos with what was found drawn on them, None without.
     """
 
     run: Path
@@ -92,8 +92,9 @@ def predict(
     """Ask a run's best model about image files, folders and globs; write table, pictures and Rejects into `out`.
 
     The observed class, where it is known, is group `label` of the regular expression `pattern` searched in the
-    file's name, or with `by_folder` the name of the file's folder. The boxes that are there are those of the packed
-    dataset `truth` for the record whose id the path ends with. `threshold` is the least score of a box, 0.5 by default.
+    file's name, or with `by_folder` the name of the file's folder. The boxes or keypoints that are there are those of
+    the packed dataset `truth` for the record whose id the path ends with. `threshold` is the least score of what is
+    shown: by default 0.5 for a box, 0.3 for a keypoint.
     Files that can't be read are Rejects.
     Raises NotThereError (a path), UsageError (no run, or options of another task), DataError (nothing readable),
     StorageError.
@@ -148,7 +149,7 @@ def predict(
         predicted=predicted,
         rows=tuple(rows),
         rejects=tuple(rejects),
-        classes=dict.fromkeys(recipe.class_names, 0) | Counter(row["class"] for row in rows),
+        classes=dict.fromkeys(recipe.class_names, 0) | Counter(row[task.counted] for row in rows),
         accuracy=right / known if known else None,
         csv=folder / "predictions.csv",
         picture=folder / "predictions.png",
@@ -196,10 +197,9 @@ def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset |
     """What says of a photo what is known about it, None where nothing is."""
     if task.on_photo and (by_folder or pattern is not None):
         raise UsageError("pattern and by_folder say a photo's class; what is in it says truth, a packed dataset")
-    if not task.on_photo and truth is not None:
-        raise UsageError("truth says where boxes are; a photo's class say pattern or by_folder")
     if truth is not None:
-        return _boxes_of(truth if isinstance(truth, Dataset) else Dataset(truth), task.class_names)
+        dataset = truth if isinstance(truth, Dataset) else Dataset(truth)
+        return _stored(dataset, task.observer(dataset))
     if by_folder:
         if pattern is not None:
             raise UsageError("the observed class comes from a pattern or from the folder, not from both")
@@ -215,27 +215,21 @@ def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset |
     return observe
 
 
-def _boxes_of(dataset: Dataset, class_names: Sequence[str]) -> Observe:
-    """The boxes that a dataset has for a photo, in pixels of the photo."""
-    if not dataset.has_boxes:
-        raise UsageError(f"{dataset.path}: has no boxes to compare with")
+def _stored(dataset: Dataset, observed: Callable[[Mapping[str, Any], View], Any]) -> Observe:
+    """What `observed` says of the dataset's record whose id a photo's path ends with, None without such a record."""
     fit = dataset.manifest.pack_options["fit"]
-    catalog = dataset.catalog.select("id", "height", "width", "boxes", "box_label_names")
+    catalog = dataset.catalog
     rows = {id_: row for row, id_ in enumerate(catalog["id"])}
-    number = {name: i for i, name in enumerate(class_names)}
 
-    def observe(path: str, view: View) -> Truth | None:
+    def observe(path: str, view: View) -> Any:
         parts = Path(path).parts
         row = next((rows[end] for i in range(len(parts)) if (end := "/".join(parts[i:])) in rows), None)
         if row is None:
             return None
-        _, height, width, boxes, names = catalog.row(row)
-        if boxes is None:
-            return None
-        packed = place(view.height, view.width, (height, width), fit)
-        labels = [0] * len(boxes) if names is None else [number.get(name, -1) for name in names]
-        stored = np.array(boxes, np.float32).reshape(-1, 4)
-        return Truth(replace(view, moves=(packed.move,)).back(stored), np.array(labels, np.int64))
+        stored = catalog.row(row, named=True)
+        size = stored["height"], stored["width"]
+        packed = place(view.height, view.width, size, fit)
+        return observed(stored, replace(view, moves=(packed.move,), size=size))
 
     return observe
 
@@ -287,7 +281,8 @@ def _title(result: Predictions, shown: int) -> str:
     title = f"{result.predicted} images"
     if shown < result.predicted:
         title += f", {shown} of them shown"
-    title += ": " + ", ".join(f"{n} {name}" for name, n in result.classes.items() if n)
+    counts = [f"{n} {name}" for name, n in result.classes.items() if n]
+    title += ": " + ", ".join(counts[:6] + ["…"] * (len(counts) > 6))
     if result.accuracy is not None:
         title += f"; {result.accuracy:.1%} right where it is known"
     return title

@@ -24,6 +24,7 @@ from headrace.imaging.transforms import Size, check_size
 from headrace.learn import checkpoint, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.run import AUGMENTATIONS, Options, Recipe, Run, filled
+from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader
 from headrace.progress import bar
@@ -63,7 +64,7 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Trained:
-    """Train a model on a packed dataset, or a view of one, and keep all that belongs to it in folder `out`.
+    """Train a model on a dataset (or a view), packed or of arrays, and keep all that belongs to it in folder `out`.
 
     `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left;
     `options` None are then the run's own. `overwrite` replaces an older run. Sets the seeds of Keras, NumPy and
@@ -137,8 +138,10 @@ class _Training:
         if options.deterministic:
             deterministic()
         keras.utils.set_random_seed(options.seed)
-        self.task = tasks.for_dataset(dataset, options.task)
-        options = options.filled(self.task.defaults)
+        task = tasks.for_dataset(dataset, options.task)
+        model = task.model_name(options.model)
+        self.task = task.learnt_by(model)
+        options = options.filled(self.task.chosen(dataset))
         self.run, self.options = run, options
         split, val_split = _splits(dataset, options)
         size = check_size(options.size) or dataset.image_size
@@ -148,7 +151,7 @@ class _Training:
         self.val_loader = self._loader(dataset, val_split, size, val=True) if val_split else None
         self.recipe = Recipe(
             task=self.task.name,
-            model=self.task.model_name(options.model),
+            model=model,
             class_names=self.task.class_names,
             size=size,
             channels=dataset.channels,
@@ -206,9 +209,7 @@ class _Training:
                 path.unlink(missing_ok=True)
         run.write_recipe(self.recipe)
         if lost := self.loader.lost():
-            log.warning(
-                "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells", lost
-            )
+            log.warning(self.task.crowded, lost)
         if self.val_loader is None:
             log.warning("no split to validate on: the epoch with the lowest training loss is kept")
 
@@ -322,9 +323,12 @@ class _Training:
         """Write the state, say how to go on, and end as the signal `number` asks for."""
         if state:
             state.write(self.run.checkpoint)
+        again = f"headrace train {self.recipe.dataset} --out {self.run.folder} --resume"
+        if isinstance(self.loader.dataset, ArrayDataset):  # which the command line doesn't know
+            again = f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
         log.warning(
-            "stopped in epoch %d after %d of %d batches; go on with: headrace train %s --out %s --resume",
-            len(self.history) + 1, self.steps, len(self.loader), self.recipe.dataset, self.run.folder,
+            "stopped in epoch %d after %d of %d batches; go on with: %s",
+            len(self.history) + 1, self.steps, len(self.loader), again,
         )  # fmt: skip
         if number == signal.SIGINT:
             raise KeyboardInterrupt

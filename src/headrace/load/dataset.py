@@ -6,11 +6,11 @@ import base64
 import hashlib
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from headrace import order
 from headrace.errors import DamageError, StorageError, UsageError
-from headrace.format import catalog, manifest
+from headrace.format import catalog, example, manifest
 from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
 from headrace.imaging.geometry import MIN_VISIBLE
@@ -132,7 +132,7 @@ class Dataset:
     @property
     def splits(self) -> dict[str, int]:
         """Records of this view per packed split."""
-        counts = self.catalog["split"].value_counts()
+        counts = self.store.catalog["split"][self.rows].value_counts()
         found = dict(zip(counts["split"], counts["count"], strict=True))
         return {name: found[name] for name in self.manifest.splits if name in found}
 
@@ -228,6 +228,23 @@ class Dataset:
         """
         return self._view(self.rows[catalog.where(self.catalog, condition)], f"where {condition}")
 
+    def features(self, *names: str) -> Iterator[dict[str, FeatureValue]]:
+        """For each record of this view, in its order, the features of these `names` as its tf.train.Example holds them.
+
+        What visipedia's keys have one value of is a plain int, float or bytes (`image/id`, `image/height`,
+        `image/class/label`, ...); everything else an array [m], m may be 0: int64, float32, or object for bytes.
+        Each record is read when its turn comes, and its CRC is checked.
+        Raises UsageError at once: no such feature in the first record (the message lists those there are). While
+        iterating UsageError (a later record lacks one), DamageError.
+        """
+        if len(self):
+            there = ", ".join(sorted(first := _features(self.store, int(self.rows[0]), ())))
+            if not names:
+                raise UsageError(f"features() wants names; the records of {self.path} have {there}")
+            if missing := [name for name in names if name not in first]:
+                raise UsageError(f"{self.path}: no feature {missing[0]!r}; the records have {there}")
+        return (_features(self.store, int(row), names) for row in self.rows)
+
     def verify(self, *, workers: int | None = None) -> Verdict:
         """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
         return verify(self.path, workers=workers)
@@ -282,7 +299,7 @@ class Dataset:
             sets = int(self.catalog["keypoints"].list.len().sum())
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
         what = "".join(f" / {what}" for what in self._what)
-        return f"Dataset({str(self.path)!r}{what}: {'; '.join(parts)})"
+        return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
         """A contact sheet of up to 24 records, evenly drawn, for notebooks."""
@@ -302,6 +319,21 @@ class Dataset:
                 "</figure>"
             )
         return f"<div><code>{html.escape(repr(self))}</code></div><div>{''.join(cells)}</div>"
+
+
+FeatureValue: TypeAlias = "int | float | bytes | NDArray[Any]"
+
+
+def _features(store: Store, row: int, names: tuple[str, ...]) -> dict[str, FeatureValue]:
+    """The features `names` of a record, or all of them. Raises UsageError, DamageError."""
+    try:
+        found = example.parse(store.payload(row))
+    except ValueError as error:
+        raise DamageError(f"{store.address(row)}: {error}; run 'headrace verify {store.path}'") from error
+    try:
+        return {name: example.value_of(name, found[name]) for name in names or found}
+    except KeyError as error:
+        raise UsageError(f"{store.address(row)}: no feature {error}; it has {', '.join(sorted(found))}") from None
 
 
 def _thumbnail(pixels: codec.Pixels) -> codec.Pixels:

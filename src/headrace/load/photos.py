@@ -12,26 +12,35 @@ import numpy as np
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
-from headrace.imaging.transforms import Fit, check_fit, check_size, place
+from headrace.imaging.transforms import Fit, Size, check_fit, check_size, place
 from headrace.load.loader import Batch
 from headrace.load.store import draw_stored
 from headrace.packing.prepare import ImageOptions, prepare
-from headrace.record import Boxes, Reject
+from headrace.record import Boxes, Keypoints, Reject
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a photo came into its batch: its `height` and `width` upright, and the `moves` of its pixels in order."""
+    """How a photo came into its batch: its `height` and `width` upright, the `moves` of its pixels in order, and the
+    `size` (height, width) of the image they came to."""
 
     height: int
     width: int
     moves: tuple[geometry.Move, ...]
+    size: Size
 
     def back(self, boxes: Boxes) -> Boxes:
         """Boxes float32 [n, 4] in pixels of the batch's image as pixels of the upright photo, cut to it."""
         for move in reversed(self.moves):
             boxes = _inverse(move).boxes(boxes)
         return geometry.clip(boxes, self.height, self.width)
+
+    def back_points(self, points: Keypoints) -> Keypoints:
+        """The same of points float32 [..., 3] = x, y and v or score; those outside of the photo go to its border."""
+        for move in reversed(self.moves):
+            points = _inverse(move).points(points)
+        points[..., :2] = np.clip(points[..., :2], 0, np.array([self.width, self.height], np.float32))
+        return points
 
 
 class Photos(NamedTuple):
@@ -107,7 +116,7 @@ class PhotoLoader:
         if header.orientation in (5, 6, 7, 8):
             height, width = width, height
         packed = place(height, width, (stored.height, stored.width), self.options.fit)
-        return View(height, width, (packed.move, placement.move))
+        return View(height, width, (packed.move, placement.move), self.size)
 
 
 def read_photo(path: str, *, max_pixels: int) -> codec.Pixels:

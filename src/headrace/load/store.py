@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DamageError
+from headrace.errors import DamageError, UsageError
 from headrace.format import catalog, manifest, storage, tfrecord
 from headrace.imaging import codec
 from headrace.imaging.transforms import Placement, draw, place
@@ -114,6 +114,10 @@ class Store(ABC):
     def address(self, row: int) -> str:
         """Where a record lies, for people."""
 
+    def payload(self, row: int) -> bytes:
+        """The tf.train.Example of catalog row `row`. Raises DamageError, UsageError (there are no records here)."""
+        raise UsageError(f"{self.path}: its images lie in no records")
+
     @cached_property
     def ids(self) -> pl.Series:
         return self.catalog["id"]
@@ -202,6 +206,9 @@ class Shards(Store):
             return self._fetch_file(row, named)
         start = int(self.image_offset[row])
         return data[start : start + int(self.image_length[row])]
+
+    def payload(self, row: int) -> bytes:
+        return bytes(self._record(row)[1])
 
     def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
         kind = str(self.formats[self.format[row]])

@@ -227,6 +227,155 @@ class Grid:
         return kept, cell[kept], (centre - cell)[kept]
 
 
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """A map per keypoint: float32 [b, h / stride, w / stride, k], a Gaussian of height 1 and `sigma` cells around it.
+
+    A cell stands for the middle of its stride x stride pixels, so a point at x pixels lies at x / stride - 0.5 cells;
+    the Gaussian is not rounded to a cell. A point that is not labelled (v = 0) is a map of zeros and nothing else is
+    one: such maps a loss leaves out. The height and width of images are multiples of `stride`, 3 cells at least.
+    The points are those of one object per image: the largest box with a labelled point, of equals the first. The
+    others are lost to the model: `lost` counts them.
+    """
+
+    stride: int = 4
+    sigma: float = 2.0
+    wants_boxes = True
+    wants_keypoints = True
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UsageError(f"stride is {self.stride}, wanted at least 1")
+        if not 0.5 <= self.sigma <= 100:
+            raise UsageError(f"sigma is {self.sigma}, wanted 0.5 to 100 cells: a narrower peak falls between cells")
+
+    def check(self, dataset: Dataset) -> None:
+        _check_keypoints(dataset)
+
+    def encode(self, labels: Labels) -> NDArray[np.float32]:
+        rows, columns = self._cells(labels.size)
+        kept = _chosen(labels)
+        points = labels.keypoints[kept].astype(np.float64)
+        x, y = (points[..., axis, np.newaxis] / self.stride - 0.5 for axis in (0, 1))
+        across = np.exp(-((np.arange(columns) - x) ** 2) / (2 * self.sigma**2))
+        down = np.exp(-((np.arange(rows) - y) ** 2) / (2 * self.sigma**2)) * (points[..., 2:] > 0)
+        maps = np.zeros((len(labels.classes), rows, columns, labels.keypoints.shape[1]), np.float32)
+        maps[labels.box_image[kept]] = np.einsum("nkr,nkc->nrck", down, across)
+        return maps
+
+    def lost(self, labels: Labels) -> int:
+        """How many objects with a labelled point have no map, because a larger one in their image has it."""
+        return _lost(labels)
+
+    def decode(self, maps: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Points float32 [b, k, 3] = x, y in pixels of the images, and the height of the peak (0 to 1) as score.
+
+        The peak is looked for between the cells: the vertex of the parabola through the logarithms of the highest cell
+        and its neighbours, which for a Gaussian is exact (after Zhang et al. 2020, "Distribution-Aware Coordinate
+        Representation for Human Pose Estimation"). A map without anything above 0 is an absent point: (0, 0, 0).
+        """
+        if maps.ndim != 4 or min(maps.shape[1:3]) < 3:
+            raise UsageError(f"the maps have shape {list(maps.shape)}, wanted [b, rows, columns, k], 3 cells or more")
+        b, rows, columns, k = maps.shape
+        flat = maps.transpose(0, 3, 1, 2).reshape(b * k, rows, columns)
+        row, column = np.unravel_index(flat.reshape(b * k, rows * columns).argmax(-1), (rows, columns))
+        every = np.arange(b * k)
+        score = flat[every, row, column].astype(np.float64)
+        y = _vertex(flat[every, :, column], row)
+        x = _vertex(flat[every, row], column)
+        points = np.stack([(x + 0.5) * self.stride, (y + 0.5) * self.stride, np.clip(score, 0, 1)], axis=-1)
+        points[score <= 0] = 0
+        return points.reshape(b, k, 3).astype(np.float32)
+
+    def _cells(self, size: Size) -> Size:
+        height, width = size
+        if height % self.stride or width % self.stride or min(size) < 3 * self.stride:
+            raise UsageError(
+                f"images are {height}x{width}; heatmaps want multiples of {self.stride} pixels, "
+                f"{3 * self.stride} at least"
+            )
+        return height // self.stride, width // self.stride
+
+
+def _vertex(lines: NDArray[np.floating], peak: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Where [n] each line [n, cells] has its maximum, given its highest cell [n]: at most half a cell from there."""
+    middle = np.clip(peak, 1, lines.shape[1] - 2)  # of a peak in the border cell, the parabola is one-sided
+    near = np.take_along_axis(lines, middle[:, np.newaxis] + np.array([-1, 0, 1]), axis=1)
+    before, here, after = np.log(np.maximum(near, np.finfo(np.float32).tiny).astype(np.float64)).T
+    bend = 2 * here - before - after
+    place = np.where(bend > 0, middle + (after - before) / (2 * np.where(bend > 0, bend, 1)), peak)
+    return np.clip(place, peak - 0.5, peak + 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Keypoints as shares of the image: float32 [b, k, 3] = x / w, y / h, 1 where labelled; 0, 0, 0 where not.
+
+    Of one object per image, as `Heatmap` has it; `lost` counts the others.
+    """
+
+    wants_boxes = True
+    wants_keypoints = True
+
+    def check(self, dataset: Dataset) -> None:
+        _check_keypoints(dataset)
+
+    def encode(self, labels: Labels) -> NDArray[np.float32]:
+        height, width = labels.size
+        kept = _chosen(labels)
+        found = labels.keypoints[kept]
+        there = found[..., 2:] > 0
+        points = np.zeros((len(labels.classes), labels.keypoints.shape[1], 3), np.float32)
+        points[labels.box_image[kept]] = np.where(there, found / np.array([width, height, 1], np.float32), 0)
+        points[..., 2] = points[..., 2] > 0
+        return points
+
+    def lost(self, labels: Labels) -> int:
+        """How many objects with a labelled point are left out, because a larger one is in their image."""
+        return _lost(labels)
+
+    def decode(self, points: NDArray[np.floating], *, size: Size) -> NDArray[np.float32]:
+        """Points float32 [b, k, 3] = x, y in pixels of images of `size` (height, width), and the third as score."""
+        if points.ndim != 3 or points.shape[-1] != 3:
+            raise UsageError(f"the points have shape {list(points.shape)}, wanted [b, k, 3]")
+        height, width = size
+        return np.asarray(points * np.array([width, height, 1]), np.float32)
+
+
+def largest(boxes: NDArray[np.float32], keypoints: NDArray[np.float32], image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of m objects stand for their images: the largest box with a labelled point, of equals the first.
+
+    Of `boxes` [m, 4], `keypoints` [m, k, 3] and the `image` [m] each lies in; int64, by image. An object without any
+    labelled point has nothing to learn from or to be judged by.
+    """
+    some = np.flatnonzero(_labelled(keypoints))
+    order = some[np.lexsort((-area(boxes[some]), image[some]))]
+    return order[np.unique(image[order], return_index=True)[1]]
+
+
+def _chosen(labels: Labels) -> NDArray[np.int64]:
+    return largest(labels.boxes, labels.keypoints, labels.box_image)
+
+
+def _lost(labels: Labels) -> int:
+    return int(_labelled(labels.keypoints).sum()) - len(_chosen(labels))
+
+
+def _labelled(keypoints: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray((keypoints[..., 2] > 0).any(axis=1), np.bool_)
+
+
+def _check_keypoints(dataset: Dataset) -> None:
+    if not dataset.has_keypoints:
+        raise UsageError("the dataset has no keypoints; leave target out, or pack it from a source that has them")
+    silent = dataset.store.catalog["keypoints"].is_null().to_numpy()[dataset.rows]
+    if silent.any():
+        raise DataError(
+            f"of {int(silent.sum())} of {len(dataset)} records nothing is said of keypoints; leave them out with "
+            "where('keypoints IS NOT NULL') or pass another target"
+        )
+
+
 def _depth(classes: int | None) -> int:
     return 5 + classes if classes is not None and classes > 1 else 5
 

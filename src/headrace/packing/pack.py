@@ -229,7 +229,8 @@ def _first(rejects: Sequence[Reject]) -> str:
 
 def _check_outside(out: Path, plan: Plan) -> None:
     """Raises UsageError when an image of the source lies in the folder that would be replaced."""
-    paths = (getattr(numbered.item, "path", None) for shard in plan.shards for numbered in shard.records)
+    items = (numbered.item for shard in plan.shards for numbered in shard.records)
+    paths = (item.path or getattr(item.pixels, "path", None) for item in items if isinstance(item, Record))
     for folder in {path.rpartition(os.sep)[0] for path in paths if path is not None}:
         if Path(folder).resolve().is_relative_to(out.resolve()):
             raise UsageError(f"{out}: images of the source lie in it ({folder}); choose another place")

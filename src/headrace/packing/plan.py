@@ -6,13 +6,15 @@ A plan is plain data, can be pickled, and says all that a worker anywhere needs 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from headrace import order
 from headrace.errors import DataError, UsageError
+from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.packing.prepare import ImageOptions, prepare
@@ -46,14 +48,16 @@ class ShardPlan:
 class Plan:
     """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes.
 
-    `keypoints`: how many an object has, 0 where there are none; their names, empty when nobody says them, and the pairs
-    of them that a mirror swaps.
+    `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
+    object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
+    swaps.
     """
 
     options: ImageOptions
     classes: tuple[str, ...]
     box_classes: tuple[str, ...]
     with_boxes: bool
+    attributes: tuple[str, ...]
     keypoints: int
     keypoint_names: tuple[str, ...]
     flip_pairs: mirror.Pairs
@@ -90,10 +94,10 @@ def make_plan(
         skipped = getattr(source, "skipped", None)
         also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in skipped.items())})" if skipped else ""
         raise DataError(f"{getattr(source, 'root', 'the source')}: holds no images{also}")
+    box_classes = _box_class_names(getattr(source, "box_class_names", None), records)
     classes = _class_names(given, records)
     index = {name: i for i, name in enumerate(classes)}
     items = [_labelled(record, classes, index) for record in records]
-    box_names = {name for numbered in items for name in numbered.item.box_labels or ()}  # type: ignore[union-attr]
     planned = _divide(items, fractions, seed)
     for split, members in planned.items():
         if not members and items:
@@ -113,8 +117,9 @@ def make_plan(
     return Plan(
         options=options,
         classes=classes,
-        box_classes=tuple(sorted(box_names, key=natural)),
+        box_classes=box_classes,
         with_boxes=any(numbered.item.boxes is not None for numbered in items),  # type: ignore[union-attr]
+        attributes=example.attributes_with_keys(_attributes(items)),
         keypoints=points,
         keypoint_names=names,
         flip_pairs=pairs,
@@ -144,12 +149,13 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
     records: list[Numbered] = []
     rejects: list[Numbered] = []
     first: dict[str, str] = {}
+    known = frozenset(given or ())
     for number, item in enumerate(source):
         if isinstance(item, Record):
             reason = None
             if item.id in first:
                 reason = f"duplicate id {item.id!r}, first at {first[item.id]}"
-            elif given is not None and item.label_name is not None and item.label_name not in given:
+            elif given is not None and item.label_name is not None and item.label_name not in known:
                 reason = f"class {item.label_name!r} is none of the given {', '.join(given)}"
             elif item.label_name is not None and "\n" in item.label_name:
                 reason = f"class name {item.label_name!r} holds a line break"
@@ -160,6 +166,15 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
             item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
         rejects.append(Numbered(number, item))
     return records, rejects
+
+
+def _attributes(items: Iterable[Numbered]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """(attributes, number of objects) of each record."""
+    for numbered in items:
+        record = numbered.item
+        assert isinstance(record, Record)
+        objects = record.keypoints if record.boxes is None else record.boxes
+        yield record.attributes, 0 if objects is None else len(objects)
 
 
 def _keypoints(source: object, records: Sequence[Numbered]) -> tuple[int, tuple[str, ...], mirror.Pairs]:
@@ -227,6 +242,15 @@ def _class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tu
     return tuple(str(i) for i in range(top + 1))
 
 
+def _box_class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tuple[str, ...]:
+    names = {name for numbered in records for name in numbered.item.box_labels or ()}  # type: ignore[union-attr]
+    if given is None:
+        return tuple(sorted(names, key=natural))
+    if unknown := sorted(names.difference(given)):
+        raise UsageError(f"boxes of class {', '.join(unknown)}, which is none of the source's {', '.join(given)}")
+    return tuple(given)
+
+
 def _labelled(numbered: Numbered, classes: Sequence[str], index: Mapping[str, int]) -> Numbered:
     """The record with both its class's name and index, or neither."""
     record = numbered.item
@@ -257,9 +281,11 @@ def _shards_by_size(items: Sequence[Numbered], options: ImageOptions, shard_byte
     """How many shards of about `shard_bytes` all records make, judged by a sample that is prepared for it."""
     sizes = []
     for numbered in items[:: max(1, len(items) // _SAMPLE)]:
-        assert isinstance(numbered.item, Record)
+        record = numbered.item
+        assert isinstance(record, Record)
         try:
-            sizes.append(len(prepare(numbered.item.read(), options).encoded) + _RECORD_OVERHEAD)
+            made = prepare(record.read(), options, measured_in=record.size, window=record.window)
+            sizes.append(len(made.encoded) + _RECORD_OVERHEAD)
         except (BadImage, OSError):
             continue
     if not sizes:

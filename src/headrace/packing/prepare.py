@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -85,7 +85,13 @@ class Prepared:
 
 
 def prepare(
-    data: bytes, options: ImageOptions, *, boxes: Boxes | None = None, keypoints: Keypoints | None = None
+    data: bytes,
+    options: ImageOptions,
+    *,
+    boxes: Boxes | None = None,
+    keypoints: Keypoints | None = None,
+    measured_in: Size | None = None,
+    window: tuple[float, float, float, float] | None = None,
 ) -> Prepared:
     """What is stored of image bytes `data`. Raises codec.BadImage (stage and reason).
 
@@ -93,6 +99,7 @@ def prepare(
     pixels. A box that reaches out of the image is cut to it; one that lies outside or has no area is dropped, and so is
     one of which `fit` leaves less than MIN_VISIBLE of its area. Keypoint sets beside boxes belong to them, one each,
     and are dropped with them. A labelled point that lies outside, or that `fit` cuts off, becomes (0, 0, 0).
+    `measured_in`, `window`: see Record.size and Record.window; what a window hides is as what `fit` hides.
     """
     header = codec.read_header(data, max_pixels=options.max_pixels)
     channels = options.channels or header.channels
@@ -100,13 +107,13 @@ def prepare(
     height, width = (header.width, header.height) if sideways else (header.height, header.width)
     given, clipped, kept = boxes, 0, np.zeros(0, np.int64)
     lost: Counter[str] = Counter()
-    border = np.array([0, 0, header.width, header.height], np.float32)
+    orientation, border = _frame_of_labels(header, measured_in)
     if boxes is not None:
         boxes = boxes.astype(np.float32)
         inside, left = geometry.cut(boxes, border, min_visible=0)
         kept = np.flatnonzero(left)
         clipped = int((inside != boxes)[kept].any(axis=1).sum())
-        boxes = geometry.turn_boxes(inside[kept], header.orientation, header.height, header.width)
+        boxes = geometry.turn_boxes(inside[kept], orientation, header.height, header.width)
     if keypoints is not None:
         inside = geometry.cut_points(keypoints.astype(np.float32), border)
         lost["outside of the image"] = _labelled(keypoints) - _labelled(inside)
@@ -115,10 +122,15 @@ def prepare(
             inside = inside[kept]
         # Also a turn that mirrors (2, 4, 5, 7) swaps no left and right: it undoes a mirroring that the camera made.
         # What the annotator called a left eye is one in the picture that is seen upright, and that is what is stored.
-        keypoints = geometry.turn_points(inside, header.orientation, header.height, header.width)
+        keypoints = geometry.turn_points(inside, orientation, header.height, header.width)
 
+    part = (0, 0, width, height)
+    if window is not None:
+        part = _part(np.array([window], np.float32), border, orientation, header)
+    x0, y0, x1, y1 = part
+    size = options.size or (y1 - y0, x1 - x0)
     kind: str = header.format
-    if options.size is None or options.size == (height, width):
+    if part == (0, 0, width, height) and size == (height, width):
         pixels = codec.decode(data, header=header, channels=channels)
         encoded = data
         if not header.plain or channels != header.channels:
@@ -126,10 +138,12 @@ def prepare(
             kind = "png" if header.format in _LOSSLESS else "jpeg"
             encoded = codec.encode_png(pixels) if kind == "png" else options.jpeg(pixels)
     else:
-        placement = place(height, width, options.size, options.fit)
+        fitted = place(y1 - y0, x1 - x0, size, options.fit)
+        wx0, wy0, wx1, wy1 = fitted.window
+        placement = replace(fitted, window=(wx0 + x0, wy0 + y0, wx1 + x0, wy1 + y0))
         least = placement.least(height, width)
         pixels = codec.decode(data, header=header, channels=channels, min_size=least[::-1] if sideways else least)
-        out = np.empty((*options.size, channels), np.uint8)
+        out = np.empty((*size, channels), np.uint8)
         draw(codec.upright(pixels, header.orientation), placement, height, width, out)
         if boxes is not None:
             boxes, seen = carry(boxes, [placement], np.zeros(len(boxes), np.int64), min_visible=geometry.MIN_VISIBLE)
@@ -139,10 +153,13 @@ def prepare(
                 keypoints = keypoints[seen]
         if keypoints is not None:
             moved = carry_points(keypoints, [placement], np.zeros(len(keypoints), np.int64))
-            lost["cut off by fit"] = _labelled(keypoints) - _labelled(moved)
+            lost["cut off by fit" if window is None else "cut off by window or fit"] = _labelled(keypoints) - _labelled(
+                moved
+            )
             keypoints = moved
-        (height, width), kind = options.size, "jpeg"
-        encoded = options.jpeg(out)
+        kind = "png" if size == (y1 - y0, x1 - x0) and header.format in _LOSSLESS else "jpeg"
+        encoded = codec.encode_png(out) if kind == "png" else options.jpeg(out)
+        height, width = size
     return Prepared(
         encoded=encoded,
         format=kind,
@@ -156,6 +173,34 @@ def prepare(
         dropped=0 if given is None else len(given) - len(kept),
         points_dropped=+lost,
     )
+
+
+def _frame_of_labels(header: codec.Header, measured_in: Size | None) -> tuple[int, geometry.Array]:
+    """By which orientation boxes and points are still to be turned, and the border float32 [4] of what they lie in.
+
+    Raises BadImage when they were measured in an image of another size.
+    """
+    height, width = header.height, header.width
+    if measured_in not in (None, (height, width)):
+        if measured_in != (width, height) or header.orientation not in (5, 6, 7, 8):
+            assert measured_in is not None
+            said = f"{measured_in[1]} x {measured_in[0]}"
+            raise codec.BadImage("label", f"the image is {width} x {height} pixels, its annotation is for {said}")
+        # Who annotated saw it upright, as most tools show it today.
+        return 1, np.array([0, 0, height, width], np.float32)
+    return header.orientation, np.array([0, 0, width, height], np.float32)
+
+
+def _part(
+    window: geometry.Array, border: geometry.Array, orientation: int, header: codec.Header
+) -> tuple[int, int, int, int]:
+    """The whole pixels of the upright image that a `window` [1, 4] takes in. Raises BadImage."""
+    whole = np.concatenate([np.floor(window[:, :2]), np.ceil(window[:, 2:])], axis=1)
+    inside = geometry.clip(whole, int(border[3]), int(border[2]))
+    if not (geometry.area(inside) > 0).all():
+        raise codec.BadImage("label", f"the window {window[0].tolist()} shows nothing of the image")
+    x0, y0, x1, y1 = geometry.turn_boxes(inside, orientation, header.height, header.width)[0].astype(int).tolist()
+    return x0, y0, x1, y1
 
 
 def _labelled(points: Keypoints) -> int:

@@ -52,7 +52,14 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
     assert isinstance(record, Record)
     try:
         data = record.read()
-        image = prepare(data, plan.options, boxes=record.boxes, keypoints=record.keypoints)
+        image = prepare(
+            data,
+            plan.options,
+            boxes=record.boxes,
+            keypoints=record.keypoints,
+            measured_in=record.size,
+            window=record.window,
+        )
     except BadImage as error:
         return _rejected(numbered, error.stage, error.reason)
     except OSError as error:
@@ -92,6 +99,7 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         keypoints=plan.keypoints,
         keypoint_names=plan.keypoint_names,
     )
+    features |= example.features_of_attributes(row, plan.attributes)
     payload = example.serialize(features)
     row.length = len(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from headrace.errors import NotThereError, StorageError, UsageError
 from headrace.record import Reject
@@ -40,6 +41,7 @@ IMAGE_EXTENSIONS = frozenset(
         "svg",
     ]
 )
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
@@ -70,6 +72,17 @@ def walk(root: Path, skipped: Counter[str]) -> Iterator[str | Reject]:
     listed or named in UTF-8 is a Reject.
     """
     yield from _walk(root, "", skipped, frozenset())
+
+
+def refusal(path: str, inside: str | None) -> str | None:
+    """Why the image at `path` can't be taken, or None; links may not lead out of the folder `inside`, a real path."""
+    try:
+        real = os.path.realpath(path, strict=True)
+        if inside is not None and os.path.commonpath([real, inside]) != inside:
+            return f"a link leads out of the folder of images: {path!r}"
+        return None if stat.S_ISREG(Path(real).stat().st_mode) else f"not a regular file: {path!r}"
+    except OSError as error:
+        return f"{(error.strerror or str(error)).lower()}: {path!r}"
 
 
 def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple[int, int]]) -> Iterator[str | Reject]:
@@ -110,6 +123,18 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
                 skipped[extension] += 1
             else:
                 yield path
+
+
+def id_of(name: str) -> tuple[str, str | None]:
+    """The id of an image by its name in an annotation file, and why that name can't be used."""
+    if CONTROLS.search(name):
+        return repr(name[:60]), "the name holds control characters"
+    if re.search(r"[\ud800-\udfff]", name):
+        return repr(name[:60]), "the name holds halves of characters"
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return name, "the name leads out of the folder of images"
+    return str(path), None
 
 
 def _refused(id_: str, path: Path, error: OSError) -> Reject:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import files
+from headrace.sources.coco import recognise as is_coco
+from headrace.sources.stack import is_array_file
+from headrace.sources.visipedia import recognise as is_visipedia
 from headrace.sources.wider import recognise as is_wider
 
-FORMATS = ("names", "folders", "wider")
+FORMATS = ("names", "folders", "wider", "coco", "visipedia", "arrays")
 
 # What tells that a file is of a format, or None.
-_FILES = {"wider": is_wider}
+_FILES = {"arrays": is_array_file, "wider": is_wider, "coco": is_coco, "visipedia": is_visipedia}
 
 
 def guess(path: str | os.PathLike[str], *, pattern: str | None = None) -> tuple[str, str]:

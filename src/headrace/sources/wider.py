@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +84,7 @@ class WiderSource:
             self.skipped[f"images of more than {self.max_faces} faces"] += 1
             return None
         path = f"{self.images}/{id_}"
-        refused = _refusal(path, inside)
+        refused = files.refusal(path, inside)
         if refused is not None:
             return self._reject(id_, entry.line, "read", refused)
         faces = self._kept(faces, extent)
@@ -299,23 +298,9 @@ def _id_of(text: bytes) -> tuple[str, str | None]:
         name = text.decode()
     except UnicodeDecodeError:
         return _shown(text), "the name is not UTF-8"
-    if re.search(r"[\x00-\x1f\x7f]", name):
+    if files.CONTROLS.search(name):
         return _shown(text), "the name holds control characters"
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        return name, "the name leads out of the folder of images"
-    return str(path), None
-
-
-def _refusal(path: str, inside: str) -> str | None:
-    """Why the image at `path` can't be taken, or None; the folder `inside` is a real path."""
-    try:
-        real = os.path.realpath(path, strict=True)
-        if os.path.commonpath([real, inside]) != inside:
-            return f"a link leads out of the folder of images: {path!r}"
-        return None if stat.S_ISREG(Path(real).stat().st_mode) else f"not a regular file: {path!r}"
-    except OSError as error:
-        return f"{(error.strerror or str(error)).lower()}: {path!r}"
+    return files.id_of(name)
 
 
 def _check_file(txt: str | os.PathLike[str]) -> Path:

@@ -21,10 +21,12 @@ from headrace.load.loader import Batch
 from headrace.load.photos import View
 from headrace.load.targets import Target
 
-# Asked from the last to the first when the task is to be told from a dataset: boxes say more than a class does.
+# Asked from the last to the first when the task is to be told from a dataset: boxes say more than a class does,
+# and keypoints more than boxes.
 _TASKS = {
     "classification": "headrace.learn.tasks.classification:Classification",
     "detection": "headrace.learn.tasks.detection:Detection",
+    "keypoints": "headrace.learn.tasks.keypoints:Keypoints",
 }
 
 Outputs = NDArray[np.float32]
@@ -52,10 +54,12 @@ class Task(ABC):
     models: ClassVar[Mapping[str, Callable[..., Any]]]
     figures: ClassVar[tuple[str, ...]]  # file names of what a score draws
     columns: ClassVar[tuple[str, ...]]  # of the table of predictions, those that are always there
+    counted: ClassVar[str] = "class"  # the column of that table by which predictions are counted
     # What an Options leaves open: batch_size, learning_rate, schedule, augment, and size where images may differ in it.
     defaults: ClassVar[Mapping[str, Any]]
     # Whether predictions are drawn on the photo itself, a picture each, and not on what the model saw of it.
     on_photo: ClassVar[bool] = False
+    crowded: ClassVar[str] = ""  # what is said when the loader counts %d labels as lost
 
     @classmethod
     @abstractmethod
@@ -64,7 +68,15 @@ class Task(ABC):
 
     def at(self, threshold: float) -> Task:
         """The task with `threshold` as the least score of what is shown. Raises UsageError: it has none."""
-        raise UsageError(f"a threshold is for detection, this run's task is {self.name}")
+        raise UsageError(f"a threshold is for detection and keypoints, this run's task is {self.name}")
+
+    def learnt_by(self, model: str) -> Task:
+        """The task as models of this name learn it, where they differ in what they learn from."""
+        return self
+
+    def chosen(self, dataset: Dataset) -> Mapping[str, Any]:
+        """The `defaults` for this dataset."""
+        return self.defaults
 
     @abstractmethod
     def target(self, size: Size) -> Target:
@@ -98,9 +110,14 @@ class Task(ABC):
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""
         return output
 
+    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Any]:
+        """What says, of a row of this packed dataset's catalog and the way from its photo to its stored image, what is
+        in the photo: for `right` and `tile`, None where nobody knows. Raises UsageError: nothing to compare with."""
+        raise UsageError("truth says what is where in a photo; a photo's class say pattern or by_folder")
+
     @abstractmethod
     def rows(self, found: Any) -> list[dict[str, Any]]:
-        """What was found in one image as rows of a table; each row has a "class"."""
+        """What was found in one image as rows of a table; each row has what `counted` names."""
 
     @abstractmethod
     def right(self, found: Any, observed: Any) -> bool:
@@ -154,6 +171,18 @@ class Means:
     def values(self) -> dict[str, float]:
         names = sorted(self.sums, key=lambda name: name != "loss")  # Keras puts the loss last or first, as it likes
         return {name: self.sums[name] / self.count for name in names}
+
+
+def check_threshold(threshold: float) -> float:
+    """The least score of what is shown. Raises UsageError."""
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"threshold is {threshold}, wanted 0 to 1")
+    return threshold
+
+
+def as_text(share: float | None) -> str:
+    """A share for people, "-" where there is none."""
+    return "-" if share is None else f"{share:.4f}"
 
 
 def _task(name: str) -> type[Task]:

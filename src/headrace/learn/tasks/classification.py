@@ -14,7 +14,7 @@ from headrace.imaging.codec import Pixels
 from headrace.imaging.transforms import Size
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
-from headrace.learn.tasks import Outputs, Score, Task
+from headrace.learn.tasks import Outputs, Score, Task, as_text
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.targets import Class
@@ -108,7 +108,7 @@ class Classification(Task):
         lines = [f"accuracy {right / records:.4f} ({right} of {records})", ""]
         lines.append(f"{'class':{width}}  precision  recall  images")
         for name, row in per_class.items():
-            precision, recall = _text(row["precision"]), _text(row["recall"])
+            precision, recall = as_text(row["precision"]), as_text(row["recall"])
             lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {row['n']:>6}")
         figure = plots.confusion(confusion, self.class_names)
         return Score(records=records, metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure})
@@ -141,7 +141,3 @@ def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str
             "n": observed,
         }
     return out
-
-
-def _text(share: float | None) -> str:
-    return "-" if share is None else f"{share:.4f}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from headrace.imaging.transforms import Size
 from headrace.learn import backbones, boxes, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
-from headrace.learn.tasks import Means, Outputs, Score, Task
+from headrace.learn.tasks import Means, Outputs, Score, Task, as_text, check_threshold
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -60,17 +61,17 @@ def _cells(size: Size) -> int:
 
 
 def loss(truth: Any, cells: Any) -> Any:
-    """A scalar, per box of the batch: focal loss of what a cell holds, over all cells; GIoU at the cells with a box.
+    """A scalar, per box of the batch: focal loss of what a cell holds, over all cells; CIoU at the cells with a box.
 
-    Of grids [b, g, g, 5 + classes]. Focal loss as Lin et al. 2017, GIoU as Rezatofighi et al. 2019; classes have plain
+    Of grids [b, g, g, 5 + classes]. Focal loss as Lin et al. 2017, CIoU as Zheng et al. 2020; classes have plain
     cross-entropy at the cells with a box.
     """
     truth, cells = ops.convert_to_tensor(truth), ops.convert_to_tensor(cells)
     there = truth[..., 4]
     p = ops.clip(cells[..., 4], 1e-6, 1 - 1e-6)
     focal = -there * (1 - p) ** 2 * ops.log(p) * 0.5 - (1 - there) * p**2 * ops.log(1 - p) * 0.5
-    _, giou = _overlap(truth, cells)
-    total = ops.sum(focal) * 4 + ops.sum(there * (1 - giou))
+    _, ciou = _overlap(truth, cells)
+    total = ops.sum(focal) * 4 + ops.sum(there * (1 - ciou)) * 2
     if truth.shape[-1] > 5:
         q = ops.clip(cells[..., 5:], 1e-6, 1 - 1e-6)
         kinds = truth[..., 5:]
@@ -86,19 +87,28 @@ def iou(truth: Any, cells: Any) -> Any:
 
 
 def _overlap(truth: Any, cells: Any) -> tuple[Any, Any]:
-    """(IoU, GIoU) [b, g, g] of the boxes of each cell of both grids."""
+    """(IoU, CIoU) [b, g, g] of the boxes of each cell of both grids.
+
+    CIoU is IoU less the distance of the centres, as a share of the hull's diagonal, and less how far the aspects
+    differ (Zheng et al. 2020, "Distance-IoU Loss", section 3). Where boxes don't overlap yet it draws them together
+    at once, where GIoU first widens them: with few steps that decides whether small boxes are found.
+    """
     g = cells.shape[1]
 
-    def corners(grid: Any) -> tuple[Any, Any, Any]:
+    def corners(grid: Any) -> tuple[Any, Any, Any, Any]:
         sides, centre = grid[..., 0:2] * g, grid[..., 2:4]  # in cells; both lie in the same one
-        return centre - sides / 2, centre + sides / 2, sides
+        return centre - sides / 2, centre + sides / 2, sides, centre
 
-    (low_a, high_a, sides_a), (low_b, high_b, sides_b) = corners(truth), corners(cells)
+    (low_a, high_a, sides_a, centre_a), (low_b, high_b, sides_b, centre_b) = corners(truth), corners(cells)
     common = ops.prod(ops.maximum(ops.minimum(high_a, high_b) - ops.maximum(low_a, low_b), 0.0), axis=-1)
-    hull = ops.prod(ops.maximum(high_a, high_b) - ops.minimum(low_a, low_b), axis=-1)
     union = ops.prod(sides_a, axis=-1) + ops.prod(sides_b, axis=-1) - common
     overlap = common / ops.maximum(union, 1e-9)
-    return overlap, overlap - (hull - union) / ops.maximum(hull, 1e-9)
+    diagonal = ops.sum(ops.square(ops.maximum(high_a, high_b) - ops.minimum(low_a, low_b)), axis=-1)
+    apart = ops.sum(ops.square(centre_a - centre_b), axis=-1) / ops.maximum(diagonal, 1e-9)
+    turn = [ops.arctan2(sides[..., 1], sides[..., 0] + 1e-9) for sides in (sides_a, sides_b)]
+    aspect = ops.square(turn[0] - turn[1]) * (4 / math.pi**2)
+    weight = ops.stop_gradient(aspect / ops.maximum(1 - overlap + aspect, 1e-9))
+    return overlap, overlap - apart - weight * aspect
 
 
 @dataclass(frozen=True)
@@ -113,21 +123,20 @@ class Detection(Task):
     columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
-        "learning_rate": 2e-3,
+        "learning_rate": 4e-3,
         "schedule": "cosine",
         "augment": ("flip", "crop", "colour"),
         "size": 224,
     }
     on_photo: ClassVar[bool] = True
+    crowded: ClassVar[str] = "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells"
 
     @classmethod
     def of(cls, dataset: Dataset) -> Detection | None:
         return cls(dataset.box_class_names or ("object",)) if dataset.has_boxes else None
 
     def at(self, threshold: float) -> Detection:
-        if not 0 <= threshold <= 1:
-            raise UsageError(f"threshold is {threshold}, wanted 0 to 1")
-        return replace(self, threshold=threshold)
+        return replace(self, threshold=check_threshold(threshold))
 
     def grid(self, size: Size) -> Grid:
         """The grid over images of `size` (height, width). Raises UsageError."""
@@ -186,15 +195,15 @@ class Detection(Task):
             "class_names": list(self.class_names),
         }
         lines = [
-            f"AP50 {_text(precision.ap50)}, AP {_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}",
+            f"AP50 {as_text(precision.ap50)}, AP {as_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}",
             f"at score {self.threshold:g}: {shown['true']} of {shown['boxes']} boxes found, {shown['false']} false; "
             f"{shown['images_right']:.1%} of {len(judged.truth)} images right",
             "",
             "boxes, in pixels of the model's input    AP50  boxes",
         ]
         for (name, (ap50, n)), words in zip(precision.by_size.items(), _SIZE_WORDS, strict=True):
-            lines.append(f"{name:8} {words:28} {_text(ap50):>8}  {n:>5}")
-        figure = plots.precision(precision.curve, title=f"AP50 {_text(precision.ap50)}")
+            lines.append(f"{name:8} {words:28} {as_text(ap50):>8}  {n:>5}")
+        figure = plots.precision(precision.curve, title=f"AP50 {as_text(precision.ap50)}")
         return Score(
             records=len(judged.truth), metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure}
         )
@@ -211,6 +220,20 @@ class Detection(Task):
         moved = view.back(found.boxes)
         some = area(moved) > 0
         return Found(moved[some], found.scores[some], found.labels[some])
+
+    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Truth | None]:
+        if not dataset.has_boxes:
+            raise UsageError(f"{dataset.path}: has no boxes to compare with")
+        number = {name: i for i, name in enumerate(self.class_names)}
+
+        def observed(stored: Mapping[str, Any], view: View) -> Truth | None:
+            boxes, names = stored["boxes"], stored["box_label_names"]
+            if boxes is None:
+                return None
+            labels = [0] * len(boxes) if names is None else [number.get(name, -1) for name in names]
+            return Truth(view.back(np.array(boxes, np.float32).reshape(-1, 4)), np.array(labels, np.int64))
+
+        return observed
 
     def rows(self, found: Found) -> list[dict[str, Any]]:
         return [
@@ -288,7 +311,3 @@ class _Judged:
             right += hits == len(shown.boxes) == len(truth.boxes)
         total = sum(len(truth.boxes) for truth in self.truth)
         return {"boxes": total, "true": true, "false": false, "images_right": right / len(self.truth)}
-
-
-def _text(share: float | None) -> str:
-    return "-" if share is None else f"{share:.4f}"

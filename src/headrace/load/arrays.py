@@ -1,0 +1,200 @@
+"""ArrayDataset: arrays as a Dataset, without packing them. What arrays and labels may be is left to sources.arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from headrace import order
+from headrace.errors import DamageError, DataError, UsageError
+from headrace.format import catalog
+from headrace.format.manifest import Manifest, ShardEntry
+from headrace.imaging import codec
+from headrace.imaging.transforms import Placement, draw
+from headrace.load.dataset import Dataset
+from headrace.load.store import Store
+from headrace.packing.plan import check_splits
+from headrace.packing.prepare import ImageOptions
+from headrace.record import Reject
+from headrace.sources.arrays import ArraysSource, arrays
+from headrace.sources.stack import Range
+from headrace.version import __version__
+
+_log = logging.getLogger("headrace")
+
+
+class ArrayStore(Store):
+    """Images where they are, in an array or its file. The catalog has a row for each, in their order.
+
+    `numbers` int64 [n]: which image of the array a row is, as `rejects` have no row.
+    """
+
+    def __init__(
+        self, source: ArraysSource, splits: Mapping[str, float] | Sequence[str] | None, seed: int, most: float | int
+    ) -> None:
+        self.source, self.stack = source, source.stack
+        unfit = source.stack.unfit()
+        self.rejects = tuple(
+            Reject(id=source.id(i), origin=source.origin(i), stage="decode", reason=reason)
+            for i, reason in unfit.items()
+        )
+        self._check(most)
+        self.numbers = np.setdiff1d(np.arange(len(source)), [*unfit]) if unfit else np.arange(len(source))
+        names, of = _split(splits, source.labels, seed)
+        self.split_of = of[self.numbers]
+        super().__init__(Path(self.stack.name), self._manifest(names), self._table(names))
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        said = [self.stack.digest(), self.source.class_names, [*self.manifest.splits]]
+        whole = hashlib.sha256(json.dumps(said).encode())
+        for id_ in self.ids:
+            whole.update(f"{len(id_)}:{id_}".encode())
+        for column in (self.labels, self.split_of, self.numbers):
+            whole.update(column.astype("<i8").tobytes())
+        return whole.hexdigest()
+
+    def fetch(self, row: int) -> NDArray[np.uint8]:
+        return np.frombuffer(codec.encode_png(self._pixels(row)), np.uint8)
+
+    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
+        draw(self._pixels(row), placement, self.stack.height, self.stack.width, out)
+
+    def address(self, row: int) -> str:
+        return self.source.origin(int(self.numbers[row]))
+
+    def _pixels(self, row: int) -> codec.Pixels:
+        try:
+            return self.stack.pixels(int(self.numbers[row]))
+        except codec.BadImage as error:
+            raise DamageError(f"{self.address(row)}: {error.reason}; it was changed since it was opened") from None
+        except OSError as error:
+            raise DamageError(f"{self.address(row)}: {(error.strerror or str(error)).lower()}") from error
+
+    def _check(self, most: float | int) -> None:
+        """Says what was refused. Raises DataError when it is too much."""
+        n, refused = len(self.source), len(self.rejects)
+        allowed = int(most * n) if isinstance(most, float) else most
+        if refused > allowed or refused == n:
+            found = f"{refused} of {n} images are refused, {allowed} are allowed (max_rejects)"
+            raise DataError(f"{found}; the first: {self.rejects[0]}")
+        if refused:
+            _log.warning("%d of %d images are left out, see .rejects; the first: %s", refused, n, self.rejects[0])
+
+    def _table(self, splits: Sequence[str]) -> pl.DataFrame:
+        """The catalog. What is the same in every row is held once."""
+        stack, source = self.stack, self.source
+        found = pl.Series(source.labels[self.numbers].astype(np.int32))
+        labels, ids = found.set(found < 0, None), pl.Series("number", self.numbers)
+        table = pl.DataFrame({"number": ids}).with_columns(
+            id=ids.cast(pl.String) if source.ids is None else pl.Series([source.ids[i] for i in self.numbers.tolist()]),
+            split=pl.lit(splits[0]) if len(splits) == 1 else pl.Series(splits).gather(self.split_of),
+            label=labels,
+            label_name=pl.Series(source.class_names or (), dtype=pl.String).gather(labels),
+            origin=pl.format("{}[{}]", pl.lit(stack.name), "number"),
+            format=pl.lit("png"),
+            height=pl.lit(stack.height),
+            width=pl.lit(stack.width),
+            channels=pl.lit(stack.channels),
+        )
+        columns = (pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in catalog.SCHEMA)
+        return table.select(column.cast(kind) for column, kind in zip(columns, catalog.SCHEMA.values(), strict=True))
+
+    def _manifest(self, splits: Sequence[str]) -> Manifest:
+        """As if packed: a shard without a file for each split. `predict` treats photos as images of these channels."""
+        stack, n = self.stack, len(self.numbers)
+        counts = np.bincount(self.split_of, minlength=len(splits)).tolist()
+        size = stack.height * stack.width * stack.channels
+        return Manifest(
+            headrace_version=__version__,
+            seen=len(self.source),
+            stored=n,
+            rejected=len(self.rejects),
+            classes=self.source.class_names or (),
+            box_classes=(),
+            channels=stack.channels,
+            shards=tuple(
+                ShardEntry(name=stack.name, split=split, records=count, bytes=count * size, sha256="")
+                for split, count in zip(splits, counts, strict=True)
+            ),
+            pack_options=ImageOptions(channels=stack.channels).as_json() | {"value_range": list(stack.value_range)},
+            schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
+        )
+
+
+class ArrayDataset(Dataset):
+    """Images in an array as a Dataset, not packed and not copied: `ds[i]` is image i. All else is as with a Dataset.
+
+    x, y, class_names, ids, value_range, key, label_key: see sources.arrays. splits: name -> share, stratified by class
+    and by `seed`, the very shares that packing gives; or the name of each image's split. By default all is "train".
+    What a batch holds is what it would hold if these arrays were packed, in the same order and with the same ids.
+
+    Float images, and integers with a value_range, are looked through once: those that have NaN, infinity or values
+    outside of it are left out and listed in `rejects`. max_rejects: a float is a share, an int a count; above it,
+    DataError. `fingerprint` is over all content, which is read once for it (1 to 2 seconds per GB).
+
+    Memory is that of arrays given in memory, about 200 bytes per image, and the batches: files are read image by image.
+    Raises UsageError, NotThereError, DataError, StorageError.
+    """
+
+    store: ArrayStore
+
+    def __init__(
+        self,
+        x: ArrayLike | str | os.PathLike[str],
+        y: ArrayLike | str | os.PathLike[str] | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        value_range: Range | None = None,
+        key: str | None = None,
+        label_key: str | None = None,
+        splits: Mapping[str, float] | Sequence[str] | None = None,
+        seed: int = 0,
+        max_rejects: float | int = 0.10,
+    ) -> None:
+        source = arrays(x, y, class_names=class_names, ids=ids, value_range=value_range, key=key, label_key=label_key)
+        self._open(ArrayStore(source, splits, seed, max_rejects))
+
+    @property
+    def rejects(self) -> tuple[Reject, ...]:
+        """The images that were left out, of the whole dataset."""
+        return self.store.rejects
+
+    def verify(self, *, workers: int | None = None) -> NoReturn:
+        """Raises UsageError: nothing was promised of arrays that they could be held against."""
+        raise UsageError(f"{self.path}: arrays have no checksums to verify; pack them with headrace.pack")
+
+
+def _split(
+    splits: Mapping[str, float] | Sequence[str] | None, labels: NDArray[np.int64], seed: int
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of the splits, and the number of each image's, int64 [n]. Raises UsageError."""
+    if splits is None or isinstance(splits, Mapping):
+        fractions = check_splits(splits)
+        names = list(fractions)
+        of = order.shares(labels, fractions, seed=seed) if len(names) > 1 else np.zeros(len(labels), np.int64)
+    else:
+        given = [str(name) for name in splits]
+        if len(given) != len(labels):
+            raise UsageError(f"x has {len(labels)} images, splits names {len(given)}; wanted a split for each")
+        number = {name: i for i, name in enumerate(dict.fromkeys(given))}
+        check_splits(dict.fromkeys(number, 1 / len(number)))
+        names, of = list(number), np.array([number[name] for name in given], np.int64)
+    if empty := [name for i, name in enumerate(names) if not (of == i).any()]:
+        raise UsageError(f"split {empty[0]!r}: there is no image for it; give it more")
+    return names, of

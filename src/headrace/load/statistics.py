@@ -1,0 +1,62 @@
+"""What a Dataset holds in numbers, out of its catalog alone: classes without a picture, and how large boxes are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.load.dataset import Dataset
+
+SMALL = 10.0  # square pixels: what visipedia calls a small box
+
+
+def missing_classes(dataset: Dataset) -> dict[str, int]:
+    """Name -> index of the classes that no record of this view has."""
+    counts = dataset.class_counts.items()
+    return {name: index for index, (name, n) in enumerate(counts) if not n}
+
+
+def box_statistics(dataset: Dataset) -> dict[str, Any] | None:
+    """The boxes of this view; None for a dataset without boxes.
+
+    `images` have some and `negatives` none, `most` of them are in one image; `classes`: boxes by name; `small`: those
+    of an area under SMALL, and `images_with_small`; `reversed`: those whose corners are the wrong way round, which the
+    packer lets none through of. `width`, `height` and `area` are dicts of mean, median, min and max in stored pixels,
+    and so are `width_normalized` and so on in fractions of the image; None where there is no box.
+    """
+    if not dataset.has_boxes:
+        return None
+    store, rows = dataset.store, dataset.rows
+    boxes, labels, of = store.boxes(rows)
+    spoken = int(store.catalog["boxes"].is_not_null().to_numpy()[rows].sum())
+    per_image = np.bincount(of, minlength=len(rows))
+    size = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+    turned = (size < 0).any(axis=1)
+    width, height = np.abs(size).T
+    across, down = width / store.width[rows][of], height / store.height[rows][of]
+    small = width * height < SMALL
+    counts = np.bincount(labels[labels >= 0], minlength=len(dataset.box_class_names)).tolist()
+    return {
+        "images": int((per_image > 0).sum()),
+        "negatives": spoken - int((per_image > 0).sum()),
+        "most": int(per_image.max(initial=0)),
+        "classes": dict(zip(dataset.box_class_names, counts, strict=True)),
+        "small": int(small.sum()),
+        "images_with_small": len(np.unique(of[small])),
+        "reversed": int(turned.sum()),
+        "width": _spread(width),
+        "height": _spread(height),
+        "area": _spread(width * height),
+        "width_normalized": _spread(across),
+        "height_normalized": _spread(down),
+        "area_normalized": _spread(across * down),
+    }
+
+
+def _spread(values: NDArray[np.float64]) -> dict[str, float] | None:
+    if not len(values):
+        return None
+    found = {"mean": values.mean(), "median": np.median(values), "min": values.min(), "max": values.max()}
+    return {name: round(float(value), 6) for name, value in found.items()}

@@ -1,0 +1,271 @@
+"""Source `arrays`: images in a NumPy array, or a .npy or .npz file; labels in another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from headrace.errors import UsageError
+from headrace.record import Record, Reject
+from headrace.sources.files import natural
+from headrace.sources.stack import Member, Range, Stack, members, numbers_of, open_stack
+
+_MOST_CLASSES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraysSource:
+    """Iterable of Record; see `arrays`. `labels` int64 [n], -1 for none; `ids` None stands for 0, 1, 2, ...
+
+    An image that turns out to have no pixels when it is read (NaN in it, say) is a Reject there.
+    """
+
+    stack: Stack
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...] | None
+    ids: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    def __iter__(self) -> Iterator[Record | Reject]:
+        names = self.class_names or ()
+        for i, label in enumerate(self.labels.tolist()):
+            yield Record(
+                id=self.id(i),
+                pixels=self.stack.frame(i),
+                label=None if label < 0 else label,
+                label_name=None if label < 0 else names[label],
+                origin=self.origin(i),
+            )
+
+    def id(self, i: int) -> str:
+        return str(i) if self.ids is None else self.ids[i]
+
+    def origin(self, i: int) -> str:
+        return f"{self.stack.name}[{i}]"
+
+
+def arrays(
+    x: ArrayLike | str | os.PathLike[str],
+    y: ArrayLike | str | os.PathLike[str] | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+    value_range: Range | None = None,
+    key: str | None = None,
+    label_key: str | None = None,
+) -> ArraysSource:
+    """Images `x` [n, h, w] or [n, h, w, c] (c = 1, or 3 for RGB) with labels `y`: arrays, or paths of .npy or .npz.
+
+    Types: uint8 as it is; bool is 0 and 255; other integers as they are, where all are 0 to 255. What else there is
+    needs `value_range` (low, high), the values of black and white: v becomes round((v - low) * 255 / (high - low)),
+    which is off by (high - low) / 510 at most. An image with NaN, infinity or a value outside of it is a Reject.
+
+    y: whole numbers from 0, strings, or one-hot [n, classes]; None or NaN is no label. `class_names` in index order; by
+    default strings are sorted naturally, and numbers are named by themselves. `ids` by default "0", "1", ...
+
+    key, label_key: names of the arrays in a .npz. By default x is its only array of 3 or 4 axes, and y, unless given,
+    the only other one that is as long. Files are never loaded as a whole: a .npy or a .npz of np.savez is read where
+    it lies, a compressed .npz is unpacked into a temporary file first. Python objects (pickles) are refused.
+
+    Arrays are not copied, so don't change them. Raises UsageError (shape, type, lengths, labels), NotThereError,
+    DataError (a file that is damaged or no array), StorageError.
+    """
+    beside: list[Member] = []
+    if isinstance(x, str | os.PathLike):
+        beside = members(Path(x))
+        images = _the_images(Path(x), beside, key)
+        beside.remove(images)
+        stack = open_stack(images.name, images.open(), value_range)
+    else:
+        if key is not None:
+            raise UsageError(f"key is {key!r}: it names an array of a .npz file, and x is an array itself")
+        array = _array(x, "x")
+        if isinstance(array, np.ma.MaskedArray):
+            raise UsageError(
+                "x: a masked array, and a pixel can't be missing; say what it is there with x.filled(value)"
+            )
+        stack = open_stack("x", numbers_of(array), value_range)
+    if isinstance(y, str | os.PathLike):
+        path = Path(y)
+        found = _the_labels(path, members(path), label_key)
+        if found is None:
+            raise UsageError(f"{path}: holds no labels; it has {_listed(members(path))}")
+        y, name = _all_of(found), found.name
+    elif y is None and isinstance(x, str | os.PathLike):
+        found = _the_labels(Path(x), [member for member in beside if member.shape[:1] == (len(stack),)], label_key)
+        y, name = (None, "") if found is None else (_all_of(found), found.name)
+    else:
+        if label_key is not None:
+            raise UsageError(f"label_key is {label_key!r}: it names an array of a .npz file, and y is none")
+        name = "y"
+    labels, names = _classes(y, len(stack), class_names, name)
+    return ArraysSource(stack=stack, labels=labels, class_names=names, ids=_ids(ids, len(stack)))
+
+
+def _the_images(path: Path, found: Sequence[Member], key: str | None) -> Member:
+    if key is not None:
+        return _named(path, found, "key", key)
+    likely = [member for member in found if len(member.shape) in (3, 4)]
+    if len(found) == 1 or len(likely) == 1:
+        return (likely or found)[0]
+    raise UsageError(f"{path}: which array holds the images? Pass key, one of {_listed(found)}")
+
+
+def _the_labels(path: Path, found: Sequence[Member], key: str | None) -> Member | None:
+    if key is not None:
+        return _named(path, found, "label_key", key)
+    likely = [member for member in found if len(member.shape) in (1, 2)]
+    if len(likely) > 1:
+        raise UsageError(f"{path}: which array holds the labels? Pass label_key, one of {_listed(likely)}")
+    return likely[0] if likely else None
+
+
+def _named(path: Path, found: Sequence[Member], option: str, key: str) -> Member:
+    for member in found:
+        if member.key == key:
+            return member
+    raise UsageError(f"{path}: {option} is {key!r}, it has {_listed(found)}")
+
+
+def _listed(found: Sequence[Member]) -> str:
+    return ", ".join(f"{member.key or 'one array'} {member.dtype}{list(member.shape)}" for member in found) or "nothing"
+
+
+def _all_of(member: Member) -> NDArray[Any]:
+    numbers = member.open()
+    return numbers.read(0, member.shape[0]) if member.shape else np.zeros(0)
+
+
+def _array(given: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.asanyarray(given)
+    except ValueError as error:
+        raise UsageError(f"{name}: no array can be made of it ({error}); wanted one of equal images") from error
+
+
+def _ids(given: Sequence[str] | None, n: int) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    ids = tuple(str(id_) for id_ in given)
+    if len(ids) != n:
+        raise UsageError(f"x has {n} images, ids has {len(ids)}; wanted one for each")
+    if len(set(ids)) < n:
+        seen: set[str] = set()
+        twice = next(id_ for id_ in ids if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
+        raise UsageError(f"ids: {twice!r} occurs twice; every image wants its own")
+    return ids
+
+
+def _classes(
+    y: Any, n: int, class_names: Sequence[str] | None, name: str
+) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """Class index of each of `n` images, int64 [n], -1 for none; and the names of the classes, None where unsaid."""
+    given = None if class_names is None else tuple(class_names)
+    if given is not None and len(set(given)) != len(given):
+        raise UsageError(f"class names {', '.join(given)}: one occurs twice")
+    if y is None:
+        return np.full(n, -1, np.int64), given
+    array = _as_labels(y, name)
+    if array.ndim not in (1, 2):
+        raise UsageError(f"{name}: shape {list(array.shape)}, wanted labels [n] or one-hot [n, classes]")
+    if len(array) != n:
+        raise UsageError(f"x has {n} images, {name} has {len(array)} labels; wanted one for each (None for no label)")
+    if array.ndim == 2 and array.shape[1] == 1:  # as keras.datasets gives them
+        array = array[:, 0]
+    if array.ndim == 2:
+        return _one_hot(array, given, name)
+    entries, first, of = _distinct(array)
+    labels = [_label(entry, name, i) for entry, i in zip(entries, first, strict=True)]
+    if any(isinstance(label, str) for label in labels):
+        numbers, given = _by_name(labels, first, given, name)
+    else:
+        numbers, given = _by_number(labels, first, given, name)
+    return numbers[of], given or None
+
+
+def _distinct(array: NDArray[Any]) -> tuple[list[Any], list[int], NDArray[np.int64]]:
+    """The values in labels [n] as Python objects, where each stands first, and which of them each label is [n]."""
+    if array.dtype.kind == "O":  # what is in it need have no order
+        return array.tolist(), list(range(len(array))), np.arange(len(array))
+    values, first, of = np.unique(array, return_index=True, return_inverse=True)
+    return values.tolist(), first.tolist(), of
+
+
+def _as_labels(y: Any, name: str) -> NDArray[Any]:
+    """The labels as an array; as one of Python objects where NumPy would make strings of numbers, or of None."""
+    array = _array(y, name)
+    if array.dtype.kind in "USO" and not hasattr(y, "dtype") and array.ndim == 1:
+        entries = list(y)
+        array = np.empty(len(entries), object)
+        array[:] = entries
+    return array
+
+
+def _label(entry: Any, name: str, i: int) -> int | str | None:
+    """A class's index or name, None for no label. Raises UsageError."""
+    if isinstance(entry, bytes):
+        entry = entry.decode(errors="backslashreplace")
+    if isinstance(entry, str):
+        if not entry:
+            raise UsageError(f"{name}[{i}] is an empty string; pass None where there is no label")
+        return str(entry)
+    if entry is None or entry != entry:
+        return None
+    if not isinstance(entry, int | float | np.integer | np.floating | np.bool_) or entry % 1 != 0:
+        raise UsageError(f"{name}[{i}] is {entry!r}, wanted a whole number from 0, a string, or None for no label")
+    whole = int(entry)
+    if whole < 0:
+        raise UsageError(
+            f"{name}[{i}] is {whole}, wanted 0 or more; pass None or NaN for no label, strings for classes -1 and 1"
+        )
+    return whole
+
+
+def _by_number(
+    labels: Sequence[int | str | None], first: Sequence[int], given: tuple[str, ...] | None, name: str
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    top = max((label for label in labels if isinstance(label, int)), default=-1)
+    if given is None and top >= _MOST_CLASSES:
+        raise UsageError(f"{name}: label {top} makes {top + 1} classes; pass class_names, or the labels as strings")
+    if given is not None and top >= len(given):
+        where = f"{name}[{first[labels.index(top)]}]"
+        raise UsageError(f"{where} is {top}, wanted 0 to {len(given) - 1}: there are {len(given)} class names")
+    numbers = np.array([-1 if label is None else label for label in labels], np.int64)
+    return numbers, tuple(str(i) for i in range(top + 1)) if given is None else given
+
+
+def _by_name(
+    labels: Sequence[int | str | None], first: Sequence[int], given: tuple[str, ...] | None, name: str
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    for label, i in zip(labels, first, strict=True):
+        if isinstance(label, int):
+            raise UsageError(f"{name}[{i}] is the number {label}, among names of classes; wanted one or the other")
+        if given is not None and label is not None and label not in given:
+            raise UsageError(f"{name}[{i}] is {label!r}, which is none of the class names {', '.join(given)}")
+    names = given or tuple(sorted({label for label in labels if isinstance(label, str)}, key=natural))
+    index: dict[int | str | None, int] = {class_name: i for i, class_name in enumerate(names)}
+    return np.array([index.get(label, -1) for label in labels], np.int64), names
+
+
+def _one_hot(
+    array: NDArray[Any], given: tuple[str, ...] | None, name: str
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    classes = array.shape[1]
+    if given is not None and len(given) != classes:
+        raise UsageError(f"{name} is one-hot of {classes} classes, and there are {len(given)} class names")
+    if array.dtype.kind not in "buif":
+        raise UsageError(f"{name}: shape {list(array.shape)} of {array.dtype}, wanted labels [n], or one-hot numbers")
+    bad = np.flatnonzero(((array != 0) & (array != 1)).any(axis=1) | (np.count_nonzero(array, axis=1) != 1))
+    if len(bad):
+        i = int(bad[0])
+        shown = ", ".join(f"{value:g}" for value in array[i, :8]) + (", …" if classes > 8 else "")
+        raise UsageError(f"{name}[{i}] is [{shown}], wanted one-hot: exactly one 1 and else 0; {len(bad)} rows are not")
+    return array.argmax(axis=1).astype(np.int64), given or tuple(str(i) for i in range(classes))

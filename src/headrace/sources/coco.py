@@ -1,0 +1,544 @@
+"""Source `coco`: COCO's JSON, for detection and keypoints. A file with lists of images, categories and annotations.
+
+    {"images": [{"id": 7, "file_name": "a.jpg", "width": 40, "height": 30}, …],
+     "categories": [{"id": 1, "name": "person", "keypoints": ["nose", "left_eye", …]}, …],
+     "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "keypoints": [x, y, v, …]}, …]}
+
+Annotations come in any order, so the file is read to its end before the first image comes. Reads it element by element
+and keeps numbers in flat arrays: 75 bytes per annotation, 4 more for each number of its keypoints, and 900 per image.
+Never opens an image.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.record import Record, Reject
+from headrace.sources import files, jsons
+from headrace.sources.files import natural
+
+Segmentation = Literal["drop", "keep"]
+
+_HEAD = 1 << 20  # of a file that may be one, this much is looked at
+_KEYS = ("images", "annotations", "categories")
+
+
+@dataclass(slots=True, kw_only=True)
+class CocoSource:
+    """Iterable of Record | Reject; see `coco`. `root` is the JSON file.
+
+    `dropped` counts the objects, `keypoints_dropped` the labelled keypoints that Records come without, by reason;
+    `skipped` what was passed over. `box_class_names` and `keypoint_names` are what the file says, once it was read.
+    """
+
+    root: Path
+    images: Path
+    category: tuple[str, ...] | None
+    skip_crowd: bool
+    segmentation: Segmentation
+    per_object: bool
+    margin: float
+    flip_pairs: tuple[tuple[int, int], ...] | None
+    skipped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    keypoints_dropped: Counter[str] = field(default_factory=Counter)
+    box_class_names: tuple[str, ...] = ()
+    keypoint_names: tuple[str, ...] | None = None
+
+    def __iter__(self) -> Iterator[Record | Reject]:
+        self.skipped.clear()
+        self.dropped.clear()
+        self.keypoints_dropped.clear()
+        read = _read(self.root, keep_segmentation=self.segmentation == "keep")
+        if read.segmentations and self.segmentation == "drop":
+            self.skipped["segmentations"] = read.segmentations
+        kinds = self._kinds(read)
+        yield from self._records(read, kinds)
+        for number, reason in read.strays:
+            origin = self._origin("annotations", number)
+            yield Reject(id=f"annotation {number}", origin=origin, stage="annotation", reason=reason)
+
+    def _kinds(self, read: _Read) -> _Kinds:
+        """What is to be made of the categories, and what a plan asks for."""
+        named: dict[str, list[_Category]] = {}
+        for category in sorted(read.categories.values(), key=lambda category: category.order):
+            named.setdefault(category.name, []).append(category)
+        for name in self.category or ():
+            if name not in named:
+                raise UsageError(f"category {name!r}: {self.root} has {', '.join(named) or 'none'}")
+        if not read.annotated:
+            named = {}
+        self.box_class_names = tuple(name for name in named if self.category is None or name in self.category)
+        chosen = [category for name in self.box_class_names for category in named[name]]
+        skeletons = {category.keypoints: category.name for category in chosen if category.keypoints}
+        if len(skeletons) > 1:
+            which = "; ".join(f"{name}: {', '.join(points)}" for points, name in skeletons.items())
+            raise UsageError(
+                f"{self.root}: categories with different keypoints ({which}); take one by category= (--category)"
+            )
+        self.keypoint_names = next(iter(skeletons), None)
+        if self.keypoint_names is not None:
+            points = len(self.keypoint_names)
+        else:
+            lengths = np.diff(read.begin)[np.isin(read.category, [category.code for category in chosen])]
+            lengths = lengths[lengths > 0]
+            points = int(np.bincount(lengths).argmax()) // 3 if len(lengths) else 0
+        return _Kinds({category.code: category for category in chosen}, points)
+
+    def _records(self, read: _Read, kinds: _Kinds) -> Iterator[Record | Reject]:
+        inside = os.path.realpath(self.images)
+        order = np.argsort(read.image, kind="stable")
+        first = np.searchsorted(read.image, np.arange(read.codes + 1), sorter=order)
+        for number, image in enumerate(read.images):
+            origin = self._origin("images", number)
+            id_, unusable = files.id_of(image.name)
+            if image.fault or unusable:
+                yield Reject(id=id_, origin=origin, stage="annotation", reason=image.fault or unusable or "")
+                continue
+            if fault := read.faults.get(image.code):
+                at = self._origin("annotations", fault[0])
+                yield Reject(id=id_, origin=at, stage="annotation", reason=f"{fault[1]} (image {image.id!r})")
+                continue
+            path = f"{self.images}/{id_}"
+            refused = files.refusal(path, inside)
+            if refused is not None:
+                yield Reject(id=id_, origin=origin, stage="read", reason=f"{refused} (image {image.id!r})")
+                continue
+            rows = order[first[image.code] : first[image.code + 1]]
+            record = self._record(read, kinds, rows, id_, path, image, origin)
+            if not self.per_object or isinstance(record, Reject):
+                yield record
+            elif record.boxes is None or not len(record.boxes):
+                self.skipped["images without objects"] += 1
+            else:
+                yield from (self._object(record, i) for i in range(len(record.boxes)))
+
+    def _record(
+        self, read: _Read, kinds: _Kinds, rows: _Rows, id_: str, path: str, image: _Image, origin: str
+    ) -> Record | Reject:
+        """The record of an image with annotations `rows`, or its Reject."""
+        if not read.annotated:
+            return Record(id=id_, path=path, size=image.size, attributes={"image_id": image.id}, origin=origin)
+        for row in rows.tolist():
+            if reason := self._contradiction(read, kinds, row):
+                at = self._origin("annotations", read.number[row])
+                return Reject(id=id_, origin=at, stage="annotation", reason=f"{reason} (image {image.id!r})")
+        rows = self._kept(read, kinds, rows)
+        boxes = read.boxes[rows]
+        points, given = read.points(rows, kinds.points)
+        attributes: dict[str, Any] = {
+            "image_id": image.id,
+            "annotation_id": [read.id(row) for row in rows.tolist()],
+            "area": [None if math.isnan(area) else area for area in read.area[rows].tolist()],
+            "is_crowd": read.crowd[rows].tolist(),
+        }
+        if (given != points[..., 2]).any():
+            attributes["visibility"] = [[round(v, 6) for v in of] for of in given.tolist()]
+        if self.segmentation == "keep":
+            attributes["segmentation"] = [json.loads(read.masks.get(row, "null")) for row in rows.tolist()]
+        return Record(
+            id=id_,
+            path=path,
+            boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32),
+            box_labels=tuple(kinds.chosen[code].name for code in read.category[rows].tolist()),
+            keypoints=points if kinds.points else None,
+            size=image.size,
+            attributes=attributes,
+            origin=origin,
+        )
+
+    def _object(self, record: Record, i: int) -> Record:
+        """Object `i` of an image's record, cut out."""
+        assert record.boxes is not None and record.box_labels is not None
+        box = record.boxes[i : i + 1]
+        around = np.tile((box[:, 2:] - box[:, :2]) * self.margin, 2) * [-1, -1, 1, 1]
+        n, attributes = len(record.boxes), dict(record.attributes)
+        for name in attributes:
+            if isinstance(attributes[name], list):
+                assert len(attributes[name]) == n
+                attributes[name] = attributes[name][i : i + 1]
+        x0, y0, x1, y1 = (box + around)[0].tolist()
+        return replace(
+            record,
+            id=f"{record.id}#{attributes['annotation_id'][0]}",
+            boxes=box,
+            box_labels=record.box_labels[i : i + 1],
+            keypoints=None if record.keypoints is None else record.keypoints[i : i + 1],
+            attributes=attributes,
+            window=(x0, y0, x1, y1),
+        )
+
+    def _contradiction(self, read: _Read, kinds: _Kinds, row: int) -> str | None:
+        """Why an annotation can't be believed that is sound in itself."""
+        category = read.categories.get(code := int(read.category[row]))
+        if category is None:
+            return f"category {read.id_of[code]!r} is not among the categories"
+        numbers = int(read.begin[row + 1] - read.begin[row])
+        if category.code in kinds.chosen and numbers not in (0, 3 * kinds.points):
+            return f"keypoints holds {numbers} numbers, wanted 3 for each of {kinds.points} points"
+        return None
+
+    def _kept(self, read: _Read, kinds: _Kinds, rows: _Rows) -> _Rows:
+        """The annotations that the Record comes with; the others are counted."""
+        tests = {
+            "of other categories": np.isin(read.category[rows], list(kinds.chosen)),
+            "said twice": ~np.isin(rows, read.repeated),
+            "without width or height": (read.boxes[rows, 2:] > 0).all(axis=1),
+        }
+        if self.skip_crowd:
+            tests["crowd"] = read.crowd[rows] == 0
+        kept = np.ones(len(rows), np.bool_)
+        for reason, passed in tests.items():
+            lost = rows[kept & ~passed]
+            kept &= passed
+            if len(lost):
+                self.dropped[reason] += len(lost)
+                if kinds.points and reason != "of other categories":
+                    labelled = int((read.points(lost, kinds.points)[0][..., 2] > 0).sum())
+                    self.keypoints_dropped += Counter({"of dropped boxes": labelled})
+        return rows[kept]
+
+    def _origin(self, key: str, number: int) -> str:
+        return (
+            f"{self.root.name}:{key}[{number}]"  # without its folder: a catalog doesn't depend on where its source lay
+        )
+
+
+def coco(
+    json: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str] | None = None,
+    category: str | Sequence[str] | None = None,
+    skip_crowd: bool = False,
+    segmentation: Segmentation = "drop",
+    per_object: bool = False,
+    margin: float = 0.125,
+    flip_pairs: Sequence[tuple[int, int]] | None = None,
+) -> CocoSource:
+    """Images below the folder `images` (by default that of the file) with the objects of the COCO file `json`.
+
+    Records come in the order of its images, ids are their `file_name`, or the last part of their `coco_url`. Boxes
+    [n, 4] in pixels, with the names of their categories; classes are in the order of category ids, and categories of
+    one name are one class. Attributes hold `image_id`, and a value for each box in `annotation_id`, `area`, `is_crowd`.
+    An image without annotations is a negative; in a file without any `annotations` nothing is said of boxes.
+
+    Keypoints [n, k, 3] where a category names some or an annotation has some; all absent for an object without. Their
+    places are taken as they are, COCO's whole numbers too, though these mean the middle of a pixel. v 0 is absent;
+    0 < v <= 1 is hidden (1), 1 < v <= 2 visible (2): where v is a fraction, `visibility` holds the numbers as given.
+
+    An image is a Reject when one of its annotations can't be used (its category is unknown; a number is missing, no
+    number, or not finite; there are too few or too many), when its id belongs to another file name too, when its
+    file is missing or lies outside of `images`, and, when packed, if it has another size than `width` and `height` say,
+    stored or upright. An annotation of no known image is one itself. Objects without width or height, and those said
+    twice (the same id, image, category and box) are dropped and counted.
+
+    category: a name or several; objects of others are dropped. skip_crowd: so are those with `iscrowd`.
+    segmentation: "keep" makes polygons and run lengths an attribute as they are given: the catalog grows about as large
+    as the file, memory while packing to ten times that. per_object: each object is a record of its own, cut out of its
+    image with `margin` of its width and height added on either side, and its id is `file_name#annotation id`; images
+    without objects are passed over. flip_pairs: numbers of keypoints that change places in a
+    mirror; by default told from their names.
+
+    Raises NotThereError, StorageError, UsageError (no file or folder; an option); when iterated also DataError naming
+    line and column (no JSON, cut short, not COCO's), UsageError (no such category; categories of different keypoints).
+    """
+    path = Path(json)
+    if not path.exists():
+        raise NotThereError(f"{path}: no such file")
+    if not path.is_file():
+        raise UsageError(f"{path}: is no regular file, wanted a COCO JSON file")
+    if segmentation not in get_args(Segmentation):
+        raise UsageError(f"segmentation is {segmentation!r}, wanted one of {', '.join(get_args(Segmentation))}")
+    if not margin >= 0:
+        raise UsageError(f"margin is {margin}, wanted at least 0")
+    return CocoSource(
+        root=path,
+        images=files.check_root(path.parent if images is None else images),
+        category=(category,) if isinstance(category, str) else None if category is None else tuple(category),
+        skip_crowd=skip_crowd,
+        segmentation=segmentation,
+        per_object=per_object,
+        margin=margin,
+        flip_pairs=None if flip_pairs is None else tuple((i, j) for i, j in flip_pairs),
+    )
+
+
+def recognise(path: Path) -> str | None:
+    """What tells that `path` is a COCO file, or None when nothing does. Raises StorageError."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise StorageError(f"{path}: can't be read: {(error.strerror or str(error)).lower()}") from error
+    if not head.startswith(b"{"):
+        return None
+    found = [key for key in _KEYS if re.search(rb'"%s"\s*:\s*\[' % key.encode(), head)]
+    return f"it is JSON with a list of {' and of '.join(found)}" if found else None
+
+
+_Rows: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class _Image:
+    """`fault`: why it can't be used; it has no code then, or one that another image has too."""
+
+    code: int
+    id: Any
+    name: str
+    size: tuple[int, int] | None
+    fault: str | None = None
+
+
+@dataclass(slots=True)
+class _Category:
+    code: int
+    order: Any
+    name: str
+    keypoints: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Kinds:
+    """The categories by code that are wanted, and how many keypoints their objects have."""
+
+    chosen: dict[int, _Category]
+    points: int
+
+
+class _Read:
+    """A whole file. Arrays have an entry per sound annotation. Ids of images and categories may be anything and stand
+    in any order, so they are numbered as they come: `code` gives the number of an id, `id_of` the id of a number."""
+
+    def __init__(self) -> None:
+        self.images: list[_Image] = []
+        self.categories: dict[int, _Category] = {}
+        self.faults: dict[
+            int, tuple[int, str]
+        ] = {}  # image -> the first of its annotations that can't be used, and why
+        self.strays: list[tuple[int, str]] = []  # annotations of no image, and why
+        self.annotated = False
+        self.segmentations = 0
+        self.masks: dict[int, str] = {}
+        self.id_of: list[Any] = []
+        self._codes: dict[tuple[str, str], int] = {}
+        self._odd: dict[int, Any] = {}  # ids of annotations that are no int64
+        self._number, self._id = array("q"), array("q")
+        self._image, self._category = array("i"), array("i")
+        self._boxes, self._area, self._crowd = array("d"), array("d"), array("b")
+        self._points, self._begin = array("f"), array("q", [0])
+
+    def code(self, kind: str, id_: int | str) -> int:
+        """The number that stands for an id; 7 and "7" are the same."""
+        code = self._codes.setdefault((kind, str(id_)), len(self._codes))
+        if code == len(self.id_of):
+            self.id_of.append(id_)
+        return code
+
+    def id(self, row: int) -> Any:
+        """The id of an annotation, None when it has none."""
+        return self._odd[row] if row in self._odd else self._id[row]
+
+    def close(self) -> None:
+        """All is read: what can only be told now."""
+        self.codes = len(self.id_of)
+        self.number = np.asarray(self._number)  # the same memory
+        self.image, self.category = np.asarray(self._image), np.asarray(self._category)
+        self.boxes = np.asarray(self._boxes).reshape(-1, 4)
+        self.area, self.crowd = np.asarray(self._area), np.asarray(self._crowd)
+        self.begin, self.numbers = np.asarray(self._begin), np.asarray(self._points)
+        self.repeated = self._repeated()
+        first: dict[int, tuple[int, _Image]] = {}
+        for number, image in enumerate(self.images):
+            if image.fault is not None or first.setdefault(image.code, (number, image))[0] == number:
+                continue
+            at, other = first[image.code]
+            image.fault = f"image id {image.id!r} occurs twice, first at images[{at}]"
+            if other.name != image.name:
+                other.fault = image.fault = f"image id {image.id!r} is of {other.name!r} and of {image.name!r} too"
+        known = np.zeros(self.codes, np.bool_)
+        known[list(first)] = True
+        lost = {int(self.number[row]): self.image[row] for row in np.flatnonzero(~known[self.image])}
+        lost |= {number: code for code, (number, _) in self.faults.items() if not known[code]}
+        self.strays += [
+            (number, f"image {self.id_of[code]!r} is not among the images") for number, code in lost.items()
+        ]
+        self.strays.sort()
+
+    def _repeated(self) -> _Rows:
+        """Annotations that are said a second time: the same id, image, category and box."""
+        ids = np.asarray(self._id)
+        order = np.argsort(ids, kind="stable")
+        same = np.diff(ids[order]) == 0
+        some = order[np.concatenate([same, [False]]) | np.concatenate([[False], same])] if len(ids) else order
+        some = some[~np.isin(some, list(self._odd))]
+        columns = (ids, self.image, self.category, *self.boxes.T)
+        table = np.stack([column[some].astype(np.float64) for column in columns], axis=1)
+        first = np.unique(table, axis=0, return_index=True)[1]  # of the equal ones the first
+        return np.delete(some, first)
+
+    def points(self, rows: _Rows, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keypoints float32 [n, k, 3] of annotations, and v as it was given, [n, k]; zeros where there are none."""
+        out = np.zeros((len(rows), k, 3), np.float32)
+        for i, row in enumerate(rows.tolist()):
+            found = self.numbers[self.begin[row] : self.begin[row + 1]]
+            if len(found) == 3 * k:
+                out[i] = found.reshape(k, 3)
+        given = out[..., 2].copy()
+        out[..., 2] = np.maximum(np.ceil(given - 1e-4), given > 0)  # what is labelled at all stays labelled
+        return out, given
+
+    # --- what one element says ---------------------------------------------------------------------------------------
+
+    def take_image(self, number: int, entry: Any) -> None:
+        if not isinstance(entry, dict) or (id_ := _id(entry.get("id"))) is None:
+            fault = f"found {_shown(entry)}, wanted an image with an id"
+            self.images.append(_Image(-1, None, f"image {number}", None, fault))
+            return
+        name, url = entry.get("file_name"), entry.get("coco_url")
+        if name is None and isinstance(url, str):
+            name = url.rpartition("/")[2]
+        height, width = _side(entry.get("height")), _side(entry.get("width"))
+        image = _Image(self.code("image", id_), id_, f"image {number}", (height, width) if height and width else None)
+        if isinstance(name, str) and name:
+            image.name = name
+        else:
+            image.fault = f"image {id_!r} has no file_name, nor a coco_url with one"
+        self.images.append(image)
+
+    def take_category(self, entry: Any) -> None:
+        """Raises ValueError: no sound category."""
+        if not isinstance(entry, dict) or (id_ := _id(entry.get("id"))) is None or not _is_name(entry.get("name")):
+            raise ValueError(f"found {_shown(entry)}, wanted a category with an id and a name")
+        points = entry.get("keypoints") or ()
+        if not isinstance(points, list | tuple) or not all(map(_is_name, points)):
+            raise ValueError(f"keypoints of category {entry['name']!r} are {_shown(points)}, wanted a list of names")
+        code = self.code("category", id_)
+        made = _Category(code, natural(str(id_)), entry["name"], tuple(points))
+        if self.categories.setdefault(code, made) != made:
+            raise ValueError(f"category id {id_!r} occurs twice, for {self.categories[code].name!r} and {made.name!r}")
+
+    def take_annotation(self, number: int, entry: Any, *, keep_segmentation: bool) -> None:
+        if not isinstance(entry, dict) or (of := _id(entry.get("image_id"))) is None:
+            self.strays.append((number, f"found {_shown(entry)}, wanted an annotation with an image_id"))
+            return
+        image = self.code("image", of)
+        try:
+            if (category := _id(entry.get("category_id"))) is None:
+                raise ValueError(f"category_id is {_shown(entry.get('category_id'))}, wanted a number")
+            box = _numbers("bbox", entry.get("bbox"), "x, y, width and height", 4)
+            points = _numbers("keypoints", entry.get("keypoints") or [], "x, y and v of each point")
+            if len(points) % 3 or not all(0 <= v <= 2 for v in points[2::3]):
+                raise ValueError(
+                    f"keypoints are {_shown(entry['keypoints'])}, wanted x, y and v (0 to 2) of each point"
+                )
+            crowd = entry.get("iscrowd") or 0
+            if crowd not in (0, 1):
+                raise ValueError(f"iscrowd is {_shown(crowd)}, wanted 0 or 1")
+        except ValueError as error:
+            self.faults.setdefault(image, (number, str(error)))
+            return
+        row, id_, area = len(self._id), _id(entry.get("id")), _finite(entry.get("area"))
+        if entry.get("segmentation"):
+            self.segmentations += 1
+            if keep_segmentation:
+                self.masks[row] = json.dumps(entry["segmentation"], separators=(",", ":"))
+        if not isinstance(id_, int) or abs(id_) >> 63:
+            self._odd[row], id_ = id_, 0
+        self._id.append(id_)
+        self._number.append(number)
+        self._image.append(image)
+        self._category.append(self.code("category", category))
+        self._boxes.extend(box)
+        self._area.append(math.nan if area is None else area)
+        self._crowd.append(int(crowd))
+        self._points.extend(points)
+        self._begin.append(len(self._points))
+
+
+def _read(path: Path, *, keep_segmentation: bool) -> _Read:
+    """The whole of a COCO file. Raises StorageError, DataError."""
+    read = _Read()
+    keys: set[str] = set()
+    for key, number, element in jsons.walk(path):
+        if key is None:
+            what = "one value" if number is None and element != [] else "a list"
+            raise DataError(
+                f"{path}: {what}, such as a detector's results, and no COCO annotations: wanted an object with "
+                "images, categories and annotations"
+            )
+        keys.add(key)
+        if key not in _KEYS or element == []:
+            continue
+        if number is None:
+            raise DataError(f"{path}: {key} is {_shown(element)}, wanted a list")
+        if key == "images":
+            read.take_image(number, element)
+        elif key == "annotations":
+            read.take_annotation(number, element, keep_segmentation=keep_segmentation)
+        else:
+            try:
+                read.take_category(element)
+            except ValueError as error:
+                raise DataError(f"{path}: categories[{number}]: {error}") from None
+    read.annotated = "annotations" in keys
+    needed = ("images", "categories") if read.annotated else ("images",)
+    if missing := [key for key in needed if key not in keys]:
+        has = ", ".join(sorted(keys)) or "nothing"
+        raise DataError(f"{path}: no COCO file: it has {has}, and no {' and no '.join(missing)}")
+    read.close()
+    return read
+
+
+def _id(value: Any) -> int | str | None:
+    """An id: a whole number, also one that was written 7.0, or a text; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) and not isinstance(value, bool) and value != "" else None
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and files.id_of(value)[1] is None
+
+
+def _side(value: Any) -> int:
+    """Pixels; 0 for what says none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _finite(value: Any) -> float | None:
+    """A JSON number as a float; None for NaN, infinity, and what is no number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(name: str, value: Any, wanted: str, count: int | None = None) -> list[float]:
+    """Finite floats. Raises ValueError."""
+    found = [_finite(number) for number in value] if isinstance(value, list) else [None]
+    if None in found or count not in (None, len(found)):
+        raise ValueError(f"{name} is {_shown(value)}, wanted numbers: {wanted}")
+    return found  # type: ignore[return-value]
+
+
+def _shown(value: Any) -> str:
+    """A value fit for one line of a terminal."""
+    shown = ascii(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}…"
