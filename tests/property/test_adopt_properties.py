@@ -13,7 +13,7 @@ import headrace as hr
 from drawn import TINY_PNG
 from foreign import payload, write
 from headrace.errors import DamageError, DataError
-from headrace.format import tfrecord
+from headrace.format import example, tfrecord
 
 RECORDS = 3
 AT_ONCE = 64  # shards that are damaged at a time, each at another place
@@ -196,3 +196,53 @@ def test_a_file_made_to_keep_us_busy_ends() -> None:
     first, *rest = tfrecord.walk(data)
     assert first == tfrecord.Span(0, 5)
     assert [(piece.begin, piece.end) for piece in rest if isinstance(piece, tfrecord.Gap)] == [(21, len(data))]
+
+
+names = st.sampled_from(["image", "img", "a", "z", "imag", "image2", "\u00fc"])
+feature_lists = st.one_of(
+    st.lists(st.binary(max_size=8), max_size=3).map(example.Strings),
+    st.sampled_from([4000, 4096, 4097, 20_000]).map(lambda n: example.Strings([bytes([n % 251]) * n])),
+    st.just(example.Strings([b"x" * 5000, b"y"])),
+    st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=3).map(example.Ints),
+    st.lists(st.floats(width=32, allow_nan=False), max_size=3).map(example.Floats),
+)
+
+
+@given(st.dictionaries(names, feature_lists, max_size=6))
+def test_the_image_cut_out_and_the_rest_are_the_record(features: dict[str, example.Feature]) -> None:
+    """Against protobuf's own parse of all of it."""
+    data = example.serialize(features)
+    cut = example.message_without(data, b"image")
+    image = features.get("image", example.Ints())
+    large = isinstance(image, example.Strings) and len(image) == 1 and len(image[0]) > 4096
+    assert (cut is not None) == large
+    if cut is not None:
+        rest, begin, length = cut
+        assert data[begin : begin + length] == image[0]
+        assert set(rest) == set(features) - {"image"}
+        for key, message in example.message(data).items():
+            assert key == "image" or rest[key] == message
+
+
+def test_a_key_that_comes_twice_means_its_last() -> None:
+    one, two = (example.serialize({"image": example.Strings([bytes([k]) * 5000])})[3:] for k in (1, 2))
+    for first, second in ((one, two), (two, one)):
+        both = first + second
+        data = b"\x0a" + example._as_varint(len(both)) + both
+        assert example.parse(data)["image"][0] == (b"\2" if second is two else b"\1") * 5000  # type: ignore[operator]
+        assert example.message_without(data, b"image") is None
+
+
+@given(st.integers(0, 90), st.integers(0, 255))
+def test_a_wire_that_is_odd_is_left_to_protobuf(at: int, value: int) -> None:
+    """Any byte of the framing changed: what is cut out, if anything, is what protobuf reads."""
+    data = bytearray(example.serialize({"a": example.Ints([3]), "image": example.Strings([b"i" * 5000])}))
+    data[min(at, 60)] = value
+    cut = example.message_without(bytes(data), b"image")
+    if cut is not None:
+        try:
+            wanted = example.parse(bytes(data))
+        except ValueError:
+            raise AssertionError("protobuf refuses what was cut out") from None
+        assert wanted["image"] == [bytes(data[cut[1] : cut[1] + cut[2]])]
+        assert set(cut[0]) == set(wanted) - {"image"}

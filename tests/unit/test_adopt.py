@@ -625,6 +625,17 @@ def test_the_image_is_found_behind_one_that_begins_alike(tmp_path: Path) -> None
     assert [ds[0].encoded, ds[1].encoded] == [whole, whole]
 
 
+@pytest.mark.parametrize("place", ["a_before", "z_after"])
+def test_large_images(place: str, tmp_path: Path) -> None:
+    """They are cut out of the wire before the rest is parsed; another large key is left in it."""
+    wholes = [jpeg(300, 400, seed=k, quality=95) for k in range(4)]
+    assert min(map(len, wholes)) > 10_000
+    records = [payload(**plain(k, image__encoded=whole), **{place: bytes(9000)}) for k, whole in enumerate(wholes)]
+    _, ds = adopt(write(tmp_path / "a.tfrecord", records), tmp_path / "ds")
+    assert [ds[k].encoded for k in range(4)] == wholes
+    assert ds.catalog["id"].to_list() == [f"{k}.jpg" for k in range(4)] and ds.labels.tolist() == [0, 1, 2, 0]
+
+
 def test_keypoints_without_visibility(tmp_path: Path) -> None:
     records = [pointy([0.25, 0.5]), pointy([], 1), pointy([], 0), pointy([0.1, 0.2, 0.3]), pointy([1.5, float("nan")])]
     report, ds = adopt(write(tmp_path / "a.tfrecord", records), tmp_path / "ds", max_rejects=1)

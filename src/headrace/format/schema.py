@@ -402,11 +402,15 @@ def _leaves(feature: Mapping[str, Any], path: str, many: bool = False) -> Iterab
 
 @dataclass(slots=True)
 class Values:
-    """What a record says by its map, as it says it: `label` a number or a text, `boxes` the numbers of each key of the
-    map, in the record's own order and unit, `keypoints` float32 [m, 3] of all objects together. None where nothing is
-    said. `boxes` keep the whole message in memory."""
+    """What a record says by its map, as it says it; None where nothing is said.
+
+    `image_offset`: where the image's bytes are in the payload. `label`: a number or a text. `boxes`: the numbers of
+    each key of the map, in the record's own order and unit; they keep the whole message in memory. `keypoints` float32
+    [m, 3] of all objects together.
+    """
 
     image: bytes | None
+    image_offset: int
     file: str | None
     id: str
     label: int | str | None
@@ -422,14 +426,21 @@ class Reader:
 
     def __init__(self, map: Map, known: Iterable[str] = ()) -> None:
         self.map = map
+        self.image_key = None if map.image is None else map.image.encode()
         self.known = frozenset(known)
         self.late: set[str] = set()
         self._counts: set[int] = set()  # a look at the number of keys is cheap, at all of them is not
 
     def read(self, payload: bytes) -> Values:
         """What the record says. Raises BadValue: no Example, a wrong kind, or lists whose lengths contradict."""
+        image_at = None
         try:
-            features = example.message(payload)
+            cut = None if self.image_key is None else example.message_without(payload, self.image_key)
+            if cut is None:
+                features = example.message(payload)
+            else:
+                features, begin, length = cut
+                image_at = begin, begin + length
         except ValueError as error:
             raise BadValue(str(error)) from error
         if len(features) not in self._counts:
@@ -442,14 +453,18 @@ class Reader:
         if m.boxes:
             boxes = tuple([_numbers(features, key) for key in m.boxes])
             box_labels, names = self._box_labels(features, _count(boxes, m))
-        image = None
-        if m.image is not None:
+        image, offset = None, 0
+        if image_at is not None:
+            image, offset = payload[slice(*image_at)], image_at[0]
+        elif m.image is not None:
             found = _strings(features, m.image)
             if len(found) > 1:
                 raise BadValue(f"{m.image!r} has {len(found)} values, wanted one image")
             image = found[0] if found and found[0] else None
+            offset = 0 if image is None else _index(payload, image)
         return Values(
             image=image,
+            image_offset=offset,
             file=None if m.file is None else _text(features, m.file),
             id="" if m.id is None else _text(features, m.id),
             label=None if m.label is None else _label(features, m.label),
@@ -477,6 +492,15 @@ class Reader:
         if len(names) != n:  # a name more or less says nothing of which box it is
             return list(labels), None
         return list(labels), [_decoded(m.box_label_text, name) for name in names]
+
+
+def _index(payload: bytes, image: bytes) -> int:
+    """Where in a record the image's bytes are. bytes.index would first study all of the image."""
+    head = image[:64]
+    at = payload.find(head)
+    while not payload.startswith(image, at):
+        at = payload.find(head, at + 1)
+    return at
 
 
 def _strings(features: Mapping[str, Any], key: str) -> Sequence[bytes]:

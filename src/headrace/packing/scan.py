@@ -113,7 +113,7 @@ class Pass:
         values = self.reader.read(payload)
         image, named, sha256, offset = values.image, None, None, 0
         if image is not None:
-            offset = span.offset + tfrecord.HEADER_BYTES + _index(payload, image)
+            offset = span.offset + tfrecord.HEADER_BYTES + values.image_offset
         elif self.images is not None and values.file:
             named = values.file
             image = storage.inside(self.images, named).read_bytes()
@@ -158,15 +158,6 @@ def _ahead(raw: Any) -> Callable[[int], None]:
     return touch
 
 
-def _index(payload: bytes, image: bytes) -> int:
-    """Where in a record the image's bytes are. bytes.index would first study all of the image."""
-    head = image[:64]
-    at = payload.find(head)
-    while not payload.startswith(image, at):
-        at = payload.find(head, at + 1)
-    return at
-
-
 def _reject(file: ShardFile, number: int, stage: str, reason: str) -> Reject:
     return Reject(id=f"{file.called}:{number}", origin=f"{file.called}:{number}", stage=stage, reason=reason)
 
@@ -195,12 +186,15 @@ def place_boxes(found: list[Found], m: Map) -> None:
             boxes = boxes * whole
         inside, kept = geometry.cut(boxes, border, min_visible=0)
         clipped = kept & (inside != boxes).any(axis=1)
+    of = np.repeat(np.arange(len(found)), counts)
+    cut = np.bincount(of, clipped, len(found)).tolist()
+    whole_sets = (np.bincount(of, ~kept, len(found)) == 0).tolist()
     begin = 0
-    for one, count in zip(found, counts, strict=True):
+    for i, (one, count) in enumerate(zip(found, counts, strict=True)):
         mine = slice(begin, begin := begin + count)
         one.kept = kept[mine]
-        one.row.boxes = inside[mine][one.kept]
-        one.clipped = int(clipped[mine].sum())
+        one.row.boxes = inside[mine] if whole_sets[i] else inside[mine][one.kept]
+        one.clipped = int(cut[i])
         one.values.boxes = None
 
 
