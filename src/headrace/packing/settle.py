@@ -170,12 +170,14 @@ class Settled:
             return
         counts: Counter[int | str] = Counter()
         texts: dict[int, set[str]] = {}
+        pairs: Counter[tuple[int | str, str]] = Counter()
         for one in found:
             raws: Sequence[int | str] = one.values.box_labels or []
             counts.update(raws)
-            for raw, text in zip(raws, one.values.box_label_text or [], strict=False):
-                if text and isinstance(raw, int):
-                    texts.setdefault(raw, set()).add(text)
+            pairs.update(zip(raws, one.values.box_label_text or (), strict=False))
+        for raw, text in pairs:
+            if text and isinstance(raw, int):
+                texts.setdefault(raw, set()).add(text)
         start = m.box_labels_from
         if start is None and not (given is not None and given.numbers is not None):
             start = 0 if 0 in counts else 1
@@ -189,19 +191,19 @@ class Settled:
                 given, numbers={n - 1: name for n, name in given.numbers.items()}
             )  # a label map counts from 1
         self.box_classes, index = self._classes(counts, texts, given, start or 0, m.box_labels, "classes of boxes")
+        names = self.box_classes
         for number, item in enumerate(self.items):
-            if not isinstance(item, Found):
+            if not isinstance(item, Found) or (said := item.values.box_labels) is None:
                 continue
-            if item.values.box_labels is None:
-                continue
-            said: list[int | str] = list(item.values.box_labels)
-            wrong = [raw for raw in said if raw not in index]
-            if wrong:
-                self._refuse(number, f"{m.box_labels!r} is {wrong[0]!r}: {_wanted(self.box_classes)}")
+            try:
+                labels = [index[raw] for raw in said]
+            except KeyError as unknown:
+                self._refuse(number, f"{m.box_labels!r} is {unknown.args[0]!r}: {_wanted(names)}")
                 continue
             assert item.kept is not None
-            labels = [index[raw] for raw, kept in zip(said, item.kept.tolist(), strict=True) if kept]
-            item.row.box_labels, item.row.box_label_names = labels, [self.box_classes[label] for label in labels]
+            if item.dropped:
+                labels = [label for label, kept in zip(labels, item.kept.tolist(), strict=True) if kept]
+            item.row.box_labels, item.row.box_label_names = labels, [names[label] for label in labels]
 
     def _classes(
         self,
