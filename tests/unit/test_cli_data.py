@@ -14,7 +14,7 @@ import pytest
 import headrace as hr
 from command import headrace
 from drawn import files, jpeg, photos
-from headrace.cli import data
+from headrace.cli import words
 from headrace.errors import UsageError
 from headrace.record import Reject
 
@@ -33,7 +33,7 @@ PATTERN = r"^(?P<label>cat|dog)\."
     ],
 )
 def test_parse_split(text: str | None, wanted: Any) -> None:
-    assert data.parse_split(text) == wanted
+    assert words.parse_split(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -41,35 +41,35 @@ def test_parse_split(text: str | None, wanted: Any) -> None:
 )
 def test_splits_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--split {text!r}: ")):
-        data.parse_split(text)
+        words.parse_split(text)
 
 
 def test_a_split_twice() -> None:
     with pytest.raises(UsageError, match="'a' occurs twice"):
-        data.parse_split("a=0.5,a=0.5")
+        words.parse_split("a=0.5,a=0.5")
 
 
 @pytest.mark.parametrize(("text", "wanted"), [(None, None), ("160", 160), ("120x160", (120, 160)), ("0", 0)])
 def test_parse_size(text: str | None, wanted: Any) -> None:
-    assert data.parse_size(text) == wanted
+    assert words.parse_size(text) == wanted
 
 
 def test_parse_names_and_pairs() -> None:
-    assert data.parse_names(None) is None and data.parse_pairs(None) is None
-    assert data.parse_names(" a,b c ,d") == ["a", "b c", "d"]
-    assert data.parse_pairs("1-2, 3-14") == [(1, 2), (3, 14)]
+    assert words.parse_names(None) is None and words.parse_pairs(None) is None
+    assert words.parse_names(" a,b c ,d") == ["a", "b c", "d"]
+    assert words.parse_pairs("1-2, 3-14") == [(1, 2), (3, 14)]
 
 
 @pytest.mark.parametrize("text", ["", "1", "1-", "1:2", "a-b", "1-2,", "1-2-3"])
 def test_pairs_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--flip-pairs {text!r}: wanted pairs of numbers")):
-        data.parse_pairs(text)
+        words.parse_pairs(text)
 
 
 @pytest.mark.parametrize("text", ["", "x", "160x", "x160", "-1", "1.5", "1x2x3", "160 x 120", "160px", "１６０"])
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")):
-        data.parse_size(text)
+        words.parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_sizes_that_are_none(text: str) -> None:
     ],
 )
 def test_parse_bytes(text: str | None, wanted: int | None) -> None:
-    assert data.parse_bytes(text) == wanted
+    assert words.parse_bytes(text) == wanted
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1MB", "1TB", "1e9", "1.2.3MB", "inf", "1M"])
 def test_amounts_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB")):
-        data.parse_bytes(text)
+        words.parse_bytes(text)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_amounts_that_are_none(text: str) -> None:
     [("10%", 0.1), ("0.1", 0.1), ("25", 25), ("0", 0), ("0%", 0.0), ("100%", 1.0), ("1", 1), ("1.0", 1.0)],
 )
 def test_parse_rejects(text: str, wanted: float) -> None:
-    found = data.parse_rejects(text)
+    found = words.parse_rejects(text)
     assert found == pytest.approx(wanted) and type(found) is type(wanted)
 
 
 @pytest.mark.parametrize("text", ["", "%", "few", "1,5", "10 percent", "²"])
 def test_patience_that_is_none(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"--max-rejects {text!r}: wanted a share such as 10% or a count")):
-        data.parse_rejects(text)
+        words.parse_rejects(text)
 
 
 def test_reasons_are_counted_by_kind() -> None:
@@ -122,7 +122,7 @@ def test_reasons_are_counted_by_kind() -> None:
         "truncated JPEG (x)",
     ]
     rejects = [Reject(id="", origin="", stage="", reason=reason) for reason in reasons]
-    assert list(data.count_reasons(rejects).items()) == [
+    assert list(words.count_reasons(rejects).items()) == [
         ("truncated JPEG …", 3),
         ("… x … pixels are over the limit of … …", 2),
         ("class … is none of the given b, c", 2),

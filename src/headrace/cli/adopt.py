@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.data import AsJson, Workers, _amount, _boxes, _print_json, count_reasons, parse_rejects
+from headrace.cli.words import (
+    AsJson,
+    Workers,
+    amount,
+    boxes_text,
+    count_reasons,
+    parse_names,
+    parse_rejects,
+    print_json,
+)
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +76,7 @@ def adopt(
         split=split,
         classes=_names(classes),
         box_classes=_names(box_classes),
-        keypoint_names=None if keypoint_names is None else [name.strip() for name in keypoint_names.split(",")],
+        keypoint_names=parse_names(keypoint_names),
         images=images,
         salvage=salvage,
         convert=convert,
@@ -95,16 +104,16 @@ def adopt(
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:
         what = f" of {', '.join(report.box_classes)}" if report.box_classes else ""
-        typer.echo(f"  boxes{what}: {_boxes(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+        typer.echo(f"  boxes{what}: {boxes_text(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
     if report.keypoints:
         named = f": {', '.join(report.keypoint_names)}" if report.keypoint_names else ""
         dropped = "".join(f"; {n} dropped ({reason})" for reason, n in report.keypoints_dropped.items())
         typer.echo(f"  {report.keypoints} keypoints of each object{named}{dropped}")
-    typer.echo(f"  {_amount(report.bytes)}; {report.seconds:.1f} s, {_amount(report.bytes_per_second)}/s")
+    typer.echo(f"  {amount(report.bytes)}; {report.seconds:.1f} s, {amount(report.bytes_per_second)}/s")
 
 
 def _print_report(report: AdoptReport) -> None:
-    _print_json(
+    print_json(
         {
             "seen": report.seen,
             "stored": report.stored,
@@ -160,4 +169,4 @@ def _names(text: str | None) -> list[str] | str | None:
     """Names between commas, or the path of a file of them."""
     if text is None or Path(text).is_file() or text.endswith((".txt", ".pbtxt")):
         return text
-    return [name.strip() for name in text.split(",")]
+    return parse_names(text)

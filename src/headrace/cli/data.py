@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from headrace.errors import UsageError
-
-if TYPE_CHECKING:
-    from headrace.record import Reject
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Workers = Annotated[int | None, typer.Option(help="Threads; one per core by default.", show_default=False)]
-DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A packed dataset.", readable=False)]
-
-_SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+from headrace.cli.words import (
+    AsJson,
+    DatasetPath,
+    Workers,
+    amount,
+    boxes_text,
+    count_reasons,
+    losses,
+    parse_bytes,
+    parse_names,
+    parse_pairs,
+    parse_range,
+    parse_rejects,
+    parse_size,
+    parse_split,
+    print_json,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -200,7 +205,7 @@ def pack(
     )
     reasons = count_reasons(report.rejects)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "seen": report.seen,
                 "stored": report.stored,
@@ -233,11 +238,11 @@ def pack(
         typer.echo(f"  passed over {n}: {kind}")
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:
-        typer.echo(f"  boxes: {_boxes(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+        typer.echo(f"  boxes: {boxes_text(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
     if report.keypoint_sets or report.keypoints_dropped:
-        typer.echo(f"  keypoints: {', '.join([f'{report.keypoint_sets} sets', *_losses(report.keypoints_dropped)])}")
+        typer.echo(f"  keypoints: {', '.join([f'{report.keypoint_sets} sets', *losses(report.keypoints_dropped)])}")
     typer.echo(
-        f"  {_amount(report.bytes_in)} in, {_amount(report.bytes_out)} out; "
+        f"  {amount(report.bytes_in)} in, {amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
     )
 
@@ -277,7 +282,7 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     if manifest.adopted is not None:
         facts["adopted"] = dict(manifest.adopted)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     height, width = dataset.catalog["height"], dataset.catalog["width"]
     size = (
@@ -285,7 +290,7 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         if dataset.image_size
         else (f"{height.min()!s} to {height.max()!s} high, {width.min()!s} to {width.max()!s} wide")
     )
-    typer.echo(f"{ds}: {len(dataset)} records, {_amount(facts['bytes'])} in {facts['shards']} shards")
+    typer.echo(f"{ds}: {len(dataset)} records, {amount(facts['bytes'])} in {facts['shards']} shards")
     if manifest.adopted is not None:
         typer.echo(f"  adopted  {manifest.adopted['layout']}; the shards are {manifest.shards[0].name} and the like")
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
@@ -296,13 +301,13 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     if unlabelled:
         typer.echo(f"  without a label {unlabelled}")
     if dataset.has_boxes:
-        typer.echo(f"  boxes    {_boxes(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
+        typer.echo(f"  boxes    {boxes_text(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
     for line in [] if sizes is None else _box_sizes(sizes):
         typer.echo(f"           {line}")
     if dataset.has_keypoints:
         names = f" ({', '.join(dataset.keypoint_names)})" if dataset.keypoint_names else ""
         sets = f"{facts['keypoint_sets']} sets of {dataset.keypoints}{names}"
-        typer.echo(f"  points   {', '.join([sets, *_losses(manifest.keypoints_dropped)])}")
+        typer.echo(f"  points   {', '.join([sets, *losses(manifest.keypoints_dropped)])}")
     typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
     typer.echo(f"  rejects  {manifest.rejected}")
 
@@ -319,7 +324,7 @@ def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) ->
         damaged = [
             {"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged
         ]
-        _print_json({"ok": verdict.ok, "records": verdict.records, "damaged": damaged})
+        print_json({"ok": verdict.ok, "records": verdict.records, "damaged": damaged})
     elif verdict.ok:
         typer.echo(f"{ds}: {verdict.records} records, all sound")
     else:
@@ -328,103 +333,6 @@ def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) ->
             typer.echo(f"  {damage}")
     if not verdict.ok:
         raise typer.Exit(1)
-
-
-def parse_split(text: str | None) -> dict[str, float] | None:
-    """{"train": 0.8, "val": 0.2} of "train=0.8,val=0.2". Raises UsageError."""
-    if text is None:
-        return None
-    out: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, fraction = part.strip().partition("=")
-        try:
-            value = float(fraction)
-        except ValueError:
-            raise UsageError(f"--split {text!r}: {part!r} is not NAME=FRACTION, as in train=0.8,val=0.2") from None
-        if name in out:
-            raise UsageError(f"--split {text!r}: {name!r} occurs twice")
-        out[name] = value
-    return out
-
-
-def parse_names(text: str | None) -> list[str] | None:
-    """["a", "b"] of "a, b"."""
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
-def parse_size(text: str | None) -> int | tuple[int, int] | None:
-    """160 of "160", (120, 160) of "120x160" (height x width). Raises UsageError."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]+)(?:x([0-9]+))?", text)
-    if match is None:
-        raise UsageError(f"--size {text!r}: wanted N or HEIGHTxWIDTH in pixels")
-    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
-
-
-def parse_range(text: str | None) -> tuple[float, float] | None:
-    """(0.0, 1.0) of "0,1". Raises UsageError."""
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--value-range {text!r}: wanted the values of black and white, as in 0,1 or 0,4095") from None
-    return low, high
-
-
-def parse_bytes(text: str | None) -> int | None:
-    """128000000 of "128MB". Raises UsageError."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9.]+)\s*([KMG]I?B)?", text.strip().upper())
-    try:
-        assert match is not None
-        return int(float(match[1]) * _SIZES[match[2] or ""])
-    except (AssertionError, ValueError):
-        raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB") from None
-
-
-def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
-    """[(1, 2), (3, 4)] of "1-2,3-4". Raises UsageError."""
-    if text is None:
-        return None
-    found = [re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", pair) for pair in text.split(",")]
-    if not all(found):
-        raise UsageError(f"--flip-pairs {text!r}: wanted pairs of numbers, as in 1-2,3-4")
-    return [(int(pair[1]), int(pair[2])) for pair in found if pair]
-
-
-def parse_rejects(text: str) -> float | int:
-    """0.1 of "10%" or "0.1" (a share), 25 of "25" (a count). Raises UsageError."""
-    try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        raise UsageError(f"--max-rejects {text!r}: wanted a share such as 10% or a count such as 25") from None
-
-
-def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them."""
-    from collections import Counter
-
-    plain = (re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason) for reject in rejects)
-    return dict(Counter(plain).most_common())
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value))  # in ASCII, whatever the terminal's encoding
-
-
-def _boxes(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
-    """What became of boxes, for people."""
-    parts = [f"{stored}"] + ([f"{clipped} cut to their image"] if clipped else [])
-    return ", ".join(parts + _losses(dropped))
-
-
-def _losses(dropped: Mapping[str, int]) -> list[str]:
-    return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
 
 
 def _box_sizes(found: Mapping[str, Any]) -> Iterator[str]:
@@ -441,11 +349,3 @@ def _box_sizes(found: Mapping[str, Any]) -> Iterator[str]:
     for name, what in (("small", "of less than 10 square pixels"), ("reversed", "with corners the wrong way round")):
         if found[name]:
             yield f"{found[name]} {what}"
-
-
-def _amount(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}" if unit != "B" else f"{n:.0f} B"
-        n /= 1000
-    return f"{n:.3g} TB"

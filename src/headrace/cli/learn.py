@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.data import AsJson, DatasetPath, Workers, parse_size
+from headrace.cli.words import AsJson, DatasetPath, Workers, parse_size
 from headrace.errors import HeadraceError
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has made.", readable=False)]
