@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,24 +189,33 @@ def _check_digest(entry: manifest.ShardEntry, data: NDArray[np.uint8]) -> Iterat
         yield Damage(shard=entry.name, record=None, offset=None, reason=reason)
 
 
+def _payload(
+    data: tfrecord.Buffer, offset: int, length: int, *, wanted: str
+) -> Generator[tuple[int, str], None, tfrecord.Buffer | None]:
+    """Yields (byte, reason) of each fault of a record's framing; its payload, None where that is not sound."""
+    try:
+        found = tfrecord.length_at(data, offset)
+        if found != length:
+            yield offset, f"the record's length is {found}, {wanted}"
+            return None
+    except tfrecord.BadRecord as error:
+        yield error.offset, error.reason
+        if offset + length + tfrecord.OVERHEAD_BYTES > len(data):
+            return None
+    try:
+        return tfrecord.payload_at(data, offset, length)
+    except tfrecord.BadRecord as error:
+        yield error.offset, error.reason
+        return None
+
+
 def _check_record(
     data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest, *, with_boxes: bool
 ) -> Iterator[tuple[int, str]]:
     """(byte, reason) of each fault of one record."""
     offset, length = row["offset"], row["length"]
-    try:
-        found = tfrecord.length_at(data, offset)
-        if found != length:
-            yield offset, f"the record's length is {found}, the catalog says {length}"
-            return
-    except tfrecord.BadRecord as error:
-        yield error.offset, error.reason
-        if offset + length + tfrecord.OVERHEAD_BYTES > len(data):
-            return
-    try:
-        payload = tfrecord.payload_at(data, offset, length)
-    except tfrecord.BadRecord as error:
-        yield error.offset, error.reason
+    payload = yield from _payload(data, offset, length, wanted=f"the catalog says {length}")
+    if payload is None:
         return
     image_offset = row["image_offset"]
     start = image_offset - offset - tfrecord.HEADER_BYTES
@@ -357,21 +366,8 @@ def _check_places(
 def _check_place(data: NDArray[np.uint8], place: _Place, images: Path | None) -> Iterator[tuple[int, str]]:
     """(byte, reason) of each fault of one record."""
     (offset, length), row = place.span, place.row
-    try:
-        found = tfrecord.length_at(data, offset)
-        if found != length:
-            yield offset, f"the record's length is {found}, it was {length} when it was adopted"
-            return
-    except tfrecord.BadRecord as error:
-        yield error.offset, error.reason
-        if place.span.end > len(data):
-            return
-    try:
-        payload = tfrecord.payload_at(data, offset, length)
-    except tfrecord.BadRecord as error:
-        yield error.offset, error.reason
-        return
-    if row is None:
+    payload = yield from _payload(data, offset, length, wanted=f"it was {length} when it was adopted")
+    if payload is None or row is None:
         return
     named = row.get(catalog.IMAGE_FILE)
     if named is None:

@@ -152,17 +152,24 @@ class Store(ABC):
 
     def objects(self, rows: NDArray[np.int64]) -> Objects:
         """The objects of these rows [b], one after the other. A row that nothing says boxes of has its keypoints."""
-        every, begin = self._all_objects
-        counts = begin[rows + 1] - begin[rows]
-        of = np.repeat(np.arange(len(rows)), counts)
-        found = np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts)
+        every, _ = self._all_objects
+        found, of = self._numbers(rows)
         return Objects(every.boxes[found], every.boxed[found], every.labels[found], every.keypoints[found], of)
 
     def boxes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
         """Boxes float32 [m, 4] of these rows [b] in stored pixels, one after the other, their labels int64 [m], and to
         which of the rows (0 to b - 1) each belongs, int64 [m]."""
-        boxes, boxed, labels, _, of = self.objects(rows)
-        return boxes[boxed], labels[boxed], of[boxed]
+        every, _ = self._all_objects
+        found, of = self._numbers(rows)
+        boxed = every.boxed[found]
+        return every.boxes[found[boxed]], every.labels[found[boxed]], of[boxed]
+
+    def _numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of all objects are those of these rows [b], int64 [m], and to which of the rows each belongs."""
+        _, begin = self._all_objects
+        counts = begin[rows + 1] - begin[rows]
+        of = np.repeat(np.arange(len(rows)), counts)
+        return np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts), of
 
 
 class Shards(Store):
