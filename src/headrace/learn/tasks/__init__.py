@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
 from headrace.imaging.transforms import Size
-from headrace.learn.plots import Figure, Tile
+from headrace.imaging.sheet import Tile
+from headrace.learn.plots import Figure
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -30,6 +31,7 @@ _TASKS = {
 }
 
 Outputs = NDArray[np.float32]
+Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,10 @@ class Task(ABC):
     # The first is the default; an option is a keyword argument of the function.
     models: ClassVar[Mapping[str, Callable[..., Any]]]
     figures: ClassVar[tuple[str, ...]]  # file names of what a score draws
-    columns: ClassVar[tuple[str, ...]]  # of the table of predictions, those that are always there
-    counted: ClassVar[str] = "class"  # the column of that table by which predictions are counted
+    columns: ClassVar[tuple[str, ...]]  # of the table of predictions of photos, those that are always there
+    compared_columns: ClassVar[tuple[str, ...]]  # the same of the records of a dataset
+    counted: ClassVar[str] = "class"  # the column of `rows` by which predictions are counted
+    right_means: ClassVar[str]  # when an image is right, for people
     # What an Options leaves open: batch_size, learning_rate, schedule, augment, and size where images may differ in it.
     defaults: ClassVar[Mapping[str, Any]]
     # Whether predictions are drawn on the photo itself, a picture each, and not on what the model saw of it.
@@ -70,9 +74,13 @@ class Task(ABC):
         """The task with `threshold` as the least score of what is shown. Raises UsageError: it has none."""
         raise UsageError(f"a threshold is for detection and keypoints, this run's task is {self.name}")
 
-    def learnt_by(self, model: str) -> Task:
-        """The task as models of this name learn it, where they differ in what they learn from."""
-        return self
+    @abstractmethod
+    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Task:
+        """The task as a network says it that makes numbers of shape `out` (without the batch) of an image of `size`.
+
+        `ends_in` is its last function, such as "softmax", None where nobody knows; `name` is what to call it.
+        Raises UsageError: such numbers say nothing of this task; the message has the shape that is wanted.
+        """
 
     def chosen(self, dataset: Dataset) -> Mapping[str, Any]:
         """The `defaults` for this dataset."""
@@ -96,46 +104,54 @@ class Task(ABC):
 
     @abstractmethod
     def compile(self, model: Any, optimizer: Any) -> None:
-        """Give a model its loss and metrics."""
+        """Give a model its loss and metrics. Raises UsageError: it ends in numbers that the loss can't take."""
 
     @abstractmethod
     def rank(self, row: Mapping[str, float]) -> tuple[float, ...]:
         """How good an epoch is by its row of the history: the model of the greatest is kept."""
 
     @abstractmethod
-    def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
-        """Judge the outputs for every record of `dataset`, in its order."""
+    def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
+        """Judge the outputs for every record of a dataset; metric `loss` is what `compile` gives a model to learn by."""
 
     def found(self, output: Outputs, view: View) -> Any:
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""
         return output
 
+    @abstractmethod
     def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Any]:
-        """What says, of a row of this packed dataset's catalog and the way from its photo to its stored image, what is
-        in the photo: for `right` and `tile`, None where nobody knows. Raises UsageError: nothing to compare with."""
-        raise UsageError("truth says what is where in a photo; a photo's class say pattern or by_folder")
+        """What says, of a row of this dataset's catalog and the way from a photo to the stored image, what is in the
+        photo: for `right` and `tile`, None where nobody knows. Raises UsageError: nothing to compare with."""
 
     @abstractmethod
     def rows(self, found: Any) -> list[dict[str, Any]]:
         """What was found in one image as rows of a table; each row has what `counted` names."""
 
     @abstractmethod
+    def compared(self, found: Any, observed: Any) -> list[dict[str, Any]]:
+        """The rows, with what of it was observed, None where nobody knows: for the records of a dataset."""
+
+    @abstractmethod
+    def answer(self, found: Any) -> Any:
+        """What was found in one image as a plain object, for `Run.predict`."""
+
+    @abstractmethod
     def right(self, found: Any, observed: Any) -> bool:
         """Whether what was found in one image is what was observed there."""
+
+    @abstractmethod
+    def wrong(self, found: Any, observed: Any) -> float:
+        """How far off is what was found in one image, to sort by."""
 
     @abstractmethod
     def tile(self, image: Pixels, found: Any, observed: Any) -> Tile:
         """One image [h, w, c] of the contact sheet, with what was found and, where not None, observed."""
 
-    def validate(self, model: Any, batches: Iterable[Batch]) -> dict[str, float]:
-        """Loss and metrics of a compiled model over all batches."""
-        means = Means()
-        for batch in batches:
-            model.reset_metrics()
-            means.add(model.test_on_batch(batch.images, batch.targets, return_dict=True), len(batch.ids))
-        return means.values()
+    @abstractmethod
+    def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
+        """Loss and metrics of a compiled model over all batches, of `truth`; `own_loss`: it was not compiled here."""
 
-    def build(self, model: str, shape: tuple[int, int, int], options: Mapping[str, Any]) -> Any:
+    def build(self, model: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> Any:
         """A new Keras model for raw images of `shape` (h, w, c). Raises UsageError, and what models raise."""
         from headrace.learn.backend import keras
 
@@ -173,11 +189,23 @@ class Means:
         return {name: self.sums[name] / self.count for name in names}
 
 
+def measured(model: Any, batch: Batch, targets: Any) -> dict[str, float]:
+    """Loss and metrics of a compiled model for one batch, by name."""
+    model.reset_metrics()  # Keras summed them up over calls until keras-team/keras#22617
+    logs: dict[str, float] = model.test_on_batch(batch.images, targets, return_dict=True)
+    return logs
+
+
 def check_threshold(threshold: float) -> float:
     """The least score of what is shown. Raises UsageError."""
     if not 0 <= threshold <= 1:
         raise UsageError(f"threshold is {threshold}, wanted 0 to 1")
     return threshold
+
+
+def words(out: Shape) -> str:
+    """A shape of outputs without their batch, for people."""
+    return f"[{', '.join(['b', *('any' if side is None else str(side) for side in out)])}]"
 
 
 def as_text(share: float | None) -> str:

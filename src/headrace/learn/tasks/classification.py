@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
+from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
-from headrace.learn.tasks import Outputs, Score, Task, as_text
+from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, words
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
+from headrace.load.photos import View
 from headrace.load.targets import Class
 
 
@@ -49,13 +51,32 @@ def mobilenet_v2(
 
 
 @dataclass(frozen=True)
+class Classified:
+    """The class of an image, its probability, and the probability of each class by name."""
+
+    class_name: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Classification(Task):
-    """Targets int64 [b], the class index; outputs float32 [b, classes], a probability each."""
+    """Targets int64 [b], the class index; outputs float32 [b, classes], a probability each.
+
+    With two classes outputs may be [b, 1], the probability of the second. `logits`: outputs are before softmax or
+    sigmoid. `sums`: they sum to 1 as they are.
+    """
+
+    one: bool = False
+    logits: bool = False
+    sums: bool = True
 
     name: ClassVar[str] = "classification"
     models: ClassVar[Mapping[str, Any]] = {"vanilla": vanilla, "mobilenet_v2": mobilenet_v2}
     figures: ClassVar[tuple[str, ...]] = ("confusion.png",)
     columns: ClassVar[tuple[str, ...]] = ("class", "probability")
+    compared_columns: ClassVar[tuple[str, ...]] = ("observed", "estimated", "probability")
+    right_means: ClassVar[str] = "images whose class is right"
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -73,6 +94,28 @@ class Classification(Task):
             )
         return cls(dataset.class_names)
 
+    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Classification:
+        n = len(self.class_names)
+        one = out == (1,) and n == 2
+        if out != (n,) and not one:
+            also = ", or [b, 1], the probability of the second" if n == 2 else ""
+            raise UsageError(
+                f"{name} says {words(out)}, wanted [b, {n}]: a number for each class ({', '.join(self.class_names)}){also}"
+            )
+        return replace(self, one=one, logits=ends_in == "linear", sums=ends_in == "softmax" or one)
+
+    def probabilities(self, outputs: Outputs) -> Outputs:
+        """float32 [b, classes], each row summing to 1, of what a model says. Raises UsageError: it says no such thing."""
+        if self.logits:
+            said = np.concatenate([np.zeros_like(outputs), outputs], axis=1) if self.one else outputs
+            powers = np.exp(said - said.max(axis=1, keepdims=True))
+            return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+        if not self.sums and ((outputs < 0).any() or not (outputs.sum(axis=1) > 0).all()):
+            raise UsageError("the model's outputs are no probabilities; end it in a softmax")
+        if self.one:
+            return np.concatenate([1 - outputs, outputs], axis=1)
+        return outputs if self.sums else np.asarray(outputs / outputs.sum(axis=1, keepdims=True), np.float32)
+
     def target(self, size: Size) -> Class:
         return Class()
 
@@ -83,35 +126,70 @@ class Classification(Task):
         return keras.optimizers.Adam(learning_rate)
 
     def compile(self, model: Any, optimizer: Any) -> None:
-        model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit())
+        if self.one:
+            loss = keras.losses.BinaryCrossentropy(from_logits=self.logits)
+            accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0 if self.logits else 0.5)
+        else:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
+            accuracy = "accuracy"
+        model.compile(optimizer, loss=loss, metrics=[accuracy], jit_compile=jit())
 
     def rank(self, row: Mapping[str, float]) -> tuple[float, ...]:
         # Accuracy on a small validation split takes few values, so epochs often tie in it.
         if "val_loss" in row:
-            return row["val_accuracy"], -row["val_loss"]
+            return row.get("val_accuracy", 0.0), -row["val_loss"]
         return (-row["loss"],)
 
-    def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
+    def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
+        means = Means()
+        for batch in batches:
+            means.add(measured(model, batch, batch.targets), len(batch.ids))
+        return means.values()
+
+    def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
         n = len(self.class_names)
         confusion = np.zeros((n, n), np.int64)
-        for batch, probabilities in outputs:
+        entropy = 0.0
+        for batch, said in outputs:
+            probabilities = self.probabilities(said)
             np.add.at(confusion, (batch.targets, probabilities.argmax(axis=-1)), 1)
+            p = probabilities[np.arange(len(batch.ids)), batch.targets].astype(np.float64)
+            entropy -= float(np.log(np.clip(p, 1e-7, 1)).sum())  # as Keras clips it
         per_class = _per_class(confusion, self.class_names)
         records, right = int(confusion.sum()), int(np.trace(confusion))
         metrics = {
+            "loss": entropy / records,
             "accuracy": right / records,
             "per_class": per_class,
             "class_names": list(self.class_names),
             "confusion": confusion.tolist(),  # row: observed, column: predicted
         }
         width = max(map(len, ("class", *self.class_names)))
-        lines = [f"accuracy {right / records:.4f} ({right} of {records})", ""]
+        lines = [f"accuracy {right / records:.4f} ({right} of {records}), loss {entropy / records:.4f}", ""]
         lines.append(f"{'class':{width}}  precision  recall  images")
         for name, row in per_class.items():
             precision, recall = as_text(row["precision"]), as_text(row["recall"])
             lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {row['n']:>6}")
         figure = plots.confusion(confusion, self.class_names)
         return Score(records=records, metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure})
+
+    def found(self, output: Outputs, view: View) -> Outputs:
+        (probabilities,) = self.probabilities(output[np.newaxis])
+        return probabilities
+
+    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], str | None]:
+        if not (dataset.labels >= 0).any():
+            raise UsageError(f"{dataset.path}: has no classes to compare with")
+        return lambda row, _: row["label_name"]
+
+    def compared(self, found: Outputs, observed: str | None) -> list[dict[str, Any]]:
+        (row,) = self.rows(found)
+        return [{"observed": observed or "", "estimated": row.pop("class")} | row]
+
+    def answer(self, found: Outputs) -> Classified:
+        shares = dict(zip(self.class_names, found.tolist(), strict=True))
+        best = self.class_names[int(found.argmax())]
+        return Classified(best, shares[best], shares)
 
     def rows(self, found: Outputs) -> list[dict[str, Any]]:
         best = int(found.argmax())
@@ -121,13 +199,15 @@ class Classification(Task):
     def right(self, found: Outputs, observed: str) -> bool:
         return self.class_names[int(found.argmax())] == observed
 
-    def tile(self, image: Pixels, found: Outputs, observed: str | None) -> plots.Tile:
+    def wrong(self, found: Outputs, observed: str) -> float:
+        return 1 - float(found[self.class_names.index(observed)]) if observed in self.class_names else 1.0
+
+    def tile(self, image: Pixels, found: Outputs, observed: str | None) -> Tile:
         best = int(found.argmax())
-        caption = f"{self.class_names[best]} {found[best]:.0%}"
+        estimated = f"est: {self.class_names[best]} {found[best]:.0%}"
         if observed is None:
-            return plots.Tile(image, caption)
-        right = self.right(found, observed)
-        return plots.Tile(image, caption if right else f"{caption}\nis {observed}", right=right)
+            return Tile(image, estimated)
+        return Tile(image, f"obs: {observed}\n{estimated}", right=self.right(found, observed))
 
 
 def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:

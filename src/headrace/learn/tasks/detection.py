@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.errors import UsageError
+from headrace.imaging import drawing
 from headrace.imaging.codec import Pixels
 from headrace.imaging.geometry import area
+from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
-from headrace.learn import backbones, boxes, plots
+from headrace.learn import backbones, boxes, networks, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
-from headrace.learn.tasks import Means, Outputs, Score, Task, as_text, check_threshold
+from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, words
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -41,7 +44,7 @@ def mobilenet_v2(
 
     Raises UsageError: the images are not square, or no multiple of 32 pixels.
     """
-    _cells(pixels.shape[1:3])
+    check_size(pixels.shape[1:3])
     features = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to="block_16_project_BN")
     x = keras.layers.Conv2D(240, 3, padding="same", use_bias=False, name="conv")(features)
     x = keras.layers.BatchNormalization(momentum=backbones.MOMENTUM, name="conv_BN")(x)
@@ -53,11 +56,11 @@ def mobilenet_v2(
     return out
 
 
-def _cells(size: Size) -> int:
+def check_size(size: Size) -> None:
+    """Raises UsageError when the built-in models can't take images of `size` (height, width)."""
     height, width = size
     if height != width or height % STRIDE:
         raise UsageError(f"size is {height}x{width}; detection wants square images, a multiple of {STRIDE} pixels")
-    return height // STRIDE
 
 
 def loss(truth: Any, cells: Any) -> Any:
@@ -112,15 +115,30 @@ def _overlap(truth: Any, cells: Any) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
+class Detected:
+    """The boxes float32 [n, 4] in an image, x0, y0, x1, y1 in its pixels, best first; their scores and class names."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Detection(Task):
-    """Targets and outputs float32 [b, g, g, 5 + classes], as `Grid` has them. `threshold`: the score to be shown."""
+    """Targets and outputs float32 [b, g, g, 5 + classes], as `Grid` of g `cells` has them.
+
+    `threshold`: the score to be shown.
+    """
 
     threshold: float = 0.5
+    cells: int = 7
 
     name: ClassVar[str] = "detection"
     models: ClassVar[Mapping[str, Any]] = {"mobilenet_v2": mobilenet_v2}
     figures: ClassVar[tuple[str, ...]] = ("precision.png",)
     columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
+    compared_columns: ClassVar[tuple[str, ...]] = (*columns, "right")
+    right_means: ClassVar[str] = "images of which every box is found and none is false"
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 4e-3,
@@ -138,16 +156,23 @@ class Detection(Task):
     def at(self, threshold: float) -> Detection:
         return replace(self, threshold=check_threshold(threshold))
 
-    def grid(self, size: Size) -> Grid:
-        """The grid over images of `size` (height, width). Raises UsageError."""
-        return Grid(_cells(size), classes=len(self.class_names))
+    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Detection:
+        depth = Grid(classes=len(self.class_names)).depth
+        if len(out) != 3 or out[0] is None or out[0] != out[1] or out[2] != depth:
+            raise UsageError(
+                f"{name} says {words(out)}, wanted [b, g, g, {depth}]: a square grid of g x g cells, {depth} numbers each"
+            )
+        return replace(self, cells=out[0])
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.cells, classes=len(self.class_names))
 
     def target(self, size: Size) -> Grid:
-        return self.grid(size)
+        return self.grid
 
     def truth(self, dataset: Dataset, size: Size) -> Boxes:
         """All boxes: what shares a cell is lost to the model, not to its judge."""
-        _cells(size)
         return Boxes(most=max([1, *dataset.catalog["boxes"].list.len().fill_null(0)]))
 
     def select(self, dataset: Dataset) -> Dataset:
@@ -157,6 +182,11 @@ class Detection(Task):
         return keras.optimizers.AdamW(learning_rate, weight_decay=0.01)
 
     def compile(self, model: Any, optimizer: Any) -> None:
+        if networks.activation(model) == "linear":
+            raise UsageError(
+                "the network ends without an activation, and detection's loss takes numbers from 0 to 1: end it in a "
+                "sigmoid, or compile it with a loss of its own"
+            )
         model.compile(optimizer, loss=loss, metrics=[iou], jit_compile=jit())
 
     def rank(self, row: Mapping[str, float]) -> tuple[float, ...]:
@@ -165,13 +195,14 @@ class Detection(Task):
             return row["val_ap50"], row["val_iou"], -row["val_loss"]
         return (-row["loss"],)
 
-    def validate(self, model: Any, batches: Iterable[Batch]) -> dict[str, float]:
+    def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
         means = Means()
         judged = _Judged(self)
         for batch in batches:
             cells = np.asarray(model.predict_on_batch(batch.images), np.float32)
-            truth = self.grid(batch.images.shape[1:3]).encode(_labels(batch))
-            means.add({"loss": float(loss(truth, cells))}, len(batch.ids))
+            truth = self.grid.encode(_labels(batch))
+            logs = measured(model, batch, truth) if own_loss else {"loss": float(loss(truth, cells))}
+            means.add(logs, len(batch.ids))
             judged.add(batch, cells)
         precision = judged.precision()
         return means.values() | {
@@ -180,12 +211,15 @@ class Detection(Task):
             "ap": precision.ap or 0.0,
         }
 
-    def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
+    def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
         judged = _Judged(self)
+        means = Means()
         for batch, cells in outputs:
+            means.add({"loss": float(loss(self.grid.encode(_labels(batch)), cells))}, len(batch.ids))
             judged.add(batch, cells)
-        precision, shown = judged.precision(), judged.shown()
+        precision, shown, lost = judged.precision(), judged.shown(), means.values()["loss"]
         metrics = {
+            "loss": lost,
             "ap50": precision.ap50,
             "ap": precision.ap,
             "ap50_by_size": {name: {"ap50": ap50, "boxes": n} for name, (ap50, n) in precision.by_size.items()},
@@ -195,7 +229,8 @@ class Detection(Task):
             "class_names": list(self.class_names),
         }
         lines = [
-            f"AP50 {as_text(precision.ap50)}, AP {as_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}",
+            f"AP50 {as_text(precision.ap50)}, AP {as_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}, "
+            f"loss {lost:.4f}",
             f"at score {self.threshold:g}: {shown['true']} of {shown['boxes']} boxes found, {shown['false']} false; "
             f"{shown['images_right']:.1%} of {len(judged.truth)} images right",
             "",
@@ -208,15 +243,14 @@ class Detection(Task):
             records=len(judged.truth), metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure}
         )
 
-    def decoded(self, cells: Outputs, *, threshold: float) -> list[Found]:
-        """What grids [b, g, g, 5 + classes] say is in each image, in pixels of the model's input, suppressed."""
-        size = (cells.shape[1] * STRIDE, cells.shape[2] * STRIDE)
-        found = self.grid(size).decode(cells, size=size, threshold=threshold)
+    def decoded(self, cells: Outputs, *, size: Size, threshold: float) -> list[Found]:
+        """What grids [b, g, g, 5 + classes] say is in each image of `size`, the model's input, in its pixels, suppressed."""
+        found = self.grid.decode(cells, size=size, threshold=threshold)
         return [boxes.suppressed(one) for one in found]
 
     def found(self, output: Outputs, view: View) -> Found:
         """In pixels of the photo."""
-        (found,) = self.decoded(output[None], threshold=self.threshold)
+        (found,) = self.decoded(output[None], size=view.size, threshold=self.threshold)
         moved = view.back(found.boxes)
         some = area(moved) > 0
         return Found(moved[some], found.scores[some], found.labels[some])
@@ -243,19 +277,31 @@ class Detection(Task):
             for box, score, label in zip(*found, strict=True)
         ]
 
+    def compared(self, found: Found, observed: Truth | None) -> list[dict[str, Any]]:
+        if observed is None:
+            return [row | {"right": ""} for row in self.rows(found)]
+        hits = boxes.matches(found, observed)
+        return [row | {"right": int(hit)} for row, hit in zip(self.rows(found), hits, strict=True)]
+
+    def answer(self, found: Found) -> Detected:
+        return Detected(found.boxes, found.scores, tuple(self.class_names[label] for label in found.labels))
+
+    def wrong(self, found: Found, observed: Truth) -> float:
+        return len(found.boxes) + len(observed.boxes) - 2.0 * int(boxes.matches(found, observed).sum())
+
     def right(self, found: Found, observed: Truth) -> bool:
         return len(found.boxes) == len(observed.boxes) == int(boxes.matches(found, observed).sum())
 
-    def tile(self, image: Pixels, found: Found, observed: Truth | None) -> plots.Tile:
+    def tile(self, image: Pixels, found: Found, observed: Truth | None) -> Tile:
         names = self.class_names if len(self.class_names) > 1 else ("",)
         texts = [f"{names[label]} {score:.2f}".strip() for score, label in zip(found.scores, found.labels, strict=True)]
-        drawn = plots.with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
+        drawn = drawing.with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
         caption = f"{len(found.boxes)} found"
         if observed is None:
-            return plots.Tile(drawn, caption)
+            return Tile(drawn, caption)
         hits = int(boxes.matches(found, observed).sum())
-        caption += f"\n{hits} of {len(observed.boxes)} right"
-        return plots.Tile(drawn, caption, right=self.right(found, observed))
+        caption += f", {hits} right\n{len(observed.boxes)} observed"
+        return Tile(drawn, caption, right=self.right(found, observed))
 
 
 _SIZE_WORDS = ("below 32 x 32", "from 32 x 32", "from 96 x 96")
@@ -283,12 +329,12 @@ class _Judged:
         self.ious = self.cells = 0.0
 
     def add(self, batch: Batch, cells: Outputs) -> None:
-        self.found += self.task.decoded(cells, threshold=LEAST)
+        self.found += self.task.decoded(cells, size=batch.images.shape[1:3], threshold=LEAST)
         there, found, labels = (batch.targets[name] for name in ("mask", "boxes", "labels"))
         for i in range(len(batch.ids)):
             # Boxes without a name are all of the one class.
             self.truth.append(Truth(found[i][there[i]], np.maximum(labels[i][there[i]], 0)))
-        grid = self.task.grid(batch.images.shape[1:3]).encode(_labels(batch))
+        grid = self.task.grid.encode(_labels(batch))
         n = float(grid[..., 4].sum())
         self.ious += float(iou(grid, cells)) * n
         self.cells += n

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import UsageError
-from headrace.imaging import mirror
+from headrace.imaging import drawing, mirror
 from headrace.imaging.codec import Pixels
 from headrace.imaging.geometry import around
+from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
-from headrace.learn import backbones, plots, points
+from headrace.learn import backbones, networks, plots, points
 from headrace.learn.backend import jit, keras
 from headrace.learn.points import ALPHA, Array
-from headrace.learn.tasks import Means, Outputs, Score, Task, as_text, check_threshold
+from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, words
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -160,17 +161,29 @@ class _Objects:
 
 
 @dataclass(frozen=True)
+class Located:
+    """The keypoints float32 [k, 3] of an image: x, y in its pixels and score, 0, 0, 0 for one that is not there; and
+    their names."""
+
+    points: Array
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Keypoints(Task):
-    """`class_names` are the keypoints'. Outputs float32 [b, h / 4, w / 4, k], heatmaps as `Heatmap` has them, or of a
-    model for `coordinates` [b, k, 3], as `Points` has them. `threshold`: the least score of a point to be shown."""
+    """`class_names` are the keypoints'. Outputs float32 [b, h / stride, w / stride, k], heatmaps as `Heatmap` has them, or
+    of a model for `coordinates` [b, k, 3], as `Points` has them. `threshold`: the least score of a point to be shown."""
 
     threshold: float = 0.3
     coordinates: bool = False
+    stride: int = HEATMAP.stride
 
     name: ClassVar[str] = "keypoints"
     models: ClassVar[Mapping[str, Any]] = {"mobilenet_v2": mobilenet_v2, "mobilenet_v2_points": mobilenet_v2_points}
     figures: ClassVar[tuple[str, ...]] = ("pck.png",)
     columns: ClassVar[tuple[str, ...]] = ("keypoint", "score", "x", "y")
+    compared_columns: ClassVar[tuple[str, ...]] = (*columns, "observed_x", "observed_y")
+    right_means: ClassVar[str] = "images of which every labelled point is found"
     counted: ClassVar[str] = "keypoint"
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
@@ -191,9 +204,20 @@ class Keypoints(Task):
     def at(self, threshold: float) -> Keypoints:
         return replace(self, threshold=check_threshold(threshold))
 
-    def learnt_by(self, model: str) -> Keypoints:
-        """Models whose name ends in "_points" say coordinates."""
-        return replace(self, coordinates=model.endswith("_points"))
+    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Keypoints:
+        k, (height, width) = len(self.class_names), size
+        if out == (k, 3):
+            return replace(self, coordinates=True)
+        if len(out) != 3 or out[2] != k or not out[0] or not out[1] or height * out[1] != width * out[0] or height % out[0]:
+            raise UsageError(
+                f"{name} says {words(out)}, wanted heatmaps [b, {height} / s, {width} / s, {k}] of a stride s, or "
+                f"coordinates [b, {k}, 3]"
+            )
+        return replace(self, coordinates=False, stride=height // out[0])
+
+    @property
+    def heatmap(self) -> Heatmap:
+        return replace(HEATMAP, stride=self.stride)
 
     def chosen(self, dataset: Dataset) -> Mapping[str, Any]:
         """Without flips, where nobody says which points are left and right of each other."""
@@ -204,11 +228,9 @@ class Keypoints(Task):
         return {**self.defaults, "augment": tuple(name for name in self.defaults["augment"] if name != "flip")}
 
     def target(self, size: Size) -> Target:
-        _check_size(size)
-        return Points() if self.coordinates else HEATMAP
+        return Points() if self.coordinates else self.heatmap
 
     def truth(self, dataset: Dataset, size: Size) -> Target:
-        _check_size(size)
         return _Objects()
 
     def select(self, dataset: Dataset) -> Dataset:
@@ -222,6 +244,11 @@ class Keypoints(Task):
         return coordinate_loss if self.coordinates else heatmap_loss
 
     def compile(self, model: Any, optimizer: Any) -> None:
+        if networks.activation(model) == "linear":
+            raise UsageError(
+                "the network ends without an activation, and the keypoints' losses take numbers of 0 and more: end it in "
+                "a softmax over the cells or a sigmoid, or compile it with a loss of its own"
+            )
         model.compile(optimizer, loss=self.loss, jit_compile=jit())
 
     def rank(self, row: Mapping[str, float]) -> tuple[float, ...]:
@@ -230,27 +257,33 @@ class Keypoints(Task):
             return row["val_pck"], row["val_oks"], -row["val_loss"]
         return (-row["loss"],)
 
-    def validate(self, model: Any, batches: Iterable[Batch]) -> dict[str, float]:
+    def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
         means = Means()
         judged = _Judged(self)
         for batch in batches:
             said = np.asarray(model.predict_on_batch(batch.images), np.float32)
             truth = self.target(batch.images.shape[1:3]).encode(_labels(batch))
-            means.add({"loss": float(self.loss(truth, said))}, len(batch.ids))
+            logs = measured(model, batch, truth) if own_loss else {"loss": float(self.loss(truth, said))}
+            means.add(logs, len(batch.ids))
             judged.add(batch, said)
         similarity = judged.similarity()
         found = {"pck": judged.pck(), "oks": similarity.oks, "ap50": similarity.ap50, "ap": similarity.ap}
         return means.values() | {name: value or 0.0 for name, value in found.items()}
 
-    def score(self, dataset: Dataset, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
+    def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
         judged = _Judged(self)
+        means = Means()
         for batch, said in outputs:
+            truth = self.target(batch.images.shape[1:3]).encode(_labels(batch))
+            means.add({"loss": float(self.loss(truth, said))}, len(batch.ids))
             judged.add(batch, said)
         off, similarity = judged.distances(), judged.similarity()
         each = [points.pck(column) for column in off.T]
         counts = (~np.isnan(off)).sum(axis=0).tolist()
         total, overall = sum(counts), points.pck(off)
+        lost = means.values()["loss"]
         metrics = {
+            "loss": lost,
             "pck": overall,
             "pck_alpha": ALPHA,
             "oks": similarity.oks,
@@ -265,7 +298,7 @@ class Keypoints(Task):
         }
         width = max(map(len, ("keypoint", *self.class_names)))
         lines = [
-            f"PCK@{ALPHA} {as_text(overall)} ({int((off <= ALPHA).sum())} of {total} points)",
+            f"PCK@{ALPHA} {as_text(overall)} ({int((off <= ALPHA).sum())} of {total} points), loss {lost:.4f}",
             f"OKS {as_text(similarity.oks)}, AP50 {as_text(similarity.ap50)}, AP {as_text(similarity.ap)}",
             "",
             f"{'keypoint':{width}}  {f'PCK@{ALPHA}':>8}  points",
@@ -277,7 +310,7 @@ class Keypoints(Task):
 
     def decoded(self, outputs: Outputs, *, size: Size) -> Array:
         """Points float32 [b, k, 3] = x, y in pixels of the model's input of `size` (height, width), and score."""
-        return Points().decode(outputs, size=size) if self.coordinates else HEATMAP.decode(outputs)
+        return Points().decode(outputs, size=size) if self.coordinates else self.heatmap.decode(outputs)
 
     def found(self, output: Outputs, view: View) -> Array:
         """Points float32 [k, 3] = x, y in pixels of the photo, and score."""
@@ -313,6 +346,27 @@ class Keypoints(Task):
             if score > 0 and score >= self.threshold
         ]
 
+    def compared(self, found: Array, observed: Observed | None) -> list[dict[str, Any]]:
+        there = {} if observed is None else dict(zip(self.class_names, observed.points.tolist(), strict=True))
+        rows = []
+        for row in self.rows(found):
+            x, y, v = there.get(row["keypoint"], (0, 0, 0))
+            seen = v > 0
+            rows.append(row | {"observed_x": f"{x:.2f}" if seen else "", "observed_y": f"{y:.2f}" if seen else ""})
+        return rows
+
+    def _shown(self, found: Array) -> Array:
+        """The points whose score reaches the threshold, the others as 0, 0, 0."""
+        shown: Array = np.where((found[:, 2] >= max(self.threshold, 1e-9))[:, np.newaxis], found, 0)
+        return shown
+
+    def answer(self, found: Array) -> Located:
+        return Located(self._shown(found), self.class_names)
+
+    def wrong(self, found: Array, observed: Observed) -> float:
+        (off,) = points.distances(found[np.newaxis], observed.points[np.newaxis], observed.box[np.newaxis])
+        return float(np.nanmean(off)) if not np.isnan(off).all() else 0.0
+
     def _hits(self, found: Array, observed: Observed) -> NDArray[np.bool_]:
         """Of each labelled point, whether it is shown near enough."""
         (off,) = points.distances(found[np.newaxis], observed.points[np.newaxis], observed.box[np.newaxis])
@@ -324,16 +378,16 @@ class Keypoints(Task):
         """Whether every labelled point is found; what is found where nothing is labelled may be right."""
         return bool(self._hits(found, observed).all())
 
-    def tile(self, image: Pixels, found: Array, observed: Observed | None) -> plots.Tile:
-        shown = np.where((found[:, 2] >= max(self.threshold, 1e-9))[:, np.newaxis], found, 0)
+    def tile(self, image: Pixels, found: Array, observed: Observed | None) -> Tile:
+        shown = self._shown(found)
         truth = None if observed is None else observed.points
-        drawn = plots.with_points(image, shown, self.class_names, truth=truth)
+        drawn = drawing.with_points(image, shown, self.class_names, truth=truth)
         caption = f"{int((shown[:, 2] > 0).sum())} found"
         if observed is None:
-            return plots.Tile(drawn, caption)
+            return Tile(drawn, caption)
         hits = self._hits(found, observed)
-        caption += f"\n{int(hits.sum())} of {len(hits)} right"
-        return plots.Tile(drawn, caption, right=self.right(found, observed))
+        caption += f", {int(hits.sum())} right\n{len(hits)} observed"
+        return Tile(drawn, caption, right=self.right(found, observed))
 
 
 def _labels(batch: Batch) -> Labels:

@@ -1,0 +1,272 @@
+"""What a training is asked for, what it was made of, and the files of its RUN folder. What is learnt is left to tasks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+from collections import abc
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.format.storage import write_atomic
+from headrace.imaging.transforms import Augmentation, ColorJitter, Fit, HorizontalFlip, RandomResizedCrop
+from headrace.load.loader import Cache
+
+Schedule = Literal["constant", "cosine"]
+T = TypeVar("T")
+
+AUGMENTATIONS: Mapping[str, Augmentation] = {
+    "flip": HorizontalFlip(),
+    "crop": RandomResizedCrop(),
+    "colour": ColorJitter(),
+}
+
+_FORMAT, _VERSION = "headrace run", 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a training is asked for. None leaves the choice to the dataset or the task (its `defaults`).
+
+    `augment` holds names out of AUGMENTATIONS. `patience` ends the training after so many epochs without a
+    better one; better is what the task says, or `monitor`: the name of a value of the history, of which more is
+    better, or less where it ends in loss, error, mae or mse; ":max" or ":min" behind it says which.
+    `schedule` "cosine" warms up over a twentieth of the steps and then falls to 0.
+    `split` None is "train" where there is one, else everything; `val_split` None is "val" where there is one, else no
+    validation. `divide` name -> share divides what is there into train, val and others by `seed`, stratified by class.
+    `limit`: so many records of each part at most, evenly drawn. `drop_last` leaves a last, shorter batch out.
+    Raises UsageError where a value can't be meant; the loader checks what is the loader's.
+    """
+
+    task: str | None = None
+    model: str | None = None
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 25
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    schedule: Schedule | None = None
+    size: int | tuple[int, int] | None = None
+    fit: Fit = "stretch"
+    augment: tuple[str, ...] | None = None
+    seed: int = 0
+    patience: int | None = None
+    monitor: str | None = None
+    split: str | None = None
+    val_split: str | None = None
+    divide: Mapping[str, float] | None = None
+    limit: int | None = None
+    drop_last: bool = False
+    deterministic: bool = False
+    # How the work is done, not what comes out:
+    workers: int | None = None
+    cache: Cache | None = None
+    checkpoint_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}, wanted 1 or more")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"learning_rate is {self.learning_rate}, wanted a number above 0")
+        if not self.checkpoint_seconds >= 0:
+            raise UsageError(f"checkpoint_seconds is {self.checkpoint_seconds}, wanted 0 or more")
+        if self.schedule not in (None, *get_args(Schedule)):
+            raise UsageError(f"schedule is {self.schedule!r}, wanted one of {', '.join(get_args(Schedule))}")
+        if unknown := [name for name in self.augment or () if name not in AUGMENTATIONS]:
+            raise UsageError(f"augment has {', '.join(unknown)}, known are {', '.join(AUGMENTATIONS)}")
+        if self.monitor is not None and not re.fullmatch(r"[^:]+(:min|:max)?", self.monitor):
+            raise UsageError(f"monitor is {self.monitor!r}, wanted a name such as val_loss, or val_auc:max")
+        if self.divide is not None and "train" not in self.divide:
+            raise UsageError(f"divide has {', '.join(self.divide)}, wanted a share called train, and one called val")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], *, where: str) -> Options:
+        """Options by name, as a file has them: `where` stands in errors. Raises UsageError: unknown, or a wrong kind."""
+        known = get_type_hints(cls)
+        if unknown := [name for name in settings if name not in known]:
+            raise UsageError(f"{where}: there is no option {', '.join(unknown)}; there are {', '.join(known)}")
+        given = dict(settings)
+        for name, value in settings.items():
+            if name in ("augment", "size") and isinstance(value, list):
+                given[name] = tuple(value)
+            if not _fits(given[name], known[name]):
+                wanted = next(f.type for f in fields(cls) if f.name == name)
+                raise UsageError(f"{where}: {name} is {value!r}, wanted {wanted}")
+        return cls(**given)
+
+    @classmethod
+    def read(cls, path: Path) -> Options:
+        """The options in a TOML file, or in the recipe.json of a RUN. Raises NotThereError, StorageError, UsageError."""
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            raise NotThereError(f"{path}: no such file of options") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        try:
+            settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}") from error
+        if isinstance(settings, dict) and isinstance(settings.get("options"), dict):
+            settings = settings["options"]
+        if not isinstance(settings, dict):
+            raise UsageError(f"{path}: wanted options by name, such as epochs = 25")
+        return cls.of({name: value for name, value in settings.items() if value is not None}, where=str(path))
+
+    def filled(self, defaults: Mapping[str, Any]) -> Options:
+        """These options, with `defaults` where they say None."""
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def changes(self, other: Options) -> list[str]:
+        """What `other` asks for differently, one line each, where it would change the model that comes out.
+
+        What None may stand for is left to the recipe. More epochs are no change while the learning rate is
+        constant: the run only goes on for longer.
+        """
+        free = {"workers", "cache", "checkpoint_seconds", "task", "model", "size", "split", "val_split", "divide"}
+        if self.schedule != "cosine":
+            free.add("epochs")
+        return [
+            f"{f.name} is {getattr(other, f.name)!r}, the run has {getattr(self, f.name)!r}"
+            for f in fields(self)
+            if f.name not in free and getattr(self, f.name) != getattr(other, f.name)
+        ]
+
+
+def filled(value: T | None) -> T:
+    """The value of an option that `Options.filled` has seen to."""
+    assert value is not None
+    return value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value out of a file is of the `kind` that an annotation says."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(part, args[0]) for part in value)
+    if origin is abc.Mapping:
+        return isinstance(value, dict) and all(_fits(part, args[1]) for part in value.values())
+    if kind is Any or kind is type(None):
+        return kind is Any or value is None
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The records that a run was trained or validated on: so many of `dataset`, chosen as `view` says ("" is all).
+
+    `content` and `fingerprint` are the dataset's and the view's; `split` is the packed split, where it is one.
+    """
+
+    dataset: str
+    view: str
+    split: str | None
+    records: int
+    content: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.records} records of {self.dataset}" + (f" ({self.view})" if self.view else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run was made of: enough to resume it, and to treat new images as its own were treated.
+
+    `model` is the name of a built-in one, or what the caller's own is called, which is then `own_model`; `own_loss`: it
+    came compiled. `options` are filled: none is left to the task. `shape` (h, w, c) and `dtype` are those of one image
+    as the model takes it. `pack_options` is what images went through when packed.
+    """
+
+    task: str
+    model: str
+    own_model: bool
+    own_loss: bool
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    train: Part
+    val: Part | None
+    pack_options: Mapping[str, Any]
+    options: Options
+    versions: Mapping[str, str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        return self.shape[0], self.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input."""
+        return self.shape[-1]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a RUN folder."""
+
+    folder: Path
+
+    @property
+    def recipe_json(self) -> Path:
+        return self.folder / "recipe.json"
+
+    @property
+    def model(self) -> Path:
+        """The best epoch's model, normalisation inside, for `keras.saving.load_model`."""
+        return self.folder / "model.keras"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.npz"
+
+    @property
+    def history_csv(self) -> Path:
+        return self.folder / "history.csv"
+
+    @property
+    def curves(self) -> Path:
+        return self.folder / "curves.png"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def read_recipe(self) -> Recipe:
+        """The recipe. Raises NotThereError (no folder), UsageError (no RUN, or not of this version), DataError."""
+        if not self.folder.is_dir():
+            raise NotThereError(
+                f"{self.folder}: there is no such run; 'headrace train DS --out {self.folder}' makes it"
+            )
+        try:
+            read = json.loads(self.recipe_json.read_text())
+        except FileNotFoundError:
+            raise UsageError(f"{self.folder} is no RUN folder: it has no {self.recipe_json.name}") from None
+        except ValueError as error:
+            raise DataError(f"{self.recipe_json} is damaged: {error}") from error
+        if not isinstance(read, dict) or read.pop("format", None) != _FORMAT:
+            raise UsageError(f"{self.recipe_json} is not a recipe of headrace")
+        if (version := read.pop("version", None)) != _VERSION:
+            raise UsageError(f"{self.recipe_json} has version {version}, this headrace reads version {_VERSION}")
+        try:
+            read["options"] = Options.of(read["options"], where="options")
+            read["train"], read["val"] = Part(**read["train"]), Part(**read["val"]) if read["val"] else None
+            return Recipe(**read | {"class_names": tuple(read["class_names"]), "shape": tuple(read["shape"])})
+        except (KeyError, TypeError, UsageError) as error:
+            raise DataError(f"{self.recipe_json} is damaged: {error}") from error
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        text = json.dumps({"format": _FORMAT, "version": _VERSION} | asdict(recipe), indent=2, ensure_ascii=False)
+        write_atomic(self.recipe_json, f"{text}\n".encode())
