@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
+from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
@@ -121,13 +122,13 @@ class Classification(Task):
     def right(self, found: Outputs, observed: str) -> bool:
         return self.class_names[int(found.argmax())] == observed
 
-    def tile(self, image: Pixels, found: Outputs, observed: str | None) -> plots.Tile:
+    def tile(self, image: Pixels, found: Outputs, observed: str | None) -> Tile:
         best = int(found.argmax())
         caption = f"{self.class_names[best]} {found[best]:.0%}"
         if observed is None:
-            return plots.Tile(image, caption)
+            return Tile(image, caption)
         right = self.right(found, observed)
-        return plots.Tile(image, caption if right else f"{caption}\nis {observed}", right=right)
+        return Tile(image, caption if right else f"{caption}\nis {observed}", right=right)
 
 
 def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:

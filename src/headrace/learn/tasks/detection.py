@@ -11,7 +11,9 @@ import numpy as np
 
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
+from headrace.imaging.drawing import with_boxes
 from headrace.imaging.geometry import area
+from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
 from headrace.learn import backbones, boxes, plots
 from headrace.learn.backend import jit, keras
@@ -246,16 +248,16 @@ class Detection(Task):
     def right(self, found: Found, observed: Truth) -> bool:
         return len(found.boxes) == len(observed.boxes) == int(boxes.matches(found, observed).sum())
 
-    def tile(self, image: Pixels, found: Found, observed: Truth | None) -> plots.Tile:
+    def tile(self, image: Pixels, found: Found, observed: Truth | None) -> Tile:
         names = self.class_names if len(self.class_names) > 1 else ("",)
         texts = [f"{names[label]} {score:.2f}".strip() for score, label in zip(found.scores, found.labels, strict=True)]
-        drawn = plots.with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
+        drawn = with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
         caption = f"{len(found.boxes)} found"
         if observed is None:
-            return plots.Tile(drawn, caption)
+            return Tile(drawn, caption)
         hits = int(boxes.matches(found, observed).sum())
         caption += f"\n{hits} of {len(observed.boxes)} right"
-        return plots.Tile(drawn, caption, right=self.right(found, observed))
+        return Tile(drawn, caption, right=self.right(found, observed))
 
 
 _SIZE_WORDS = ("below 32 x 32", "from 32 x 32", "from 96 x 96")

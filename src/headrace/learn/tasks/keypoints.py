@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from headrace.errors import UsageError
 from headrace.imaging import mirror
 from headrace.imaging.codec import Pixels
+from headrace.imaging.drawing import with_points
 from headrace.imaging.geometry import around
+from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
 from headrace.learn import backbones, plots, points
 from headrace.learn.backend import jit, keras
@@ -324,16 +326,16 @@ class Keypoints(Task):
         """Whether every labelled point is found; what is found where nothing is labelled may be right."""
         return bool(self._hits(found, observed).all())
 
-    def tile(self, image: Pixels, found: Array, observed: Observed | None) -> plots.Tile:
+    def tile(self, image: Pixels, found: Array, observed: Observed | None) -> Tile:
         shown = np.where((found[:, 2] >= max(self.threshold, 1e-9))[:, np.newaxis], found, 0)
         truth = None if observed is None else observed.points
-        drawn = plots.with_points(image, shown, self.class_names, truth=truth)
+        drawn = with_points(image, shown, self.class_names, truth=truth)
         caption = f"{int((shown[:, 2] > 0).sum())} found"
         if observed is None:
-            return plots.Tile(drawn, caption)
+            return Tile(drawn, caption)
         hits = self._hits(found, observed)
         caption += f"\n{int(hits.sum())} of {len(hits)} right"
-        return plots.Tile(drawn, caption, right=self.right(found, observed))
+        return Tile(drawn, caption, right=self.right(found, observed))
 
 
 def _labels(batch: Batch) -> Labels:
