@@ -54,6 +54,26 @@ def test_parse_size(text: str | None, wanted: Any) -> None:
     assert words.parse_size(text) == wanted
 
 
+def test_parse_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there:train").mkdir()
+    for text, path, split in [
+        ("cats:train", "cats", "train"),
+        ("a/b:c/cats:val_2", "a/b:c/cats", "val_2"),
+        ("there:train", "there:train", None),  # a path that exists is meant as it stands
+        ("there:train:train", "there:train", "train"),
+        ("cats", "cats", None),
+        ("s3://bucket/cats", "s3://bucket/cats", None),
+        ("s3://bucket/cats:val", "s3://bucket/cats", "val"),
+        (r"C:\cats", r"C:\cats", None),
+        (":train", ":train", None),
+        ("cats:", "cats:", None),
+        ("cats:no split", "cats:no split", None),
+        ("x" * 5000 + ":val", "x" * 5000, "val"),  # longer than a path may be
+    ]:
+        assert words.parse_dataset(text) == (Path(path), split)
+
+
 def test_parse_names_and_pairs() -> None:
     assert words.parse_names(None) is None and words.parse_pairs(None) is None
     assert words.parse_names(" a,b c ,d") == ["a", "b c", "d"]

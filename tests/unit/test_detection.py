@@ -14,7 +14,7 @@ from PIL import Image
 from drawn import exif, saved
 from headrace.errors import NotThereError, UsageError
 from headrace.imaging.geometry import Move
-from headrace.learn import boxes, plots, predict
+from headrace.learn import boxes, predict
 from headrace.learn.backend import keras
 from headrace.learn.boxes import Truth, average_precision, matches, suppressed
 from headrace.learn.run import Options
@@ -324,18 +324,6 @@ def test_rows_right_and_tile() -> None:
     assert (tile.caption, tile.right) == ("2 found\n2 of 2 right", True)
     assert TASK.tile(photo, both, None).right is None
     assert photo.max() == 128  # the photo itself is left alone
-
-
-def test_boxes_are_drawn_where_they_are() -> None:
-    photo = np.zeros((100, 200, 3), np.uint8)
-    box, there = np.array([[20, 40, 60, 90]], np.float32), np.array([[120, 40, 160, 90]], np.float32)
-    drawn = plots.with_boxes(photo, box, ["0.50"], truth=there)
-    magenta, green = (np.argwhere((drawn == colour).all(-1)) for colour in ((233, 30, 140), (0, 200, 90)))
-    assert magenta[:, 0].max() == 89 and magenta[:, 1].min() == 20
-    low, high = green.min(0), green.max(0)
-    assert np.abs(low - (40, 120)).max() <= 1 and np.abs(high - (89, 159)).max() <= 1
-    edge = plots.with_boxes(photo, np.array([[150, 0, 200, 100]], np.float32), ["0.99"])
-    assert (edge[:20, 150:] == 255).any()  # its text has found room inside
 
 
 SOURCE = (70, 110)  # height, width of the upright photo

@@ -308,34 +308,6 @@ def test_rows_right_and_tile() -> None:
     assert photo.min() == photo.max() == 128  # the photo itself is left alone
 
 
-def test_points_are_drawn_where_they_are() -> None:
-    photo = np.zeros((100, 150, 3), np.uint8)
-    found = np.array([(40.5, 30.5, 0.9), (0, 0, 0)], np.float32)
-    truth = np.array([(60.5, 30.5, 2), (100.5, 80.5, 1)], np.float32)
-    drawn = plots.with_points(photo, found, ("a", "b"), truth=truth).astype(int)
-    disc = np.argwhere((drawn[..., 2] > 150) & (drawn[..., 1] < 200))
-    assert np.abs(disc.mean(axis=0) - (30, 40)).max() < 0.6 and np.ptp(disc, axis=0).max() <= 6
-    green = (drawn[..., 1] > 150) & (drawn[..., 2] < 120)
-    right = np.argwhere(green)[np.argwhere(green)[:, 1] > 80]
-    assert np.abs(right.mean(axis=0) - (80, 100)).max() < 0.6  # the ring of what was not found
-    assert green[30, 48:54].all()  # the line from what was found to what is there
-    assert not drawn[60:, :80].any()
-    assert not plots.with_points(photo, 0 * found, ("a", "b")).any()
-
-
-def test_names_are_drawn_on_large_photos_where_there_is_room() -> None:
-    photo = np.zeros((400, 400, 3), np.uint8)
-
-    def ink(*where: tuple[float, float], names: tuple[str, ...] = ("abc", "def")) -> int:
-        found = np.array([(*place, 1) for place in where], np.float32)
-        return int(plots.with_points(photo, found, names).any(axis=-1).sum())
-
-    apart, over, corner = ink((100, 100), (100, 300)), ink((100, 100), (100, 102)), ink((399, 399), (1, 1))
-    bare = ink((100, 100), (100, 300), names=("", ""))
-    assert apart > bare + 100 and apart - over > 50  # of two that would lie over each other, one is left
-    assert corner > bare // 2 + 100
-
-
 SOURCE = (70, 110)  # height, width of the upright photo
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,6 +38,18 @@ def parse_split(text: str | None) -> dict[str, float] | None:
             raise UsageError(f"--split {text!r}: {name!r} occurs twice")
         out[name] = value
     return out
+
+
+def parse_dataset(text: str) -> tuple[Path, str | None]:
+    """(Path("cats"), "train") of "cats:train", (Path("cats"), None) of "cats".
+
+    A path that exists is meant as it stands; else what follows the last ":" is a split if splits can be called so,
+    which it is not in s3://bucket/cats.
+    """
+    folder, _, split = text.rpartition(":")
+    if folder and split.isidentifier() and not os.path.exists(text):  # noqa: PTH110 (False where no path can be)
+        return Path(folder), split
+    return Path(text), None
 
 
 def parse_names(text: str | None) -> list[str] | None:

@@ -6,7 +6,7 @@ Chance is left to the caller: an augmentation is handed its random numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
@@ -264,3 +264,11 @@ class ColorJitter:
 def _check(good: bool, message: str) -> None:
     if not good:
         raise UsageError(message)
+
+
+# By the names that recipes and the command line have for them.
+AUGMENTATIONS: Mapping[str, Augmentation] = {
+    "flip": HorizontalFlip(),
+    "crop": RandomResizedCrop(),
+    "colour": ColorJitter(),
+}

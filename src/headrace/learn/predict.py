@@ -19,8 +19,9 @@ from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format.manifest import REJECTS_FILE
 from headrace.format.storage import explained, write_atomic
 from headrace.imaging.codec import Pixels, encode_jpeg
+from headrace.imaging.sheet import Tile, contact_sheet, png
 from headrace.imaging.transforms import draw, place
-from headrace.learn import inference, plots
+from headrace.learn import inference
 from headrace.learn.run import filled
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
@@ -117,7 +118,7 @@ def predict(
         workers=workers,
     )
     rows: list[dict[str, Any]] = []
-    tiles: list[plots.Tile] = []
+    tiles: list[Tile] = []
     known = right = predicted = 0
     with bar(total=len(paths), unit="img", desc="predict", show=None if progress else False) as shown:
         for batch, refused, views in loader:
@@ -162,8 +163,7 @@ def predict(
         raise DataError(f"none of {len(rejects)} files could be read as an image, the first: {rejects[0]}")
     write_atomic(result.csv, _csv(rows, task.columns))
     if tiles:
-        sheet = plots.contact_sheet(tiles, title=_title(result, len(tiles)), large=task.on_photo)
-        write_atomic(result.picture, plots.png(sheet))
+        write_atomic(result.picture, png(contact_sheet(tiles, title=_title(result, len(tiles)), large=task.on_photo)))
     return result
 
 

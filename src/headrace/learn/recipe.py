@@ -15,17 +15,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.format.storage import write_atomic
-from headrace.imaging.transforms import Augmentation, ColorJitter, Fit, HorizontalFlip, RandomResizedCrop
+from headrace.imaging.transforms import AUGMENTATIONS, Fit
 from headrace.load.loader import Cache
 
 Schedule = Literal["constant", "cosine"]
 T = TypeVar("T")
-
-AUGMENTATIONS: Mapping[str, Augmentation] = {
-    "flip": HorizontalFlip(),
-    "crop": RandomResizedCrop(),
-    "colour": ColorJitter(),
-}
 
 _FORMAT, _VERSION = "headrace run", 2
 

@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 import headrace
 from headrace.errors import UsageError
 from headrace.format.storage import explained, write_atomic
-from headrace.imaging.transforms import Size, check_size
+from headrace.imaging.transforms import AUGMENTATIONS, Size, check_size
 from headrace.learn import checkpoint, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
-from headrace.learn.run import AUGMENTATIONS, Options, Recipe, Run, filled
+from headrace.learn.run import Options, Recipe, Run, filled
 from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader

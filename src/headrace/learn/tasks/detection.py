@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import UsageError
-from headrace.imaging import drawing
 from headrace.imaging.codec import Pixels
+from headrace.imaging.drawing import with_boxes
 from headrace.imaging.geometry import area
 from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
@@ -295,7 +295,7 @@ class Detection(Task):
     def tile(self, image: Pixels, found: Found, observed: Truth | None) -> Tile:
         names = self.class_names if len(self.class_names) > 1 else ("",)
         texts = [f"{names[label]} {score:.2f}".strip() for score, label in zip(found.scores, found.labels, strict=True)]
-        drawn = drawing.with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
+        drawn = with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
         caption = f"{len(found.boxes)} found"
         if observed is None:
             return Tile(drawn, caption)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import UsageError
-from headrace.imaging import drawing, mirror
+from headrace.imaging import mirror
 from headrace.imaging.codec import Pixels
+from headrace.imaging.drawing import with_points
 from headrace.imaging.geometry import around
 from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
@@ -381,7 +382,7 @@ class Keypoints(Task):
     def tile(self, image: Pixels, found: Array, observed: Observed | None) -> Tile:
         shown = self._shown(found)
         truth = None if observed is None else observed.points
-        drawn = drawing.with_points(image, shown, self.class_names, truth=truth)
+        drawn = with_points(image, shown, self.class_names, truth=truth)
         caption = f"{int((shown[:, 2] > 0).sum())} found"
         if observed is None:
             return Tile(drawn, caption)
