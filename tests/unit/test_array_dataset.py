@@ -224,3 +224,19 @@ def test_nothing_is_copied_and_nothing_is_read_before_it_is_asked_for(tmp_path: 
     del big
     ds = hr.ArrayDataset(tmp_path / "x.npy")
     assert len(ds) == 4_000_000 and not ds[3_999_999].image.any()
+
+
+def test_digests_are_of_the_numbers_and_ids_may_be_positions(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", GREY)
+    ds, file = hr.ArrayDataset(GREY, Y), hr.ArrayDataset(tmp_path / "x.npy", ids=[f"s{i}" for i in range(N)])
+    found = ds.store.digests(ds.rows)
+    assert len(set(found)) == N and file.store.digests(file.rows[[7, 3]]) == [found[7], found[3]]
+    mirrored = hr.ArrayDataset(GREY[::-1])
+    assert mirrored.store.digests(mirrored.rows) == found[::-1]
+    others = GREY.astype(np.int16), GREY.reshape(N, 24, 20)
+    assert not any(set(hr.ArrayDataset(x).store.digests(ds.rows)) & set(found) for x in others)
+    assert file.store.named and not ds.store.named
+    with (tmp_path / "x.npy").open("r+b") as cut:
+        cut.truncate(1000)
+    with pytest.raises(DamageError, match=r"x.npy\[59\]: the file ends before it"):
+        file.store.digests(file.rows[-1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import shutil
 import time
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 import headrace as hr
+from foreign import payload, write
 from headrace.errors import DamageError, NotThereError, UsageError
 from headrace.format import manifest
 from packed import CLASSES, flip, pack, photos, pixels_of, rewrite_manifest, shades, shard_of
@@ -406,3 +408,29 @@ def test_a_damaged_record_is_named(ds: hr.Dataset, tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}, record {number}, byte {offset + 12}: payload CRC is 0x")
     assert str(caught.value).endswith(f"run 'headrace verify {broken.path}'")
     assert broken[49].id == ds[49].id
+
+
+def test_digests_tell_the_same_image_and_ids_a_name_from_a_position(tmp_path: Path) -> None:
+    encoded = shades(4)
+    named = pack(encoded, tmp_path / "named", shards=2)
+    wanted = {record.id: hashlib.sha256(record.read()).hexdigest() for record in encoded}
+    assert dict(zip(named.catalog["id"], named.store.digests(named.rows), strict=True)) == wanted
+    assert named.store.named
+    assert named.store.digests(named.rows[[2, 0]]) == [wanted[named[2].id], wanted[named[0].id]]
+    pixels = np.stack([record.image for record in named])  # type: ignore[attr-defined]
+    assert not pack(hr.sources.arrays(pixels), tmp_path / "positions").store.named
+    assert pack(hr.sources.arrays(pixels, ids=[*"abcd"]), tmp_path / "own").store.named
+
+
+def test_what_somebody_else_packed_has_digests_of_the_bytes(tmp_path: Path) -> None:
+    images = [record.read() for record in shades(3)]
+    for with_ids in (True, False):
+        ids = [{"image__id": f"photo {k}"} if with_ids else {} for k in range(3)]
+        write(
+            tmp_path / "shards.tfrecord",
+            [payload(image__encoded=image, **id_) for image, id_ in zip(images, ids, strict=True)],
+        )
+        hr.adopt(tmp_path / "shards.tfrecord", tmp_path / "ds", progress=False, overwrite=True)
+        ds = hr.Dataset(tmp_path / "ds")
+        assert ds.store.digests(ds.rows) == [hashlib.sha256(image).hexdigest() for image in images]
+        assert ds.store.named == with_ids

@@ -6,10 +6,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import polars as pl
@@ -31,6 +31,7 @@ from headrace.sources.stack import Range
 from headrace.version import __version__
 
 _log = logging.getLogger("headrace")
+_T = TypeVar("_T")
 
 
 class ArrayStore(Store):
@@ -74,12 +75,19 @@ class ArrayStore(Store):
     def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
         draw(self._pixels(row), placement, self.stack.height, self.stack.width, out)
 
+    def digests(self, rows: NDArray[np.int64]) -> list[str]:
+        return [self._read(row, self.stack.digest_of) for row in rows.tolist()]
+
     def address(self, row: int) -> str:
         return self.source.origin(int(self.numbers[row]))
 
     def _pixels(self, row: int) -> codec.Pixels:
+        return self._read(row, self.stack.pixels)
+
+    def _read(self, row: int, read: Callable[[int], _T]) -> _T:
+        """What `read` makes of the image of catalog row `row`, by its number in the array. Raises DamageError."""
         try:
-            return self.stack.pixels(int(self.numbers[row]))
+            return read(int(self.numbers[row]))
         except codec.BadImage as error:
             raise DamageError(f"{self.address(row)}: {error.reason}; it was changed since it was opened") from None
         except OSError as error:

@@ -114,6 +114,14 @@ class Store(ABC):
     def address(self, row: int) -> str:
         """Where a record lies, for people."""
 
+    @abstractmethod
+    def digests(self, rows: NDArray[np.int64]) -> list[str]:
+        """sha256 (hex) of the content of the images of these rows [b]: equal where the images are. Raises DamageError.
+
+        Of encoded images it is that of their bytes; of arrays that of the numbers, with their type and shape. So one
+        image as a file and in an array has two.
+        """
+
     def payload(self, row: int) -> bytes:
         """The tf.train.Example of catalog row `row`. Raises DamageError, UsageError (there are no records here)."""
         raise UsageError(f"{self.path}: its images lie in no records")
@@ -121,6 +129,15 @@ class Store(ABC):
     @cached_property
     def ids(self) -> pl.Series:
         return self.catalog["id"]
+
+    @cached_property
+    def named(self) -> bool:
+        """Whether ids name the images. Else all are mere positions, in an array or in shards whose records say no id,
+        and the same id in another dataset means nothing."""
+        id_, origin = pl.col("id"), pl.col("origin").fill_null("")
+        in_array = origin.str.ends_with(pl.concat_str(pl.lit("["), id_, pl.lit("]")))
+        in_shard = (id_ == origin) & origin.str.contains(r":\d+$")
+        return not self.catalog.select((in_array | in_shard).all()).item()
 
     @cached_property
     def keys(self) -> order.Keys:
@@ -213,6 +230,10 @@ class Shards(Store):
             return self._fetch_file(row, named)
         start = int(self.image_offset[row])
         return data[start : start + int(self.image_length[row])]
+
+    def digests(self, rows: NDArray[np.int64]) -> list[str]:
+        known = zip(rows.tolist(), self.catalog["sha256"][rows], strict=True)
+        return [sha256 or hashlib.sha256(self.fetch(row).data).hexdigest() for row, sha256 in known]
 
     def payload(self, row: int) -> bytes:
         return bytes(self._record(row)[1])

@@ -166,8 +166,15 @@ class Stack:
             f"{self.numbers.dtype.str} {self.numbers.shape} {self.value_range[0]!r} {self.value_range[1]!r} ".encode()
         )
         for chunk in _chunks(self.numbers):
-            found.update(np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data)
+            found.update(_bytes_of(chunk))
         return found.hexdigest()
+
+    def digest_of(self, i: int) -> str:
+        """sha256 (hex) of the numbers of image `i`, their type and shape. Raises BadImage, OSError."""
+        found = self.numbers.read(i, i + 1)
+        said = hashlib.sha256(f"{found.dtype.str} {found.shape[1:]} ".encode())
+        said.update(_bytes_of(found))
+        return said.hexdigest()
 
     def frame(self, i: int) -> Frame:
         return Frame(self, i)
@@ -350,6 +357,10 @@ def _chunks(numbers: Numbers) -> Iterator[NDArray[Any]]:
     n = numbers.shape[0]
     step = max(1, _CHUNK_BYTES // (math.prod(numbers.shape[1:]) * numbers.dtype.itemsize))
     return (numbers.read(start, min(n, start + step)) for start in range(0, n, step))
+
+
+def _bytes_of(chunk: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
 
 
 def _archived(path: Path, file: IO[bytes]) -> list[Member]:
