@@ -32,7 +32,7 @@ LEARNING_RATE = 1e-3
 
 
 def ours(job: Job) -> History:
-    from headrace.learn.run import Options
+    from headrace.learn.recipe import Options
     from headrace.learn.train import train
 
     options = Options(

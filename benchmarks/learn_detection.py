@@ -46,7 +46,7 @@ def photos(path: str, most: int) -> hr.Dataset:
 
 
 def ours(job: Job) -> Result:
-    from headrace.learn.run import Options
+    from headrace.learn.recipe import Options
 
     return _trained(
         photos(job["train"], job["most"]), photos(job["val"], job["most"]), job, Options(epochs=job["epochs"])
@@ -54,7 +54,7 @@ def ours(job: Job) -> Result:
 
 
 def by_heart(job: Job) -> Result:
-    from headrace.learn.run import Options
+    from headrace.learn.recipe import Options
 
     train = photos(job["train"], job["most"])
     ids = ", ".join(f"'{id_}'" for id_ in train.catalog["id"][:BY_HEART])

@@ -25,6 +25,14 @@ _HOME = {
     "ColorJitter": "headrace.imaging.transforms",
     "Record": "headrace.record",
     "Reject": "headrace.record",
+    "PhotoLoader": "headrace.load.photos",
+    "Source": "headrace.sources",
+    "Target": "headrace.load.targets",
+    "Augmentation": "headrace.imaging.transforms",
+    "train": "headrace.learn.train",
+    "evaluate": "headrace.learn.evaluate",
+    "predict": "headrace.learn.predict",
+    "Run": "headrace.learn.run",
     "pack": "headrace.packing.pack",
     "PackReport": "headrace.packing.pack",
     "adopt": "headrace.packing.adopt",
@@ -49,14 +57,20 @@ if TYPE_CHECKING:
         StorageError,
         UsageError,
     )
-    from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.imaging.transforms import Augmentation, ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.learn.evaluate import evaluate
+    from headrace.learn.predict import predict
+    from headrace.learn.run import Run
+    from headrace.learn.train import train
     from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
-    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
+    from headrace.load.photos import PhotoLoader
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points, Target
     from headrace.packing.adopt import AdoptReport, adopt
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
+    from headrace.sources import Source
 
 __all__ = [
     "__version__",
@@ -76,6 +90,14 @@ __all__ = [
     "ColorJitter",
     "Record",
     "Reject",
+    "PhotoLoader",
+    "Source",
+    "Target",
+    "Augmentation",
+    "train",
+    "evaluate",
+    "predict",
+    "Run",
     "pack",
     "PackReport",
     "adopt",

@@ -21,11 +21,12 @@ from command import headrace
 from drawn import exif, saved
 from headrace.errors import UsageError
 from headrace.imaging.codec import encode_jpeg
-from headrace.learn import backbones, boxes, inference
+from headrace.learn import backbones, boxes
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
-from headrace.learn.run import Options, Run
+from headrace.learn.recipe import Options, RunFolder
+from headrace.learn.run import Run
 from headrace.learn.tasks import detection, for_dataset
 from headrace.learn.tasks.detection import Detection
 from headrace.learn.train import Trained, train
@@ -105,7 +106,7 @@ def test_it_learns_to_find_them(trained: Trained) -> None:
     }  # fmt: skip
     best = max(trained.history, key=lambda row: (row["val_ap50"], row["val_iou"], -row["val_loss"]))
     assert trained.best == best
-    run = Run(trained.run)
+    run = RunFolder(trained.run)
     recipe = run.read_recipe()
     assert (recipe.task, recipe.model, recipe.class_names, recipe.size) == ("detection", "tiny", ("face",), (96, 96))
     options = recipe.options
@@ -202,7 +203,7 @@ def test_other_backends(name: str, packed: Path, tmp_path: Path) -> None:
 import json
 import numpy as np
 from headrace.learn.evaluate import evaluate
-from headrace.learn.run import Options
+from headrace.learn.recipe import Options
 from headrace.learn.tasks import detection
 from headrace.learn.train import train
 options = Options(size=32, epochs=1, model_options={{"alpha": 0.35}}, batch_size=72, checkpoint_seconds=0)
@@ -230,9 +231,9 @@ def test_predict_sees_what_evaluate_sees_on_the_photo(
     trained: Trained, packed: Path, folder: Path, tmp_path: Path
 ) -> None:
     val = hr.Dataset(packed).split("val")
-    asked = inference.load(trained.run)
+    asked = Run(trained.run)
     expected = {}
-    for batch, outputs in asked.dataset_outputs(val):
+    for batch, outputs in asked.batches(val):
         decoded = asked.task.decoded(outputs, threshold=0.5)  # type: ignore[attr-defined]
         expected |= dict(zip(batch.ids, decoded, strict=True))
     result = predict(trained.run, [folder / "photos" / id_ for id_ in expected], out=tmp_path, truth=packed)
@@ -285,8 +286,8 @@ def test_what_predict_refuses(trained: Trained, packed: Path, folder: Path, tmp_
 
 
 def test_suppression_is_part_of_it(trained: Trained, packed: Path) -> None:
-    asked = inference.load(trained.run)
-    for _, outputs in asked.dataset_outputs(hr.Dataset(packed).split("val")):
+    asked = Run(trained.run)
+    for _, outputs in asked.batches(hr.Dataset(packed).split("val")):
         for found in asked.task.decoded(outputs, threshold=0.01):  # type: ignore[attr-defined]
             overlap = boxes.iou(found.boxes, found.boxes) - np.eye(len(found.boxes))
             assert overlap.max(initial=0) <= 0.5

@@ -19,11 +19,12 @@ import pytest
 import headrace as hr
 from headrace.cli import main
 from headrace.errors import DataError, NotThereError, UsageError
-from headrace.learn import backbones, checkpoint, inference
+from headrace.learn import backbones, checkpoint
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
-from headrace.learn.run import Options, Run
+from headrace.learn.recipe import Options, RunFolder
+from headrace.learn.run import Run
 from headrace.learn.tasks.classification import Classification
 from headrace.learn.train import Trained, train
 
@@ -78,9 +79,9 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def quick(packed: Path, tmp_path: Path) -> Run:
+def quick(packed: Path, tmp_path: Path) -> RunFolder:
     """A run of one epoch."""
-    return Run(train(packed, out=tmp_path / "run", options=QUICK).run)
+    return RunFolder(train(packed, out=tmp_path / "run", options=QUICK).run)
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +97,17 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def test_it_learns_and_keeps_all_that_belongs_to_a_run(trained: Trained, packed: Path) -> None:
     assert trained.best["val_accuracy"] >= 0.9
-    run = Run(trained.run)
+    run = RunFolder(trained.run)
     history = [{name: float(value) for name, value in row.items()} for row in _rows(run.history_csv)]
     assert history == [dict(row) for row in trained.history]
     recipe = run.read_recipe()
     assert (recipe.task, recipe.model, recipe.class_names) == ("classification", "vanilla", ("disc", "frame"))
-    assert (recipe.size, recipe.channels, recipe.fingerprint) == ((32, 32), 3, hr.Dataset(packed).fingerprint)
+    ds = hr.Dataset(packed)
+    assert (recipe.size, recipe.channels, recipe.dtype) == ((32, 32), 3, "uint8")
+    for part, split, n in ((recipe.train, "train", 72), (recipe.val, "val", 24)):
+        assert part is not None and (part.dataset, part.split, part.records) == (str(packed), split, n)
+        assert (part.content, part.fingerprint) == (ds.fingerprint, ds.split(split).view_fingerprint)
+    assert "conv256" in run.layers.read_text()
     assert recipe.pack_options["fit"] == "crop"
     for picture in (run.curves,):
         assert cv2.imread(str(picture)) is not None
@@ -276,7 +282,7 @@ def test_a_signal_stops_between_steps_and_resume_goes_on(
     steps[7] = stop  # 72 records in batches of 16: 5 an epoch
     with pytest.raises(raised):
         train(packed, out=tmp_path / "run", options=options)
-    assert "stopped in epoch 2 after 2 of 5 batches; go on with: headrace train" in caplog.text
+    assert "stopped in epoch 2 after 32 of 72 images; go on with: headrace train" in caplog.text
     state = checkpoint.read(tmp_path / "run" / "checkpoint.npz").progress
     assert (len(state["history"]), state["steps"], state["means"]["count"]) == (1, 2, 32)
     after = train(packed, out=tmp_path / "run", resume=True)
@@ -304,7 +310,7 @@ def test_a_signal_while_validating(packed: Path, tmp_path: Path, monkeypatch: py
 CHILD = """
 import os, signal, sys
 from headrace.learn import backend
-from headrace.learn.run import Options
+from headrace.learn.recipe import Options
 from headrace.learn.train import train
 from headrace.load.loader import Loader
 
@@ -355,12 +361,12 @@ def test_kill_9_in_the_middle_of_an_epoch_and_resume(packed: Path, tmp_path: Pat
     assert killed.stdout.strip().split("\n") == whole[:8]
     assert after == whole[7:]
     assert (tmp_path / "run/history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
-    run, other = (inference.load(tmp_path / name).model.get_weights() for name in ("run", "whole"))
+    run, other = (Run(tmp_path / name).model.get_weights() for name in ("run", "whole"))
     for ours, theirs in zip(run, other, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_kill_between_checkpoint_and_model_is_made_good(packed: Path, quick: Run) -> None:
+def test_a_kill_between_checkpoint_and_model_is_made_good(packed: Path, quick: RunFolder) -> None:
     made = (quick.model, quick.history_csv, quick.curves)
     for path in made:
         path.unlink()
@@ -368,17 +374,17 @@ def test_a_kill_between_checkpoint_and_model_is_made_good(packed: Path, quick: R
     assert all(path.exists() for path in made)
 
 
-def test_a_kill_before_the_first_checkpoint_begins_again(packed: Path, quick: Run) -> None:
+def test_a_kill_before_the_first_checkpoint_begins_again(packed: Path, quick: RunFolder) -> None:
     quick.checkpoint.unlink()
     assert train(packed, out=quick.folder, resume=True).seconds > 0
 
 
-def test_more_epochs_may_be_asked_for(packed: Path, quick: Run) -> None:
+def test_more_epochs_may_be_asked_for(packed: Path, quick: RunFolder) -> None:
     after = train(packed, out=quick.folder, options=replace(QUICK, epochs=2), resume=True)
     assert [row["epoch"] for row in after.history] == [1, 2]
 
 
-def test_resume_refuses_another_recipe_or_dataset(photos: Path, packed: Path, quick: Run, tmp_path: Path) -> None:
+def test_resume_refuses_another_recipe_or_dataset(photos: Path, packed: Path, quick: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"recipe: batch_size is 8, the run has 16; seed is 1, the run has 0"):
         train(packed, out=quick.folder, options=replace(QUICK, batch_size=8, seed=1), resume=True)
     other = pack(photos, tmp_path / "other", seed=9)
@@ -388,7 +394,7 @@ def test_resume_refuses_another_recipe_or_dataset(photos: Path, packed: Path, qu
         train(packed, out=tmp_path / "none", resume=True)
 
 
-def test_out_that_is_in_the_way(packed: Path, quick: Run) -> None:
+def test_out_that_is_in_the_way(packed: Path, quick: RunFolder) -> None:
     (quick.folder / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="--resume to go on with it, --overwrite to replace it"):
         train(packed, out=quick.folder, options=QUICK)
@@ -407,14 +413,14 @@ def test_out_that_is_in_the_way(packed: Path, quick: Run) -> None:
 
 def test_patience_stops_early_and_keeps_the_best(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = iter([0.5, 0.75, 0.7, 0.6, 0.9])
-    monkeypatch.setattr(Classification, "validate", lambda *_: {"loss": 1.0, "accuracy": next(told)})
+    monkeypatch.setattr(Classification, "validate", lambda *_, **__: {"loss": 1.0, "accuracy": next(told)})
     kept = []
     plain = checkpoint.Checkpoint.write
     monkeypatch.setattr(checkpoint.Checkpoint, "write", lambda self, path: (kept.append(self), plain(self, path))[1])
     options = replace(QUICK, epochs=9, patience=2, checkpoint_seconds=1e9)
     result = train(packed, out=tmp_path / "run", options=options)
     assert result.stopped_early and result.epochs == 4 and result.best["epoch"] == 2
-    weights = inference.load(result.run).model.get_weights()
+    weights = Run(result.run).model.get_weights()
     np.testing.assert_array_equal(weights[0], kept[1].arrays["model/0000"])
     assert np.any(weights[0] != kept[3].arrays["model/0000"])
 
@@ -431,7 +437,7 @@ def test_without_validation(photos: Path, tmp_path: Path, caplog: pytest.LogCapt
     assert "no split to validate on" in caplog.text
     assert set(result.best) == {"epoch", "loss", "accuracy", "learning_rate"}
     assert evaluate(result.run, ds).records == N
-    assert "was trained on" in caplog.text
+    assert f"{N} of these {N} records are what the run was trained on" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -457,7 +463,7 @@ def test_train_refuses(packed: Path, tmp_path: Path, options: dict[str, Any], me
 def test_a_loss_that_is_lost(packed: Path, tmp_path: Path, steps: dict[int, Any]) -> None:
     steps[2] = lambda logs: logs | {"loss": float("nan")}
     with pytest.raises(
-        UsageError, match=r"loss became nan in epoch 1, batch 2; pass a lower --learning-rate than 0\.001"
+        UsageError, match=r"loss became nan in epoch 1, batch 2; pass a lower learning_rate than 0\.001"
     ):
         train(packed, out=tmp_path / "run", options=QUICK)
 
@@ -480,7 +486,7 @@ def test_labels(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 def test_one_channel(tmp_path: Path) -> None:
     ds = pack(draw(tmp_path / "photos", 32, grey=True), tmp_path / "ds", channels=1)
     run = train(ds, out=tmp_path / "run", options=QUICK).run
-    assert inference.load(run).model.input_shape == (None, 32, 32, 1)
+    assert Run(run).model.input_shape == (None, 32, 32, 1)
     result = predict(run, [tmp_path / "photos"], out=tmp_path / "P")
     assert result.predicted == 32 and result.picture.exists()
 
@@ -499,7 +505,8 @@ def test_evaluate_counts_as_a_hand_does(trained: Trained, packed: Path, tmp_path
         confusion[record.label, int(np.asarray(model.predict(record.image[None], verbose=0)).argmax())] += 1
     assert found.metrics["confusion"] == confusion.tolist()
     assert found.metrics["per_class"]["disc"]["n"] == confusion[0].sum()
-    assert found.figures == (tmp_path / "confusion.png",) and found.figures[0].exists()
+    assert found.figures == (tmp_path / "confusion.png", tmp_path / "examples.png")
+    assert all(path.exists() for path in found.figures) and found.examples == found.figures[1]
     assert set(json.loads(json.dumps(found.json()))) >= {"task", "records", "accuracy", "per_class", "confusion"}
     assert evaluate(trained.run, packed, split="train", out=tmp_path).records == 72
 
@@ -507,7 +514,7 @@ def test_evaluate_counts_as_a_hand_does(trained: Trained, packed: Path, tmp_path
 def test_evaluate_refuses(trained: Trained, photos: Path, packed: Path, tmp_path: Path) -> None:
     source = hr.sources.names(photos, pattern=PATTERN, class_names=("frame", "disc"))
     hr.pack(source, tmp_path / "turned", size=32, progress=False)
-    with pytest.raises(UsageError, match=r"classes are frame, disc, .* was trained on disc, frame"):
+    with pytest.raises(UsageError, match=r"classes are frame, disc, .* was trained on those of disc, frame"):
         evaluate(trained.run, tmp_path / "turned")
     grey = pack(photos, tmp_path / "grey", channels=1)
     with pytest.raises(UsageError, match="1 channels, the run's model takes 3; pack them with --channels 3"):
@@ -521,8 +528,8 @@ def test_evaluate_refuses(trained: Trained, photos: Path, packed: Path, tmp_path
 
 
 def test_a_run_without_a_model_or_with_a_broken_one(trained: Trained, packed: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.write_recipe(Run(trained.run).read_recipe())
+    run = RunFolder(tmp_path)
+    run.write_recipe(RunFolder(trained.run).read_recipe())
     with pytest.raises(UsageError, match="has no model yet"):
         evaluate(tmp_path, packed)
     run.model.write_bytes(b"PK\x03\x04 no")
@@ -534,12 +541,10 @@ def test_a_run_without_a_model_or_with_a_broken_one(trained: Trained, packed: Pa
 
 
 def test_predict_sees_what_evaluate_sees(trained: Trained, photos: Path, packed: Path, tmp_path: Path) -> None:
-    asked = inference.load(trained.run)
+    asked = Run(trained.run)
     val = hr.Dataset(packed).split("val")
     expected = {
-        name: output
-        for batch, outputs in asked.dataset_outputs(val)
-        for name, output in zip(batch.ids, outputs, strict=True)
+        name: output for batch, outputs in asked.batches(val) for name, output in zip(batch.ids, outputs, strict=True)
     }
     assert list(expected) == val.catalog["id"].to_list()
     result = predict(trained.run, [photos / name for name in expected], out=tmp_path, pattern=PATTERN)
@@ -607,7 +612,7 @@ def test_the_three_verbs(headrace: Any, packed: Path, photos: Path, tmp_path: Pa
     code, said, _ = headrace(*train_it, "--epochs", 1, "--augment", "flip,colour", "--json")
     told = json.loads(said)
     assert (code, told["model"], told["epochs"], len(said.splitlines())) == (0, "tiny", 1, 1)
-    assert Run(run).read_recipe().size == (24, 32)
+    assert RunFolder(run).read_recipe().size == (24, 32)
     code, _, error = headrace(*train_it)
     assert code == 2 and error.count("\n") == 1 and "--resume" in error
     code, said, _ = headrace("train", packed, "--out", run, "--resume", "--epochs", 2)  # the rest as in the run
@@ -678,9 +683,8 @@ def test_other_backends(name: str, packed: Path, photos: Path, trained: Trained,
 import json
 from dataclasses import replace
 from headrace.learn.backend import keras
-from headrace.learn import inference
 from headrace.learn.predict import predict
-from headrace.learn.run import Options
+from headrace.learn.recipe import Options
 from headrace.learn.train import train
 import headrace as hr
 assert keras.backend.backend() == {name!r}
@@ -690,7 +694,7 @@ after = train({str(packed)!r}, out="run", options=replace(options, epochs=2), re
 assert len(after.history) == 2
 assert predict("run", [{str(photos)!r}], out="P").predicted == {N}
 val = hr.Dataset({str(packed)!r}).split("val")
-rows = [out.tolist() for _, outs in inference.load({str(trained.run)!r}).dataset_outputs(val) for out in outs]
+rows = [out.tolist() for _, outs in Run({str(trained.run)!r}).batches(val) for out in outs]
 print(json.dumps(rows))
 """
     environment = os.environ | {"KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -699,5 +703,5 @@ print(json.dumps(rows))
     )
     assert done.returncode == 0, done.stderr
     val = hr.Dataset(packed).split("val")
-    ours = [out for _, outs in inference.load(trained.run).dataset_outputs(val) for out in outs]
+    ours = [out for _, outs in Run(trained.run).batches(val) for out in outs]
     np.testing.assert_allclose(json.loads(done.stdout), ours, atol=1e-3)

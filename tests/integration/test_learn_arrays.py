@@ -12,11 +12,11 @@ import pytest
 
 import headrace as hr
 from headrace.errors import UsageError
-from headrace.learn import inference
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
-from headrace.learn.run import Options, Run
+from headrace.learn.recipe import Options, RunFolder
+from headrace.learn.run import Run
 from headrace.learn.train import train
 from packed import pack
 
@@ -71,19 +71,19 @@ def arrays() -> hr.ArrayDataset:
 
 
 @pytest.fixture(scope="module")
-def run(arrays: hr.ArrayDataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("arrays") / "run")
+def run(arrays: hr.ArrayDataset, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = RunFolder(tmp_path_factory.mktemp("arrays") / "run")
     train(arrays, out=run.folder, options=QUICK, progress=False)
     return run
 
 
-def test_a_training_on_arrays_goes_on_where_it_was(arrays: hr.ArrayDataset, run: Run, tmp_path: Path) -> None:
+def test_a_training_on_arrays_goes_on_where_it_was(arrays: hr.ArrayDataset, run: RunFolder, tmp_path: Path) -> None:
     train(arrays, out=tmp_path / "run", options=replace(QUICK, epochs=1), progress=False)
     x, y = blobs(80)
     np.save(tmp_path / "x.npy", x)
     same = hr.ArrayDataset(tmp_path / "x.npy", y, class_names=("no", "yes"), splits=SHARES)
     train(same, out=tmp_path / "run", options=QUICK, resume=True, progress=False)
-    assert Run(tmp_path / "run").history_csv.read_bytes() == run.history_csv.read_bytes()
+    assert RunFolder(tmp_path / "run").history_csv.read_bytes() == run.history_csv.read_bytes()
     x[0, 0, 0] ^= 1
     other = hr.ArrayDataset(x, y, class_names=("no", "yes"), splits=SHARES)
     with pytest.raises(UsageError, match="the dataset x is not the one the run began with"):
@@ -92,7 +92,7 @@ def test_a_training_on_arrays_goes_on_where_it_was(arrays: hr.ArrayDataset, run:
 
 def test_stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_history(
     arrays: hr.ArrayDataset,
-    run: Run,
+    run: RunFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -113,10 +113,10 @@ def test_stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_history(
     again = f"train(dataset, out='{tmp_path / 'run'}', resume=True)"
     assert f"stopped in epoch 2 after 1 of 2 batches; go on with: {again}" in caplog.text
     train(arrays, out=tmp_path / "run", resume=True, progress=False)
-    assert Run(tmp_path / "run").history_csv.read_bytes() == run.history_csv.read_bytes()
+    assert RunFolder(tmp_path / "run").history_csv.read_bytes() == run.history_csv.read_bytes()
 
 
-def test_arrays_of_another_kind_are_refused_by_evaluate(run: Run) -> None:
+def test_arrays_of_another_kind_are_refused_by_evaluate(run: RunFolder) -> None:
     x, y = blobs(10)
     with pytest.raises(UsageError, match=r"its classes are 0, 1, the run .* was trained on no, yes"):
         evaluate(run.folder, hr.ArrayDataset(x, y), progress=False)
@@ -124,12 +124,12 @@ def test_arrays_of_another_kind_are_refused_by_evaluate(run: Run) -> None:
         evaluate(run.folder, hr.ArrayDataset(np.stack([x] * 3, -1), y, class_names=("no", "yes")), progress=False)
 
 
-def test_a_photo_is_seen_as_the_array_was(arrays: hr.ArrayDataset, run: Run, tmp_path: Path) -> None:
+def test_a_photo_is_seen_as_the_array_was(arrays: hr.ArrayDataset, run: RunFolder, tmp_path: Path) -> None:
     """An image of the array saved as PNG gets the prediction that the array gets."""
     for i in range(6):
         (tmp_path / f"{i}.png").write_bytes(arrays[i].encoded)
     asked = predict(run.folder, [tmp_path], out=tmp_path / "out", progress=False)
-    outputs = np.concatenate([out for _, out in inference.load(run.folder).dataset_outputs(arrays.where("id < '6'"))])
+    outputs = np.concatenate([out for _, out in Run(run.folder).batches(arrays.where("id < '6'"))])
     found = {Path(str(row["path"])).stem: float(row["p_yes"]) for row in asked.rows}
     wanted = dict(zip(arrays.where("id < '6'").catalog["id"], outputs[:, 1], strict=True))
     assert len(found) == 6

@@ -21,11 +21,12 @@ from command import headrace
 from drawn import exif, jpeg, saved
 from faces import NAMES, Faces
 from headrace.errors import UsageError
-from headrace.learn import backbones, inference, points
+from headrace.learn import backbones, points
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import Evaluation, evaluate
 from headrace.learn.predict import predict
-from headrace.learn.run import Options, Run
+from headrace.learn.recipe import Options, RunFolder
+from headrace.learn.run import Run
 from headrace.learn.tasks import for_dataset, keypoints
 from headrace.learn.tasks.keypoints import Keypoints
 from headrace.learn.train import Trained, train
@@ -127,11 +128,11 @@ def test_heatmaps_learn_to_find_them(trained: Trained, judged: Evaluation, packe
     }  # fmt: skip
     best = max(trained.history, key=lambda row: (row["val_pck"], row["val_oks"], -row["val_loss"]))
     assert trained.best == best
-    recipe = Run(trained.run).read_recipe()
+    recipe = RunFolder(trained.run).read_recipe()
     assert (recipe.task, recipe.model, recipe.class_names, recipe.size) == ("keypoints", "tiny", NAMES, (96, 96))
     options = recipe.options
     assert (options.batch_size, options.schedule, options.augment) == (16, "cosine", ("flip", "crop", "colour"))
-    assert cv2.imread(str(Run(trained.run).curves)).shape[1] > 5 * 600  # loss, pck, oks, ap50, ap
+    assert cv2.imread(str(RunFolder(trained.run).curves)).shape[1] > 5 * 600  # loss, pck, oks, ap50, ap
 
 
 def test_coordinates_learn_to_find_them(packed: Path, exam: Path, tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_other_backends(name: str, exam: Path, tmp_path: Path) -> None:
 import json
 import numpy as np
 from headrace.learn.evaluate import evaluate
-from headrace.learn.run import Options
+from headrace.learn.recipe import Options
 from headrace.learn.backend import keras
 from headrace.learn.tasks import keypoints
 from headrace.learn.train import train
@@ -280,9 +281,9 @@ def test_predict_sees_what_evaluate_sees_on_the_photo(
     trained: Trained, judged: Evaluation, exam: Path, folder: Path, tmp_path: Path
 ) -> None:
     ds = hr.Dataset(exam)
-    asked = inference.load(trained.run)
+    asked = Run(trained.run)
     expected = {}
-    for batch, outputs in asked.dataset_outputs(ds):
+    for batch, outputs in asked.batches(ds):
         decoded = asked.task.decoded(outputs, size=(SIDE, SIDE))  # type: ignore[attr-defined]
         expected |= dict(zip(batch.ids, decoded, strict=True))
     result = predict(trained.run, [folder / "exam"], out=tmp_path, truth=exam, threshold=0.0)

@@ -17,12 +17,13 @@ from headrace.imaging.geometry import Move
 from headrace.learn import boxes, predict
 from headrace.learn.backend import keras
 from headrace.learn.boxes import Truth, average_precision, matches, suppressed
-from headrace.learn.run import Options
+from headrace.learn.recipe import Options
 from headrace.learn.tasks import detection
 from headrace.learn.tasks.classification import Classification
 from headrace.learn.tasks.detection import Detection
 from headrace.load.photos import PhotoLoader, View, read_photo
 from headrace.load.targets import Found, Grid, Labels
+from headrace.packing.prepare import ImageOptions
 
 TASK = Detection(("face",))
 
@@ -274,9 +275,30 @@ def test_a_frozen_base_of_other_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(224, 256), (100, 100), (16, 16)])
 def test_sizes_that_cells_do_not_fit(size: tuple[int, int]) -> None:
     with pytest.raises(UsageError, match=f"size is {size[0]}x{size[1]}; detection wants square"):
-        TASK.target(size)
-    with pytest.raises(UsageError, match="detection wants square"):
         TASK.build("mobilenet_v2", (*size, 3), {})
+
+
+@pytest.mark.parametrize(
+    ("classes", "out", "cells"),
+    [
+        (("face",), (7, 7, 5), 7),
+        (("face",), (14, 14, 5), 14),
+        (("cat", "dog"), (7, 7, 7), 7),
+        (("face",), (7, 7, 6), None),
+        (("cat", "dog"), (7, 7, 5), None),
+        (("face",), (7, 5, 5), None),
+        (("face",), (245,), None),
+        (("face",), (None, None, 5), None),
+    ],
+)
+def test_what_a_network_must_say(classes: tuple[str, ...], out: tuple[int | None, ...], cells: int | None) -> None:
+    if cells is None:
+        depth = 5 if len(classes) == 1 else 5 + len(classes)
+        with pytest.raises(UsageError, match=rf"mine says \[b, .*, wanted \[b, g, g, {depth}\]"):
+            Detection(classes).fitted(out, (224, 224), ends_in="sigmoid", name="mine")
+    else:
+        fitted = Detection(classes).fitted(out, (224, 224), ends_in="sigmoid", name="mine")
+        assert fitted.target((224, 224)) == Grid(cells, classes=len(classes))
 
 
 def test_which_epoch_is_better() -> None:
@@ -321,7 +343,7 @@ def test_rows_right_and_tile() -> None:
     assert not TASK.right(found((10, 10, 30, 40, 0.9), (50, 10, 70, 40, 0.8), (0, 0, 5, 5, 0.6)), there)
     assert TASK.right(found(), truth())
     tile = TASK.tile(photo, both, there)
-    assert (tile.caption, tile.right) == ("2 found\n2 of 2 right", True)
+    assert (tile.caption, tile.right) == ("2 found, 2 right\n2 observed", True)
     assert TASK.tile(photo, both, None).right is None
     assert photo.max() == 128  # the photo itself is left alone
 
@@ -355,7 +377,7 @@ def test_boxes_go_back_to_the_photo_to_a_pixel(
     rows, columns = np.nonzero(batch.images[0, ..., 0] > 127)
     seen = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32)
     np.testing.assert_allclose(view.back(seen)[0], INSIDE, atol=1)
-    photo = read_photo(str(path), max_pixels=10**6)
+    photo = read_photo(path, ImageOptions(max_pixels=10**6))
     rows, columns = np.nonzero(photo[..., 0] > 127)
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == INSIDE
 

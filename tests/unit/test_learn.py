@@ -15,7 +15,7 @@ from headrace.errors import DataError, NotThereError, UsageError
 from headrace.imaging.sheet import Tile
 from headrace.learn import plots
 from headrace.learn.predict import find_images
-from headrace.learn.run import Options, Recipe, Run
+from headrace.learn.recipe import Options, Part, Recipe, RunFolder
 from headrace.learn.tasks import Means, for_recipe
 from headrace.learn.tasks.classification import Classification
 from headrace.learn.train import best_of, is_over
@@ -23,19 +23,19 @@ from headrace.load.loader import Batch
 
 TASK = Classification(("cat", "dog", "eel"))
 
+PART = Part(dataset="ds", view="split 'train'", split="train", records=96, content="f" * 64, fingerprint="a" * 64)
 RECIPE = Recipe(
     task="classification",
     model="vanilla",
-    class_names=("cat", "dog"),
-    size=(32, 48),
-    channels=3,
-    dataset="ds",
-    fingerprint="f" * 64,
+    own_model=False,
+    own_loss=False,
+    class_names=("a", "b"),
+    shape=(32, 48, 3),
+    dtype="uint8",
+    train=PART,
+    val=None,
     pack_options={"size": [32, 48], "fit": "crop"},
-    records=96,
-    split="train",
-    val_split=None,
-    options=Options(size=(32, 48), augment=("flip", "crop"), model_options={"alpha": 0.5}),
+    options=Options(size=(32, 48), augment=("flip", "crop"), model_options={"alpha": 0.5}, divide={"train": 0.5}),
     versions={"headrace": "0.1.0"},
 )
 
@@ -74,8 +74,8 @@ def test_what_changes_a_run(run: dict[str, Any], asked: dict[str, Any], changed:
 @pytest.mark.parametrize("size", [None, 64, (32, 48)])
 def test_recipe_round_trip(tmp_path: Path, size: Any) -> None:
     recipe = replace(RECIPE, options=replace(RECIPE.options, size=size))
-    Run(tmp_path).write_recipe(recipe)
-    assert Run(tmp_path).read_recipe() == recipe
+    RunFolder(tmp_path).write_recipe(recipe)
+    assert RunFolder(tmp_path).read_recipe() == recipe
 
 
 @pytest.mark.parametrize(
@@ -85,17 +85,17 @@ def test_recipe_round_trip(tmp_path: Path, size: Any) -> None:
         ("{", DataError, "damaged"),
         ("[]", UsageError, "not a recipe"),
         ('{"format": "x"}', UsageError, "not a recipe"),
-        ('{"format": "headrace run", "version": 2}', UsageError, "has version 2"),
-        ('{"format": "headrace run", "version": 1}', DataError, "damaged: 'options'"),
+        ('{"format": "headrace run", "version": 1}', UsageError, "has version 1"),
+        ('{"format": "headrace run", "version": 2}', DataError, "damaged: 'options'"),
     ],
 )
 def test_recipe_refused(tmp_path: Path, text: str | None, error: type[Exception], message: str) -> None:
     if text is not None:
-        Run(tmp_path).recipe_json.write_text(text)
+        RunFolder(tmp_path).recipe_json.write_text(text)
     with pytest.raises(error, match=message):
-        Run(tmp_path).read_recipe()
+        RunFolder(tmp_path).read_recipe()
     with pytest.raises(NotThereError):
-        Run(tmp_path / "none").read_recipe()
+        RunFolder(tmp_path / "none").read_recipe()
 
 
 def _history(*rows: tuple[float, float]) -> list[dict[str, float]]:
@@ -147,7 +147,7 @@ def test_scores_by_hand() -> None:
     images = np.zeros((5, 8, 8, 3), np.uint8)
     halves = [slice(0, 3), slice(3, 5)]
     batches = [(Batch(images[s], targets[s], ("",) * (s.stop - s.start)), outputs[s]) for s in halves]
-    score = TASK.score(None, batches)  # type: ignore[arg-type]
+    score = TASK.score(batches)
     assert score.records == 5
     assert score.metrics["confusion"] == [[1, 1, 0], [2, 1, 0], [0, 0, 0]]
     assert score.metrics["accuracy"] == 2 / 5
@@ -172,9 +172,9 @@ def test_rows_and_tiles() -> None:
         "p_eel": "0.250000",
     }
     image = np.zeros((8, 8, 1), np.uint8)
-    assert TASK.tile(image, output, None) == Tile(image, "dog 50%")
-    assert TASK.tile(image, output, "dog") == Tile(image, "dog 50%", right=True)
-    assert TASK.tile(image, output, "cat") == Tile(image, "dog 50%\nis cat", right=False)
+    assert TASK.tile(image, output, None) == Tile(image, "est: dog 50%")
+    assert TASK.tile(image, output, "dog") == Tile(image, "obs: dog\nest: dog 50%", right=True)
+    assert TASK.tile(image, output, "cat") == Tile(image, "obs: cat\nest: dog 50%", right=False)
 
 
 def test_unknown_task_and_model_list_the_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from headrace.errors import UsageError
 from headrace.imaging.geometry import Move
 from headrace.learn import plots, points
 from headrace.learn.backend import keras
-from headrace.learn.run import Options
+from headrace.learn.recipe import Options
 from headrace.learn.tasks import keypoints
 from headrace.learn.tasks.keypoints import HEATMAP, Keypoints, Observed
 from headrace.load.photos import PhotoLoader, View
@@ -24,7 +25,7 @@ from packed import pack
 
 ops = keras.ops
 TASK = Keypoints(NAMES)
-SAYS_POINTS = TASK.learnt_by("mobilenet_v2_points")
+SAYS_POINTS = replace(TASK, coordinates=True)
 
 
 def array(*sets: list[tuple[float, float, float]]) -> np.ndarray[Any, Any]:
@@ -240,8 +241,28 @@ def test_a_frozen_base_of_other_weights(tmp_path: Path) -> None:
 def test_sizes_that_the_features_do_not_fit(name: str) -> None:
     with pytest.raises(UsageError, match="size is 64x100; keypoints want multiples of 32 pixels"):
         TASK.build(name, (64, 100, 3), {})
-    with pytest.raises(UsageError, match="size is 64x100; keypoints want multiples of 32 pixels"):
-        TASK.learnt_by(name).target((64, 100))
+
+
+@pytest.mark.parametrize(
+    ("out", "target"),
+    [
+        ((16, 24, 5), HEATMAP),
+        ((8, 12, 5), replace(HEATMAP, stride=8)),
+        ((5, 3), Points()),
+        ((16, 24, 4), None),
+        ((16, 16, 5), None),
+        ((15, 24, 5), None),
+        ((4, 3), None),
+        ((15,), None),
+        ((None, None, 5), None),
+    ],
+)
+def test_what_a_network_must_say(out: tuple[int | None, ...], target: Any) -> None:
+    if target is None:
+        with pytest.raises(UsageError, match=r"mine says \[b, .*, wanted heatmaps .* or coordinates \[b, 5, 3\]"):
+            TASK.fitted(out, (64, 96), ends_in=None, name="mine")
+    else:
+        assert TASK.fitted(out, (64, 96), ends_in=None, name="mine").target((64, 96)) == target
 
 
 def test_which_epoch_is_better() -> None:
@@ -302,7 +323,7 @@ def test_rows_right_and_tile() -> None:
     unsure = seen((10, 20, 2), (30, 20, 2), (20, 30, 2), (15, 40, 2))  # the fourth is where it should be, but not shown
     assert not TASK.right(FOUND, unsure) and TASK.at(0.2).right(FOUND, unsure)
     tile = TASK.tile(photo, FOUND, seen((10, 20, 2), (30, 31, 2)))
-    assert (tile.caption, tile.right) == ("3 found\n1 of 2 right", False)
+    assert (tile.caption, tile.right) == ("3 found, 1 right\n2 observed", False)
     tile = TASK.tile(photo, FOUND, None)
     assert (tile.caption, tile.right) == ("3 found", None)
     assert photo.min() == photo.max() == 128  # the photo itself is left alone

@@ -6,30 +6,64 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.words import AsJson, DatasetPath, Workers, parse_size
-from headrace.errors import HeadraceError
+from headrace.cli.words import AsJson, Workers, parse_dataset, parse_size, parse_split
+from headrace.errors import HeadraceError, UsageError
+
+if TYPE_CHECKING:
+    from headrace.load.dataset import Dataset
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has made.", readable=False)]
 
 
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="FILE:FUNCTION",
+        help="The network that RUN was trained with, where it has code of its own; it is run.",
+        show_default=False,
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds this module's verbs to `app`."""
-    app.command(epilog="Example: headrace train cats --out run --model vanilla --epochs 25")(train)
-    app.command(epilog="Example: headrace evaluate run cats --split val")(evaluate)
-    app.command(epilog="Example: headrace predict run photos/test --out predicted")(predict)
+    app.command(
+        epilog="Example: headrace train cats --out run --model vanilla --epochs 25\n\n"
+        "Example: headrace train cats --out run --divide train=0.81,val=0.19 --model net.py:build --monitor val_loss"
+    )(train)
+    app.command(epilog="Example: headrace evaluate run cats:val --worst")(evaluate)
+    app.command(
+        epilog="Example: headrace predict run photos/test --out predicted\n\n"
+        "Example: headrace predict run cats:val --out predicted"
+    )(predict)
 
 
 def train(
-    dataset: DatasetPath,
+    dataset: Annotated[
+        str, typer.Argument(metavar="DS[:SPLIT]", help="A dataset, or a split of it to train on; 'train' by default.")
+    ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The folder to make: the model and all about it.")],
+    val: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DS[:SPLIT]", help="Another dataset to validate on; its split 'val' by default.", show_default=False
+        ),
+    ] = None,
+    divide: Annotated[
+        str | None,
+        typer.Option(
+            help="train=0.81,val=0.19: divide DS by --seed, stratified by class; nothing is repacked.",
+            show_default=False,
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -40,7 +74,8 @@ def train(
         str | None,
         typer.Option(
             help="vanilla (default) or mobilenet_v2; detection: mobilenet_v2; keypoints: mobilenet_v2 (heatmaps) or "
-            "mobilenet_v2_points (coordinates).",
+            "mobilenet_v2_points (coordinates). Or your own, file.py:function: it gets input_shape (h, w, c) and the "
+            "number of classes, and gives a Keras model for pixels of 0 to 255.",
             show_default=False,
         ),
     ] = None,
@@ -64,6 +99,10 @@ def train(
     batch_size: Annotated[
         int | None,
         typer.Option(help="Images per step; 32 by default, 16 for detection and keypoints.", show_default=False),
+    ] = None,
+    drop_last: Annotated[
+        bool | None,
+        typer.Option("--drop-last", help="Leave out a last, smaller batch (TPUs want that).", show_default=False),
     ] = None,
     learning_rate: Annotated[
         float | None,
@@ -97,9 +136,21 @@ def train(
         int | None,
         typer.Option(help="Stop after so many epochs without a better one; never by default.", show_default=False),
     ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes an epoch better: a column of history.csv, such as val_loss, val_auc:max; by default the "
+            "task's own, such as val_accuracy.",
+            show_default=False,
+        ),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="To train on; 'train' by default.", show_default=False)] = None,
     val_split: Annotated[
         str | None, typer.Option(help="To validate on; 'val', if there, by default.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="So many images of each part at most, evenly drawn; to try things out.", show_default=False),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of weights, order, augmentation; 0 by default.", show_default=False)
@@ -110,6 +161,14 @@ def train(
     cache: Annotated[
         str | None, typer.Option(help="memory: keep decoded images; nothing by default.", show_default=False)
     ] = None,
+    options: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Options from a TOML file (epochs = 10), or from another RUN's recipe.json; those given here go first.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Workers = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from RUN's last checkpoint, with the run's own options.")
@@ -117,33 +176,60 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing RUN.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model on a packed dataset. Stopped in any way, it goes on where it was with --resume."""
+    """Train a model on a dataset. Stopped in any way, it goes on where it was with --resume."""
     with _hushed():
-        from headrace.learn.run import Options, Run
+        from headrace.learn.recipe import Options, RunFolder
         from headrace.learn.train import train as run
 
+    path, of = parse_dataset(dataset)
+    if of is not None and split is not None:
+        raise UsageError(f"{dataset} names the split to train on, and so does --split; leave one out")
+    other, val_of = (None, None) if val is None else parse_dataset(val)
+    if val_of is not None and val_split is not None:
+        raise UsageError(f"{val} names the split to validate on, and so does --val-split; leave one out")
     asked = {
         "task": task,
-        "model": model,
         "epochs": epochs,
         "batch_size": batch_size,
+        "drop_last": drop_last,
         "learning_rate": learning_rate,
         "schedule": schedule,
         "size": parse_size(size),
         "fit": fit,
         "augment": None if augment is None else tuple(name for name in augment.split(",") if name),
         "patience": patience,
-        "split": split,
-        "val_split": val_split,
+        "monitor": monitor,
+        "split": split or of,
+        "val_split": val_split or val_of,
+        "divide": parse_split(divide, flag="--divide"),
+        "limit": limit,
         "seed": seed,
         "deterministic": deterministic,
         "cache": cache,
         "workers": workers,
     }
-    options = Run(out).read_recipe().options if resume else Options()
-    model_options = _given({"alpha": alpha, "weights": weights, "frozen": frozen})
-    options = replace(options, **_given(asked), model_options={**options.model_options, **model_options})
-    result = run(dataset, out=out, options=options, resume=resume, overwrite=overwrite)
+    base = None
+    if options is not None:
+        if resume:
+            raise UsageError("--resume goes on with the run's own options; leave --options out")
+        base = Options.read(options)
+        if base.model is not None and ".py:" in base.model and model is None:
+            raise UsageError(f"{options}: its model {base.model} is code, and that is only run when --model names it")
+    settings = _given(asked)
+    if model_options := _given({"alpha": alpha, "weights": weights, "frozen": frozen}):
+        before = base or (RunFolder(out).read_recipe().options if resume else Options())
+        settings["model_options"] = {**before.model_options, **model_options}
+    result = run(
+        path,
+        out=out,
+        val=other,
+        model=model,
+        options=base,
+        resume=resume,
+        overwrite=overwrite,
+        progress=None if as_json else True,
+        **settings,
+    )
     if as_json:
         print(json.dumps(result.json()))
         return
@@ -151,39 +237,58 @@ def train(
     told = " ".join(f"{name} {value:.4f}" for name, value in best.items())
     print(f"{result.epochs} epochs, {result.images_per_second:.0f} images/s")
     if result.stopped_early:
-        print(f"stopped early: no better epoch among the last {options.patience}")
+        print(f"stopped early: no better epoch among the last {result.epochs - int(result.best['epoch'])}")
     print(f"kept epoch {result.best['epoch']}: {told}")
-    print(f"{result.run}: model.keras, recipe.json, history.csv, curves.png, logs")
+    print(f"{result.run}: model.keras, layers.txt, recipe.json, history.csv, curves.png, logs")
 
 
 def evaluate(
     run: RunPath,
-    dataset: DatasetPath,
-    split: Annotated[
-        str | None, typer.Option(help="By default the run's validation split, or else all.", show_default=False)
-    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DS[:SPLIT]", help="A dataset, or a split of it: by default what RUN was validated on, or else all."
+        ),
+    ],
+    split: Annotated[str | None, typer.Option(help="The split, as behind DS.", show_default=False)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the picture; RUN by default.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder for the pictures; RUN/evaluations/DS-SPLIT by default.", show_default=False),
     ] = None,
+    worst: Annotated[
+        bool, typer.Option("--worst", help="Show in examples.png what RUN is furthest off, the worst first.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="So many records at most, evenly drawn.", show_default=False)
+    ] = None,
+    network: Network = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a trained model on a packed dataset: accuracy, precision and recall per class; average precision; PCK."""
+    """Judge a trained model on a dataset: loss, accuracy, precision and recall per class; average precision; PCK.
+
+    And show it: a figure, and a sheet of 32 records with what was observed and what was estimated.
+    """
     with _hushed():
         from headrace.learn.evaluate import evaluate as judge
 
-    result = judge(run, dataset, split=split, out=out, workers=workers)
+    path, of = parse_dataset(dataset)
+    if of is not None and split is not None:
+        raise UsageError(f"{dataset} names a split, and so does --split; leave one out")
+    result = judge(run, path, split=split or of, out=out, worst=worst, limit=limit, network=network, workers=workers)
     if as_json:
         print(json.dumps(result.json()))
         return
     print(result.text)
-    for path in result.figures:
-        print(f"picture: {path}")
+    for figure in result.figures:
+        print(f"picture: {figure}")
 
 
 def predict(
     run: RunPath,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, folders, globs.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES…|DS[:SPLIT]", help="Image files, folders, globs; or a dataset.")
+    ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for predictions.csv, predictions.png, drawn, rejects.jsonl.")
     ],
@@ -201,7 +306,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DS",
-            help="Detection, keypoints: packed dataset whose boxes or points are drawn as well.",
+            help="Packed dataset that says what is in the photos: their class, or boxes or points, drawn as well.",
             show_default=False,
         ),
     ] = None,
@@ -211,21 +316,31 @@ def predict(
             help="Least score of what is shown: 0.5 by default for detection, 0.3 for keypoints.", show_default=False
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="The first so many images; of a dataset so many, evenly drawn.", show_default=False),
+    ] = None,
+    network: Network = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a trained model about image files. Makes a table and a picture, and marks what is known to be wrong."""
+    """Ask a trained model about images, or about the records of a dataset. Makes a table and a sheet of pictures.
+
+    What is known to be wrong is framed in red.
+    """
     with _hushed():
         from headrace.learn.predict import predict as ask
 
     result = ask(
         run,
-        images,
+        _dataset(images) or images,
         out=out,
         pattern=pattern,
         by_folder=by_folder,
         truth=truth,
         threshold=threshold,
+        limit=limit,
+        network=network,
         workers=workers,
     )
     if as_json:
@@ -237,9 +352,25 @@ def predict(
         print(f"share of images that are right, where the truth is known: {result.accuracy:.4f}")
     if result.rejects:
         print(f"{len(result.rejects)} files can't be used, see {result.rejects_file}")
-    print(f"table: {result.csv}\npicture: {result.picture}")
+    print(f"table: {result.csv}")
+    if result.picture:
+        print(f"picture: {result.picture}")
     if result.pictures:
         print(f"photos with what was found: {result.pictures}")
+
+
+def _dataset(images: Sequence[str]) -> Dataset | None:
+    """The dataset, or its split, that the words name; None where they name images. Raises UsageError, DataError."""
+    from headrace.format import manifest
+    from headrace.load.dataset import Dataset
+
+    named = [(path, split) for path, split in map(parse_dataset, images) if (path / manifest.FILE).is_file()]
+    if not named:
+        return None
+    if len(images) > 1:
+        raise UsageError(f"{named[0][0]}: is a dataset; ask about one dataset, or about images, at a time")
+    ((path, split),) = named
+    return Dataset(path).split(split) if split else Dataset(path)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

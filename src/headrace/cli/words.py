@@ -23,7 +23,7 @@ DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A packed datase
 _SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def parse_split(text: str | None) -> dict[str, float] | None:
+def parse_split(text: str | None, flag: str = "--split") -> dict[str, float] | None:
     """{"train": 0.8, "val": 0.2} of "train=0.8,val=0.2". Raises UsageError."""
     if text is None:
         return None
@@ -33,9 +33,9 @@ def parse_split(text: str | None) -> dict[str, float] | None:
         try:
             value = float(fraction)
         except ValueError:
-            raise UsageError(f"--split {text!r}: {part!r} is not NAME=FRACTION, as in train=0.8,val=0.2") from None
+            raise UsageError(f"{flag} {text!r}: {part!r} is not NAME=FRACTION, as in train=0.8,val=0.2") from None
         if name in out:
-            raise UsageError(f"--split {text!r}: {name!r} occurs twice")
+            raise UsageError(f"{flag} {text!r}: {name!r} occurs twice")
         out[name] = value
     return out
 

@@ -1,28 +1,36 @@
-"""Evaluation: what a trained run says about a packed dataset, against what the dataset says."""
+"""Evaluation: what a trained run says about a dataset, against what the dataset says; as numbers and as pictures."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import UsageError
 from headrace.format.storage import explained, write_atomic
-from headrace.learn import inference, plots, tasks
+from headrace.imaging import sheet
+from headrace.learn import networks, parts, pictures, plots, tasks
+from headrace.learn.run import Run
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.progress import bar
 
 log = logging.getLogger(__name__)
 
+EXAMPLES = 32  # records on the sheet
+FOLDER, REPORT, SHEET = "evaluations", "evaluation.json", "examples.png"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """`metrics` are the task's: for classification `accuracy`, `per_class`, `confusion` and `class_names`.
+    """`metrics` are the task's: for classification `loss`, `accuracy`, `per_class`, `confusion` and `class_names`.
 
-    `text` says the same for people, `figures` are the pictures that were written.
+    `loss` is the task's own, None for a run whose network learnt by another. `text` says the same for people.
+    `figures` are the pictures that were written, `examples` the sheet of records among them, None where there are no
+    pixels to show.
     """
 
     run: Path
@@ -33,6 +41,7 @@ class Evaluation:
     metrics: Mapping[str, Any]
     text: str
     figures: tuple[Path, ...]
+    examples: Path | None
 
     def json(self) -> dict[str, Any]:
         return {
@@ -43,59 +52,111 @@ class Evaluation:
             "records": self.records,
             **self.metrics,
             "figures": [str(path) for path in self.figures],
+            "examples": None if self.examples is None else str(self.examples),
         }
 
 
 def evaluate(
-    run: Path | str,
+    run: Run | Path | str,
     dataset: Dataset | Path | str,
     *,
     split: str | None = None,
     out: Path | str | None = None,
+    worst: bool = False,
+    limit: int | None = None,
+    network: networks.Network | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Judge a run's best model on a split: by default its validation split, or everything where that isn't.
+    """Judge a run's best model on a dataset or a view: packed, adopted or of arrays.
 
-    Pictures are written into `out`, by default the run's own folder.
+    A view is taken as it is; of a whole dataset `split`, by default what the run was validated on, else "val", else
+    everything. Where the run divided this dataset (`divide`), splits are its shares. `limit`: so many records at most,
+    evenly drawn. `out` gets evaluation.json, the task's figure and examples.png, 32 records with what was observed and
+    estimated, evenly drawn, or with `worst` those that the run is furthest off; by default that is a folder for each
+    dataset and part below RUN/evaluations. `network`: see `Run`.
+
     Raises UsageError (no run; a dataset with other classes or channels, without that split, without labels),
     NotThereError, DataError, StorageError.
     """
-    asked = inference.load(run)
+    run = run if isinstance(run, Run) else Run(run, network=network)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    recipe = asked.recipe
-    found = tasks.for_dataset(dataset, recipe.task).class_names
-    if found != recipe.class_names:
-        raise UsageError(
-            f"{dataset.path}: its classes are {', '.join(found)}, the run {asked.run.folder} was trained on "
-            f"{', '.join(recipe.class_names)}; the same names in the same order are wanted"
+    recipe, task = run.recipe, run.task
+    there = type(task).of(dataset)
+    if there is None:
+        raise UsageError(f"{dataset.path}: has no labels for {task.name}, which is what {run.folder.folder} has learnt")
+    parts.check_names(task, dataset, there, f"the run {run.folder.folder} was trained on those")
+    chosen = parts.learnable(parts.judged(dataset, split, recipe), task, limit)
+    part = chosen.view
+    if seen := parts.seen_in_training(part, recipe):
+        log.warning(
+            "%d of these %d records are what the run was trained on: it will do worse on new ones", seen, len(part)
         )
-    split = split or next((name for name in (recipe.val_split, "val") if name in dataset.splits), None)
-    part = asked.task.select(dataset.split(split) if split else dataset)
-    if not len(part):
-        raise UsageError(f"{dataset.path}: {split or 'the dataset'} has no record with labels to compare with")
-    if dataset.fingerprint == recipe.fingerprint and split in (None, recipe.split):
-        log.warning("these are images that the run was trained on: it will do worse on new ones")
+    examples = pictures.Records(run, task, part, n=EXAMPLES, worst=worst)
+    observe = task.observer(part)
+    catalog = part.catalog
     with bar(total=len(part), unit="img", desc="evaluate", show=None if progress else False) as shown:
-        score = asked.task.score(part, _counted(asked.dataset_outputs(part, workers=workers), shown))
-    folder = Path(out) if out else asked.run.folder
+
+        def told() -> Iterator[tuple[Batch, tasks.Outputs]]:
+            number = 0
+            for batch, outputs in run.batches(part, workers=workers):
+                for id_, image, output in zip(batch.ids, batch.images, outputs, strict=True):
+                    if examples.wants(number):
+                        answer = run.answer(part, number, id_, image, output, task)
+                        examples.add(number, answer, observe(catalog.row(number, named=True), answer.view))
+                    number += 1
+                yield batch, outputs
+                shown.update(len(batch.ids))
+
+        score = task.score(told())
+    metrics = dict(score.metrics)
+    if recipe.own_loss and task.name != "classification":
+        metrics["loss"] = None
+    folder = Path(out) if out else _folder(run, chosen)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, figure in score.figures.items():
         write_atomic(folder / name, plots.png(figure))
-    return Evaluation(
-        run=asked.run.folder,
+    headline, *_ = score.text.splitlines()
+    drawn = "the worst" if worst else "evenly drawn"
+    picture = examples.sheet(
+        f"{chosen.part()}: {headline}. Shown are {min(EXAMPLES, len(part))}, {drawn}; green: {task.right_means}; red: others"
+    )
+    if picture is not None:
+        write_atomic(folder / SHEET, sheet.png(picture))
+    paths = tuple(folder / name for name in score.figures) + ((folder / SHEET,) if picture is not None else ())
+    result = Evaluation(
+        run=run.folder.folder,
         dataset=dataset.path,
-        split=split,
+        split=chosen.split or split,
         task=recipe.task,
         records=score.records,
-        metrics=score.metrics,
+        metrics=metrics,
         text=score.text,
-        figures=tuple(folder / name for name in score.figures),
+        figures=paths,
+        examples=folder / SHEET if picture is not None else None,
     )
+    written = result.json() | {
+        "path": str(part.path.absolute()),
+        "view": part.what,
+        "fingerprint": part.view_fingerprint,
+    }
+    write_atomic(folder / REPORT, f"{json.dumps(written, indent=2)}\n".encode())
+    return result
 
 
-def _counted(outputs: Iterable[tuple[Batch, tasks.Outputs]], shown: Any) -> Iterator[tuple[Batch, tasks.Outputs]]:
-    for batch, output in outputs:
-        yield batch, output
-        shown.update(len(batch.ids))
+def _folder(run: Run, chosen: parts.Chosen) -> Path:
+    """Where the pictures of a dataset and part go: RUN/evaluations/cats-val, or with a number for another of that name."""
+    part = chosen.view
+    which = chosen.split or (part.view_fingerprint[:8] if part.is_view else None)
+    name = part.path.absolute().name + (f"-{which}" if which else "")
+    number = 1
+    while True:
+        folder = run.folder.folder / FOLDER / (name if number == 1 else f"{name}-{number}")
+        try:
+            written = json.loads((folder / REPORT).read_text())
+        except (OSError, ValueError):
+            return folder
+        if isinstance(written, dict) and written.get("path") == str(part.path.absolute()):
+            return folder
+        number += 1

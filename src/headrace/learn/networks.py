@@ -44,7 +44,7 @@ def from_file(name: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UsageError(f"{file}: can't be run, it raised\n{_traceback(error)}") from error
+        raise UsageError(f"{file}: can't be run, it raised\n{told(error)}") from error
     finally:
         sys.path.pop(0)
     found: Any = getattr(module, function, None)
@@ -67,12 +67,14 @@ def build(network: Network, shape: tuple[int, ...], classes: int, *, name: str) 
     Raises UsageError: it is no model, or its code raised (the message has that traceback).
     """
     if not isinstance(network, keras.Model) and not callable(network):
-        raise UsageError(f"model is {network!r:.80}, wanted a name, a Keras model or a function of (input_shape, classes)")
+        raise UsageError(
+            f"model is {network!r:.80}, wanted a name, a Keras model or a function of (input_shape, classes)"
+        )
     call = f"{name}(input_shape={shape}, classes={classes})"
     try:
         model = network if isinstance(network, keras.Model) else network(shape, classes)
     except Exception as error:
-        raise UsageError(f"{call} raised\n{_traceback(error)}") from error
+        raise UsageError(f"{call} raised\n{told(error)}") from error
     if not isinstance(model, keras.Model):
         raise UsageError(f"{call} gave {model!r:.80}, wanted a keras.Model")
     return model
@@ -90,14 +92,30 @@ def output_shape(model: Any, shape: tuple[int, ...], *, name: str) -> tuple[int 
         if isinstance(takes, tuple) and not _takes(takes[1:], shape):
             wanted = ", ".join("any" if side is None else str(side) for side in takes[1:])
             raise UsageError(f"{name} takes images [{wanted}], these are {list(shape)}") from error
-        raise UsageError(f"{name} can't be called with images {list(shape)}, it raised\n{_traceback(error)}") from error
-    if not hasattr(out, "shape"):
-        raise UsageError(f"{name} has {len(keras.tree.flatten(out))} outputs, wanted one")
+        raise UsageError(f"{name} can't be called with images {list(shape)}, it raised\n{told(error)}") from error
+    if not isinstance(out, keras.KerasTensor):
+        raise UsageError(f"{name} has {len(keras.tree.flatten(out))} outputs in a {type(out).__name__}, wanted one array")
     return tuple(out.shape[1:])
 
 
 def _takes(sides: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
     return len(sides) == len(shape) and all(a is None or a == b for a, b in zip(sides, shape, strict=True))
+
+
+def plain(model: Any) -> Any:
+    """The same layers and weights without loss and optimizer, which any Keras loads; the model itself where it is no
+    graph of layers."""
+    if not getattr(model, "inputs", None):
+        return model
+    (pixels,), (out,) = model.inputs, model.outputs
+    return keras.Model(pixels, out, name=model.name)
+
+
+def summary(model: Any) -> str:
+    """The layers of a model as a table."""
+    said: list[str] = []
+    model.summary(line_length=100, print_fn=lambda text, **_: said.append(text))
+    return "\n".join(said).rstrip()
 
 
 def activation(model: Any) -> str | None:
@@ -125,7 +143,7 @@ def code_of(path: Path) -> str | None:
         if name == "Lambda":
             return "a Lambda layer"
         known = keras.saving.get_registered_object(part.get("registered_name") or name) is not None
-        if not known and not str(module or "keras").split(".")[0] in ("keras", "builtins"):
+        if not known and str(module or "keras").split(".")[0] not in ("keras", "builtins"):
             return f"{name} of {module}"
     return None
 
@@ -142,9 +160,11 @@ def _parts(saved: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(value)
 
 
-def _traceback(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """An error's traceback from the caller's own code on."""
     at = error.__traceback__
-    while at is not None and (at.tb_frame.f_code.co_filename == __file__ or "importlib" in at.tb_frame.f_code.co_filename):
+    while at is not None and (
+        at.tb_frame.f_code.co_filename == __file__ or "importlib" in at.tb_frame.f_code.co_filename
+    ):
         at = at.tb_next
     return "".join(traceback.format_exception(type(error), error, at)).rstrip()

@@ -1,4 +1,4 @@
-"""Prediction: image files through what the training images went through, then the model; table and picture."""
+"""Prediction: photos through what the training images went through, or a dataset, then the model; table and pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format.manifest import REJECTS_FILE
@@ -21,11 +22,11 @@ from headrace.format.storage import explained, write_atomic
 from headrace.imaging.codec import Pixels, encode_jpeg
 from headrace.imaging.sheet import Tile, contact_sheet, png
 from headrace.imaging.transforms import draw, place
-from headrace.learn import inference
-from headrace.learn.run import filled
+from headrace.learn import networks, pictures
+from headrace.learn.run import Run
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
-from headrace.load.photos import PhotoLoader, View, read_photo
+from headrace.load.photos import Photo, View, read_photo
 from headrace.progress import bar
 from headrace.record import Reject
 from headrace.sources.files import natural, walk
@@ -34,6 +35,7 @@ from headrace.sources.names import compile_pattern
 SHEET = 60  # images on the contact sheet at most: more could not be told apart
 PHOTO_SHEET, PHOTO_SIDE = 24, 480  # the same for photos with what was found drawn on them, and their longer side there
 
+TABLE, SHEET_FILE = "predictions.csv", "predictions.png"
 PICTURES = "drawn"  # the folder of photos with what was found drawn on them
 
 Observe = Callable[[str, View], Any]
@@ -45,8 +47,13 @@ class Predictions:
     y1, class for detection, a row per box; path, keypoint, score, x, y for keypoints, a row per point; in pixels of the
     photo turned upright. seen == predicted + len(rejects).
 
+    Of a dataset, id and split stand in the place of path, and what was observed beside what was found: observed,
+    estimated, probability, p_<class> …; right (1 or 0) behind a box; observed_x, observed_y behind a point; pixels are
+    those of the stored image.
+
     `classes` counts what was predicted. `accuracy` is the share of right images among those of which the truth is
-    known, None where it is of none. `pictures` is the folder of photos with what was found drawn on them, None without.
+    known, None where it is of none. `picture` is the sheet, None where there are no pixels to show; `pictures` the folder
+    of photos with what was found drawn on them, None without.
     """
 
     run: Path
@@ -58,7 +65,7 @@ class Predictions:
     classes: Mapping[str, int]
     accuracy: float | None
     csv: Path
-    picture: Path
+    picture: Path | None
     pictures: Path | None
     rejects_file: Path
 
@@ -72,99 +79,188 @@ class Predictions:
             "classes": dict(self.classes),
             "accuracy": self.accuracy,
             "csv": str(self.csv),
-            "picture": str(self.picture),
+            "picture": None if self.picture is None else str(self.picture),
             "pictures": None if self.pictures is None else str(self.pictures),
             "rejects": str(self.rejects_file),
         }
 
 
 def predict(
-    run: Path | str,
-    images: Sequence[Path | str],
+    run: Run | Path | str,
+    images: Dataset | Photo | Sequence[Photo],
     *,
     out: Path | str,
     pattern: str | None = None,
     by_folder: bool = False,
     truth: Dataset | Path | str | None = None,
     threshold: float | None = None,
+    limit: int | None = None,
+    network: networks.Network | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Predictions:
-    """Ask a run's best model about image files, folders and globs; write table, pictures and Rejects into `out`.
+    """Ask a run's best model about images, and write table, pictures and Rejects into `out`.
 
-    The observed class, where it is known, is group `label` of the regular expression `pattern` searched in the
-    file's name, or with `by_folder` the name of the file's folder. The boxes or keypoints that are there are those of
-    the packed dataset `truth` for the record whose id the path ends with. `threshold` is the least score of what is
-    shown: by default 0.5 for a box, 0.3 for a keypoint.
-    Files that can't be read are Rejects.
-    Raises NotThereError (a path), UsageError (no run, or options of another task), DataError (nothing readable),
-    StorageError.
+    `images`: paths of files, folders and globs; arrays or PIL images (see PhotoLoader); or a Dataset or a view of one,
+    all of it, with what it observed beside what is found. For plain objects without a folder see `Run.predict`.
+
+    Of photos the observed class, where it is known, is group `label` of the regular expression `pattern` searched in
+    the file's name, or with `by_folder` the name of the file's folder; with `truth`, a packed dataset, it is what that
+    says of the record whose id the path ends with: its class, boxes or keypoints. `threshold` is the least score of what
+    is shown: by default 0.5 for a box, 0.3 for a keypoint. `limit`: of photos the first so many, of a dataset so many evenly drawn. `network`: see `Run`.
+    Photos that can't be used are Rejects.
+    Raises NotThereError (a path), UsageError (no run, options of another task, an empty view), DataError (nothing
+    readable), StorageError.
     """
-    asked = inference.load(run)
-    task = asked.task if threshold is None else asked.task.at(threshold)
-    observe = _observer(task, pattern, by_folder, truth)
-    paths, rejects = find_images(images)
-    recipe, folder = asked.recipe, Path(out)
-    pictures = _pictures(paths, folder / PICTURES) if task.on_photo else {}
+    run = run if isinstance(run, Run) else Run(run, network=network)
+    task = run.task if threshold is None else run.task.at(threshold)
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}, wanted 1 or more")
+    table = _Table(run, task, Path(out))
+    if isinstance(images, Dataset):
+        if given := [name for name, value in _options(pattern, by_folder, truth) if value]:
+            raise UsageError(f"{', '.join(given)}: of a dataset's records it says itself what was observed")
+        _of_dataset(table, images, limit, workers, progress)
+    else:
+        _of_photos(table, images, _observer(task, pattern, by_folder, truth), limit, workers, progress)
+    return table.written()
+
+
+class _Table:
+    """What was found, as it grows: rows, counts, tiles."""
+
+    def __init__(self, run: Run, task: Task, folder: Path) -> None:
+        self.run, self.task, self.folder = run, task, folder
+        self.first: tuple[str, ...] = ()
+        self.rows: list[dict[str, Any]] = []
+        self.rejects: list[Reject] = []
+        self.counts: Counter[str] = Counter()
+        self.predicted = self.known = self.right = 0
+        self.tiles: list[Tile] = []
+        self.title = ""
+        self.drawn = False
+
+    def add(self, named: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], found: Any, observed: Any) -> None:
+        """What was found in one image, and the rows that tell it."""
+        self.predicted += 1
+        self.rows += [{**named, **row} for row in rows]
+        self.counts.update(row[self.task.counted] for row in self.task.rows(found))
+        if observed is not None:
+            self.known += 1
+            self.right += self.task.right(found, observed)
+
+    def written(self) -> Predictions:
+        """All files, once all is known. Raises DataError, StorageError."""
+        run, folder, rejects = self.run, self.folder, self.rejects
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects)
+        write_atomic(folder / REJECTS_FILE, "".join(lines).encode(errors="backslashreplace"))
+        if not self.predicted:
+            raise DataError(f"none of {len(rejects)} files could be read as an image, the first: {rejects[0]}")
+        write_atomic(folder / TABLE, _csv(self.rows, self.first))
+        if self.tiles:
+            picture = contact_sheet(self.tiles, title=self._title(), large=self.task.on_photo)
+            write_atomic(folder / SHEET_FILE, png(picture))
+        return Predictions(
+            run=run.folder.folder,
+            task=run.recipe.task,
+            seen=self.predicted + len(rejects),
+            predicted=self.predicted,
+            rows=tuple(self.rows),
+            rejects=tuple(rejects),
+            classes=dict.fromkeys(run.recipe.class_names, 0) | self.counts,
+            accuracy=self.right / self.known if self.known else None,
+            csv=folder / TABLE,
+            picture=folder / SHEET_FILE if self.tiles else None,
+            pictures=folder / PICTURES if self.drawn else None,
+            rejects_file=folder / REJECTS_FILE,
+        )
+
+    def _title(self) -> str:
+        title = f"{self.title}{self.predicted} images"
+        if len(self.tiles) < self.predicted:
+            title += f", {len(self.tiles)} of them shown"
+        title += f": {pictures.shares(self.counts) or 'nothing found'}"
+        return title + (f"; {pictures.meaning(self.task, self.right, self.known)}" if self.known else "")
+
+
+def _of_dataset(table: _Table, dataset: Dataset, limit: int | None, workers: int | None, progress: bool) -> None:
+    task = table.task
+    if not len(dataset):
+        raise UsageError(f"{dataset.path}: {dataset.what or 'the dataset'} holds no records")
+    if limit is not None:
+        dataset = dataset.sample(limit)
+    there = type(task).of(dataset)
+    observe = task.observer(dataset) if there is not None and there.class_names == task.class_names else None
+    catalog = dataset.catalog
+    table.first = ("id", "split", *task.compared_columns)
+    table.title = f"{dataset.path.name}{f', {dataset.what}' if dataset.is_view else ''}: "
+    records = pictures.Records(table.run, task, dataset, n=PHOTO_SHEET if task.on_photo else SHEET)
+    with bar(total=len(dataset), unit="img", desc="predict", show=None if progress else False) as shown:
+        for number, answer in enumerate(table.run.answers(dataset, task, workers=workers)):
+            row = catalog.row(number, named=True)
+            observed = None if observe is None else observe(row, answer.view)
+            named = {"id": answer.id, "split": row["split"]}
+            table.add(named, task.compared(answer.found, observed), answer.found, observed)
+            if records.wants(number):
+                records.add(number, answer, observed)
+            shown.update(1)
+    table.tiles = records.tiles()
+
+
+def _of_photos(
+    table: _Table,
+    images: Photo | Sequence[Photo],
+    observe: Observe,
+    limit: int | None,
+    workers: int | None,
+    progress: bool,
+) -> None:
+    task = table.task
+    photos, refused = _photos(images)
+    table.rejects += refused
+    loader = table.run.photos(photos[:limit], workers=workers)
+    names = loader.names
+    table.first = ("path", *task.columns)
+    table.drawn = task.on_photo
+    drawings = _pictures(names, table.folder / PICTURES) if task.on_photo else {}
     most = PHOTO_SHEET if task.on_photo else SHEET
-    drawn = {paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)}
-    loader = PhotoLoader(
-        paths,
-        pack_options=recipe.pack_options,
-        size=recipe.size,
-        fit=recipe.options.fit,
-        channels=recipe.channels,
-        batch_size=filled(recipe.options.batch_size),
-        workers=workers,
-    )
-    rows: list[dict[str, Any]] = []
-    tiles: list[Tile] = []
-    known = right = predicted = 0
-    with bar(total=len(paths), unit="img", desc="predict", show=None if progress else False) as shown:
-        for batch, refused, views in loader:
-            rejects += refused
-            outputs = asked.outputs(batch) if batch.ids else ()
+    drawn = {names[i] for i in np.linspace(0, len(names) - 1, min(most, len(names))).astype(int)}
+    of = dict(zip(names, loader.photos, strict=True))
+    with bar(total=len(names), unit="img", desc="predict", show=None if progress else False) as shown:
+        for batch, rejects, views in loader:
+            table.rejects += rejects
+            outputs = table.run.outputs(batch.images) if batch.ids else ()
             for path, image, output, view in zip(batch.ids, batch.images, outputs, views, strict=True):
                 found, observed = task.found(output, view), observe(path, view)
                 also = {"observed": observed} if isinstance(observed, str) else {}
-                rows += [{"path": path} | row | also for row in task.rows(found)]
-                if observed is not None:
-                    known += 1
-                    right += task.right(found, observed)
+                table.add({"path": path}, [{**row, **also} for row in task.rows(found)], found, observed)
                 if task.on_photo:
-                    photo = read_photo(path, max_pixels=loader.options.max_pixels)
-                    tile = task.tile(photo, found, observed)
-                    _write(pictures[path], encode_jpeg(tile.image, quality=90))
+                    tile = task.tile(read_photo(of[path], loader.options), found, observed)
+                    _write(drawings[path], encode_jpeg(tile.image, quality=90))
                     if path in drawn:
-                        tiles.append(replace(tile, image=_small(tile.image)))
+                        table.tiles.append(replace(tile, image=_small(tile.image)))
                 elif path in drawn:
-                    tiles.append(task.tile(image, found, observed))
-            predicted += len(batch.ids)
-            shown.update(len(batch.ids) + len(refused))
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    result = Predictions(
-        run=asked.run.folder,
-        task=recipe.task,
-        seen=predicted + len(rejects),
-        predicted=predicted,
-        rows=tuple(rows),
-        rejects=tuple(rejects),
-        classes=dict.fromkeys(recipe.class_names, 0) | Counter(row[task.counted] for row in rows),
-        accuracy=right / known if known else None,
-        csv=folder / "predictions.csv",
-        picture=folder / "predictions.png",
-        pictures=folder / PICTURES if task.on_photo else None,
-        rejects_file=folder / REJECTS_FILE,
-    )
-    lines = (json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects)
-    write_atomic(result.rejects_file, "".join(lines).encode(errors="backslashreplace"))
-    if not predicted:
-        raise DataError(f"none of {len(rejects)} files could be read as an image, the first: {rejects[0]}")
-    write_atomic(result.csv, _csv(rows, task.columns))
-    if tiles:
-        write_atomic(result.picture, png(contact_sheet(tiles, title=_title(result, len(tiles)), large=task.on_photo)))
-    return result
+                    table.tiles.append(task.tile(image, found, observed))
+            shown.update(len(batch.ids) + len(rejects))
+
+
+def _photos(images: Photo | Sequence[Photo]) -> tuple[list[Photo], list[Reject]]:
+    """The photos one by one, files of folders and globs too, and Rejects for what has no usable name. Raises UsageError."""
+    if isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        images = [images]
+    paths = [photo for photo in images if isinstance(photo, str | os.PathLike)]
+    if paths and len(paths) < len(images):
+        raise UsageError("images are paths and pixels at once; ask about the one, then about the other")
+    if not paths:
+        return list(images), []
+    found, rejects = find_images([os.fspath(path) for path in paths])
+    return list(found), rejects
+
+
+def _options(pattern: str | None, by_folder: bool, truth: Any) -> list[tuple[str, bool]]:
+    return [("pattern", pattern is not None), ("by_folder", by_folder), ("truth", truth is not None)]
 
 
 def find_images(images: Iterable[Path | str]) -> tuple[list[str], list[Reject]]:
@@ -197,6 +293,10 @@ def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset |
     """What says of a photo what is known about it, None where nothing is."""
     if task.on_photo and (by_folder or pattern is not None):
         raise UsageError("pattern and by_folder say a photo's class; what is in it says truth, a packed dataset")
+    if truth is not None and (by_folder or pattern is not None):
+        raise UsageError(
+            "what is observed comes from truth, a packed dataset, or from pattern or by_folder, not from both"
+        )
     if truth is not None:
         dataset = truth if isinstance(truth, Dataset) else Dataset(truth)
         return _stored(dataset, task.observer(dataset))
@@ -269,20 +369,9 @@ def _small(image: Pixels) -> Pixels:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> bytes:
-    columns = list(dict.fromkeys(("path", *first, *(name for row in rows for name in row))))
+    columns = list(dict.fromkeys((*first, *(name for row in rows for name in row))))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue().encode(errors="backslashreplace")
-
-
-def _title(result: Predictions, shown: int) -> str:
-    title = f"{result.predicted} images"
-    if shown < result.predicted:
-        title += f", {shown} of them shown"
-    counts = [f"{n} {name}" for name, n in result.classes.items() if n]
-    title += ": " + ", ".join(counts[:6] + ["…"] * (len(counts) > 6))
-    if result.accuracy is not None:
-        title += f"; {result.accuracy:.1%} right where it is known"
-    return title

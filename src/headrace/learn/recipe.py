@@ -17,6 +17,7 @@ from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.format.storage import write_atomic
 from headrace.imaging.transforms import AUGMENTATIONS, Fit
 from headrace.load.loader import Cache
+from headrace.load.photos import Preparation
 
 Schedule = Literal["constant", "cosine"]
 T = TypeVar("T")
@@ -134,6 +135,14 @@ class Options:
         ]
 
 
+def with_settings(options: Options, settings: Mapping[str, Any]) -> Options:
+    """The options with some of them changed, by name. Raises UsageError: there is no such option."""
+    known = [f.name for f in fields(Options)]
+    if unknown := [name for name in settings if name not in known]:
+        raise UsageError(f"there is no option {', '.join(unknown)}; there are {', '.join(known)}")
+    return replace(options, **settings)
+
+
 def filled(value: T | None) -> T:
     """The value of an option that `Options.filled` has seen to."""
     assert value is not None
@@ -197,6 +206,11 @@ class Recipe:
     versions: Mapping[str, str]
 
     @property
+    def preparation(self) -> Preparation:
+        """What a photo goes through before the model sees it."""
+        return Preparation(pack_options=self.pack_options, size=self.size, fit=self.options.fit, channels=self.channels)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the model's input."""
         return self.shape[0], self.shape[1]
@@ -233,6 +247,11 @@ class RunFolder:
     @property
     def curves(self) -> Path:
         return self.folder / "curves.png"
+
+    @property
+    def layers(self) -> Path:
+        """The model's layers, as text."""
+        return self.folder / "layers.txt"
 
     @property
     def logs(self) -> Path:

@@ -1,65 +1,226 @@
-"""A trained run, ready to be asked. Evaluation and prediction both go through here: the same code for both."""
+"""A trained run, loaded once and asked as often as one likes. Evaluation and prediction both go through here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from headrace.errors import DataError, UsageError
-from headrace.learn import tasks
+from headrace.imaging.transforms import place
+from headrace.learn import networks, tasks
 from headrace.learn.backend import jit, keras
-from headrace.learn.run import Recipe, Run, filled
+from headrace.learn.recipe import Recipe, RunFolder, filled
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
+from headrace.load.photos import Photo, PhotoLoader, View
+from headrace.load.targets import Labels
+
+if TYPE_CHECKING:
+    from headrace.learn.evaluate import Evaluation
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A run's recipe, its task and the model of its best epoch."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run says of one image: `id` of the record or the photo, `image` as the model saw it, how it came to be
+    that (`view`), and what was `found` in it, for its task."""
 
-    run: Run
-    recipe: Recipe
-    task: tasks.Task
-    model: Any
+    id: str
+    image: Any
+    view: View
+    found: Any
 
-    def outputs(self, batch: Batch) -> tasks.Outputs:
-        """The model's outputs float32 [b, ...] for the batch's raw images."""
-        return np.asarray(self.model.predict_on_batch(batch.images), np.float32)
 
-    def dataset_outputs(self, dataset: Dataset, *, workers: int | None = None) -> Iterator[tuple[Batch, tasks.Outputs]]:
-        """Batches of a dataset in its order, and the outputs for each. Raises UsageError: its images don't suit."""
+class Run:
+    """A RUN folder with the model of its best epoch, loaded: `predict`, `evaluate`, `recipe`, `model`.
+
+    `network`: the model or function that the run was trained with, where it was the caller's own and holds code that
+    Keras can't load by itself; or "file.py:function". Raises NotThereError, UsageError (no run, one without a model yet,
+    code that nobody named), DataError (damaged).
+    """
+
+    def __init__(self, folder: Path | str, *, network: networks.Network | None = None) -> None:
+        self.folder = RunFolder(Path(folder))
+        self.recipe: Recipe = self.folder.read_recipe()
+        if not self.folder.model.exists():
+            raise UsageError(
+                f"{self.folder.folder}: has no model yet; its training has not come to the end of an epoch"
+            )
+        self.model: Any = self._rebuilt(network) if network is not None else self._loaded()
+        if not jit():
+            self.model.jit_compile = False
+        recipe = self.recipe
+        self.task = tasks.for_recipe(recipe.task, recipe.class_names).fitted(
+            networks.output_shape(self.model, recipe.shape, name=str(self.folder.model)),
+            recipe.size,
+            ends_in=networks.activation(self.model),
+            name=recipe.model,
+        )
+
+    def predict(self, images: Any, *, threshold: float | None = None) -> Any:
+        """What the model says of an image: `Classified`, `Detected` or `Located`, with boxes and points in pixels of the
+        image given, upright; of a list of images, or an array [n, h, w, c], a list of them.
+
+        An image is a path, uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB), or a PIL image; it goes the way that the training
+        images went. A run on arrays of other numbers (`dtype="keep"`) takes such arrays, of the very shape.
+        `threshold`: the least score of a box or point. Raises UsageError, DataError (one can't be used: which, and why).
+        """
+        task = self.task if threshold is None else self.task.at(threshold)
+        given, single = _several(images, self.recipe)
+        if self.recipe.dtype != "uint8":
+            answers = [task.answer(task.found(out, _UNMOVED)) for out in self.outputs(_stacked(given, self.recipe))]
+        else:
+            answers = [task.answer(answer.found) for answer in self._asked(given, task)]
+        return answers[0] if single else answers
+
+    def evaluate(self, dataset: Dataset | Path | str, **options: Any) -> Evaluation:
+        """Judge the model on a dataset: see `headrace.evaluate`."""
+        from headrace.learn.evaluate import evaluate
+
+        return evaluate(self, dataset, **options)
+
+    def photos(self, images: Sequence[Photo], *, workers: int | None = None) -> PhotoLoader:
+        """Photos as the model takes them, in batches. Raises UsageError: it takes no photos."""
+        recipe = self.recipe
+        if recipe.dtype != "uint8":
+            raise UsageError(
+                f"{self.folder.folder}: was trained on arrays as they are ({recipe.dtype} {list(recipe.shape)}), not on "
+                "pixels; ask Run.predict about arrays, or predict about a dataset of them"
+            )
+        return PhotoLoader(images, like=recipe, batch_size=filled(recipe.options.batch_size), workers=workers)
+
+    def outputs(self, images: Any) -> tasks.Outputs:
+        """The model's outputs float32 [b, ...] for raw images."""
+        return np.asarray(self.model.predict_on_batch(images), np.float32)
+
+    def batches(self, dataset: Dataset, *, workers: int | None = None) -> Iterator[tuple[Batch, tasks.Outputs]]:
+        """Batches of a dataset in its order with all that is known of them, and the outputs for each.
+
+        Raises UsageError: its images don't suit.
+        """
+        return ((batch, self.outputs(batch.images)) for batch in self._loader(dataset, True, workers))
+
+    def answers(self, dataset: Dataset, task: tasks.Task, *, workers: int | None = None) -> Iterator[Answer]:
+        """What the model says of each record of a dataset, in its order and in pixels of the stored images."""
+        number = 0
+        for batch in self._loader(dataset, False, workers):
+            for id_, image, output in zip(batch.ids, batch.images, self.outputs(batch.images), strict=True):
+                yield self.answer(dataset, number, id_, image, output, task)
+                number += 1
+
+    def answer(self, dataset: Dataset, number: int, id_: str, image: Any, output: Any, task: tasks.Task) -> Answer:
+        """What an output says of record `number` of a dataset, in pixels of the stored image."""
+        view = self.view(dataset, int(dataset.rows[number]))
+        return Answer(id_, image, view, task.found(output, view))
+
+    def view(self, dataset: Dataset, row: int) -> View:
+        """How the stored image of a catalog row comes to the model."""
+        recipe, store = self.recipe, dataset.store
+        if recipe.dtype != "uint8":
+            return _UNMOVED
+        height, width = int(store.height[row]), int(store.width[row])
+        return View(height, width, (place(height, width, recipe.size, recipe.options.fit).move,), recipe.size)
+
+    def _loader(self, dataset: Dataset, judged: bool, workers: int | None) -> Iterable[Batch]:
         recipe = self.recipe
         if dataset.channels != recipe.channels:
             raise UsageError(
                 f"{dataset.path}: images have {dataset.channels} channels, the run's model takes {recipe.channels}; "
                 f"pack them with --channels {recipe.channels}"
             )
-        loader = dataset.loader(
+        return dataset.loader(
             batch_size=filled(recipe.options.batch_size),
             size=recipe.size,
             fit=recipe.options.fit,
             shuffle=False,
-            target=self.task.truth(dataset, recipe.size),
+            target=self.task.truth(dataset, recipe.size) if judged else _NoTarget(),
             workers=workers,
         )
-        return ((batch, self.outputs(batch)) for batch in loader)
+
+    def _asked(self, images: Sequence[Photo], task: tasks.Task) -> Iterator[Answer]:
+        for batch, rejects, views in self.photos(images):
+            if rejects:
+                raise DataError(str(rejects[0]))
+            outputs = self.outputs(batch.images)
+            for id_, image, output, view in zip(batch.ids, batch.images, outputs, views, strict=True):
+                yield Answer(id_, image, view, task.found(output, view))
+
+    def _loaded(self) -> Any:
+        path = self.folder.model
+        try:
+            code = networks.code_of(path)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: can't be loaded ({error})") from error
+        if code is not None:
+            raise UsageError(
+                f"{path}: holds code that is not Keras's ({code}), and a run by itself never runs any; name the network "
+                f"that it was trained with ({self.recipe.model}): --model file.py:function, or Run(folder, network=...)"
+            )
+        try:
+            return keras.saving.load_model(path, compile=False)
+        except Exception as error:
+            raise DataError(f"{path}: can't be loaded ({str(error).splitlines()[0]})") from error
+
+    def _rebuilt(self, network: networks.Network) -> Any:
+        """The run's network made anew by its own code, with the run's weights."""
+        recipe = self.recipe
+        name = recipe.model
+        if isinstance(network, str):
+            name, network = network, networks.from_file(network)
+        model = networks.build(network, recipe.shape, len(recipe.class_names), name=name)
+        networks.output_shape(model, recipe.shape, name=name)  # which makes its weights
+        model = networks.plain(model)  # as it was saved
+        try:
+            model.load_weights(self.folder.model)
+        except Exception as error:
+            raise UsageError(
+                f"{self.folder.model}: its weights don't fit the network {name} ({str(error).splitlines()[0]})"
+            ) from error
+        return model
 
 
-def load(folder: Path | str) -> Asked:
-    """The run in `folder`. Raises NotThereError, UsageError (no run, or without a model yet), DataError (damaged)."""
-    run = Run(Path(folder))
-    recipe = run.read_recipe()
-    task = tasks.for_recipe(recipe.task, recipe.class_names).learnt_by(recipe.model)
-    if not run.model.exists():
-        raise UsageError(f"{run.folder}: has no model yet; its training has not come to the end of an epoch")
-    try:
-        model = keras.saving.load_model(run.model, compile=False)
-    except Exception as error:
-        raise DataError(f"{run.model}: can't be loaded ({str(error).splitlines()[0]})") from error
-    if not jit():
-        model.jit_compile = False
-    return Asked(run, recipe, task, model)
+class _NoTarget:
+    """For a loader whose labels nobody asks about, so that records without any are loaded too."""
+
+    wants_boxes = False
+    wants_keypoints = False
+
+    def check(self, dataset: Dataset) -> None:
+        pass
+
+    def encode(self, labels: Labels) -> None:
+        return None
+
+
+_UNMOVED = View(1, 1, (), (1, 1))  # of numbers that are no pixels
+
+
+def _several(images: Any, recipe: Recipe) -> tuple[list[Any], bool]:
+    """The images one by one, and whether it is a single one that was given. Raises UsageError."""
+    if isinstance(images, str | Path | Image.Image):
+        return [images], True
+    if not isinstance(images, np.ndarray):
+        return list(images), False
+    if recipe.dtype != "uint8":
+        return ([images], True) if images.shape == recipe.shape else (list(images), False)
+    if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
+        return [images], True
+    if images.ndim == 4:
+        return list(images), False
+    raise UsageError(
+        f"an array {list(images.shape)}, wanted an image [h, w] or [h, w, 1 or 3], or several [n, h, w, c]"
+    )
+
+
+def _stacked(images: Sequence[Any], recipe: Recipe) -> Any:
+    """One array [n, ...] of arrays that the model takes as they are. Raises UsageError."""
+    for i, image in enumerate(images):
+        if not isinstance(image, np.ndarray) or image.shape != recipe.shape:
+            found = f"an array {list(image.shape)}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
+            raise UsageError(f"image {i} is {found}, wanted numbers of shape {list(recipe.shape)} as those trained on")
+    return np.stack(images).astype(recipe.dtype)

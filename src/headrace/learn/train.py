@@ -6,13 +6,15 @@ import csv
 import io
 import logging
 import math
+import shlex
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,15 +23,17 @@ import headrace
 from headrace.errors import UsageError
 from headrace.format.storage import explained, write_atomic
 from headrace.imaging.transforms import AUGMENTATIONS, Size, check_size
-from headrace.learn import checkpoint, plots, tasks
+from headrace.learn import checkpoint, networks, parts, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
-from headrace.learn.run import Options, Recipe, Run, filled
+from headrace.learn.recipe import Options, Recipe, RunFolder, filled, with_settings
 from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader
 from headrace.progress import bar
 
 log = logging.getLogger(__name__)
+
+_LESS = ("loss", "error", "mae", "mse")  # names of values of which less is better end so
 
 Row = dict[str, float]
 
@@ -59,27 +63,53 @@ def train(
     dataset: Dataset | Path | str,
     *,
     out: Path | str,
+    val: Dataset | Path | str | None = None,
+    model: str | networks.Network | None = None,
+    callbacks: Sequence[Any] = (),
     options: Options | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool | None = True,
+    **settings: Any,
 ) -> Trained:
-    """Train a model on a dataset (or a view), packed or of arrays, and keep all that belongs to it in folder `out`.
+    """Train a model on a dataset or a view, packed, adopted or of arrays, and keep all that belongs to it in `out`.
 
-    `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left;
-    `options` None are then the run's own. `overwrite` replaces an older run. Sets the seeds of Keras, NumPy and
-    Python. On SIGINT and SIGTERM a checkpoint is written first; then KeyboardInterrupt or SystemExit is raised.
+    `val` is another dataset or view to validate on; without it the splits say (`split`, `val_split`), or `divide`. With
+    it a view is trained on as it is.
+    `model` is a name, a Keras model, or a function of input_shape (h, w, c) and the number of classes that makes one
+    for raw pixels 0 to 255 (or "file.py:function"); uncompiled it gets the task's loss, optimizer and metrics, compiled
+    it keeps its own.
+    `callbacks` are Keras's, told at its hooks; what they know themselves is not part of a checkpoint.
+    `settings` are fields of `Options`, over those of `options`: epochs=10, batch_size=64, size=160, divide={...}, ...
 
-    Raises UsageError (options, another recipe or dataset than the run's, `out` in the way), NotThereError,
-    DataError (a damaged checkpoint), StorageError.
+    `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left; `options`
+    None are then the run's own; an own model must be given again. `overwrite` replaces an older run. Sets the seeds of
+    Keras, NumPy and Python. On SIGINT and SIGTERM a checkpoint is written first; then KeyboardInterrupt or SystemExit is
+    raised. `progress`: on standard error a table of the layers, and bars on a terminal or else a line per epoch; None
+    is bars on a terminal and nothing else.
+
+    Raises UsageError (options, a model that does not fit, records to validate on that are trained on too, another
+    recipe or dataset than the run's, `out` in the way), NotThereError, DataError (a damaged checkpoint), StorageError.
     """
-    run = Run(Path(out))
-    dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
+    run = RunFolder(Path(out))
     old = run.read_recipe() if resume else None
-    options = options or (old.options if old else Options())
+    dataset = opened(dataset)
+    val = _validated_by(old, dataset) if val is None else opened(val)
+    if options is None:
+        options = old.options if old else Options()
+        if old and old.own_model:
+            options = replace(options, model=None)
+    options = with_settings(options, settings)
+    if isinstance(model, str):
+        model, options = None, replace(options, model=model)
+    if old and old.own_model and model is None and options.model is None:
+        raise UsageError(
+            f"{run.folder}: its network is {old.model}, which is no built-in one, and a run by itself never runs any code; "
+            "name it again (model)"
+        )
     if not resume:
         _check_free(run, overwrite)
-    training = _Training(run, dataset, options)
+    training = _Training(run, dataset, val, model, callbacks, options)
     if old:
         training.resume(old)
     else:
@@ -87,9 +117,34 @@ def train(
     return training.go(progress)
 
 
-def best_of(history: Sequence[Mapping[str, float]], task: tasks.Task) -> int:
-    """Index of the epoch to keep: the best by the task's rank, the first of equals."""
-    return max(range(len(history)), key=lambda i: (*task.rank(history[i]), -i))
+def opened(dataset: Dataset | Path | str) -> Dataset:
+    """The dataset at a path, or the one that is given."""
+    return dataset if isinstance(dataset, Dataset) else Dataset(dataset)
+
+
+def _validated_by(old: Recipe | None, dataset: Dataset) -> Dataset | None:
+    """The other dataset that a run to be resumed was validated on, None where that was none. Raises UsageError."""
+    part = old and old.val
+    if not part or not old or part.content == old.train.content or dataset.fingerprint != old.train.content:
+        return None
+    val = Dataset(part.dataset) if Path(part.dataset).is_dir() else None
+    view = val.split(part.split) if val and part.split else val
+    if view is None or view.view_fingerprint != part.fingerprint:
+        raise UsageError(f"the run was validated on {part}; pass it again (val)")
+    return view
+
+
+def best_of(history: Sequence[Mapping[str, float]], task: tasks.Task, monitor: str | None = None) -> int:
+    """Index of the epoch to keep: the best by `monitor` (see Options), else by the task's rank; the first of equals."""
+
+    def rank(row: Mapping[str, float]) -> tuple[float, ...]:
+        if monitor is None:
+            return task.rank(row)
+        name, _, mode = monitor.partition(":")
+        less = mode == "min" if mode else name.endswith(_LESS)
+        return (-row[name] if less else row[name],)
+
+    return max(range(len(history)), key=lambda i: (*rank(history[i]), -i))
 
 
 def is_over(history: Sequence[Mapping[str, float]], task: tasks.Task, options: Options) -> bool:
@@ -97,11 +152,13 @@ def is_over(history: Sequence[Mapping[str, float]], task: tasks.Task, options: O
     if len(history) >= options.epochs:
         return True
     return (
-        bool(history) and options.patience is not None and len(history) - 1 - best_of(history, task) >= options.patience
+        bool(history)
+        and options.patience is not None
+        and len(history) - 1 - best_of(history, task, options.monitor) >= options.patience
     )
 
 
-def _check_free(run: Run, overwrite: bool) -> None:
+def _check_free(run: RunFolder, overwrite: bool) -> None:
     folder = run.folder
     if not folder.exists():
         return
@@ -116,87 +173,117 @@ def _check_free(run: Run, overwrite: bool) -> None:
         raise UsageError(f"{folder}: is a folder with other files in it, which are not replaced; choose another")
 
 
-def _splits(dataset: Dataset, options: Options) -> tuple[str | None, str | None]:
-    """Names of the splits to train and to validate on; None for everything, or for no validation."""
-    there = list(dataset.splits)
-    for name in (options.split, options.val_split):
-        if name is not None and name not in there:
-            raise UsageError(f"{dataset.path}: has no split {name!r}; it has {', '.join(there)}")
-    split = options.split or ("train" if "train" in there else None)
-    val_split = options.val_split or ("val" if "val" in there else None)
-    if split is None and len(there) > 1:
-        raise UsageError(f"{dataset.path}: has no split 'train'; say which to train on: {', '.join(there)}")
-    if val_split is not None and val_split in (split, *(there if split is None else ())):
-        raise UsageError(f"{dataset.path}: split {val_split!r} can't be for training and for validation at once")
-    return split, val_split
-
-
 class _Training:
     """A model, its loader and how far both are."""
 
-    def __init__(self, run: Run, dataset: Dataset, options: Options) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        dataset: Dataset,
+        val: Dataset | None,
+        network: networks.Network | None,
+        callbacks: Sequence[Any],
+        options: Options,
+    ) -> None:
         if options.deterministic:
             deterministic()
         keras.utils.set_random_seed(options.seed)
         task = tasks.for_dataset(dataset, options.task)
-        model = task.model_name(options.model)
-        self.task = task.learnt_by(model)
-        options = options.filled(self.task.chosen(dataset))
-        self.run, self.options = run, options
-        split, val_split = _splits(dataset, options)
+        train_part, val_part = parts.chosen(dataset, options, val)
+        if val is not None:
+            parts.check_fits(task, dataset, val)
+        train_part = parts.learnable(train_part, task, options.limit)
+        if val_part is not None:
+            val_part = parts.learnable(val_part, task, options.limit)
+            parts.check_apart(train_part.view, val_part.view)
+        asked, options = options, options.filled(task.chosen(dataset))
         size = check_size(options.size) or dataset.image_size
         if size is None:
-            raise UsageError(f"{dataset.path}: the images differ in size; pass the model's with --size")
-        self.loader = self._loader(dataset, split, size)
-        self.val_loader = self._loader(dataset, val_split, size, val=True) if val_split else None
+            raise UsageError(f"{dataset.path}: the images differ in size; pass the model's (size)")
+        shape = (*size, dataset.channels)
+        name, built = _network(task, network, options, shape)
+        said = networks.output_shape(built, shape, name=name)
+        self.task = task.fitted(said, size, ends_in=networks.activation(built), name=name)
+        own = network is not None or networks.is_code(name)
+        own_loss = own and bool(built.compiled)
+        if own_loss:
+            options = replace(options, learning_rate=asked.learning_rate, schedule=asked.schedule)
+            for what in ("learning_rate", "schedule"):
+                if getattr(options, what) is not None:
+                    raise UsageError(f"{name} comes compiled, with an optimizer of its own; leave {what} out")
+        self.run, self.options = run, options
+        self.loader = self._loader(train_part, size)
+        self.val_loader = self._loader(val_part, size, val=True) if val_part else None
+        if not len(self.loader):
+            raise UsageError(
+                f"{len(train_part.view)} records make no batch of {options.batch_size}, and drop_last leaves shorter ones "
+                "out; choose a smaller batch_size"
+            )
         self.recipe = Recipe(
             task=self.task.name,
-            model=model,
+            model=name,
+            own_model=own,
+            own_loss=own_loss,
             class_names=self.task.class_names,
-            size=size,
-            channels=dataset.channels,
-            dataset=str(dataset.path),
-            fingerprint=dataset.fingerprint,
+            shape=shape,
+            dtype="uint8",
+            train=train_part.part(),
+            val=val_part.part() if val_part else None,
             pack_options=dataset.manifest.pack_options,
-            records=len(self.loader.dataset),
-            split=split,
-            val_split=val_split,
             options=options,
             versions={"headrace": headrace.__version__} | describe(),
         )
-        built = self.task.build(self.recipe.model, (*size, dataset.channels), options.model_options)
-        # What is saved is `inference`, the same layers without loss and optimizer: any Keras loads it.
-        self.inference = built
-        self.model = keras.Model(built.inputs, built.outputs, name=built.name)
-        optimizer = self.task.optimizer(_learning_rate(options, options.epochs * len(self.loader)))
-        self.task.compile(self.model, optimizer)
-        optimizer.build(self.model.trainable_variables)
+        self.model, self.inference = built, networks.plain(built)
+        if not own_loss:
+            optimizer = self.task.optimizer(_learning_rate(options, options.epochs * len(self.loader)))
+            self.task.compile(self.model, optimizer)
+        self.model.optimizer.build(self.model.trainable_variables)
+        steps = len(self.loader)
+        self.hooks = (
+            keras.callbacks.CallbackList(
+                list(callbacks), model=self.model, epochs=options.epochs, steps=steps, verbose=0
+            )
+            if callbacks
+            else None
+        )
         self.history: list[Row] = []
         self.steps = 0  # of the epoch that is under way
         self.means = tasks.Means()
         self.seconds, self.images = 0.0, 0
+        if own or options.monitor:
+            self._try()
 
-    def _loader(self, dataset: Dataset, split: str | None, size: Size, *, val: bool = False) -> Loader:
+    def _loader(self, part: parts.Chosen, size: Size, *, val: bool = False) -> Loader:
         options, task = self.options, self.task
-        whole = dataset.split(split) if split else dataset
-        part = task.select(whole)
-        name = split or "the dataset"
-        if not len(part):
-            raise UsageError(f"{dataset.path}: {name} has no record with labels to learn from")
-        if len(part) < len(whole):
-            missing = len(whole) - len(part)
-            log.warning("%s: %d of %d records have no label and are left out", name, missing, len(whole))
-        return part.loader(
+        return part.view.loader(
             batch_size=filled(options.batch_size),
             size=size,
             fit=options.fit,
             shuffle=not val,
             seed=options.seed,
-            target=task.truth(part, size) if val else task.target(size),
+            target=task.truth(part.view, size) if val else task.target(size),
             augment=() if val else tuple(AUGMENTATIONS[name] for name in filled(options.augment)),
+            drop_last=options.drop_last and not val,
             workers=options.workers,
             cache=options.cache,
         )
+
+    def _try(self) -> None:
+        """One batch through loss and metrics, before anything is made. Raises UsageError: they fail, or none is `monitor`."""
+        batch = self.loader[0]
+        try:
+            names = [*tasks.measured(self.model, batch, batch.targets)]
+            if self.val_loader:
+                found = self.task.validate(self.model, [self.val_loader[0]], own_loss=self.recipe.own_loss)
+                names += [f"val_{name}" for name in found]
+        except Exception as error:
+            shape = f"{batch.targets.dtype} {list(batch.targets.shape)}"
+            raise UsageError(
+                f"{self.recipe.model}: its loss or metrics fail on targets {shape}, it raised\n{networks.told(error)}"
+            ) from error
+        monitor = self.options.monitor
+        if monitor and monitor.partition(":")[0] not in names:
+            raise UsageError(f"monitor is {monitor!r}; this run has {', '.join(names)}")
 
     def begin(self) -> None:
         """Make the RUN folder, or empty an older one of what a run puts there."""
@@ -205,9 +292,10 @@ class _Training:
             run.folder.mkdir(parents=True, exist_ok=True)
             figures = [run.folder / name for name in self.task.figures]
             events = run.logs.rglob("events.out.tfevents.*")
-            for path in (run.model, run.checkpoint, run.history_csv, run.curves, *figures, *events):
+            for path in (run.model, run.checkpoint, run.history_csv, run.curves, run.layers, *figures, *events):
                 path.unlink(missing_ok=True)
         run.write_recipe(self.recipe)
+        write_atomic(run.layers, f"{networks.summary(self.inference)}\n".encode())
         if lost := self.loader.lost():
             log.warning(self.task.crowded, lost)
         if self.val_loader is None:
@@ -217,9 +305,13 @@ class _Training:
         """Take up the state of the last checkpoint. Raises UsageError where it is another training's."""
         new = self.recipe
         changes = old.options.changes(new.options)
-        if new.fingerprint != old.fingerprint:
-            changes.append(f"the dataset {new.dataset} is not the one the run began with ({old.dataset})")
-        for name in ("task", "model", "class_names", "size", "channels", "split", "val_split"):
+        if new.train.content != old.train.content:
+            changes.append(f"the dataset {new.train.dataset} is not the one the run began with ({old.train.dataset})")
+        else:
+            for name, mine, its in (("train", new.train, old.train), ("validate", new.val, old.val)):
+                if (mine and mine.fingerprint) != (its and its.fingerprint):
+                    changes.append(f"it is to {name} on {mine or 'nothing'}, the run does on {its or 'nothing'}")
+        for name in ("task", "model", "own_model", "own_loss", "class_names", "shape", "dtype"):
             if getattr(old, name) != getattr(new, name):
                 changes.append(f"{name} is {getattr(new, name)!r}, the run has {getattr(old, name)!r}")
         if changes:
@@ -235,17 +327,24 @@ class _Training:
             self.means = tasks.Means(**state.progress["means"])
         self.run.write_recipe(new)
 
-    def go(self, progress: bool) -> Trained:
+    def go(self, progress: bool | None) -> Trained:
         """All epochs that are left."""
+        if progress:
+            val = self.recipe.val
+            _say(networks.summary(self.inference))
+            _say(f"training on {self.recipe.train}; validating on {val or 'nothing'}")
+        self.model.stop_training = False
         # What a killed run logged after its checkpoint is purged; the last epoch may be published once more.
         with _Logs(self.run.logs, purge=len(self.history) + (self.steps > 0)) as logs, _signals() as caught:
             if self.history and not self.steps:
                 self._publish(logs)  # a kill may have come between the checkpoint and what follows it
-            while not is_over(self.history, self.task, self.options):
+            self._tell("on_train_begin")
+            while not self._is_over():
                 self._epoch(logs, caught, progress)
-                if caught and not is_over(self.history, self.task, self.options):
+                if caught and not self._is_over():
                     self._stop(caught[0])
-        best = best_of(self.history, self.task)
+            self._tell("on_train_end")
+        best = self._best()
         return Trained(
             run=self.run.folder,
             task=self.recipe.task,
@@ -258,37 +357,81 @@ class _Training:
             images_per_second=self.images / self.seconds if self.seconds else 0.0,
         )
 
-    def _epoch(self, logs: _Logs, caught: list[int], progress: bool) -> None:
+    def _is_over(self) -> bool:
+        stopped = bool(self.history) and not self.steps and self.model.stop_training  # by a callback
+        return stopped or is_over(self.history, self.task, self.options)
+
+    def _best(self) -> int:
+        return best_of(self.history, self.task, self.options.monitor)
+
+    def _tell(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of the caller's callbacks, if there are any."""
+        if self.hooks is not None:
+            getattr(self.hooks, hook)(*arguments)
+
+    def _epoch(self, logs: _Logs, caught: list[int], progress: bool | None) -> None:
         title = f"epoch {len(self.history) + 1}/{self.options.epochs}"
-        total, show = self.recipe.records, None if progress else False
+        total, show = self._images_per_epoch, False if progress is False else None
+        begun = time.perf_counter()
         with bar(total=total, initial=self.means.count, unit="img", desc=title, show=show) as shown:
+            quiet = progress and shown.disable
             if self.steps < len(self.loader):
                 self._steps(shown, caught)
             row: Row = {"epoch": len(self.history) + 1} | self.means.values()
             if self.val_loader:
-                state = self._capture()
-                try:
-                    val = self.task.validate(self.model, _until(self.val_loader, caught))
-                except _Stopped:
-                    self._stop(caught[0], state)
-                row |= {f"val_{name}": value for name, value in val.items()}
+                row |= self._validated(caught)
             self._check_finite(row)
-            shown.set_postfix_str(_told(row))
+            shown.set_postfix_str(told := _told(row))
+        self._tell("on_epoch_end", len(self.history), {name: value for name, value in row.items() if name != "epoch"})
         row["learning_rate"] = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # it is a float32
         self.history.append(row)
+        if self.steps < len(self.loader):  # a callback ended the training amid the epoch
+            self.loader.epoch += 1
         self.steps, self.means = 0, tasks.Means()
         self._capture().write(self.run.checkpoint)
         self._publish(logs)
+        if quiet:
+            _say(f"{title}: {total} images in {time.perf_counter() - begun:.1f} s, {told}")
+
+    @property
+    def _images_per_epoch(self) -> int:
+        n = self.recipe.train.records
+        return len(self.loader) * filled(self.options.batch_size) if self.options.drop_last else n
+
+    def _validated(self, caught: list[int]) -> Row:
+        """The row's values of the validation part. Stops where a signal comes."""
+        assert self.val_loader is not None
+        state = self._capture()
+        self._tell("on_test_begin")
+        try:
+            val = self.task.validate(self.model, self._each(self.val_loader, caught), own_loss=self.recipe.own_loss)
+        except _Stopped:
+            self._stop(caught[0], state)
+        self._tell("on_test_end", val)
+        return {f"val_{name}": value for name, value in val.items()}
+
+    def _each(self, batches: Iterable[Batch], caught: list[int]) -> Iterator[Batch]:
+        """The batches to validate on, as long as no signal has come. Raises _Stopped."""
+        for i, batch in enumerate(batches):
+            if caught:
+                raise _Stopped
+            self._tell("on_test_batch_begin", i)
+            yield batch
+            self._tell("on_test_batch_end", i)
 
     def _steps(self, shown: Any, caught: list[int]) -> None:
         """The epoch's training steps, from where it stands."""
         written = before = time.perf_counter()
+        if not self.steps:
+            self._tell("on_epoch_begin", len(self.history))
         with closing(iter(self.loader)) as batches:
             for batch in batches:
+                self._tell("on_train_batch_begin", self.steps)
                 self.model.reset_metrics()  # Keras summed them up over calls until keras-team/keras#22617
                 logs = self.model.train_on_batch(batch.images, batch.targets, return_dict=True)
-                self.steps += 1
                 self.means.add(logs, len(batch.ids))
+                self._tell("on_train_batch_end", self.steps, self.means.values())
+                self.steps += 1
                 now = time.perf_counter()
                 self.seconds += now - before
                 self.images += len(batch.ids)
@@ -298,6 +441,8 @@ class _Training:
                 shown.update(len(batch.ids))
                 if caught:
                     self._stop(caught[0], self._capture())
+                if self.hooks is not None and self.model.stop_training:
+                    return
                 if now - written >= self.options.checkpoint_seconds and self.steps < len(self.loader):
                     self._capture().write(self.run.checkpoint)
                     written = now
@@ -305,9 +450,14 @@ class _Training:
     def _check_finite(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             if not math.isfinite(value):
+                rate = self.options.learning_rate
                 raise UsageError(
                     f"{name} became {value} in epoch {len(self.history) + 1}, batch {self.steps}; "
-                    f"pass a lower --learning-rate than {self.options.learning_rate:g}"
+                    + (
+                        f"pass a lower learning_rate than {rate:g}"
+                        if rate
+                        else "give its optimizer a lower learning rate"
+                    )
                 )
 
     def _capture(self) -> checkpoint.Checkpoint:
@@ -323,20 +473,26 @@ class _Training:
         """Write the state, say how to go on, and end as the signal `number` asks for."""
         if state:
             state.write(self.run.checkpoint)
-        again = f"headrace train {self.recipe.dataset} --out {self.run.folder} --resume"
-        if isinstance(self.loader.dataset, ArrayDataset):  # which the command line doesn't know
-            again = f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
         log.warning(
-            "stopped in epoch %d after %d of %d batches; go on with: %s",
-            len(self.history) + 1, self.steps, len(self.loader), again,
+            "stopped in epoch %d after %d of %d images; go on with: %s",
+            len(self.history) + 1, self.means.count, self._images_per_epoch, self._again(),
         )  # fmt: skip
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
+    def _again(self) -> str:
+        """What to type to go on: the command, or the call where only Python knows the dataset or the network."""
+        recipe, view = self.recipe, self.loader.dataset
+        by_command = not isinstance(view, ArrayDataset) and (not recipe.own_model or networks.is_code(recipe.model))
+        if not by_command:
+            return f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
+        words = ["headrace", "train", recipe.train.dataset, "--out", str(self.run.folder), "--resume"]
+        return shlex.join([*words, *(("--model", recipe.model) if recipe.own_model else ())])
+
     def _publish(self, logs: _Logs) -> None:
         """Write what follows from the last epoch: the model if it is the best so far; history, curves, logs."""
-        best = best_of(self.history, self.task)
+        best = self._best()
         if best == len(self.history) - 1:
             write_atomic(self.run.model, _saved(self.inference))
         write_atomic(self.run.history_csv, _csv(self.history))
@@ -379,12 +535,24 @@ class _Stopped(Exception):
     """A signal came while validating."""
 
 
-def _until(batches: Iterable[Batch], caught: list[int]) -> Iterator[Batch]:
-    """The batches, as long as no signal has come. Raises _Stopped."""
-    for batch in batches:
-        if caught:
-            raise _Stopped
-        yield batch
+def _network(
+    task: tasks.Task, network: networks.Network | None, options: Options, shape: tuple[int, ...]
+) -> tuple[str, Any]:
+    """What the model is called, and the model itself. Raises UsageError, NotThereError."""
+    name = options.model
+    if network is None and name is not None and networks.is_code(name):
+        network = networks.from_file(name)
+    if network is None:
+        name = task.model_name(name)
+        return name, task.build(name, shape, options.model_options)
+    if options.model_options:
+        raise UsageError(f"{', '.join(options.model_options)}: options of built-in models, and this is one of your own")
+    name = name or networks.name_of(network)
+    return name, networks.build(network, shape, len(task.class_names), name=name)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -95,6 +95,23 @@ class Dataset:
         return hashlib.sha256(self.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
 
     @property
+    def what(self) -> str:
+        """What this view is of the whole, in words: "split 'train' / where width > 300"; "" for the whole."""
+        return " / ".join(self._what)
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it was chosen out of the whole by split, divide, where or sample."""
+        return bool(self._what)
+
+    @property
+    def whole(self) -> Dataset:
+        """All records of the dataset that this is a view of."""
+        view = self._view(np.arange(len(self.store.catalog)), "")
+        view._what = ()
+        return view
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in index order."""
         return self.manifest.classes
@@ -220,6 +237,14 @@ class Dataset:
             self._view(self.rows[share == i], f"{name} {fraction:g} (seed {seed})")
             for i, (name, fraction) in enumerate(fractions.items())
         )
+
+    def sample(self, n: int) -> Dataset:
+        """`n` records of this view, evenly drawn over it and in its order; all of them where there are fewer."""
+        if n < 1:
+            raise UsageError(f"n is {n}, wanted 1 or more")
+        if n >= len(self):
+            return self
+        return self._view(self.rows[np.linspace(0, len(self) - 1, n).round().astype(int)], f"{n} of {len(self)}")
 
     def where(self, condition: str) -> Dataset:
         """The records for which the SQL `condition` on the catalog holds: "label_name = 'cat' AND width > 300".

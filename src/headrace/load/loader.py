@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headrace.feeds.keras import KerasFeed
     from headrace.feeds.tf import TFDataset
     from headrace.feeds.torch import TorchFeed
+    from headrace.load.photos import Preparation
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 Cache: TypeAlias = Literal["memory"]
@@ -151,6 +152,18 @@ class Loader:
     def skipped(self) -> tuple[str, ...]:
         """Addresses of the damaged records that were left out so far."""
         return tuple(self._skipped)
+
+    @property
+    def preparation(self) -> Preparation:
+        """What a photo goes through to be as the images of this loader, but for chance: for PhotoLoader."""
+        from headrace.load.photos import Preparation
+
+        return Preparation(
+            pack_options=self.dataset.manifest.pack_options,
+            size=self.size,
+            fit=self.options.fit,
+            channels=self.channels,
+        )
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""

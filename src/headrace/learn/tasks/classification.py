@@ -114,7 +114,10 @@ class Classification(Task):
             raise UsageError("the model's outputs are no probabilities; end it in a softmax")
         if self.one:
             return np.concatenate([1 - outputs, outputs], axis=1)
-        return outputs if self.sums else np.asarray(outputs / outputs.sum(axis=1, keepdims=True), np.float32)
+        if self.sums:
+            return outputs
+        summed: Outputs = outputs / outputs.sum(axis=1, keepdims=True)
+        return summed
 
     def target(self, size: Size) -> Class:
         return Class()

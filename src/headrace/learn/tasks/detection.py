@@ -245,7 +245,7 @@ class Detection(Task):
 
     def decoded(self, cells: Outputs, *, size: Size, threshold: float) -> list[Found]:
         """What grids [b, g, g, 5 + classes] say is in each image of `size`, the model's input, in its pixels, suppressed."""
-        found = self.grid.decode(cells, size=size, threshold=threshold)
+        found = replace(self.grid, cells=cells.shape[1]).decode(cells, size=size, threshold=threshold)
         return [boxes.suppressed(one) for one in found]
 
     def found(self, output: Outputs, view: View) -> Found:

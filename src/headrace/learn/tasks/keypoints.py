@@ -209,7 +209,14 @@ class Keypoints(Task):
         k, (height, width) = len(self.class_names), size
         if out == (k, 3):
             return replace(self, coordinates=True)
-        if len(out) != 3 or out[2] != k or not out[0] or not out[1] or height * out[1] != width * out[0] or height % out[0]:
+        if (
+            len(out) != 3
+            or out[2] != k
+            or not out[0]
+            or not out[1]
+            or height * out[1] != width * out[0]
+            or height % out[0]
+        ):
             raise UsageError(
                 f"{name} says {words(out)}, wanted heatmaps [b, {height} / s, {width} / s, {k}] of a stride s, or "
                 f"coordinates [b, {k}, 3]"

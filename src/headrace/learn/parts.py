@@ -1,0 +1,233 @@
+"""Which records a run learns from, and which it is judged by: splits, divisions, views, and what must not be in both."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import UsageError
+from headrace.learn.recipe import Options, Part, Recipe
+from headrace.learn.tasks import Task
+from headrace.load.dataset import Dataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The records of one part: `view` holds them, `split` is the packed split where it is one."""
+
+    view: Dataset
+    split: str | None = None
+
+    def part(self) -> Part:
+        """What the recipe keeps of it."""
+        view = self.view
+        return Part(
+            dataset=str(view.path),
+            view=view.what,
+            split=self.split,
+            records=len(view),
+            content=view.fingerprint,
+            fingerprint=view.view_fingerprint,
+        )
+
+
+def chosen(dataset: Dataset, options: Options, val: Dataset | None) -> tuple[Chosen, Chosen | None]:
+    """What to train and to validate on, out of `dataset` and, where it is given, `val`. Raises UsageError.
+
+    A view is taken as it is where `val` says what to validate on; a whole dataset by its splits.
+    """
+    if options.divide is not None:
+        if val is not None or options.val_split is not None:
+            raise UsageError("divide says what to validate on, and so does val: leave one of them out")
+        shares = divided(dataset, options)
+        return shares["train"], shares.get("val")
+    if val is not None:
+        if options.val_split is not None:
+            val = val.split(options.val_split)
+        of = Chosen(dataset) if dataset.is_view and options.split is None else _training(dataset, options)
+        return of, _validation(val)
+    there = list(dataset.splits)
+    for name in (options.split, options.val_split):
+        _check_split(dataset, name)
+    train = _training(dataset, options)
+    val_split = options.val_split or ("val" if "val" in there else None)
+    if val_split is None:
+        return train, None
+    if val_split in (train.split, *(there if train.split is None else ())):
+        raise UsageError(f"{dataset.path}: split {val_split!r} can't be for training and for validation at once")
+    return train, Chosen(dataset.split(val_split), val_split)
+
+
+def divided(dataset: Dataset, options: Options) -> dict[str, Chosen]:
+    """The shares of `options.divide`, by their names. Raises UsageError."""
+    assert options.divide is not None
+    _check_split(dataset, options.split)
+    whole = dataset.split(options.split) if options.split else dataset
+    if len(whole.splits) > 1:
+        raise UsageError(
+            f"{dataset.path}: is divided into {', '.join(whole.splits)} already; say which of them to divide (split), or "
+            "leave divide out"
+        )
+    views = whole.divide(options.divide, seed=options.seed)
+    for name, view in zip(options.divide, views, strict=True):
+        if not len(view):
+            raise UsageError(f"{dataset.path}: {name} gets none of {len(whole)} records; give it a larger share")
+    return {name: Chosen(view) for name, view in zip(options.divide, views, strict=True)}
+
+
+def _training(dataset: Dataset, options: Options) -> Chosen:
+    _check_split(dataset, options.split)
+    there = list(dataset.splits)
+    split = options.split or ("train" if "train" in there else None)
+    if split is None and len(there) > 1:
+        raise UsageError(f"{dataset.path}: has no split 'train'; say which to train on: {', '.join(there)}")
+    return Chosen(dataset.split(split), split) if split else Chosen(dataset)
+
+
+def _validation(val: Dataset) -> Chosen:
+    there = list(val.splits)
+    if val.is_view or len(there) < 2:
+        return Chosen(val, there[0] if len(there) == 1 else None)
+    if "val" not in there:
+        raise UsageError(f"{val.path}: has no split 'val'; say which to validate on: {', '.join(there)}")
+    return Chosen(val.split("val"), "val")
+
+
+def _check_split(dataset: Dataset, name: str | None) -> None:
+    there = list(dataset.splits)
+    if name is not None and name not in there:
+        raise UsageError(f"{dataset.path}: has no split {name!r}; it has {', '.join(there)}")
+
+
+def learnable(part: Chosen, task: Task, limit: int | None) -> Chosen:
+    """The records of a part that the task can use, evenly drawn to `limit`. Raises UsageError: there is none."""
+    whole, name = part.view, part.split or part.view.what or "the dataset"
+    found = task.select(whole)
+    if not len(found):
+        raise UsageError(f"{whole.path}: {name} has no record with labels for {task.name}")
+    if len(found) < len(whole):
+        log.warning("%s: %d of %d records have no label and are left out", name, len(whole) - len(found), len(whole))
+    else:
+        found = whole
+    return Chosen(found if limit is None else found.sample(limit), part.split)
+
+
+def check_fits(task: Task, train: Dataset, val: Dataset) -> None:
+    """Raises UsageError when a model that learns from `train` can't be judged by `val`."""
+    there = type(task).of(val)
+    if there is None:
+        raise UsageError(f"{val.path}: has no labels for {task.name}, which {train.path} is for")
+    check_names(task, val, there, f"{train.path} is")
+    if val.channels != train.channels:
+        raise UsageError(
+            f"{val.path}: images have {val.channels} channels, those of {train.path} have {train.channels}; pack it with "
+            f"channels {train.channels}"
+        )
+
+
+def check_names(task: Task, dataset: Dataset, there: Task, whose: str) -> None:
+    """Raises UsageError when the classes, or keypoints, of `dataset` are others than the task's, or in another order."""
+    if there.class_names == task.class_names:
+        return
+    what = "keypoints" if task.counted == "keypoint" else "classes"
+    hint = "pack it again with these names in this order"
+    raise UsageError(
+        f"{dataset.path}: its {what} are {', '.join(there.class_names)}, {whose} of {', '.join(task.class_names)}; the "
+        f"same names in the same order are wanted: {hint}"
+    )
+
+
+def check_apart(train: Dataset, val: Dataset) -> None:
+    """Says how many records of `val` are in `train` too, by what is in their images and by their ids.
+
+    Raises UsageError when they are the very same records of one dataset.
+    """
+    if train.fingerprint == val.fingerprint:
+        common = np.intersect1d(train.rows, val.rows)
+        if len(common):
+            some = train.store.ids[int(common[0])]
+            raise UsageError(
+                f"{len(common)} of the {len(val)} records to validate on are trained on too, such as {some!r}: they are "
+                "the same dataset; divide it (divide, or split and val_split), or name another to validate on"
+            )
+        if train.store.catalog["sha256"].null_count():
+            return  # nobody has looked at what is in the images, and one packing has no record twice by its id
+    twins = _twins(train, val)
+    if twins:
+        log.warning(
+            "%d of the %d images to validate on are trained on too, byte by byte, such as %s: what is said of them is "
+            "too good",
+            len(twins), len(val), " and ".join(twins[0]),
+        )  # fmt: skip
+    if train.fingerprint != val.fingerprint and train.store.named and val.store.named:
+        found = set(val.store.ids[val.rows]) & set(train.store.ids[train.rows]) - {pair[1] for pair in twins}
+        if found:
+            log.warning(
+                "%d of the %d records to validate on have the id of one that is trained on, such as %s, and another image",
+                len(found), len(val), min(found),
+            )  # fmt: skip
+
+
+def _twins(train: Dataset, val: Dataset) -> list[tuple[str, str]]:
+    """Ids (in train, in val) of the images of `val` that are in `train` too."""
+    rows, others = _alike(train, val), _alike(val, train)
+    if not len(rows) or not len(others):
+        return []
+    of = dict(zip(train.store.digests(rows), rows.tolist(), strict=True))
+    digests = zip(val.store.digests(others), others.tolist(), strict=True)
+    return [(str(train.store.ids[of[one]]), str(val.store.ids[row])) for one, row in digests if one in of]
+
+
+def _alike(dataset: Dataset, other: Dataset) -> NDArray[np.int64]:
+    """The rows of a dataset whose images have the size of one of the other's: only they can be the same, and where
+    nobody has hashed them yet they must be read for it."""
+    sizes, there = (_sizes(one) for one in (dataset, other))
+    return dataset.rows[np.isin(sizes, there)]
+
+
+def _sizes(dataset: Dataset) -> NDArray[np.int64]:
+    """A number for each record that stands for its image's height, width and bytes."""
+    store, rows = dataset.store, dataset.rows
+    length = store.catalog["image_length"].fill_null(0).cast(int).to_numpy()[rows]
+    return np.asarray((length * 65536 + store.height[rows]) * 65536 + store.width[rows], np.int64)
+
+
+def judged(dataset: Dataset, split: str | None, recipe: Recipe) -> Chosen:
+    """What of a dataset a run is judged by: `split`, a view as it is, else what the run was validated on, else all.
+
+    Where the run divided this very dataset, splits are the shares it made. Raises UsageError: no such split.
+    """
+    shares: dict[str, Chosen] = {}
+    if recipe.options.divide and not dataset.is_view and dataset.fingerprint == recipe.train.content:
+        shares = divided(dataset, recipe.options)
+    likely = (split,) if split else () if dataset.is_view else (recipe.val and recipe.val.split, "val")
+    for name in likely:
+        if name in shares:
+            return shares[name]
+        if name in dataset.splits:
+            return Chosen(dataset.split(name), name)
+    if split:
+        _check_split(dataset, split)
+    there = list(dataset.splits)
+    return Chosen(dataset, there[0] if dataset.is_view and len(there) == 1 else None)
+
+
+def seen_in_training(dataset: Dataset, recipe: Recipe) -> int:
+    """How many records of a view the run was trained on, as far as the recipe tells."""
+    if dataset.fingerprint != recipe.train.content:
+        return 0
+    whole = dataset.whole
+    if recipe.options.divide:
+        rows = divided(whole, recipe.options)["train"].view.rows
+    elif recipe.train.split:
+        rows = whole.split(recipe.train.split).rows
+    elif not recipe.train.view:
+        rows = whole.rows
+    else:
+        return len(dataset) if dataset.view_fingerprint == recipe.train.fingerprint else 0
+    return len(np.intersect1d(rows, dataset.rows))

@@ -1,0 +1,80 @@
+"""Pictures of what a run says of images: on the image itself or on what the model saw of it, and sheets of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headrace.imaging.codec import Pixels
+from headrace.imaging.sheet import Tile, contact_sheet
+from headrace.learn.run import Answer, Run
+from headrace.learn.tasks import Task
+from headrace.load.dataset import Dataset
+from headrace.load.photos import View
+
+Observer = Callable[[Mapping[str, Any], View], Any]
+
+
+def observer(task: Task, dataset: Dataset) -> Observer | None:
+    """What is known of the dataset's records, None where it says nothing that the task could be compared with."""
+    return task.observer(dataset) if type(task).of(dataset) is not None else None
+
+
+class Records:
+    """Records of a dataset and what was found in them: `n` evenly drawn, or with `worst` those furthest off, as a sheet."""
+
+    def __init__(self, run: Run, task: Task, dataset: Dataset, *, n: int, worst: bool = False) -> None:
+        self.run, self.task, self.dataset, self.n, self.worst = run, task, dataset, n, worst
+        self.shows = run.recipe.dtype == "uint8"
+        self._drawn = set(np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int).tolist())
+        self._kept: list[tuple[float, int, Answer, Any]] = []
+
+    def wants(self, number: int) -> bool:
+        """Whether the record of this number may come to be on the sheet."""
+        return self.shows and (self.worst or number in self._drawn)
+
+    def add(self, number: int, answer: Answer, observed: Any) -> None:
+        """A record that is wanted; `observed` None where nobody knows."""
+        off = self.task.wrong(answer.found, observed) if self.worst and observed is not None else 0.0
+        entry = (off, -number, answer, observed)
+        if len(self._kept) < self.n:
+            heapq.heappush(self._kept, entry)
+        elif entry[:2] > self._kept[0][:2]:
+            heapq.heapreplace(self._kept, entry)
+
+    def tiles(self) -> list[Tile]:
+        """The worst first, or all in their order."""
+        found = sorted(self._kept, key=lambda entry: entry[:2], reverse=True)
+        return [self._tile(-number, answer, observed) for _, number, answer, observed in found]
+
+    def sheet(self, title: str) -> Image.Image | None:
+        """The contact sheet, None where there are no pixels to show."""
+        tiles = self.tiles()
+        if not tiles:
+            return None
+        return contact_sheet(tiles, title=title, large=self.task.on_photo, columns=4 if self.task.on_photo else 8)
+
+    def _tile(self, number: int, answer: Answer, observed: Any) -> Tile:
+        image = in_colour(self.dataset[number].image) if self.task.on_photo else answer.image
+        tile = self.task.tile(image, answer.found, observed)
+        return Tile(tile.image, f"{tile.caption}\n{answer.id}", tile.right)
+
+
+def in_colour(image: Pixels) -> Pixels:
+    """uint8 [h, w, 3] of [h, w, 1] or [h, w, 3]."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def shares(counts: Mapping[str, int], most: int = 6) -> str:
+    """Counts by name for people, such as "12 cat, 8 dog"."""
+    said = [f"{n} {name}" for name, n in counts.items() if n]
+    return ", ".join(said[:most] + ["…"] * (len(said) > most))
+
+
+def meaning(task: Task, right: int, known: int) -> str:
+    """How many of the images whose truth is known are right, and what that means."""
+    return f"{right} of {known} right ({right / known:.1%}): {task.right_means}"
