@@ -360,7 +360,7 @@ def test_which_arrays_are_meant_must_be_clear(files: Path) -> None:
         ("x.npy", "four.npz", {}, "which array holds the labels"),
         ("x.npy", None, {"key": "x"}, r"key is 'x', it has one array uint8\[10, 5, 7\]"),
         ("y.npy", None, {}, r"shape \[10\], wanted"),
-        ("x.npy", "unnamed.npz", {}, "holds no labels"),
+        ("x.npy", "unnamed.npz", {}, r"shape \[10, 5, 7\], wanted labels"),
     ]:
         with pytest.raises(UsageError, match=said):
             hr.sources.arrays(files / x, None if y is None else files / y, **options)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from headrace.errors import MissingExtraError
 
@@ -14,3 +17,13 @@ def require(module: str, *, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(f"{module} is not installed ({error}): pip install 'headrace[{extra}]'") from error
+
+
+def native(value: Any) -> Any:
+    """An array, or a dict of them, in this machine's byte order, the only one PyTorch takes; a copy only if it isn't.
+
+    All else, which targets of the caller's own may make, is given back as it is.
+    """
+    if isinstance(value, dict):
+        return {name: native(part) for name, part in value.items()}
+    return value.astype(value.dtype.newbyteorder("="), copy=False) if isinstance(value, np.ndarray) else value

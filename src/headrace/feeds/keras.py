@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from headrace.feeds import require
+from headrace.feeds import native, require
 
 if TYPE_CHECKING:
     from headrace.load.loader import Batch, Loader
@@ -17,6 +17,7 @@ keras = require("keras", extra="tensorflow")
 class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     """Batches (images uint8 [b, h, w, c], targets), or (images,) without targets, made by the loader's own threads.
 
+    Arrays that a dataset keeps come as they are, [b, ...] of their own type, in this machine's byte order.
     By hand it is a Sequence: `feed[i]` is batch i of the loader's epoch, and `on_epoch_end` goes on to the next one.
 
     A pass of Keras over it is an epoch of the loader: every record once, in the loader's order, whatever `shuffle` and
@@ -75,4 +76,5 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
                 if self.loader.epoch != self._epoch:  # that was the last one
                     self._batches.close()
                     self._batches = None
-        return (batch.images,) if batch.targets is None else (batch.images, batch.targets)
+        images = native(batch.images)
+        return (images,) if batch.targets is None else (images, native(batch.targets))

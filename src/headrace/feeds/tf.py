@@ -19,6 +19,7 @@ TFDataset: TypeAlias = Any  # tf.data.Dataset; TensorFlow has no types to check 
 def to_tf(loader: Loader) -> TFDataset:
     """tf.data.Dataset of (images uint8 [b, h, w, c], targets); images alone without targets.
 
+    Arrays that a dataset keeps come as they are, [b, ...] of their own type, in this machine's byte order.
     Each iteration of it is the loader's next epoch; its cardinality is len(loader). Raises UsageError: no batches.
     """
     if not len(loader):

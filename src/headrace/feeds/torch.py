@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.feeds import require
+from headrace.feeds import native, require
 
 if TYPE_CHECKING:
     from headrace.load.loader import Batch, Loader
@@ -21,6 +21,8 @@ class TorchFeed:
     Images share memory with the loader's batch: their layout is channels_last, which is what convolutions like best.
     Class targets are int64, as cross_entropy wants them; a dict of targets becomes a dict of tensors. It needs no
     DataLoader around it: the loader has its own threads. `state_dict` and `load_state_dict` are the loader's.
+    Arrays that a dataset keeps come as they are: [b, ...] in the axes and of the type they were given in, channels
+    first only if they were so, in this machine's byte order.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -30,7 +32,7 @@ class TorchFeed:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(_tensors, iter(self.loader))
+        return map(_kept if self.loader.dataset.keeps else _tensors, iter(self.loader))
 
     def state_dict(self) -> dict[str, Any]:
         return self.loader.state_dict()
@@ -44,7 +46,12 @@ def _tensors(batch: Batch) -> Any:
     return images if batch.targets is None else (images, _tensor(batch.targets))
 
 
+def _kept(batch: Batch) -> Any:
+    images = _tensor(batch.images)
+    return images if batch.targets is None else (images, _tensor(batch.targets))
+
+
 def _tensor(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _tensor(part) for name, part in value.items()}
-    return torch.from_numpy(np.ascontiguousarray(value))
+    return torch.from_numpy(np.ascontiguousarray(native(value)))

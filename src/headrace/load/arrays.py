@@ -1,19 +1,20 @@
-"""ArrayDataset: arrays as a Dataset, without packing them. What arrays and labels may be is left to sources.arrays."""
+"""ArrayDataset: arrays as a Dataset, not packed. What arrays and labels may be is left to sources.arrays."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from headrace import order
 from headrace.errors import DamageError, DataError, UsageError
@@ -26,24 +27,29 @@ from headrace.load.store import Store
 from headrace.packing.plan import check_splits
 from headrace.packing.prepare import ImageOptions
 from headrace.record import Reject
-from headrace.sources.arrays import ArraysSource, arrays
-from headrace.sources.stack import Range
+from headrace.sources.arrays import Array, ArraysSource, LabelsAre, open_arrays
+from headrace.sources.stack import Range, digest
 from headrace.version import __version__
 
 _log = logging.getLogger("headrace")
 _T = TypeVar("_T")
+_SCHEMA = catalog.SCHEMA | {"channels": pl.Int64}  # of what is kept there may be any number of them
 
 
 class ArrayStore(Store):
     """Images where they are, in an array or its file. The catalog has a row for each, in their order.
 
-    `numbers` int64 [n]: which image of the array a row is, as `rejects` have no row.
+    `numbers` int64 [n]: which image of the array a row is, as `rejects` have no row. Images that are kept are encoded
+    as .npy.
     """
 
     def __init__(
         self, source: ArraysSource, splits: Mapping[str, float] | Sequence[str] | None, seed: int, most: float | int
     ) -> None:
         self.source, self.stack = source, source.stack
+        self.keeps, self.kept = source.stack.keeps, source.kept
+        if self.keeps:
+            self.dtype, self.image_shape = self.stack.numbers.dtype, self.stack.numbers.shape[1:]
         unfit = source.stack.unfit()
         self.rejects = tuple(
             Reject(id=source.id(i), origin=source.origin(i), stage="decode", reason=reason)
@@ -61,7 +67,13 @@ class ArrayStore(Store):
 
     @cached_property
     def _fingerprint(self) -> str:
-        said = [self.stack.digest(), self.source.class_names, [*self.manifest.splits]]
+        try:
+            said = [self.stack.digest(), self.source.class_names, [*self.manifest.splits]]
+            said += [[name, digest(part, "")] for name, part in self.kept.items()]
+        except codec.BadImage as error:
+            raise DamageError(f"{self.path}, or its y: {error.reason}; it was changed since it was opened") from None
+        except OSError as error:
+            raise DamageError(f"{self.path}, or its y: {(error.strerror or str(error)).lower()}") from error
         whole = hashlib.sha256(json.dumps(said).encode())
         for id_ in self.ids:
             whole.update(f"{len(id_)}:{id_}".encode())
@@ -70,10 +82,21 @@ class ArrayStore(Store):
         return whole.hexdigest()
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
-        return np.frombuffer(codec.encode_png(self._pixels(row)), np.uint8)
+        if not self.keeps:
+            return np.frombuffer(codec.encode_png(self._read(row, self.stack.pixels)), np.uint8)
+        file = io.BytesIO()
+        np.save(file, self._read(row, self.stack.read), allow_pickle=False)
+        return np.frombuffer(file.getbuffer(), np.uint8)
 
-    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
-        draw(self._pixels(row), placement, self.stack.height, self.stack.width, out)
+    def draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
+        if self.keeps:
+            out[...] = self._read(row, self.stack.read)
+        else:
+            draw(self._read(row, self.stack.pixels), placement, self.stack.height, self.stack.width, out)
+
+    def read_kept(self, row: int, name: str) -> NDArray[Any]:
+        part = self.kept[name]
+        return self._read(row, lambda i: part.read(i, i + 1)[0], of=part.path or (f"y[{name!r}]" if name else "y"))
 
     def digests(self, rows: NDArray[np.int64]) -> list[str]:
         return [self._read(row, self.stack.digest_of) for row in rows.tolist()]
@@ -81,17 +104,16 @@ class ArrayStore(Store):
     def address(self, row: int) -> str:
         return self.source.origin(int(self.numbers[row]))
 
-    def _pixels(self, row: int) -> codec.Pixels:
-        return self._read(row, self.stack.pixels)
-
-    def _read(self, row: int, read: Callable[[int], _T]) -> _T:
+    def _read(self, row: int, read: Callable[[int], _T], *, of: str | None = None) -> _T:
         """What `read` makes of the image of catalog row `row`, by its number in the array. Raises DamageError."""
+        number = int(self.numbers[row])
         try:
-            return read(int(self.numbers[row]))
-        except codec.BadImage as error:
-            raise DamageError(f"{self.address(row)}: {error.reason}; it was changed since it was opened") from None
-        except OSError as error:
-            raise DamageError(f"{self.address(row)}: {(error.strerror or str(error)).lower()}") from error
+            return read(number)
+        except (codec.BadImage, OSError) as error:
+            address = self.address(row) if of is None else f"{of}[{number}]"
+            if isinstance(error, OSError):
+                raise DamageError(f"{address}: {(error.strerror or str(error)).lower()}") from error
+            raise DamageError(f"{address}: {error.reason}; it was changed since it was opened") from None
 
     def _check(self, most: float | int) -> None:
         """Says what was refused. Raises DataError when it is too much."""
@@ -114,19 +136,23 @@ class ArrayStore(Store):
             label=labels,
             label_name=pl.Series(source.class_names or (), dtype=pl.String).gather(labels),
             origin=pl.format("{}[{}]", pl.lit(stack.name), "number"),
-            format=pl.lit("png"),
+            format=pl.lit("npy" if stack.keeps else "png"),
             height=pl.lit(stack.height),
             width=pl.lit(stack.width),
             channels=pl.lit(stack.channels),
         )
-        columns = (pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in catalog.SCHEMA)
-        return table.select(column.cast(kind) for column, kind in zip(columns, catalog.SCHEMA.values(), strict=True))
+        columns = (pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in _SCHEMA)
+        return table.select(column.cast(kind) for column, kind in zip(columns, _SCHEMA.values(), strict=True))
 
     def _manifest(self, splits: Sequence[str]) -> Manifest:
         """As if packed: a shard without a file for each split. `predict` treats photos as images of these channels."""
         stack, n = self.stack, len(self.numbers)
         counts = np.bincount(self.split_of, minlength=len(splits)).tolist()
-        size = stack.height * stack.width * stack.channels
+        size = math.prod(stack.numbers.shape[1:]) * (stack.numbers.dtype.itemsize if stack.keeps else 1)
+        if stack.value_range is None:
+            options = ImageOptions().as_json() | {"dtype": "keep"}
+        else:
+            options = ImageOptions(channels=stack.channels).as_json() | {"value_range": list(stack.value_range)}
         return Manifest(
             headrace_version=__version__,
             seen=len(self.source),
@@ -139,8 +165,8 @@ class ArrayStore(Store):
                 ShardEntry(name=stack.name, split=split, records=count, bytes=count * size, sha256="")
                 for split, count in zip(splits, counts, strict=True)
             ),
-            pack_options=ImageOptions(channels=stack.channels).as_json() | {"value_range": list(stack.value_range)},
-            schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
+            pack_options=options,
+            schema={column: str(kind) for column, kind in _SCHEMA.items()},
         )
 
 
@@ -151,9 +177,21 @@ class ArrayDataset(Dataset):
     and by `seed`, the very shares that packing gives; or the name of each image's split. By default all is "train".
     What a batch holds is what it would hold if these arrays were packed, in the same order and with the same ids.
 
+    dtype "keep": x is [n, ...] of any type of numbers, with any axes after the first, and batches hold them bit by bit:
+    `keeps` is True, nothing is judged (NaN may be), mapped, resized, augmented or cached. `image_size` and `channels`
+    are those of [n, h, w] and [n, h, w, c], else None and 0.
+
+    labels: "classes" reads y as sources.arrays does; "keep" gives the rows of y, bit by bit, as the targets of batches:
+    numbers [n, ...], or a dict of such by name. None tells it by what y is, never by its values: with class_names, and
+    strings or whole numbers [n], are classes; so are floats [n] and one-hot [n, classes], but with dtype "keep" those
+    are kept; a dict and arrays of 3 axes or more are kept. Of a y that is kept nothing is known: a division is not
+    stratified by it, and it does not move with pixels. So a loader whose `size`, flips or crops would move them refuses
+    a y of 3 axes or more (masks); [n] and [n, k] it passes on, whether or not they are true of a flipped image.
+    x and y may also be what is sliced as an array and lies elsewhere, such as a dataset of h5py.
+
     Float images, and integers with a value_range, are looked through once: those that have NaN, infinity or values
     outside of it are left out and listed in `rejects`. max_rejects: a float is a share, an int a count; above it,
-    DataError. `fingerprint` is over all content, which is read once for it (1 to 2 seconds per GB).
+    DataError. `fingerprint` is over all content of x and of a y that is kept, read once for it (1 to 2 s per GB).
 
     Memory is that of arrays given in memory, about 200 bytes per image, and the batches: files are read image by image.
     Raises UsageError, NotThereError, DataError, StorageError.
@@ -163,9 +201,11 @@ class ArrayDataset(Dataset):
 
     def __init__(
         self,
-        x: ArrayLike | str | os.PathLike[str],
-        y: ArrayLike | str | os.PathLike[str] | None = None,
+        x: Array,
+        y: Array | Mapping[str, Array] | None = None,
         *,
+        dtype: Literal["keep"] | None = None,
+        labels: LabelsAre | None = None,
         class_names: Sequence[str] | None = None,
         ids: Sequence[str] | None = None,
         value_range: Range | None = None,
@@ -175,7 +215,17 @@ class ArrayDataset(Dataset):
         seed: int = 0,
         max_rejects: float | int = 0.10,
     ) -> None:
-        source = arrays(x, y, class_names=class_names, ids=ids, value_range=value_range, key=key, label_key=label_key)
+        source = open_arrays(
+            x,
+            y,
+            dtype=dtype,
+            labels=labels,
+            class_names=class_names,
+            ids=ids,
+            value_range=value_range,
+            key=key,
+            label_key=label_key,
+        )
         self._open(ArrayStore(source, splits, seed, max_rejects))
 
     @property

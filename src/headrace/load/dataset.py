@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredRecord(Record):
-    """A Record of a packed dataset; `image` decodes it. `split`, `height`, `width`, `channels` are the catalog's."""
+    """A Record of a packed dataset; `image` decodes it. `split`, `height`, `width`, `channels` are the catalog's.
+
+    Where a dataset keeps arrays as they are, `encoded` is a .npy, and height, width and channels are 0 without an axis
+    for them.
+    """
 
     split: str
     format: str
@@ -43,15 +48,26 @@ class StoredRecord(Record):
     channels: int
 
     @property
-    def image(self) -> codec.Pixels:
-        """uint8 [h, w, c], c = 1 or 3 (RGB), decoded anew at each access. Raises DamageError."""
+    def image(self) -> NDArray[Any]:
+        """uint8 [h, w, c], c = 1 or 3 (RGB), or the numbers that are kept; decoded anew at each access.
+
+        Raises DamageError.
+        """
         assert self.encoded is not None
+        if self.format == "npy":
+            kept: NDArray[Any] = np.load(io.BytesIO(self.encoded), allow_pickle=False)
+            return kept
         try:
             return decode_stored(
                 np.frombuffer(self.encoded, np.uint8), self.format, self.height, self.width, self.channels
             )
         except codec.BadImage as error:
             raise DamageError(f"{self.id}: {error.reason}; run 'headrace verify'") from error
+
+    def read(self) -> bytes:
+        if self.format == "npy":
+            raise codec.BadImage("decode", "no image: its numbers are kept as they are (dtype='keep')")
+        return Record.read(self)
 
 
 class Dataset:
@@ -176,15 +192,26 @@ class Dataset:
         return self.store.labels[self.rows]
 
     @property
+    def keeps(self) -> bool:
+        """Whether images are numbers as they were given, of any type and shape, and no pixels (ArrayDataset)."""
+        return self.store.keeps
+
+    @property
     def channels(self) -> int:
-        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3."""
+        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3.
+
+        Of images that are kept, their last axis when they are [h, w, c], else 0.
+        """
         return self.manifest.channels
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) when all images of the whole dataset share one size, else None."""
+        """(height, width) when all images of the whole dataset share one size, else None.
+
+        None also where images are kept that are neither [h, w] nor [h, w, c].
+        """
         h, w = self.store.height, self.store.width
-        return (int(h[0]), int(w[0])) if (h == h[0]).all() and (w == w[0]).all() else None
+        return (int(h[0]), int(w[0])) if h[0] and (h == h[0]).all() and (w == w[0]).all() else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -315,6 +342,11 @@ class Dataset:
         parts = [f"{len(self)} records"]
         if len(self.manifest.splits) > 1 and len(self):
             parts.append(", ".join(f"{name} {n}" for name, n in self.splits.items()))
+        if self.keeps:
+            parts.append(f"kept as {self.store.dtype} {list(self.store.image_shape)}")
+        if self.store.kept:
+            kept = (f"{name} {part.dtype} {list(part.shape[1:])}" for name, part in self.store.kept.items())
+            parts.append("y is kept: " + ", ".join(part.strip() for part in kept))
         if self.class_names:
             shown = [f"{name} {n}" for name, n in self.class_counts.items()]
             parts.append(f"{len(shown)} classes: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
@@ -327,9 +359,10 @@ class Dataset:
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        """A contact sheet of up to 24 records, evenly drawn, for notebooks."""
+        """A contact sheet of up to 24 records, evenly drawn, for notebooks; numbers that are kept are no pictures."""
         cells = []
-        for i in np.unique(np.linspace(0, len(self) - 1, min(24, len(self))).astype(int)):
+        shown = 0 if self.keeps else min(24, len(self))
+        for i in np.unique(np.linspace(0, len(self) - 1, shown).astype(int)):
             try:
                 record = self[int(i)]
                 data = base64.b64encode(codec.encode_jpeg(_thumbnail(record.image), quality=80)).decode()

@@ -30,7 +30,7 @@ from headrace.imaging.transforms import (
     place,
 )
 from headrace.load.dataset import Dataset
-from headrace.load.targets import Boxes, Class, Labels, Target
+from headrace.load.targets import Boxes, Class, Kept, Labels, Target
 
 if TYPE_CHECKING:
     from headrace.feeds.keras import KerasFeed
@@ -46,9 +46,12 @@ _log = logging.getLogger("headrace")
 
 
 class Batch(NamedTuple):
-    """`images` uint8 [b, h, w, c], c = 1 or 3 (RGB); `targets` as the target makes them, None without; `ids` [b]."""
+    """`images` uint8 [b, h, w, c], c = 1 or 3 (RGB); `targets` as the target makes them, None without; `ids` [b].
 
-    images: NDArray[np.uint8]
+    Of a dataset that keeps its arrays, `images` are [b, ...] of their own type and shape.
+    """
+
+    images: NDArray[Any]
     targets: Any
     ids: tuple[str, ...]
 
@@ -97,7 +100,9 @@ class LoaderOptions:
 
 
 def own_target(dataset: Dataset) -> Target | None:
-    """The target a dataset brings itself: boxes where it has them, else the class, None where it has neither."""
+    """The target a dataset brings itself: y where it is kept, boxes where it has them, else the class, or None."""
+    if dataset.store.kept:
+        return Kept()
     if dataset.has_boxes:
         return Boxes()
     return Class() if (dataset.labels >= 0).any() else None
@@ -110,14 +115,20 @@ class Loader:
     `iter(loader)` gives the rest of a loaded state's epoch, else a whole epoch: the current one, or the next one
     when the current one was begun already. `epoch` can be set. Order and content never depend on `workers`.
 
+    `batch.images` is [b, *image_shape] of `dtype`: (h, w, c) of uint8, or where the dataset keeps arrays as they are,
+    their own; then `size` is (0, 0) unless they are [h, w] or [h, w, c].
+
     Raises UsageError, DataError (the dataset has not what the target needs) when made; DamageError with the record's
     address when a batch is made and on_bad is "raise".
     """
 
     def __init__(self, dataset: Dataset, options: LoaderOptions) -> None:
-        size = options.size or dataset.image_size
+        if dataset.keeps:
+            _check_keeps(dataset, options)
+        size = options.size or dataset.image_size or ((0, 0) if dataset.keeps else None)
         if size is None:
             raise UsageError("the images differ in size; pass size=(height, width)")
+        _check_kept(dataset, options, size)
         if options.target is not None:
             options.target.check(dataset)
             if options.target.wants_keypoints and any(change.flips for change in options.augment):
@@ -126,6 +137,8 @@ class Loader:
         self.options = options
         self.size: Size = size
         self.channels = dataset.channels
+        self.dtype = dataset.store.dtype
+        self.image_shape = dataset.store.image_shape if dataset.keeps else (*size, self.channels)
         self.workers = parallel.check_workers(options.workers)
         self._epoch = 0
         self._delivered = 0
@@ -177,10 +190,13 @@ class Loader:
     def labels(self, i: int) -> Labels:
         """What the targets of batch `i` of the current epoch are made of, found without decoding anything.
 
-        Damaged records are in it. Raises IndexError.
+        Damaged records are in it. Raises IndexError, DamageError (y is kept in a file, and that has been cut).
         """
         rows = self._rows(self._epoch, self._index(i))
-        return self._labels(rows, self._placements(rows, self._chances(rows, self._epoch)))
+        kept = self._room(len(rows))
+        for slot, row in enumerate(rows.tolist()):
+            self._keep(row, kept, slot)
+        return self._labels(rows, self._placements(rows, self._chances(rows, self._epoch)), kept)
 
     def lost(self) -> int:
         """How many boxes of the current epoch have no place in its targets, where these have such a limit."""
@@ -255,9 +271,9 @@ class Loader:
         return to_tf(self)
 
     def __repr__(self) -> str:
-        h, w = self.size
+        shape = "x".join(map(str, self.image_shape)) + (f" {self.dtype}" if self.dataset.keeps else "")
         order_ = f"shuffled by seed {self.options.seed}" if self.options.shuffle else "in order"
-        return f"Loader({len(self)} batches of {self.batch_size}, {h}x{w}x{self.channels}, {order_}; {self.dataset!r})"
+        return f"Loader({len(self)} batches of {self.batch_size}, {shape}, {order_}; {self.dataset!r})"
 
     def _index(self, i: int) -> int:
         i, n = operator.index(i), len(self)
@@ -280,7 +296,7 @@ class Loader:
     def _make(self, epoch: int, i: int) -> Batch:
         rows = self._rows(epoch, i)
         store, options = self.dataset.store, self.options
-        images = np.empty((len(rows), *self.size, self.channels), np.uint8)
+        images, kept = np.empty((len(rows), *self.image_shape), self.dtype), self._room(len(rows))
         chances = self._chances(rows, epoch)
         placements = self._placements(rows, chances)
         good: list[int] = []
@@ -288,6 +304,7 @@ class Loader:
             out = images[len(good)]
             try:
                 self._draw(row, placement, out)
+                self._keep(row, kept, len(good))
             except DamageError as error:
                 if options.on_bad == "raise":
                     raise
@@ -300,8 +317,9 @@ class Loader:
             good.append(slot)
         if len(good) < len(rows):
             rows, images, placements = rows[good], images[: len(good)], [placements[slot] for slot in good]
+            kept = {name: part[: len(good)] for name, part in kept.items()}
         target = options.target
-        targets = None if target is None else target.encode(self._labels(rows, placements))
+        targets = None if target is None else target.encode(self._labels(rows, placements, kept))
         return Batch(images, targets, tuple(store.ids[rows].to_list()))
 
     def _placements(self, rows: NDArray[np.int64], chances: list[NDArray[np.float64]]) -> list[Placement]:
@@ -315,7 +333,16 @@ class Loader:
             out.append(placement)
         return out
 
-    def _draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
+    def _room(self, b: int) -> dict[str, NDArray[Any]]:
+        """Room for what the dataset keeps of y, [b, ...] by name."""
+        return {name: np.empty((b, *part.shape[1:]), part.dtype) for name, part in self.dataset.store.kept.items()}
+
+    def _keep(self, row: int, kept: dict[str, NDArray[Any]], slot: int) -> None:
+        """What is kept of y for one image into its slot of the batch. Raises DamageError."""
+        for name, part in kept.items():
+            part[slot] = self.dataset.store.read_kept(row, name)
+
+    def _draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
         """One image into its slot of the batch. Raises DamageError."""
         if self._cache is None:
             self.dataset.store.draw(row, placement, out)
@@ -334,10 +361,10 @@ class Loader:
             stream += change.draws
         return out
 
-    def _labels(self, rows: NDArray[np.int64], placements: list[Placement]) -> Labels:
+    def _labels(self, rows: NDArray[np.int64], placements: list[Placement], y: dict[str, NDArray[Any]]) -> Labels:
         store = self.dataset.store
         classes = len(self.dataset.box_class_names)
-        labels = Labels(classes=store.labels[rows], size=self.size, box_classes=classes)
+        labels = Labels(classes=store.labels[rows], size=self.size, box_classes=classes, kept=y)
         target, least = self.options.target, self.options.min_visible
         if target is None or not (target.wants_boxes or target.wants_keypoints):
             return labels
@@ -359,6 +386,36 @@ class Loader:
             box_image=found.of[left],
             keypoints=points[left],
         )
+
+
+def _check_keeps(dataset: Dataset, options: LoaderOptions) -> None:
+    """Raises UsageError when an option would change numbers that are kept as they are."""
+    shape = f"{dataset.store.dtype} {list(dataset.store.image_shape)}"
+    for asked, why in (
+        (options.size not in (None, dataset.image_size) and f"size {options.size}", "is brought to no other size"),
+        (options.fit != "stretch" and f"fit {options.fit!r}", "is brought to no other size"),
+        (options.augment and f"augment {options.augment[0]}", "has no pixels, which an augmentation changes"),
+        (options.cache and f"cache {options.cache!r}", "is not decoded, which a cache would save"),
+    ):
+        if asked:
+            raise UsageError(f"{asked}: x is kept as it is ({shape}) and {why}; leave it out, or dtype='keep'")
+
+
+def _check_kept(dataset: Dataset, options: LoaderOptions, size: Size) -> None:
+    """Raises UsageError when the pixels would move and an array of y, that may be of such pixels, would not.
+
+    Numbers per image, [n] and [n, k], may be true of a flipped image or not: that only the caller knows.
+    """
+    for name, part in dataset.store.kept.items():
+        moved = [str(change) for change in options.augment if change.crops or change.flips]
+        if size != (dataset.image_size or size):
+            moved.append(f"size {size}")
+        if moved and len(part.shape) > 2:
+            what = f"y[{name!r}]" if name else "y"
+            raise UsageError(
+                f"{moved[0]}: {what} is kept as it is, {list(part.shape[1:])} for each image, and would not move with "
+                "the pixels; leave it out, or change x and y alike beforehand"
+            )
 
 
 def _check_pairs(dataset: Dataset) -> None:

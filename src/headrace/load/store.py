@@ -9,9 +9,11 @@ import hashlib
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,6 +24,7 @@ from headrace.errors import DamageError, UsageError
 from headrace.format import catalog, manifest, storage, tfrecord
 from headrace.imaging import codec
 from headrace.imaging.transforms import Placement, draw, place
+from headrace.sources.stack import Numbers
 
 
 def decode_stored(
@@ -88,7 +91,15 @@ class Store(ABC):
 
     `height`, `width`, `channels` of the stored images, `labels` int64 (-1 where there is none). `path` and `manifest`
     say what the dataset is, and `fingerprint` (hex) stands for all its content.
+
+    `keeps`: images are no pixels but numbers as they were given, `image_shape` of `dtype` each. `kept`: what was given
+    for each image beside it, [n, ...] by name, and kept too; an array alone has the name "".
     """
+
+    keeps: bool = False
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+    image_shape: tuple[int, ...] = ()
+    kept: Mapping[str, Numbers] = MappingProxyType({})
 
     def __init__(self, path: Path, manifest: manifest.Manifest, catalog: pl.DataFrame) -> None:
         self.path, self.manifest, self.catalog = path, manifest, catalog
@@ -107,12 +118,19 @@ class Store(ABC):
         """The encoded bytes of the image of catalog row `row`, uint8 [length]. Raises DamageError."""
 
     @abstractmethod
-    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
-        """Draws the image of catalog row `row` into `out` [h, w, c]. From any thread. Raises DamageError."""
+    def draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
+        """Draws the image of catalog row `row` into `out` [h, w, c]; one that is kept is copied as it is, to [...].
+
+        From any thread. Raises DamageError.
+        """
 
     @abstractmethod
     def address(self, row: int) -> str:
         """Where a record lies, for people."""
+
+    def read_kept(self, row: int, name: str) -> NDArray[Any]:
+        """What `kept` has under `name` for catalog row `row`, [...]. From any thread. Raises DamageError."""
+        raise KeyError(name)
 
     @abstractmethod
     def digests(self, rows: NDArray[np.int64]) -> list[str]:
@@ -238,7 +256,7 @@ class Shards(Store):
     def payload(self, row: int) -> bytes:
         return bytes(self._record(row)[1])
 
-    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
+    def draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
         kind = str(self.formats[self.format[row]])
         data = self.fetch(row)
         try:

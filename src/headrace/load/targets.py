@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -28,6 +29,8 @@ class Labels:
     `keypoints` float32 [m, k, 3] = x, y, v of the same m objects, in the same pixels; a point that is absent or not in
     the image is (0, 0, 0), and flips have swapped left and right. Empty unless the target asks for them. Where nothing
     is said of boxes, `boxes` are the smallest around labelled points, and objects without such a point are left out.
+
+    `kept`: the rows of what an ArrayDataset keeps of y as it was given, [b, ...] by name; that of an array alone is "".
     """
 
     classes: NDArray[np.int64]
@@ -37,6 +40,7 @@ class Labels:
     box_image: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     box_classes: int = 0
     keypoints: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    kept: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -62,6 +66,10 @@ class Class:
     wants_keypoints = False
 
     def check(self, dataset: Dataset) -> None:
+        if dataset.store.kept:
+            raise UsageError(
+                "y is kept as it is and names no classes; pass labels='classes' to the dataset, or no target"
+            )
         missing = int((dataset.labels < 0).sum())
         if missing:
             raise DataError(
@@ -75,6 +83,21 @@ class Class:
     def decode(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
         """Class index int64 [b] of probabilities [b, classes]."""
         return np.asarray(np.argmax(probabilities, axis=-1), np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The rows of y as an ArrayDataset keeps them: [b, ...] of y's own type, or a dict of such where y is one."""
+
+    wants_boxes = False
+    wants_keypoints = False
+
+    def check(self, dataset: Dataset) -> None:
+        if not dataset.store.kept:
+            raise UsageError("the dataset keeps no y as it is; leave target out, or pass labels='keep' to ArrayDataset")
+
+    def encode(self, labels: Labels) -> NDArray[Any] | dict[str, NDArray[Any]]:
+        return labels.kept[""] if "" in labels.kept else dict(labels.kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
-"""Source `arrays`: images in a NumPy array, or a .npy or .npz file; labels in another."""
+"""Source `arrays`: images in a NumPy array, or a .npy or .npz file; labels in another. Loading keeps them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,20 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources.files import natural
-from headrace.sources.stack import Member, Range, Stack, members, numbers_of, open_stack
+from headrace.sources.stack import (
+    Member,
+    Numbers,
+    Range,
+    Stack,
+    check_numbers,
+    keep_stack,
+    members,
+    numbers_of,
+    open_stack,
+)
+
+Array: TypeAlias = ArrayLike | str | os.PathLike[str]
+LabelsAre: TypeAlias = Literal["classes", "keep"]
 
 _MOST_CLASSES = 100_000
 
@@ -23,6 +36,7 @@ _MOST_CLASSES = 100_000
 class ArraysSource:
     """Iterable of Record; see `arrays`. `labels` int64 [n], -1 for none; `ids` None stands for 0, 1, 2, ...
 
+    `kept`: what y has for each image where it is kept, [n, ...] by name; an array alone has the name "".
     An image that turns out to have no pixels when it is read (NaN in it, say) is a Reject there.
     """
 
@@ -30,6 +44,7 @@ class ArraysSource:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...] | None
     ids: tuple[str, ...] | None
+    kept: Mapping[str, Numbers] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.stack)
@@ -53,8 +68,8 @@ class ArraysSource:
 
 
 def arrays(
-    x: ArrayLike | str | os.PathLike[str],
-    y: ArrayLike | str | os.PathLike[str] | None = None,
+    x: Array,
+    y: Array | None = None,
     *,
     class_names: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
@@ -78,42 +93,130 @@ def arrays(
     Arrays are not copied, so don't change them. Raises UsageError (shape, type, lengths, labels), NotThereError,
     DataError (a file that is damaged or no array), StorageError.
     """
+    return open_arrays(
+        x,
+        y,
+        dtype=None,
+        labels="classes",
+        class_names=class_names,
+        ids=ids,
+        value_range=value_range,
+        key=key,
+        label_key=label_key,
+    )
+
+
+def open_arrays(
+    x: Array,
+    y: Array | Mapping[str, Array] | None,
+    *,
+    dtype: Literal["keep"] | None,
+    labels: LabelsAre | None,
+    class_names: Sequence[str] | None,
+    ids: Sequence[str] | None,
+    value_range: Range | None,
+    key: str | None,
+    label_key: str | None,
+) -> ArraysSource:
+    """What `arrays` gives, where x or y may be kept as they are: see load.arrays. Raises as `arrays` does."""
+    if dtype is not None and not (isinstance(dtype, str) and dtype == "keep"):
+        raise UsageError(f"dtype is {dtype!r}, wanted None (x is made pixels, uint8) or 'keep' (x as it is)")
+    if labels is not None and labels not in get_args(LabelsAre):
+        raise UsageError(f"labels is {labels!r}, wanted 'classes' or 'keep', or None to tell it by what y is")
+    keep = dtype is not None
+    if keep and value_range is not None:
+        raise UsageError("value_range says what becomes black and white, and dtype='keep' changes no number of x")
     beside: list[Member] = []
     if isinstance(x, str | os.PathLike):
         beside = members(Path(x))
-        images = _the_images(Path(x), beside, key)
+        images = _the_images(Path(x), beside, key, keep)
         beside.remove(images)
-        stack = open_stack(images.name, images.open(), value_range)
+        name, numbers = images.name, images.open()
     else:
         if key is not None:
             raise UsageError(f"key is {key!r}: it names an array of a .npz file, and x is an array itself")
-        array = _array(x, "x")
-        if isinstance(array, np.ma.MaskedArray):
-            raise UsageError(
-                "x: a masked array, and a pixel can't be missing; say what it is there with x.filled(value)"
-            )
-        stack = open_stack("x", numbers_of(array), value_range)
-    if isinstance(y, str | os.PathLike):
-        path = Path(y)
-        found = _the_labels(path, members(path), label_key)
-        if found is None:
-            raise UsageError(f"{path}: holds no labels; it has {_listed(members(path))}")
-        y, name = _all_of(found), found.name
-    elif y is None and isinstance(x, str | os.PathLike):
-        found = _the_labels(Path(x), [member for member in beside if member.shape[:1] == (len(stack),)], label_key)
-        y, name = (None, "") if found is None else (_all_of(found), found.name)
+        name, numbers = "x", _numbers(_array(x, "x"), "x")
+    stack = keep_stack(name, numbers) if keep else open_stack(name, numbers, value_range)
+    n = len(stack)
+    found: Any  # a Member, an array, what is sliced as one, a dict, or None
+    if y is None and isinstance(x, str | os.PathLike):
+        found = _the_labels(Path(x), [member for member in beside if member.shape[:1] == (n,)], label_key)
+    elif isinstance(y, str | os.PathLike):
+        found = _the_y(Path(y), label_key)
+    elif label_key is not None:
+        raise UsageError(f"label_key is {label_key!r}: it names an array of a .npz file, and y is none")
     else:
-        if label_key is not None:
-            raise UsageError(f"label_key is {label_key!r}: it names an array of a .npz file, and y is none")
-        name = "y"
-    labels, names = _classes(y, len(stack), class_names, name)
-    return ArraysSource(stack=stack, labels=labels, class_names=names, ids=_ids(ids, len(stack)))
+        found = y if y is None or isinstance(y, Mapping) else _as_labels(y, "y")
+    name = found.name if isinstance(found, Member) else "y"
+    unsaid = labels is None and class_names is None
+    if labels == "keep" or (unsaid and not _are_classes(found, keep)):
+        if class_names is not None:
+            raise UsageError("class_names name the classes of y, and y is kept as it is; leave one of them out")
+        kept = {} if found is None else _kept(found, n, name)
+        return ArraysSource(stack=stack, labels=np.full(n, -1), class_names=None, ids=_ids(ids, n), kept=kept)
+    if isinstance(found, Mapping):
+        raise UsageError(
+            f"y is a dict of {', '.join(map(repr, found)) or 'nothing'}, which is kept as it is; "
+            f"leave out {'class_names' if labels is None else 'labels'}"
+        )
+    try:
+        classes, names = _classes(_in_memory(found), n, class_names, name)
+    except UsageError as error:
+        if unsaid and found.shape[:1] == (n,) and found.dtype.kind in "buifc":
+            raise UsageError(f"{error}; or labels='keep', which keeps y as it is") from None
+        raise
+    return ArraysSource(stack=stack, labels=classes, class_names=names, ids=_ids(ids, n))
 
 
-def _the_images(path: Path, found: Sequence[Member], key: str | None) -> Member:
+def _are_classes(y: Any, keep: bool) -> bool:
+    """Whether y, of which nobody said it, is classes. By its type and axes, never by its values: as those of more
+    images may be others."""
+    if isinstance(y, Mapping) or (y is not None and len(y.shape) > 2):
+        return False
+    if y is None or not keep:
+        return True
+    return y.dtype.kind not in "fc" and len(y.shape) - (y.shape[1:] == (1,)) < 2
+
+
+def _kept(y: Any, n: int, name: str) -> dict[str, Numbers]:
+    """The numbers of y, which has a row for each of `n` images, by name. Raises UsageError, and as files do."""
+    if isinstance(y, Mapping):
+        if not y or not all(isinstance(part, str) and part for part in y):
+            raise UsageError(f"y is a dict of {', '.join(map(repr, y)) or 'nothing'}; wanted arrays by names")
+        return {part: _kept(_opened(one, f"y[{part!r}]"), n, f"y[{part!r}]")[""] for part, one in y.items()}
+    if 0 in y.shape[1:] or not y.shape:
+        raise UsageError(f"{name}: shape {list(y.shape)}, wanted [n, ...], numbers for each image")
+    if y.shape[0] != n:
+        raise UsageError(f"x has {n} images, {name} has {y.shape[0]} rows; wanted one for each")
+    check_numbers(name, y.dtype)
+    return {"": y.open() if isinstance(y, Member) else _numbers(y, name)}
+
+
+def _opened(given: Any, name: str) -> Any:
+    return _the_y(Path(given), None) if isinstance(given, str | os.PathLike) else _array(given, name)
+
+
+def _numbers(array: Any, name: str) -> Numbers:
+    if isinstance(array, np.ma.MaskedArray):
+        raise UsageError(
+            f"{name}: a masked array, and a number can't be missing; say what it is there with {name}.filled(value)"
+        )
+    return numbers_of(array)
+
+
+def _the_y(path: Path, key: str | None) -> Member:
+    """The array that a file given as y holds. Raises UsageError, NotThereError, DataError, StorageError."""
+    found = members(path)
+    only = found[0] if len(found) == 1 and key is None else _the_labels(path, found, key)
+    if only is None:
+        raise UsageError(f"{path}: which array holds the labels? Pass label_key, one of {_listed(found)}")
+    return only
+
+
+def _the_images(path: Path, found: Sequence[Member], key: str | None, keep: bool) -> Member:
     if key is not None:
         return _named(path, found, "key", key)
-    likely = [member for member in found if len(member.shape) in (3, 4)]
+    likely = [member for member in found if len(member.shape) in (3, 4) or (keep and len(member.shape) > 4)]
     if len(found) == 1 or len(likely) == 1:
         return (likely or found)[0]
     raise UsageError(f"{path}: which array holds the images? Pass key, one of {_listed(found)}")
@@ -139,16 +242,27 @@ def _listed(found: Sequence[Member]) -> str:
     return ", ".join(f"{member.key or 'one array'} {member.dtype}{list(member.shape)}" for member in found) or "nothing"
 
 
-def _all_of(member: Member) -> NDArray[Any]:
-    numbers = member.open()
-    return numbers.read(0, member.shape[0]) if member.shape else np.zeros(0)
+def _in_memory(y: Any) -> Any:
+    if y is None or isinstance(y, np.ndarray):
+        return y
+    numbers = y.open() if isinstance(y, Member) else numbers_of(y)
+    return numbers.read(0, y.shape[0]) if y.shape else np.zeros(0)
 
 
-def _array(given: Any, name: str) -> NDArray[Any]:
+def _array(given: Any, name: str) -> Any:
+    """An array of what is given, or that itself where it can be sliced as one and lies elsewhere."""
+    if _lies_elsewhere(given):
+        return given
     try:
         return np.asanyarray(given)
     except ValueError as error:
         raise UsageError(f"{name}: no array can be made of it ({error}); wanted one of equal images") from error
+
+
+def _lies_elsewhere(given: Any) -> bool:
+    """Whether it is sliced as an array and is none: what is in memory says so by DLPack, and pandas slices by label."""
+    said = hasattr(given, "shape") and isinstance(getattr(given, "dtype", None), np.dtype)
+    return said and hasattr(given, "__getitem__") and not (hasattr(given, "__dlpack__") or hasattr(given, "iloc"))
 
 
 def _ids(given: Sequence[str] | None, n: int) -> tuple[str, ...] | None:
@@ -165,7 +279,7 @@ def _ids(given: Sequence[str] | None, n: int) -> tuple[str, ...] | None:
 
 
 def _classes(
-    y: Any, n: int, class_names: Sequence[str] | None, name: str
+    y: NDArray[Any] | None, n: int, class_names: Sequence[str] | None, name: str
 ) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
     """Class index of each of `n` images, int64 [n], -1 for none; and the names of the classes, None where unsaid."""
     given = None if class_names is None else tuple(class_names)
@@ -173,16 +287,15 @@ def _classes(
         raise UsageError(f"class names {', '.join(given)}: one occurs twice")
     if y is None:
         return np.full(n, -1, np.int64), given
-    array = _as_labels(y, name)
-    if array.ndim not in (1, 2):
-        raise UsageError(f"{name}: shape {list(array.shape)}, wanted labels [n] or one-hot [n, classes]")
-    if len(array) != n:
-        raise UsageError(f"x has {n} images, {name} has {len(array)} labels; wanted one for each (None for no label)")
-    if array.ndim == 2 and array.shape[1] == 1:  # as keras.datasets gives them
-        array = array[:, 0]
-    if array.ndim == 2:
-        return _one_hot(array, given, name)
-    entries, first, of = _distinct(array)
+    if y.ndim not in (1, 2):
+        raise UsageError(f"{name}: shape {list(y.shape)}, wanted labels [n] or one-hot [n, classes]")
+    if len(y) != n:
+        raise UsageError(f"x has {n} images, {name} has {len(y)} labels; wanted one for each (None for no label)")
+    if y.ndim == 2 and y.shape[1] == 1:  # as keras.datasets gives them
+        y = y[:, 0]
+    if y.ndim == 2:
+        return _one_hot(y, given, name)
+    entries, first, of = _distinct(y)
     labels = [_label(entry, name, i) for entry, i in zip(entries, first, strict=True)]
     if any(isinstance(label, str) for label in labels):
         numbers, given = _by_name(labels, first, given, name)
@@ -199,10 +312,10 @@ def _distinct(array: NDArray[Any]) -> tuple[list[Any], list[int], NDArray[np.int
     return values.tolist(), first.tolist(), of
 
 
-def _as_labels(y: Any, name: str) -> NDArray[Any]:
+def _as_labels(y: Any, name: str) -> Any:
     """The labels as an array; as one of Python objects where NumPy would make strings of numbers, or of None."""
     array = _array(y, name)
-    if array.dtype.kind in "USO" and not hasattr(y, "dtype") and array.ndim == 1:
+    if array.dtype.kind in "USO" and not hasattr(y, "dtype") and len(array.shape) == 1:
         entries = list(y)
         array = np.empty(len(entries), object)
         array[:] = entries

@@ -1,4 +1,4 @@
-"""Many images of one size in one array: of NumPy, a .npy or .npz file, each read by its number and made uint8.
+"""Many images of one size in one array: of NumPy, a .npy or .npz file, each read by its number, made uint8 or kept.
 
 Labels, ids and Records are left to arrays.
 """
@@ -58,6 +58,21 @@ class InMemory:
         return self.array[start:stop]
 
 
+class Sliced:
+    """Numbers of what says its shape and dtype, is sliced as an array is and lies elsewhere: a dataset of h5py, say."""
+
+    def __init__(self, given: Any) -> None:
+        self.given, self.dtype, self.shape = given, given.dtype, tuple(given.shape)
+        self.path: str | None = None
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        found = np.asarray(self.given[start:stop])
+        if (found.dtype, found.shape) != (self.dtype, (stop - start, *self.shape[1:])):
+            wanted = f"{self.dtype}{[stop - start, *self.shape[1:]]}"
+            raise _bad("read", f"its slice [{start}:{stop}] is {found.dtype}{list(found.shape)}, not {wanted}")
+        return found
+
+
 class InFile:
     """Numbers that lie one after the other in an uncompressed file, from byte `offset`, in C order.
 
@@ -106,31 +121,48 @@ class InFile:
 class Stack:
     """Images of one size, numbered from 0. `name` is what people call it: a path, or "x" for an array in memory.
 
-    `numbers` [n, h, w] or [n, h, w, c], c = 1 or 3. `value_range` (low, high) are the numbers of black and white.
+    `numbers` [n, h, w] or [n, h, w, c], c = 1 or 3. `value_range` (low, high) are the numbers of black and white; where
+    it is None the numbers are kept as they are, [n, ...] with any c, and `height`, `width`, `channels` are 0 where such
+    an array has no axis for them.
     """
 
     name: str
     numbers: Numbers
-    value_range: Range
+    value_range: Range | None
     height: int = field(init=False)
     width: int = field(init=False)
     channels: int = field(init=False)
 
     def __post_init__(self) -> None:
-        _, height, width, *rest = self.numbers.shape
-        for name, value in (("height", height), ("width", width), ("channels", rest[0] if rest else 1)):
+        sides = self.numbers.shape[1:]
+        if len(sides) not in (2, 3):
+            sides = (0, 0, 0)
+        height, width, channels = (*sides, 0 if self.keeps else 1)[:3]
+        for name, value in (("height", height), ("width", width), ("channels", channels)):
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return self.numbers.shape[0]
 
     @property
+    def keeps(self) -> bool:
+        """Whether the numbers are kept as they are, and are no pixels."""
+        return self.value_range is None
+
+    @property
     def exact(self) -> bool:
         """Whether no number can fall outside of the range, whatever the images are."""
+        if self.value_range is None:
+            return True
         kind, (low, high) = self.numbers.dtype, self.value_range
         if kind.kind == "b":
             return low <= 0 and high >= 1
         return kind.kind in "iu" and low <= np.iinfo(kind).min and high >= np.iinfo(kind).max
+
+    def read(self, i: int) -> NDArray[Any]:
+        """The numbers of image `i` [...]. Raises BadImage, OSError."""
+        found: NDArray[Any] = self.numbers.read(i, i + 1)[0]
+        return found
 
     def pixels(self, i: int) -> Pixels:
         """Image `i`, uint8 [h, w, c]: each number v is round((v - low) * 255 / (high - low)).
@@ -138,8 +170,8 @@ class Stack:
         So v is given back to (high - low) / 510 at worst, and exactly where the range is 0 to 255 and v a whole number.
         Raises BadImage: NaN, infinity, or a number outside of the range.
         """
-        found: NDArray[Any] = self.numbers.read(i, i + 1)[0].reshape(self.height, self.width, self.channels)
-        low, high = self.value_range
+        assert self.value_range is not None, "numbers that are kept have no pixels"
+        found, (low, high) = self.read(i).reshape(self.height, self.width, self.channels), self.value_range
         if found.dtype == np.uint8 and (low, high) == (0, 255):
             return found
         if not self.exact:
@@ -152,27 +184,22 @@ class Stack:
 
     def unfit(self) -> dict[int, str]:
         """Number -> reason of each image that has no pixels. Reads them all once, unless the type says it already."""
-        if self.exact:
+        if self.value_range is None or self.exact:
             return {}
         least, most = extremes(self.numbers)
         low, high = self.value_range
         with np.errstate(invalid="ignore"):
             suspects = np.flatnonzero(~((least >= low) & (most <= high)))
-        return {int(i): str(_unfit(float(least[i]), float(most[i]), self.value_range)) for i in suspects}
+        return {int(i): str(_unfit(float(least[i]), float(most[i]), (low, high))) for i in suspects}
 
     def digest(self) -> str:
         """sha256 (hex) of all numbers, their type, shape and range. Reads everything once: 1 to 2 seconds per GB."""
-        found = hashlib.sha256(
-            f"{self.numbers.dtype.str} {self.numbers.shape} {self.value_range[0]!r} {self.value_range[1]!r} ".encode()
-        )
-        for chunk in _chunks(self.numbers):
-            found.update(_bytes_of(chunk))
-        return found.hexdigest()
+        return digest(self.numbers, "keep" if self.value_range is None else "{!r} {!r}".format(*self.value_range))
 
     def digest_of(self, i: int) -> str:
         """sha256 (hex) of the numbers of image `i`, their type and shape. Raises BadImage, OSError."""
-        found = self.numbers.read(i, i + 1)
-        said = hashlib.sha256(f"{found.dtype.str} {found.shape[1:]} ".encode())
+        found = self.read(i)
+        said = hashlib.sha256(f"{found.dtype.str} {found.shape} ".encode())
         said.update(_bytes_of(found))
         return said.hexdigest()
 
@@ -215,8 +242,27 @@ def open_stack(name: str, numbers: Numbers, value_range: Range | None) -> Stack:
     return Stack(name=name, numbers=numbers, value_range=value_range)
 
 
-def numbers_of(array: NDArray[Any]) -> Numbers:
+def keep_stack(name: str, numbers: Numbers) -> Stack:
+    """Numbers that are kept as they are. Raises UsageError: they are no numbers, or have no second axis."""
+    shape = numbers.shape
+    if len(shape) < 2:
+        raise UsageError(f"{name}: shape {list(shape)}, wanted [n, ...] with one more axis at least")
+    if 0 in shape:
+        raise UsageError(f"{name}: shape {list(shape)}: there is nothing in it")
+    check_numbers(name, numbers.dtype)
+    return Stack(name=name, numbers=numbers, value_range=None)
+
+
+def check_numbers(name: str, kind: np.dtype[Any]) -> None:
+    """Raises UsageError: what has this type can't be kept, as it is no numbers."""
+    if kind.kind not in "buifc":
+        raise UsageError(f"{name}: an array of {kind}, wanted numbers: bool, integers, floats or complex ones")
+
+
+def numbers_of(array: Any) -> Numbers:
     """Numbers of an array; those of a memory map are read from its file, where that comes to the same."""
+    if not isinstance(array, np.ndarray):
+        return Sliced(array)
     if isinstance(array, np.memmap):
         try:
             found = _file_of(array)
@@ -353,9 +399,17 @@ def extremes(numbers: Numbers) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return least, most
 
 
+def digest(numbers: Numbers, said: str) -> str:
+    """sha256 (hex) of all numbers, their type and shape, and of what is `said` of them. Reads everything once."""
+    found = hashlib.sha256(f"{numbers.dtype.str} {numbers.shape} {said} ".encode())
+    for chunk in _chunks(numbers):
+        found.update(_bytes_of(chunk))
+    return found.hexdigest()
+
+
 def _chunks(numbers: Numbers) -> Iterator[NDArray[Any]]:
     n = numbers.shape[0]
-    step = max(1, _CHUNK_BYTES // (math.prod(numbers.shape[1:]) * numbers.dtype.itemsize))
+    step = max(1, _CHUNK_BYTES // max(1, math.prod(numbers.shape[1:]) * numbers.dtype.itemsize))
     return (numbers.read(start, min(n, start + step)) for start in range(0, n, step))
 
 
