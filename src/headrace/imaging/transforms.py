@@ -22,6 +22,8 @@ from headrace.imaging.geometry import Array, Move
 Fit = Literal["stretch", "crop", "pad"]
 Size = tuple[int, int]
 
+MOST_SIDE = 65500  # of a JPEG, as libjpeg-turbo has it
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -58,9 +60,9 @@ def check_size(size: int | tuple[int, int] | None) -> Size | None:
     if (
         not isinstance(pair, tuple | list)
         or len(pair) != 2
-        or not all(isinstance(side, int) and 1 <= side <= 65500 for side in pair)
+        or not all(isinstance(side, int) and 1 <= side <= MOST_SIDE for side in pair)
     ):
-        raise UsageError(f"size is {size!r}, wanted an int or (height, width), each 1 to 65500")
+        raise UsageError(f"size is {size!r}, wanted an int or (height, width), each 1 to {MOST_SIDE}")
     return pair[0], pair[1]
 
 

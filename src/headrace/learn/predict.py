@@ -131,7 +131,8 @@ def predict(
                     known += 1
                     right += task.right(found, observed)
                 if task.on_photo:
-                    photo = read_photo(path, max_pixels=loader.options.max_pixels)
+                    options = loader.options
+                    photo = read_photo(path, max_pixels=options.max_pixels, value_range=options.value_range)
                     tile = task.tile(photo, found, observed)
                     _write(pictures[path], encode_jpeg(tile.image, quality=90))
                     if path in drawn:

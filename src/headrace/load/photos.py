@@ -12,6 +12,7 @@ import numpy as np
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
+from headrace.imaging.levels import Range
 from headrace.imaging.transforms import Fit, Size, check_fit, check_size, place
 from headrace.load.loader import Batch
 from headrace.load.store import draw_stored
@@ -111,7 +112,7 @@ class PhotoLoader:
         placement = place(stored.height, stored.width, self.size, self.fit)
         encoded = np.frombuffer(stored.encoded, np.uint8)
         draw_stored(encoded, stored.format, stored.height, stored.width, placement, out)
-        header = codec.read_header(data, max_pixels=self.options.max_pixels)
+        header = codec.read_header(data, max_pixels=self.options.max_pixels, value_range=self.options.value_range)
         height, width = header.height, header.width
         if header.orientation in (5, 6, 7, 8):
             height, width = width, height
@@ -119,10 +120,10 @@ class PhotoLoader:
         return View(height, width, (packed.move, placement.move), self.size)
 
 
-def read_photo(path: str, *, max_pixels: int) -> codec.Pixels:
+def read_photo(path: str, *, max_pixels: int, value_range: Range | None = None) -> codec.Pixels:
     """The photo itself, uint8 [h, w, 3], upright. Raises BadImage, OSError."""
     data = Path(path).read_bytes()
-    header = codec.read_header(data, max_pixels=max_pixels)
+    header = codec.read_header(data, max_pixels=max_pixels, value_range=value_range)
     return codec.upright(codec.decode(data, header=header, channels=3), header.orientation)
 
 

@@ -68,6 +68,10 @@ def pack(
     splits: Mapping[str, float] | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Fit = "stretch",
+    max_side: int | None = None,
+    min_side_to: int | None = None,
+    enlarge: bool = False,
+    value_range: tuple[float, float] | None = None,
     channels: int | None = None,
     quality: int = codec.JPEG_QUALITY,
     chroma: codec.Chroma = "444",
@@ -85,6 +89,10 @@ def pack(
 
     splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
+    max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
+    ratio; only larger ones change, unless enlarge.
+    value_range: (low, high), black and white of image files of more than 8 bits per sample (PNG, TIFF), which become 8
+    bits: v is round((v - low) * 255 / (high - low)), a value outside a Reject. Without it each of them is one.
     channels: 1 or 3; None keeps grey images grey. quality, chroma ("444" or "420"): of the JPEGs that are made.
     max_pixels: an image whose header says more is a Reject.
     shards: per split; or shard_size: bytes, about (default 128 MB). seed: of splits and order.
@@ -98,6 +106,10 @@ def pack(
     options = ImageOptions(
         size=size,  # type: ignore[arg-type]
         fit=fit,
+        max_side=max_side,
+        min_side_to=min_side_to,
+        enlarge=enlarge,
+        value_range=value_range,
         channels=channels,
         quality=quality,
         chroma=chroma,
