@@ -35,6 +35,7 @@ from headrace.packing.foreign import (
     open_files,
     sample,
 )
+from headrace.packing.plan import check_split_name
 from headrace.packing.prepare import ImageOptions
 from headrace.packing.scan import Found, Pass
 from headrace.packing.settle import Settled, names_beside, names_given
@@ -120,8 +121,8 @@ def adopt(
     threads = parallel.check_workers(workers)
     if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
         raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
-    if split is not None and not (split.isidentifier() and split.isascii()):
-        raise UsageError(f"split name {split!r}: wanted letters, digits and '_'")
+    if split is not None:
+        check_split_name(split)
     options = ImageOptions(max_pixels=max_pixels)
     folder = Path(out)
     paths = find(shards)

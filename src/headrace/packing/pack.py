@@ -17,6 +17,7 @@ from headrace.errors import DataError, UsageError
 from headrace.format import catalog, manifest, storage
 from headrace.imaging import codec
 from headrace.imaging.transforms import Fit
+from headrace.packing.divided import Divided
 from headrace.packing.plan import Numbered, Plan, make_plan
 from headrace.packing.prepare import ImageOptions
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
@@ -62,7 +63,7 @@ class PackReport:
 
 
 def pack(
-    source: Iterable[Record | Reject],
+    source: Iterable[Record | Reject] | Mapping[str, Iterable[Record | Reject]],
     out: str | os.PathLike[str],
     *,
     splits: Mapping[str, float] | None = None,
@@ -87,6 +88,8 @@ def pack(
 ) -> PackReport:
     """Packs the records of `source` into the dataset folder `out`, and publishes it when all is well.
 
+    source: one, or a source per split (name -> source). Then each split stands in the order that its source alone would
+    have, an id that several splits have gets its split in front ("train/a.jpg"), and classes are the same for all.
     splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
@@ -119,6 +122,8 @@ def pack(
     if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
         raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
     folder = Path(out)
+    if isinstance(source, Mapping):
+        source = Divided(source)
     with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
         plan = make_plan(source, options=options, splits=splits, shards=shards, shard_bytes=shard_size, seed=seed)
         _check_outside(folder, plan)
