@@ -18,6 +18,7 @@ from drawn import exif, image, jpeg, picture, saved
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.packing.prepare import ImageOptions, Prepared, prepare
+from painted import assert_painted_at
 
 RGBA = np.dstack([picture(), picture(seed=3)[..., :1]])
 
@@ -372,6 +373,18 @@ def test_a_side_is_of_the_upright_image_and_of_its_window() -> None:
     made = prepare(jpeg(80, 40), ImageOptions(max_side=30), boxes=box, window=(0, 10, 40, 70))
     assert (made.height, made.width) == (30, 20)
     assert made.boxes is not None and np.allclose(made.boxes, [[5, 5, 15, 25]])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1600, 1200), (1601, 1203), (6401, 1999), (801, 640)])
+@pytest.mark.parametrize("options", [{"max_side": 800}, {"min_side_to": 250}])
+def test_boxes_of_smaller_images_are_right_to_half_a_pixel(height: int, width: int, options: dict[str, Any]) -> None:
+    """Up to the far edge, where an image decoded at a part of its size that its sides can't be divided by is worst."""
+    box = np.array([[width // 7, height // 5, width - 11, height - 12]], np.float32)
+    pixels = np.zeros((height, width, 1), np.uint8)
+    pixels[height // 5 : height - 12, width // 7 : width - 11] = 255
+    made = prepare(saved(pixels, "JPEG", quality=95), ImageOptions(**options), boxes=box)
+    assert made.boxes is not None
+    assert_painted_at(pixels_of(made), made.boxes[0], within=0.5)
 
 
 def test_an_image_that_would_become_too_large_is_a_bad_one() -> None:

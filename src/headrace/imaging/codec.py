@@ -32,6 +32,7 @@ Chroma = Literal["444", "420"]
 
 MAX_PIXELS = 100_000_000
 JPEG_QUALITY = 95
+MOST_SIDE = 65500  # pixels, of a JPEG; libjpeg's own limit
 
 # The plugins themselves and not PIL.Image.open: no other decoder can be reached by crafted bytes, and Pillow's
 # process-wide pixel limit (a warning, then an error) does not stand before ours (but for GIF and WebP, whose plugins
@@ -266,7 +267,13 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int = JPEG_QUALITY, chroma: Chroma = "444") -> bytes:
-    """JPEG bytes of uint8 [h, w, 1|3]. `chroma`: "444" keeps every pixel's colour, "420" one of four."""
+    """JPEG bytes of uint8 [h, w, 1|3]. `chroma`: "444" keeps every pixel's colour, "420" one of four.
+
+    Raises BadImage: a side is longer than a JPEG's can be.
+    """
+    if max(pixels.shape[:2]) > MOST_SIDE:
+        height, width = pixels.shape[:2]
+        raise BadImage("header", f"{width} x {height} pixels are too many a side for a JPEG, which takes {MOST_SIDE}")
     grey = pixels.shape[2] == 1
     data: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels),

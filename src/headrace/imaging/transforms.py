@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging import geometry
-from headrace.imaging.codec import Pixels
+from headrace.imaging.codec import MOST_SIDE, Pixels
 from headrace.imaging.geometry import Array, Move
 
 Fit = Literal["stretch", "crop", "pad"]
 Size = tuple[int, int]
-
-MOST_SIDE = 65500  # of a JPEG, as libjpeg-turbo has it
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.imaging.levels import Range, check_range
-from headrace.imaging.transforms import MOST_SIDE, Fit, Size, carry, carry_points, check_fit, check_size, draw, place
+from headrace.imaging.transforms import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
 from headrace.record import Boxes, Keypoints
 
 # What these formats stored was exact, so it is stored exactly again unless it is resized.
@@ -52,8 +52,8 @@ class ImageOptions:
         if len(given) > 1:
             raise UsageError(f"give {' or '.join(given)}, not both")
         for name, side in sides.items():
-            if side is not None and not (isinstance(side, int) and 1 <= side <= MOST_SIDE):
-                raise UsageError(f"{name} is {side!r}, wanted 1 to {MOST_SIDE} pixels")
+            if side is not None and not (isinstance(side, int) and 1 <= side <= codec.MOST_SIDE):
+                raise UsageError(f"{name} is {side!r}, wanted 1 to {codec.MOST_SIDE} pixels")
             if side is not None and self.fit != "stretch":
                 raise UsageError(f"fit is {self.fit!r}: it is for size, {name} keeps the ratio of the sides")
         if self.enlarge and not self.keeps_ratio:
@@ -84,11 +84,11 @@ class ImageOptions:
         if side is None or side == of or (side > of and not self.enlarge):
             return height, width
         made = max(1, round(height * side / of)), max(1, round(width * side / of))
-        if max(made) > MOST_SIDE or made[0] * made[1] > self.max_pixels:
+        if max(made) > codec.MOST_SIDE or made[0] * made[1] > self.max_pixels:
             raise codec.BadImage(
                 "header",
-                f"{width} x {height} pixels would become {made[1]} x {made[0]}, wanted at most {MOST_SIDE} a side and "
-                f"{self.max_pixels} in all (max_pixels)",
+                f"{width} x {height} pixels would become {made[1]} x {made[0]}, wanted at most "
+                f"{codec.MOST_SIDE} a side and {self.max_pixels} in all (max_pixels)",
             )
         return made
 
