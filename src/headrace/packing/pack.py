@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
 from headrace.progress import bar
 from headrace.record import Record, Reject
 from headrace.version import __version__
+
+_log = logging.getLogger("headrace")
 
 Runner: TypeAlias = Callable[[Plan, Path], Iterator[ShardResult]]
 
@@ -101,7 +104,8 @@ def pack(
     shards: per split; or shard_size: bytes, about (default 128 MB). seed: of splits and order.
     max_rejects: a float is a share of what is seen, an int a count; over it nothing is published.
     workers: threads, by default one per core. Their number changes nothing in the output.
-    progress: show a bar; None where someone looks. runner: who makes the shards of a Plan (threads here by default).
+    progress: show a bar; None where someone looks. Each Reject as it comes, and each shard at the end, are logged to
+    "headrace" (INFO). runner: who makes the shards of a Plan (threads here by default).
 
     Raises UsageError (an option, `out` is in the way), DataError (nothing stored, too many Rejects), StorageError.
     """
@@ -158,6 +162,8 @@ def pack(
             lost += result.keypoints_dropped
         made = _write_rest(staging, folder.absolute().name, plan, results, rejects, dropped, lost, recipe)
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
+    for entry in made.shards:
+        _log.info("%s: %d records", folder / entry.name, entry.records)
     return PackReport(
         path=folder,
         seen=plan.seen,
@@ -228,7 +234,9 @@ class _Budget:
 
     def spend(self, rejects: Iterable[Numbered]) -> None:
         """Raises DataError with the first ten Rejects once they are more than allowed."""
-        self.rejects += rejects
+        for refused in rejects:
+            _log.info("rejected %s", refused.item)
+            self.rejects.append(refused)
         if len(self.rejects) > self.most:
             first = [n.item for n in sorted(self.rejects, key=lambda n: n.number) if isinstance(n.item, Reject)]
             raise DataError(
