@@ -35,12 +35,12 @@ def can_be_told(box: Array) -> bool:
     return bool(np.ptp(box.reshape(2, 2), axis=0).min() >= 3)
 
 
-def assert_painted_at(pixels: codec.Pixels, box: Array) -> None:
-    """What is white in `pixels` [h, w, c] agrees with the box [4], on each side to one pixel."""
+def assert_painted_at(pixels: codec.Pixels, box: Array, *, within: float = 1) -> None:
+    """What is white in `pixels` [h, w, c] agrees with the box [4], on each side to `within` pixels."""
     x0, y0, x1, y1 = box
     white = whiteness(pixels)
     assert white.max() == 1
-    assert np.allclose([*_edges(white.max(0)), *_edges(white.max(1))], [x0, x1, y0, y1], rtol=0, atol=1)
+    assert np.allclose([*_edges(white.max(0)), *_edges(white.max(1))], [x0, x1, y0, y1], rtol=0, atol=within)
 
 
 def _edges(profile: Array) -> tuple[float, float]:

@@ -39,6 +39,7 @@ class Record:
     it doesn't. That is the image as its bytes are stored, or else as it is once upright; any other image is a Reject.
     `window` (x0, y0, x1, y1): the part of the image that this record is, in the same pixels as boxes and keypoints;
     None is all of it. What of it reaches out of the image is cut.
+    `split` it belongs to, where its source comes divided: packing keeps it there. None where packing divides.
     `origin` is where the annotation was read: a file, or `file:line`.
     """
 
@@ -54,6 +55,7 @@ class Record:
     size: tuple[int, int] | None = None
     window: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
     origin: str = ""
 
     def read(self) -> bytes:

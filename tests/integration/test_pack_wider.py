@@ -228,6 +228,37 @@ def test_a_file_out_of_step(drawn: Path, tmp_path: Path) -> None:
     assert (ended.code, report["seen"], report["stored"], report["rejected"]) == (0, 4, 3, 1)
 
 
+def test_two_text_files_are_one_dataset(real_data: Path, tmp_path: Path) -> None:
+    """And each split is what its text file alone makes, record by record."""
+    words: list[str | Path] = []
+    for split, n in SPLITS:
+        txt, images = real(real_data, split)
+        alone = headrace("pack", txt, tmp_path / split, "--images", images)
+        assert alone.code == 0 and f"train {n};" in alone.out
+        words += ["--images", f"{split}={images}"]
+    sources = [f"{split}={real(real_data, split)[0]}" for split, _ in SPLITS]
+    ended = headrace("pack", *sources, tmp_path / "faces", "--format", "wider", *words, "--json")
+    report = json.loads(ended.out)
+    assert (ended.code, ended.err, report["splits"]) == (0, "", dict(SPLITS))
+    faces = hr.Dataset(tmp_path / "faces")
+    for split, _ in SPLITS:
+        there, alone = faces.split(split).catalog, hr.Dataset(tmp_path / split).catalog
+        columns = ["id", "boxes", "attributes", "sha256", "origin"]
+        assert there.select(columns).equals(alone.select(columns))
+
+
+def test_images_of_each_split(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "images", tmp_path / "more")
+    words = ["pack", f"a={drawn}", f"b={drawn}", tmp_path / "out", "--format", "wider"]
+    ended = headrace(*words, "--images", f"a={tmp_path / 'images'}")
+    assert ended.code == 2 and "--format wider needs --images for split 'b', the folder" in ended.err
+    for given in ([tmp_path / "images"], [f"b={tmp_path / 'more'}", f"a={tmp_path / 'images'}"]):
+        flags = [word for one in given for word in ("--images", one)]
+        report = json.loads(headrace(*words, *flags, "--overwrite", "--json").out)
+        assert report["splits"] == {"a": 4, "b": 4} and report["boxes"] == 8
+        assert report["boxes_dropped"] == {"without width or height": 2, "outside of the stored image": 4}
+
+
 def test_guessed_and_said_aloud(drawn: Path, tmp_path: Path) -> None:
     ended = headrace("pack", drawn, tmp_path / "out", "--images", tmp_path / "images")
     assert ended.code == 0

@@ -14,6 +14,7 @@ from headrace.compat.visipedia import create
 from headrace.sources import visipedia
 from listed import FULL, LISTS, SCALARS, boxes, item
 from packed import pack
+from painted import assert_painted_at
 
 tf = pytest.importorskip("tensorflow")
 
@@ -108,6 +109,28 @@ def test_tensorflow_decodes_the_size_that_is_written(turned: int, tmp_path: Path
         theirs = tf.image.decode_jpeg(row["image/encoded"], channels=3)
         assert theirs.shape == (row["image/height"], row["image/width"], 3) == (40, 56, 3)
         assert tf.io.decode_image(row["image/encoded"]).shape[2] == row["image/channels"]
+
+
+def test_boxes_of_smaller_images_as_tensorflow_sees_them(tmp_path: Path) -> None:
+    """Records of 800 pixels: what TensorFlow decodes has the painted rectangle where the record's box is, to 0.5."""
+    raw = []
+    for k, (height, width, kind) in enumerate([(1601, 2403, "JPEG"), (3000, 1999, "PNG"), (6401, 1203, "JPEG")]):
+        x0, y0, x1, y1 = width // 7, height // 5, width - 11, height - 9
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[y0:y1, x0:x1] = 255
+        (tmp_path / f"{k}.{kind}").write_bytes(saved(pixels, kind))
+        object_ = boxes((x0 / width, y0 / height, x1 / width, y1 / height))
+        raw.append({"filename": str(tmp_path / f"{k}.{kind}"), "id": str(k), "object": object_})
+    assert create(raw, "x", tmp_path / "out", 1, 2, max_side=800, png_to_jpeg=True) == []
+    rows = parsed([str(tmp_path / "out" / "x-00000-of-00001")])
+    assert len(rows) == 3
+    for row in rows.values():
+        assert row["image/format"] == b"JPEG"
+        pixels = tf.io.decode_jpeg(row["image/encoded"], channels=3).numpy()
+        height, width = pixels.shape[:2]
+        assert (row["image/height"], row["image/width"]) == (height, width) and max(height, width) == 800
+        box = [row[f"image/object/bbox/{side}"][0] for side in ("xmin", "ymin", "xmax", "ymax")]
+        assert_painted_at(pixels, np.array(box) * [width, height, width, height], within=0.5)
 
 
 def test_a_packed_dataset_has_visipedias_keys_too(tmp_path: Path) -> None:

@@ -25,7 +25,12 @@ AUGMENT = {
 ORIENTATIONS = range(1, 9)
 # Not much larger than what they are made of: of a blurred edge that is cut, nobody can tell where it was.
 sizes = st.tuples(st.integers(24, 120), st.integers(24, 120))
-packings = st.fixed_dictionaries({"size": st.none() | sizes.map(lambda hw: (hw[0] + 40, hw[1] + 40)), "fit": fits})
+sides = st.integers(70, 160)
+packings = (
+    st.fixed_dictionaries({"size": st.none() | sizes.map(lambda hw: (hw[0] + 40, hw[1] + 40)), "fit": fits})
+    | st.fixed_dictionaries({"max_side": sides, "enlarge": st.booleans()})
+    | st.fixed_dictionaries({"min_side_to": sides, "enlarge": st.booleans()})
+)
 loadings = st.fixed_dictionaries(
     {
         "size": sizes,

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import deep
 import headrace as hr
 from command import headrace
 from drawn import files, jpeg, photos
@@ -47,6 +49,41 @@ def test_splits_that_are_none(text: str) -> None:
 def test_a_split_twice() -> None:
     with pytest.raises(UsageError, match="'a' occurs twice"):
         words.parse_split("a=0.5,a=0.5")
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([], None),
+        (["a"], Path("a")),
+        (["/a/train=b"], Path("/a/train=b")),
+        (["train=a"], {"train": Path("a")}),
+        (["train=a", "val=x=y"], {"train": Path("a"), "val": Path("x=y")}),
+        (["not a name=b"], {"not a name": Path("b")}),  # which is told by pack
+    ],
+)
+def test_parse_paths(given: list[str], wanted: Any) -> None:
+    assert words.parse_paths(given, "SOURCE") == wanted
+
+
+def test_what_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train=a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert words.parse_paths(["train=a"], "SOURCE") == Path("train=a")
+    assert words.parse_paths(["train=b"], "SOURCE") == {"train": Path("b")}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["a", "b"], "SOURCE: a, b: wanted one path, or all of them as SPLIT=PATH"),
+        (["a", "val=b"], "SOURCE: a, val=b: wanted one path"),
+        (["x=a", "x=b"], "SOURCE: split 'x' occurs twice, with a and b"),
+    ],
+)
+def test_paths_that_are_none(given: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        words.parse_paths(given, "SOURCE")
 
 
 @pytest.mark.parametrize(("text", "wanted"), [(None, None), ("160", 160), ("120x160", (120, 160)), ("0", 0)])
@@ -233,6 +270,10 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
     assert manifest["pack_options"] == {
         "size": [12, 16],
         "fit": "pad",
+        "max_side": None,
+        "min_side_to": None,
+        "enlarge": False,
+        "value_range": None,
         "channels": 1,
         "quality": 71,
         "chroma": "420",
@@ -298,6 +339,143 @@ def test_options_that_are_none(words: list[str], says: str, source: Path, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_sides_arrive(source: Path, tmp_path: Path) -> None:
+    words = ["--format", "names", "--pattern", PATTERN, "--max-rejects", "1"]
+    for more, options in (
+        (["--max-side", "20"], {"max_side": 20}),
+        (["--min-side-to", "30", "--enlarge"], {"min_side_to": 30, "enlarge": True}),
+    ):
+        out = tmp_path / more[0]
+        assert headrace("pack", source, out, *words, *more).code == 0
+        hr.pack(hr.sources.names(source, pattern=PATTERN), tmp_path / "py" / more[0], max_rejects=1, **options)
+        assert (out / "headrace.json").read_text() == (tmp_path / "py" / more[0] / "headrace.json").read_text()
+    sides = hr.Dataset(tmp_path / "--max-side").catalog.select("height", "width").max_horizontal()
+    assert sides.max() == 20
+    assert (
+        hr.Dataset(tmp_path / "--min-side-to").catalog.select("height", "width").min_horizontal().to_list() == [30] * 21
+    )
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two photo folders, of which some names are in both."""
+    root = tmp_path_factory.mktemp("halves")
+    photos(root / "a", 20)
+    photos(root / "b", 6)
+    files(root, {"c/cat.7.jpg": jpeg(), "x=y/cat.1.jpg": jpeg()})
+    return root
+
+
+def test_a_source_per_split(halves: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    ended = headrace("pack", f"train={halves}/a", f"val={halves}/b", out, "--pattern", PATTERN, "--json")
+    found = json.loads(ended.out)
+    assert (ended.code, found["splits"], found["seen"]) == (0, {"train": 20, "val": 6}, 26)
+    assert ended.err == "".join(
+        f"headrace: taking --format names for split {split!r}: a pattern for file names is given\n"
+        for split in ("train", "val")
+    )
+    sources = {
+        split: hr.sources.names(halves / name, pattern=PATTERN) for split, name in (("train", "a"), ("val", "b"))
+    }
+    hr.pack(sources, tmp_path / "python" / "ds")
+    assert (tmp_path / "python" / "ds" / "headrace.json").read_text() == (out / "headrace.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["a", "b", "out"], "SOURCE: a, b: wanted one path, or all of them as SPLIT=PATH"),
+        (["train=a", "b", "out"], "SOURCE: b, train=a: wanted one path"),
+        (["train=a", "train=b", "out"], "SOURCE: split 'train' occurs twice, with a and b"),
+        (["train=a", "val=b", "out", "--split", "train=0.5,val=0.5"], "comes divided into train, val already"),
+        (["tr ain=a", "out"], "split name 'tr ain': wanted letters, digits and '_'"),
+        (["train=a", "val=gone", "out"], "gone: no such folder"),
+        (["train=a", "out", "--images", "val=b"], "--images val=b: no split 'val', the sources have the splits train"),
+        (["a", "out", "--images", "val=b"], "--images val=b: no split 'val', the sources have no splits"),
+        (["train=a", "out", "--images", "a", "--images", "b"], "--images: a, b: wanted one path"),
+        (["train=a", "out", "--images", "a"], "--images is for --format wider and coco and visipedia"),
+        (["train=a", "out", "--labels", "train=a"], "--labels is for --format arrays"),
+        (["a"], "Missing argument"),
+        (["a", "out", "--max-side", "9", "--size", "9"], "give size or max_side, not both"),
+        (["a", "out", "--max-side", "9", "--fit", "crop"], "fit is 'crop': it is for size"),
+        (["a", "out", "--enlarge"], "enlarge is for max_side and min_side_to"),
+        (["a", "out", "--value-range", "5"], "--value-range '5': wanted the values of black and white"),
+        (["a", "out", "--value-range", "5,4"], "value_range is (5.0, 4.0), wanted two finite numbers"),
+    ],
+)
+def test_divided_calls_that_are_at_fault(
+    words: list[str], says: str, halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(halves)
+    ended = headrace("pack", *words, "--format", "names", "--pattern", PATTERN)
+    assert (ended.code, ended.out) == (2, "") and says in ended.err and "Traceback" not in ended.err
+    assert not (halves / "out").exists()
+
+
+def test_a_path_with_an_equals_sign(halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(halves)
+    assert headrace("pack", "x=y", tmp_path / "one", "--pattern", PATTERN).code == 0
+    assert hr.Dataset(tmp_path / "one").splits == {"train": 1}
+    assert headrace("pack", "val=x=y", tmp_path / "two", "--pattern", PATTERN).code == 0
+    assert hr.Dataset(tmp_path / "two").splits == {"val": 1}
+
+
+def test_arrays_per_split(tmp_path: Path) -> None:
+    """--labels for each; --value-range is the source's, and the packer's where the source takes none."""
+    for name, n in (("a", 4), ("b", 2)):
+        np.save(tmp_path / f"{name}.npy", np.linspace(0, 1, n * 16).reshape(n, 4, 4))
+        np.save(tmp_path / f"{name}-y.npy", np.arange(n) % 2)
+    words = [f"train={tmp_path}/a.npy", f"val={tmp_path}/b.npy", tmp_path / "ds", "--value-range", "0,1"]
+    labels = ["--labels", f"train={tmp_path}/a-y.npy", "--labels", f"val={tmp_path}/b-y.npy"]
+    ended = headrace("pack", *words, *labels, "--classes", "no,yes")
+    assert ended.code == 0, ended.err
+    ds = hr.Dataset(tmp_path / "ds")
+    assert ds.splits == {"train": 4, "val": 2} and ds.class_counts == {"no": 3, "yes": 3}
+    assert sorted(ds.catalog["id"]) == ["2", "3", "train/0", "train/1", "val/0", "val/1"]
+    assert ds.manifest.pack_options["value_range"] is None
+
+
+def test_16_bit_files_by_their_range(tmp_path: Path) -> None:
+    content = {f"cat/{k}.png": deep.png16(deep.numbers(most=4095, seed=k)) for k in range(5)}
+    root = files(tmp_path / "in", content | {"dog/bright.png": deep.png16(deep.numbers()), "dog/8.jpg": jpeg()})
+    ended = headrace("pack", root, tmp_path / "ds", "--max-rejects", 6)
+    assert (
+        ended.code == 0 and "rejected 6: more than … bits per sample …; convert it to … bits, or pack it" in ended.out
+    )
+    words = ["--value-range", "0,4095", "--max-rejects", 1, "--overwrite", "--json"]
+    found = json.loads(headrace("pack", root, tmp_path / "ds", *words).out)
+    assert (found["stored"], found["rejected"]) == (6, 1)
+    assert list(found["rejected_by_reason"]) == ["values from … to …, outside of value_range … to …"]
+    assert hr.Dataset(tmp_path / "ds").manifest.pack_options["value_range"] == [0, 4095]
+
+
+def test_verbose_names_rejects_and_files(source: Path, tmp_path: Path) -> None:
+    words = ["--pattern", PATTERN, "--format", "names", "--shards", 2, "--json", "--overwrite"]
+    ended = headrace("pack", source, tmp_path / "ds", *words, "--verbose")
+    assert ended.code == 0 and ended.out.count("\n") == 1
+    assert ended.err.splitlines() == [
+        f"rejected {source}/cat.99.jpg: empty file (0 bytes) (header)",
+        f"{tmp_path}/ds/train-00000-of-00002.tfrecord: 10 records",
+        f"{tmp_path}/ds/train-00001-of-00002.tfrecord: 11 records",
+    ]
+    assert headrace("pack", source, tmp_path / "ds", *words).err == ""  # and nothing stays behind
+    # One that fails has named them all the same.
+    ended = headrace("pack", source, tmp_path / "no", *words, "--max-rejects", "0", "--verbose")
+    assert ended.code == 1 and ended.err.startswith(f"rejected {source}/cat.99.jpg: empty")
+
+
+def test_adopt_verbose(packed: Path, tmp_path: Path) -> None:
+    shards = sorted(packed.glob("*.tfrecord"))
+    ended = headrace("adopt", packed, tmp_path / "ds", "--verbose", "--max-pixels", 800, "--max-rejects", 20, "--json")
+    rejected = json.loads(ended.out)["rejected"]
+    assert ended.code == 0 and 0 < rejected < 21
+    lines = ended.err.splitlines()
+    assert [line.split(":")[0] for line in lines[rejected:]] == [str(shard) for shard in shards]
+    assert all(line.startswith("rejected ") for line in lines[:rejected])
+    assert sum(int(line.split()[-2]) for line in lines[rejected:]) == 21 - rejected
+
+
 def test_info(packed: Path) -> None:
     ended = headrace("info", packed, "--json")
     assert (ended.code, ended.err) == (0, "") and ended.out.count("\n") == 1
@@ -335,6 +513,22 @@ def test_info(packed: Path) -> None:
         "  rejects  1",
     ):
         assert line in ended.out
+
+
+def test_info_lists_shards(packed: Path) -> None:
+    found = json.loads(headrace("info", packed, "--json", "--shards").out)
+    assert len(found["shard_list"]) == found["shards"] == 4
+    first = found["shard_list"][0]
+    assert first == {
+        "file": "train-00000-of-00002.tfrecord",
+        "split": "train",
+        "records": 7,
+        "bytes": (packed / "train-00000-of-00002.tfrecord").stat().st_size,
+    }
+    assert sum(shard["records"] for shard in found["shard_list"]) == 21
+    plain, shown = headrace("info", packed).out, headrace("info", packed, "--shards").out
+    assert shown.startswith(plain) and shown.count("\n  shard    ") == 4 and "shard    " not in plain
+    assert "  shard    train-00000-of-00002.tfrecord: train, 7 records, " in shown
 
 
 def test_verify_a_sound_dataset(packed: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import deep
 from drawn import Pixels, exif, image, jpeg, picture, saved
 from headrace.imaging import codec
 
@@ -386,6 +388,9 @@ SEEDS = [
     saved(image(), "TIFF", compression="jpeg"),
     saved(image(), "WEBP", exif=exif(8)),
     saved(RGBA, "WEBP", lossless=True),
+    *(deep.png16(deep.numbers(20, 30, channels)) for channels in (1, 2, 3)),
+    *(deep.tiff(deep.numbers(20, 30, channels)) for channels in (1, 3)),
+    saved(Image.fromarray(picture()[..., 0].astype(np.float32)), "TIFF", compression="tiff_lzw"),
 ]
 
 
@@ -415,14 +420,20 @@ def broken(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=400)
-@given(data=broken() | st.binary(max_size=100), channels=st.sampled_from([None, 1, 3]))
+@given(
+    data=broken() | st.binary(max_size=100),
+    channels=st.sampled_from([None, 1, 3]),
+    value_range=st.sampled_from([None, (0, 65535)]),
+)
 @pytest.mark.parametrize("filters", ["error", "ignore"])
-def test_broken_bytes_decode_or_are_bad_images(filters: str, data: bytes, channels: int | None) -> None:
+def test_broken_bytes_decode_or_are_bad_images(
+    filters: str, data: bytes, channels: int | None, value_range: tuple[int, int] | None
+) -> None:
     """With Pillow's warnings as errors, and as users have them: then Pillow goes on, and gets further."""
     with warnings.catch_warnings():
         warnings.simplefilter(filters)  # type: ignore[arg-type]
         try:
-            header = codec.read_header(data, max_pixels=1_000_000)
+            header = codec.read_header(data, max_pixels=1_000_000, value_range=value_range)
             pixels = codec.decode(data, header=header, channels=channels)
         except codec.BadImage as bad:
             said = bad
@@ -432,3 +443,94 @@ def test_broken_bytes_decode_or_are_bad_images(filters: str, data: bytes, channe
             assert header.orientation in range(1, 9)
             return
     assert said.stage in ("header", "decode") and said.reason and "\n" not in said.reason
+
+
+# --- more than 8 bits per sample -------------------------------------------------------------------------------------
+
+
+def levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The formula that pack and arrays promise, in plain words."""
+    return np.rint((values.astype(np.float64) - low) * 255 / (high - low)).astype(np.uint8)
+
+
+GREY16, TWO16, RGB16, RGBA16 = (deep.numbers(channels=c, seed=c) for c in (1, 2, 3, 4))
+SIGNED = GREY16.astype(np.int32) - 40_000
+
+# name: (bytes, range, numbers that are in it)
+DEEP: dict[str, tuple[bytes, tuple[float, float], np.ndarray]] = {
+    "PNG grey": (deep.png16(GREY16), (0, 65535), GREY16),
+    "PNG grey and alpha": (deep.png16(TWO16), (0, 65535), TWO16[..., :1]),
+    "PNG RGB": (deep.png16(RGB16), (0, 65535), RGB16),
+    "PNG RGB with a gamma": (deep.png16(RGB16, deep.chunk(b"gAMA", (45455).to_bytes(4))), (0, 65535), RGB16),
+    "PNG RGB with a colour that is clear": (deep.png16(RGB16, deep.chunk(b"tRNS", bytes(6))), (0, 65535), RGB16),
+    "PNG RGBA": (deep.png16(RGBA16), (0, 65535), RGBA16[..., :3]),
+    "PNG of 12 bits": (deep.png16(GREY16 >> 4), (0, 4095), GREY16 >> 4),
+    "PNG, all of it white": (deep.png16(np.full((2, 2, 1), 7, np.uint16)), (-3, 7), np.full((2, 2, 1), 7)),
+    "TIFF of uint16": (deep.tiff(GREY16), (0, 65535), GREY16),
+    "TIFF of int16": (deep.tiff((GREY16 >> 1).astype(np.int16) - 9), (-9, 40_000), (GREY16 >> 1).astype(int) - 9),
+    "TIFF of int32": (deep.tiff(SIGNED), (-40_000, 70_000.5), SIGNED),
+    "TIFF of uint32": (deep.tiff(GREY16.astype(np.uint32) << 16), (0, 2.0**32), GREY16.astype(np.int64) << 16),
+    "TIFF of float32": (deep.tiff(GREY16.astype(np.float32) / 1e5), (0, 0.7), GREY16.astype(np.float32) / 1e5),
+    "TIFF RGB": (deep.tiff(RGB16), (0, 65535), RGB16),
+    "TIFF RGBA": (deep.tiff(RGBA16), (0, 65535), RGBA16[..., :3]),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_more_than_8_bits_by_their_range(name: str) -> None:
+    data, value_range, values = DEEP[name]
+    header = codec.read_header(data, value_range=value_range)
+    assert header.value_range == value_range and not header.common
+    assert header.channels == values.shape[2]
+    assert np.array_equal(codec.decode(data, header=header), levels(values, *value_range))
+    other = codec.decode(data, header=header, channels=4 - header.channels)
+    assert other.shape == (*values.shape[:2], 4 - header.channels)
+    with pytest.raises(codec.BadImage, match="to 8 bits, or pack it with value_range"):
+        codec.read_header(data)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("values", [GREY16, RGB16], ids=["grey", "RGB"])
+def test_a_deep_tiff_that_is_to_be_turned(values: np.ndarray, orientation: int) -> None:
+    """Both Pillow and OpenCV turn it by themselves; `decode` gives it as it is stored."""
+    data = deep.tiff(values, orientation=orientation)
+    header = codec.read_header(data, value_range=(0, 65535))
+    assert (header.height, header.width, header.orientation) == (5, 7, orientation)
+    assert np.array_equal(codec.decode(data, header=header), levels(values, 0, 65535))
+
+
+@pytest.mark.parametrize(
+    ("data", "value_range", "stage", "says"),
+    [
+        (deep.png16(GREY16), (0, 4095), "decode", "values from 0 to 65535, outside of value_range 0 to 4095"),
+        (deep.png16(RGB16), (0, 65534), "decode", "values from 0 to 65535, outside of"),
+        (deep.tiff(SIGNED), (0, 65535), "decode", "values from -40000 to 25535, outside of"),
+        (deep.tiff(np.where(GREY16 > 9, np.nan, GREY16).astype(np.float32)), (0, 9), "decode", "holds NaN"),
+        (deep.tiff(np.where(GREY16 > 9, np.inf, GREY16).astype(np.float32)), (0, 9), "decode", "holds infinity"),
+        (deep.png16(deep.numbers(40, 40))[:-300], (0, 65535), "decode", "truncated PNG"),
+        (deep.png16(deep.numbers(40, 40, 3))[:-300], (0, 65535), "decode", "truncated PNG"),
+        (deep.tiff(GREY16, photometric=0), (0, 65535), "header", "of a kind that can't be read exactly"),  # 0 is white
+        (deep.tiff(RGB16, planar=2), (0, 65535), "header", "of a kind that can't be read exactly"),
+        (deep.tiff(GREY16.astype(np.float64)), (0, 65535), "header", "unknown pixel mode"),
+        (deep.tiff(TWO16), (0, 65535), "header", "unknown pixel mode"),
+    ],
+)
+def test_deep_images_that_are_refused(data: bytes, value_range: Any, stage: str, says: str) -> None:
+    with pytest.raises(codec.BadImage) as bad:
+        codec.decode(data, header=codec.read_header(data, value_range=value_range))
+    assert bad.value.stage == stage and says in bad.value.reason
+
+
+@pytest.mark.parametrize("data", [jpeg(), saved(image(), "PNG"), saved(image(mode="P"), "GIF"), saved(image(), "TIFF")])
+def test_a_range_leaves_8_bits_alone(data: bytes) -> None:
+    header = codec.read_header(data, value_range=(50, 60))
+    assert header == codec.read_header(data) and header.value_range is None
+
+
+@pytest.mark.parametrize(("side", "factor"), [(800, 8), (804, 4), (802, 2), (801, 1)])
+def test_an_exact_decode_is_small_only_where_that_divides(side: int, factor: int) -> None:
+    data = jpeg(side, 1600)
+    header = codec.read_header(data)
+    least = {"header": header, "min_size": (50, 50)}
+    assert codec.decode(data, exact=True, **least).shape[0] == side // factor  # type: ignore[arg-type]
+    assert codec.decode(data, **least).shape[0] == -(-side // 8)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from headrace.errors import StorageError, UsageError
 from headrace.format.example import Floats, Ints, Strings
 from headrace.imaging import codec
 from listed import FULL, LISTS, SCALARS, boxes, item, photos, records, shards
+from painted import assert_painted_at
 
 KINDS = {bytes: Strings, int: Ints, float: Floats}
 
@@ -255,6 +256,100 @@ def test_without_images_they_may_be_elsewhere(tmp_path: Path) -> None:
     assert "no such file" in error(raw, tmp_path, store_images=False)
 
 
+# --- size, and JPEG alone --------------------------------------------------------------------------------------------
+
+
+def rectangle(height: int, width: int, box: tuple[int, int, int, int]) -> tuple[np.ndarray, dict[str, Any]]:
+    """A black picture with a white rectangle, and the `object` of an item with its box."""
+    x0, y0, x1, y1 = box
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[y0:y1, x0:x1] = 255
+    area = (x1 - x0) * (y1 - y0) / (height * width)
+    return pixels, boxes((x0 / width, y0 / height, x1 / width, y1 / height)) | {"area": [area]}
+
+
+# Sides that 8, 4 and 2 divide, and do not; rectangles up to the last pixels, where a wrong scale is worst.
+SCENES = [
+    (1600, 1200, (100, 200, 1100, 1500)),
+    (1601, 1203, (3, 7, 1190, 1590)),
+    (4032, 3024, (2000, 1000, 3020, 4030)),
+    (801, 640, (600, 10, 632, 793)),
+    (1999, 6401, (6000, 1900, 6390, 1990)),
+    (900, 3207, (20, 30, 3190, 890)),
+    (6397, 1599, (1500, 6000, 1592, 6388)),
+]
+
+
+@pytest.mark.parametrize(("height", "width", "box"), SCENES)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "encoded"])
+def test_boxes_of_smaller_images_are_where_they_should_be(
+    height: int, width: int, box: tuple[int, int, int, int], kind: str, tmp_path: Path
+) -> None:
+    """To half a pixel of what is stored: found in the record's own pixels, at the record's own numbers."""
+    pixels, object_ = rectangle(height, width, box)
+    data = saved(pixels, "JPEG" if kind == "encoded" else kind, **({} if kind == "PNG" else {"quality": 95}))
+    (tmp_path / "a").write_bytes(data)
+    raw = {"filename": str(tmp_path / "a"), "id": 1, "object": object_}
+    if kind == "encoded":
+        raw["encoded"] = data
+    found = made(raw, tmp_path / "out", max_side=800)
+    (encoded,) = found["image/encoded"]
+    header = codec.read_header(encoded)
+    (h,), (w,) = found["image/height"], found["image/width"]
+    assert (header.height, header.width) == (h, w) and max(h, w) == 800
+    assert min(h, w) == round(min(height, width) * 800 / max(height, width))
+    assert found["image/format"] == [b"PNG" if kind == "PNG" else b"JPEG"]
+    assert found["image/key/sha256"] == [hashlib.sha256(encoded).hexdigest().encode()]
+    shares = [found[f"image/object/bbox/{side}"][0] for side in ("xmin", "ymin", "xmax", "ymax")]
+    assert np.allclose(shares, np.array(box) / [width, height, width, height])
+    assert found["image/object/area"] == [np.float32(object_["area"][0])]
+    assert_painted_at(codec.decode(encoded, header=header), np.array(shares) * [w, h, w, h], within=0.5)
+
+
+@pytest.mark.parametrize(("name", "data", "format", "channels", "colorspace", "kept"), FILES)
+def test_images_that_are_small_enough_stay_as_they_are(
+    name: str, data: bytes, format: str, channels: int, colorspace: str, kept: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    raw = {"filename": str(path), "id": 1}
+    assert made(raw, tmp_path / "big", max_side=56) == made(raw, tmp_path / "plain")
+    small = made(raw, tmp_path / "small", max_side=28)
+    assert (small["image/height"], small["image/width"]) == ([20], [28])  # of the pixels as stored, whatever EXIF says
+    assert (small["image/format"], small["image/channels"]) == ([format.encode()], [channels])
+    header = codec.read_header(small["image/encoded"][0])
+    assert header.plain and header.format.upper() == format
+    only = made(raw, tmp_path / "jpeg", png_to_jpeg=True)
+    assert only["image/format"] == [b"JPEG"] and (only["image/height"], only["image/width"]) == ([40], [56])
+    assert (only["image/encoded"] == [data]) is (kept and format == "JPEG")
+    header = codec.read_header(only["image/encoded"][0])
+    theirs = codec.decode(data, header=codec.read_header(data)).astype(int)
+    assert header.format == "jpeg" and header.channels == channels
+    assert np.abs(codec.decode(only["image/encoded"][0], header=header).astype(int) - theirs).max() <= 6
+
+
+def test_bytes_that_are_brought_are_changed_when_it_is_asked(tmp_path: Path) -> None:
+    data = saved(image(), "PNG")
+    raw = item(encoded=data, height=40, width=56, format="png", channels=4, colorspace="rgb")
+    kept = made(raw, tmp_path / "kept", max_side=100)
+    assert kept["image/encoded"] == [data] and kept["image/channels"] == [4] and kept["image/format"] == [b"png"]
+    for options in ({"max_side": 28}, {"png_to_jpeg": True}):
+        found = made(raw, tmp_path / str(options), **options)
+        header = codec.read_header(found["image/encoded"][0])
+        assert found["image/format"] == [header.format.upper().encode()]
+        assert header.format == ("png" if "max_side" in options else "jpeg")
+        assert found["image/channels"] == [3] and found["image/colorspace"] == [b"RGB"]
+        assert (found["image/height"], found["image/width"]) == ([header.height], [header.width])
+    # What the item says is of the bytes that it brings.
+    assert "height is 20, the encoded image has 40" in error(raw | {"height": 20}, tmp_path / "no", max_side=28)
+
+
+def test_an_image_too_long_for_a_jpeg(tmp_path: Path) -> None:
+    raw = item(encoded=saved(np.zeros((1, 70_000, 3), np.uint8), "PNG"))
+    assert "70000 x 1 pixels are too many a side for a JPEG" in error(raw, tmp_path, png_to_jpeg=True)
+    assert made(raw, tmp_path / "kept")["image/format"] == [b"PNG"]
+
+
 # --- what fails, and what does not -----------------------------------------------------------------------------------
 
 
@@ -352,6 +447,9 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
         ({"dataset_name": ""}, "dataset_name is ''"),
         ({"dataset": "train.json"}, "dataset is a str, wanted a list of dicts"),
         ({"dataset": {"id": 1}}, "dataset is a dict, wanted a list of dicts"),
+        ({"max_side": 0}, "max_side is 0, wanted 1 to 65500 pixels"),
+        ({"max_side": 9, "store_images": False}, "max_side and png_to_jpeg are for images that are stored"),
+        ({"png_to_jpeg": True, "store_images": False}, "max_side and png_to_jpeg are for images that are stored"),
     ],
 )
 def test_calls_that_are_none(changes: dict[str, Any], says: str, tmp_path: Path) -> None:

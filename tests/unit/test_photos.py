@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import deep
 import headrace as hr
 from drawn import exif, files, image, jpeg, saved
 from headrace.errors import UsageError
-from headrace.load.photos import PhotoLoader
+from headrace.imaging import codec
+from headrace.load.photos import PhotoLoader, read_photo
 from headrace.packing.prepare import ImageOptions
 from packed import threads
+from painted import whiteness
 
 FILES = {
     "a.jpg": jpeg(60, 90, seed=1),
@@ -27,6 +30,9 @@ OPTIONS = [
     ({"size": 48, "fit": "crop"}, "stretch", (20, 30)),
     ({"size": (40, 56), "fit": "pad", "quality": 70}, "pad", 24),
     ({"channels": 1}, "crop", 16),
+    ({"max_side": 50}, "stretch", 32),
+    ({"min_side_to": 45, "enlarge": True}, "pad", 40),
+    ({"value_range": (0, 4095)}, "stretch", 24),
 ]
 
 
@@ -49,6 +55,42 @@ def test_the_pixels_are_those_of_packing_and_loading(
     ((found, rejects, _),) = raw
     assert rejects == [] and found.targets is None and found.ids == tuple(map(str, paths))
     assert np.array_equal(found.images, batch.images)
+
+
+def test_16_bit_photos_as_packed(tmp_path: Path) -> None:
+    content = {f"{k}.png": deep.png16(deep.numbers(20, 30, 3, most=4095, seed=k)) for k in range(3)}
+    photos = files(tmp_path / "photos", content | {"bright.png": deep.png16(deep.numbers(20, 30))})
+    source = hr.sources.names(photos, pattern="^(?P<label>.)")
+    report = hr.pack(source, tmp_path / "ds", value_range=(0, 4095), max_rejects=1, progress=False)
+    assert [reject.id for reject in report.rejects] == ["bright.png"]
+    ds = hr.Dataset(tmp_path / "ds")
+    batch = ds.loader(size=16, shuffle=False)[0]
+    options = ds.manifest.pack_options
+    paths = [photos / id_ for id_ in (*batch.ids, "bright.png")]
+    ((found, rejects, views),) = PhotoLoader(paths, pack_options=options, size=16)
+    assert np.array_equal(found.images, batch.images) and len(views) == 3
+    assert [reject.reason for reject in rejects] == [report.rejects[0].reason]
+    ((_, refused, _),) = loader(paths)
+    assert len(refused) == 4 and "value_range" in refused[0].reason
+    photo = read_photo(str(paths[0]), max_pixels=1000, value_range=(0, 4095))
+    assert np.array_equal(photo, codec.decode(ds[0].encoded, header=codec.read_header(ds[0].encoded)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("pack_options", [{"max_side": 50}, {"min_side_to": 130, "enlarge": True}])
+def test_a_view_leads_back(tmp_path: Path, orientation: int, pack_options: dict[str, object]) -> None:
+    """Where a box of the photo is painted in the batch, there its view takes it from."""
+    pixels = np.zeros((90, 120, 1), np.uint8)
+    pixels[20:60, 30:90] = 255
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(codec.upright(pixels, {6: 8}.get(orientation, orientation)), "PNG", exif=exif(orientation)))
+    options = ImageOptions(**pack_options).as_json()  # type: ignore[arg-type]
+    ((batch, _, (view,)),) = PhotoLoader([path], pack_options=options, size=(64, 80), fit="pad")
+    assert (view.height, view.width) == (90, 120)
+    white = whiteness(batch.images[0]) >= 0.5
+    (y0, *_, y1), (x0, *_, x1) = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
+    back = view.back(np.array([[x0, y0, x1 + 1, y1 + 1]], np.float32))
+    assert np.allclose(back, [[30, 20, 90, 60]], rtol=0, atol=1.6)  # a pixel of the batch is 1.5 of the photo
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import deep
 from drawn import exif, image, jpeg, picture, saved
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.packing.prepare import ImageOptions, Prepared, prepare
+from painted import assert_painted_at
 
 RGBA = np.dstack([picture(), picture(seed=3)[..., :1]])
 
@@ -307,3 +309,140 @@ def test_broken_bytes_are_stored_readable_or_refused(
         return
     assert pixels_of(made).shape == (made.height, made.width, made.channels)
     assert codec.read_header(made.encoded).plain
+
+
+# --- a side, and not a size ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "wanted"),
+    [
+        ({"max_side": 100}, (400, 300), (100, 75)),
+        ({"max_side": 100}, (300, 400), (75, 100)),
+        ({"max_side": 100}, (100, 100), (100, 100)),
+        ({"max_side": 100}, (99, 40), (99, 40)),
+        ({"max_side": 100, "enlarge": True}, (50, 40), (100, 80)),
+        ({"max_side": 100}, (101, 51), (100, 50)),  # 50.495
+        ({"max_side": 100}, (1000, 3), (100, 1)),
+        ({"max_side": 7}, (3, 1000), (1, 7)),
+        ({"min_side_to": 100}, (400, 300), (133, 100)),
+        ({"min_side_to": 100}, (300, 99), (300, 99)),
+        ({"min_side_to": 100, "enlarge": True}, (300, 99), (303, 100)),
+        ({"min_side_to": 100}, (100, 5000), (100, 5000)),
+        ({"size": 64}, (300, 99), (64, 64)),
+        ({}, (300, 99), (300, 99)),
+    ],
+)
+def test_sizes_by_a_side(options: dict[str, Any], given: tuple[int, int], wanted: tuple[int, int]) -> None:
+    assert ImageOptions(**options).size_of(*given) == wanted
+
+
+@given(
+    height=st.integers(1, 5000), width=st.integers(1, 5000), side=st.integers(1, 6000), enlarge=st.booleans(),
+    which=st.sampled_from(["max_side", "min_side_to"]),
+)  # fmt: skip
+def test_a_side_keeps_the_ratio(height: int, width: int, side: int, enlarge: bool, which: str) -> None:
+    options = ImageOptions(**{which: side, "enlarge": enlarge}, max_pixels=10**9)  # type: ignore[arg-type]
+    pick = max if which == "max_side" else min
+    try:
+        made = options.size_of(height, width)
+    except codec.BadImage:
+        assert enlarge and side * max(height, width) / min(height, width) > 30_000
+        return
+    if pick(height, width) == side or (pick(height, width) < side and not enlarge):
+        assert made == (height, width)
+    else:
+        scale = side / pick(height, width)
+        assert pick(made) == side and min(made) >= 1
+        assert all(abs(a - b * scale) <= 0.5 or a == 1 for a, b in zip(made, (height, width), strict=True))
+
+
+def test_bytes_are_kept_where_no_side_changes() -> None:
+    for data in (jpeg(30, 40), saved(image(30, 40), "PNG")):
+        for options in ({"max_side": 40}, {"max_side": 900}, {"min_side_to": 30}, {"min_side_to": 31}):
+            assert prepare(data, ImageOptions(**options)).encoded == data  # type: ignore[arg-type]
+    made = prepare(jpeg(30, 40), ImageOptions(max_side=80, enlarge=True))
+    assert (made.height, made.width) == (60, 80)
+
+
+def test_a_side_is_of_the_upright_image_and_of_its_window() -> None:
+    box = np.array([[10, 20, 30, 60]], np.float32)
+    made = prepare(jpeg(80, 40, exif=exif(6)), ImageOptions(max_side=40), boxes=box)
+    assert (made.height, made.width) == (20, 40)
+    assert made.boxes is not None and np.allclose(made.boxes, geometry.turn_boxes(box, 6, 80, 40) / 2)
+    made = prepare(jpeg(80, 40), ImageOptions(max_side=30), boxes=box, window=(0, 10, 40, 70))
+    assert (made.height, made.width) == (30, 20)
+    assert made.boxes is not None and np.allclose(made.boxes, [[5, 5, 15, 25]])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1600, 1200), (1601, 1203), (6401, 1999), (801, 640)])
+@pytest.mark.parametrize("options", [{"max_side": 800}, {"min_side_to": 250}])
+def test_boxes_of_smaller_images_are_right_to_half_a_pixel(height: int, width: int, options: dict[str, Any]) -> None:
+    """Up to the far edge, where an image decoded at a part of its size that its sides can't be divided by is worst."""
+    box = np.array([[width // 7, height // 5, width - 11, height - 12]], np.float32)
+    pixels = np.zeros((height, width, 1), np.uint8)
+    pixels[height // 5 : height - 12, width // 7 : width - 11] = 255
+    made = prepare(saved(pixels, "JPEG", quality=95), ImageOptions(**options), boxes=box)
+    assert made.boxes is not None
+    assert_painted_at(pixels_of(made), made.boxes[0], within=0.5)
+
+
+def test_an_image_that_would_become_too_large_is_a_bad_one() -> None:
+    with pytest.raises(codec.BadImage, match="2 x 2000 pixels would become 100 x 100000, wanted at most 65500 a side"):
+        prepare(jpeg(2000, 2), ImageOptions(min_side_to=100, enlarge=True))
+    with pytest.raises(codec.BadImage, match=r"and 5000 in all \(max_pixels\)"):
+        prepare(jpeg(40, 40), ImageOptions(max_side=80, enlarge=True, max_pixels=5000))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": 9, "max_side": 9}, "give size or max_side, not both"),
+        ({"size": 9, "min_side_to": 9}, "give size or min_side_to, not both"),
+        ({"max_side": 9, "min_side_to": 9}, "give max_side or min_side_to, not both"),
+        ({"max_side": 0}, "max_side is 0, wanted 1 to 65500 pixels"),
+        ({"min_side_to": 65501}, "min_side_to is 65501, wanted"),
+        ({"max_side": 9.5}, "max_side is 9.5, wanted"),
+        ({"max_side": 9, "fit": "pad"}, "fit is 'pad': it is for size, max_side keeps the ratio"),
+        ({"enlarge": True}, "enlarge is for max_side and min_side_to"),
+        ({"size": 9, "enlarge": True}, "enlarge is for max_side and min_side_to"),
+        ({"value_range": (1, 1)}, r"value_range is \(1, 1\), wanted two finite numbers, the smaller first"),
+        ({"value_range": 5}, r"value_range is 5, wanted \(low, high\)"),
+    ],
+)
+def test_options_that_can_not_be(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        ImageOptions(**options)
+
+
+def test_options_survive_a_manifest() -> None:
+    for options in (
+        ImageOptions(max_side=5, enlarge=True, value_range=(0, 4095)),
+        ImageOptions(size=(3, 4), fit="pad"),
+        ImageOptions(),
+    ):
+        assert ImageOptions.from_json(json.loads(json.dumps(options.as_json() | {"seed": 1}))) == options
+    assert ImageOptions.from_json({"size": None, "fit": "stretch"}) == ImageOptions()  # of an earlier version
+
+
+# --- more than 8 bits per sample -------------------------------------------------------------------------------------
+
+
+def test_16_bits_become_8_and_stay_exact() -> None:
+    values = deep.numbers(40, 56, 3, most=4095)
+    wanted = np.rint(values.astype(float) * 255 / 4095).astype(np.uint8)
+    data = deep.png16(values, deep.chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0")))
+    made = prepare(data, ImageOptions(value_range=(0, 4095)))
+    assert (made.format, made.height, made.width) == ("png", 56, 40)
+    assert np.array_equal(pixels_of(made), codec.upright(wanted, 6))
+    made = prepare(data, ImageOptions(value_range=(0, 4095), max_side=28))
+    assert (made.format, made.height, made.width) == ("jpeg", 28, 20)
+    with pytest.raises(codec.BadImage, match="pack it with value_range / --value-range"):
+        prepare(data, ImageOptions())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_range_changes_nothing_of_8_bits(name: str) -> None:
+    data, asked, _, _ = CASES[name]
+    ranged = ImageOptions(channels=asked, value_range=(100, 101))
+    assert prepare(data, ranged).encoded == prepare(data, ImageOptions(channels=asked)).encoded

@@ -9,6 +9,7 @@ import typer
 
 from headrace.cli.words import (
     AsJson,
+    Verbose,
     Workers,
     amount,
     boxes_text,
@@ -16,6 +17,7 @@ from headrace.cli.words import (
     parse_names,
     parse_rejects,
     print_json,
+    told,
 )
 from headrace.errors import UsageError
 
@@ -64,27 +66,29 @@ def adopt(
     max_rejects: Annotated[str, typer.Option(help="Unusable records allowed: a share (10%) or a count (25).")] = "10%",
     max_pixels: Annotated[int, typer.Option(help="Larger images are rejected unread.")] = 100_000_000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a dataset of TFRecord files where they are, without rewriting or copying them."""
     from headrace.packing.adopt import adopt as run
 
-    report = run(
-        shards,
-        out,
-        map=parse_map(map or []),
-        split=split,
-        classes=_names(classes),
-        box_classes=_names(box_classes),
-        keypoint_names=parse_names(keypoint_names),
-        images=images,
-        salvage=salvage,
-        convert=convert,
-        max_rejects=parse_rejects(max_rejects),
-        max_pixels=max_pixels,
-        workers=workers,
-        overwrite=overwrite,
-    )
+    with told(verbose):
+        report = run(
+            shards,
+            out,
+            map=parse_map(map or []),
+            split=split,
+            classes=_names(classes),
+            box_classes=_names(box_classes),
+            keypoint_names=parse_names(keypoint_names),
+            images=images,
+            salvage=salvage,
+            convert=convert,
+            max_rejects=parse_rejects(max_rejects),
+            max_pixels=max_pixels,
+            workers=workers,
+            overwrite=overwrite,
+        )
     if as_json:
         _print_report(report)
         return

@@ -11,6 +11,7 @@ import typer
 from headrace.cli.words import (
     AsJson,
     DatasetPath,
+    Verbose,
     Workers,
     amount,
     boxes_text,
@@ -19,11 +20,13 @@ from headrace.cli.words import (
     parse_bytes,
     parse_names,
     parse_pairs,
+    parse_paths,
     parse_range,
     parse_rejects,
     parse_size,
     parse_split,
     print_json,
+    told,
 )
 
 
@@ -38,13 +41,20 @@ _PACK_EXAMPLE = (
     "Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 --fit crop "
     "--split train=0.8,val=0.2\n\n"
     "Example: headrace pack wider_face_train_bbx_gt.txt faces --format wider --images WIDER_train/images --max-faces 5"
+    "\n\nExample: headrace pack train=train.txt val=val.txt faces --format wider --images train=WIDER_train/images "
+    "--images val=WIDER_val/images --max-side 800"
     "\n\nExample: headrace pack person_keypoints_val2017.json people --format coco --images val2017"
     "\n\nExample: headrace pack x.npy scans --labels y.npy --classes no,yes --split train=0.8,val=0.2"
 )
 
 
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of images, or a file of annotations.", readable=False)],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="A folder of images, or a file of annotations; SPLIT=PATH for each split where the data comes divided."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
     format: Annotated[
         str | None,
@@ -68,11 +78,11 @@ def pack(
         typer.Option(help="Class names in their order, a,b,c; by default sorted.", show_default=False),
     ] = None,
     images: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            help="wider, coco, visipedia: folder that image names start from; for coco by default the file's.",
+            help="wider, coco, visipedia: folder that image names start from; for coco by default the file's. "
+            "SPLIT=DIR, repeated, where each split has its own.",
             show_default=False,
-            readable=False,
         ),
     ] = None,
     keypoint_names: Annotated[
@@ -115,8 +125,11 @@ def pack(
         typer.Option(help="coco: part of its size left around such an object; 0.125 by default.", show_default=False),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="arrays: .npy or .npz of one label per image.", show_default=False, readable=False),
+        list[str] | None,
+        typer.Option(
+            help="arrays: .npy or .npz of one label per image. SPLIT=FILE, repeated, where each split has its own.",
+            show_default=False,
+        ),
     ] = None,
     key: Annotated[
         str | None,
@@ -128,7 +141,8 @@ def pack(
     value_range: Annotated[
         str | None,
         typer.Option(
-            help="arrays: values of black and white, 0,1 or 0,4095, of float and 16-bit images.", show_default=False
+            help="Values of black and white of images of more than 8 bits (PNG, TIFF, arrays): 0,4095 or 0,1.",
+            show_default=False,
         ),
     ] = None,
     split: Annotated[
@@ -140,8 +154,19 @@ def pack(
         typer.Option(help="Resize to N (square) or HxW pixels. Bytes are kept by default.", show_default=False),
     ] = None,
     fit: Annotated[
-        str, typer.Option(help="stretch; crop (shorter side, centre); pad (longer side, black).")
+        str, typer.Option(help="Of --size: stretch; crop (shorter side, centre); pad (longer side, black).")
     ] = "stretch",
+    max_side: Annotated[
+        int | None,
+        typer.Option(help="Bring the longer side of larger images to so many pixels.", show_default=False),
+    ] = None,
+    min_side_to: Annotated[
+        int | None,
+        typer.Option(help="Bring the shorter side of larger images to so many pixels.", show_default=False),
+    ] = None,
+    enlarge: Annotated[
+        bool, typer.Option("--enlarge", help="With --max-side and --min-side-to: smaller images too.")
+    ] = False,
     channels: Annotated[
         int | None, typer.Option(help="1 or 3; by default grey images stay grey.", show_default=False)
     ] = None,
@@ -156,53 +181,62 @@ def pack(
     max_rejects: Annotated[str, typer.Option(help="Bad images allowed: a share (10%) or a count (25).")] = "10%",
     max_pixels: Annotated[int, typer.Option(help="Larger images are rejected unread.")] = 100_000_000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Pack labelled images into sharded, indexed, checksummed TFRecords."""
     from headrace.cli import formats
     from headrace.packing.pack import pack as run
 
-    report = run(
-        formats.source(
-            source,
-            format,
-            {
-                "pattern": pattern,
-                "unlabelled": unlabelled,
-                "class_names": parse_names(classes),
-                "images": images,
-                "keypoint_names": parse_names(keypoint_names),
-                "lenient": lenient,
-                "max_faces": max_faces,
-                "min_side": min_side,
-                "skip_invalid": skip_invalid,
-                "category": category or None,
-                "flip_pairs": parse_pairs(flip_pairs),
-                "skip_crowd": skip_crowd,
-                "segmentation": segmentation,
-                "per_object": per_object,
-                "margin": margin,
-                "y": labels,
-                "key": key,
-                "label_key": label_key,
-                "value_range": parse_range(value_range),
-            },
-        ),
-        out,
-        splits=parse_split(split),
-        size=parse_size(size),
-        fit=fit,  # type: ignore[arg-type]
-        channels=channels,
-        quality=quality,
-        chroma=chroma,  # type: ignore[arg-type]
-        max_pixels=max_pixels,
-        shards=shards,
-        shard_size=parse_bytes(shard_size),
-        seed=seed,
-        max_rejects=parse_rejects(max_rejects),
-        workers=workers,
-        overwrite=overwrite,
+    paths = parse_paths(source, "SOURCE")
+    assert paths is not None
+    sources, left = formats.read(
+        paths,
+        format,
+        {
+            "pattern": pattern,
+            "unlabelled": unlabelled,
+            "class_names": parse_names(classes),
+            "images": parse_paths(images or (), "--images"),
+            "keypoint_names": parse_names(keypoint_names),
+            "lenient": lenient,
+            "max_faces": max_faces,
+            "min_side": min_side,
+            "skip_invalid": skip_invalid,
+            "category": category or None,
+            "flip_pairs": parse_pairs(flip_pairs),
+            "skip_crowd": skip_crowd,
+            "segmentation": segmentation,
+            "per_object": per_object,
+            "margin": margin,
+            "y": parse_paths(labels or (), "--labels"),
+            "key": key,
+            "label_key": label_key,
+            "value_range": parse_range(value_range),
+        },
     )
+    with told(verbose):
+        report = run(
+            sources,
+            out,
+            splits=parse_split(split),
+            size=parse_size(size),
+            fit=fit,  # type: ignore[arg-type]
+            max_side=max_side,
+            min_side_to=min_side_to,
+            enlarge=enlarge,
+            channels=channels,
+            quality=quality,
+            chroma=chroma,  # type: ignore[arg-type]
+            max_pixels=max_pixels,
+            shards=shards,
+            shard_size=parse_bytes(shard_size),
+            seed=seed,
+            max_rejects=parse_rejects(max_rejects),
+            workers=workers,
+            overwrite=overwrite,
+            **left,
+        )
     reasons = count_reasons(report.rejects)
     if as_json:
         print_json(
@@ -247,7 +281,11 @@ def pack(
     )
 
 
-def info(ds: DatasetPath, as_json: AsJson = False) -> None:
+def info(
+    ds: DatasetPath,
+    shards: Annotated[bool, typer.Option("--shards", help="List each shard: file, split, records, bytes.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what a dataset holds."""
     from headrace.load.dataset import Dataset
     from headrace.load.statistics import box_statistics, missing_classes
@@ -281,6 +319,11 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
     }
     if manifest.adopted is not None:
         facts["adopted"] = dict(manifest.adopted)
+    if shards:
+        facts["shard_list"] = [
+            {"file": shard.name, "split": shard.split, "records": shard.records, "bytes": shard.bytes}
+            for shard in manifest.shards
+        ]
     if as_json:
         print_json(facts)
         return
@@ -310,6 +353,8 @@ def info(ds: DatasetPath, as_json: AsJson = False) -> None:
         typer.echo(f"  points   {', '.join([sets, *losses(manifest.keypoints_dropped)])}")
     typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
     typer.echo(f"  rejects  {manifest.rejected}")
+    for shard in manifest.shards if shards else ():
+        typer.echo(f"  shard    {shard.name}: {shard.split}, {shard.records} records, {amount(shard.bytes)}")
 
 
 def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) -> None:

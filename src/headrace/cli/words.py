@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +21,57 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(help="Threads; one per core by default.", show_default=False)]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Name each refused record and each file made, on standard error.")
+]
 DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A packed dataset.", readable=False)]
 
 _SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class _Lines(logging.Handler):
+    """What is logged, a line each on standard error, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def told(verbose: bool) -> Iterator[None]:
+    """While it lasts, what the library logs is told too, where `verbose`."""
+    logger, lines = logging.getLogger("headrace"), _Lines()
+    before = logger.level
+    if verbose:
+        logger.addHandler(lines)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(before)
+
+
+def parse_paths(words: Iterable[str], what: str) -> Path | dict[str, Path] | None:
+    """A path for all, {"train": a, "val": b} of "train=a", "val=b", or None of nothing. `what` they are for errors.
+
+    What is there under all of its name, equals sign and all, is a path. Raises UsageError: a mixture, two of one kind.
+    """
+    plain: list[str] = []
+    divided: dict[str, Path] = {}
+    for word in words:
+        match = re.fullmatch(r"([^=/]*)=(.+)", word, re.DOTALL)
+        if match is None or Path(word).exists():
+            plain.append(word)
+        elif match[1] in divided:
+            raise UsageError(f"{what}: split {match[1]!r} occurs twice, with {divided[match[1]]} and {match[2]}")
+        else:
+            divided[match[1]] = Path(match[2])
+    if len(plain) > 1 or (plain and divided):
+        named = [f"{split}={path}" for split, path in divided.items()]
+        raise UsageError(f"{what}: {', '.join(plain + named)}: wanted one path, or all of them as SPLIT=PATH")
+    return divided or (Path(plain[0]) if plain else None)
 
 
 def parse_split(text: str | None, flag: str = "--split") -> dict[str, float] | None:

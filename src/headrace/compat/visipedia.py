@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from headrace.errors import HeadraceError, UsageError
 from headrace.format import example, storage, tfrecord
 from headrace.format.example import Feature, Floats, Ints, Strings
 from headrace.imaging import codec
+from headrace.imaging.transforms import draw, place
+from headrace.packing.prepare import ImageOptions
 from headrace.progress import bar
 from headrace.sources import files
 from headrace.sources.visipedia import BadItem, Item, read_item, read_json
@@ -40,6 +42,8 @@ def create(
     store_images: bool = True,
     *,
     seed: int = 0,
+    max_side: int | None = None,
+    png_to_jpeg: bool = False,
 ) -> list[dict[str, Any]]:
     """Writes images of visipedia's list of dicts into TFRecord files `NAME-00000-of-00010`; gives those that failed.
 
@@ -48,8 +52,11 @@ def create(
     bytes are the same for any number of threads. `shuffle`: by `seed`, and the same every time.
 
     JPEG and PNG files are stored byte by byte, EXIF included, with the size and coordinates of the pixels as stored;
-    what readers decode differently (palettes, alpha, CMYK, other formats) is converted. `encoded` bytes are never
-    changed, and what the dict says of them must be so. With `store_images` False `image/encoded` is one empty value:
+    what readers decode differently (palettes, alpha, CMYK, other formats) is converted. `encoded` bytes are stored as
+    they are, and what the dict says of them must be so.
+    max_side: pixels to bring the longer side of larger images to; what is normalised stays as it is. png_to_jpeg: make
+    a JPEG of what would be stored as PNG. Both hold for `encoded` bytes too. What they make knows no EXIF, and its
+    pixels lie as they were stored. With `store_images` False `image/encoded` is one empty value:
     readers load the file that `image/filename` names. It need not be here then if the dict gives height and width.
 
     All files appear when all are done; files of these names are replaced. Missing folders are made.
@@ -62,6 +69,9 @@ def create(
         raise UsageError(f"dataset_name is {dataset_name!r}, wanted the beginning of a file name")
     if isinstance(dataset, str | bytes | os.PathLike | Mapping):
         raise UsageError(f"dataset is a {type(dataset).__name__}, wanted a list of dicts")
+    if not store_images and (max_side is not None or png_to_jpeg):
+        raise UsageError("max_side and png_to_jpeg are for images that are stored; pass store_images=True")
+    storing = _Storing(store_images, ImageOptions(max_side=max_side, quality=_QUALITY), png_to_jpeg)
     items = list(dataset)
     n = len(items)
     walk = order.permute(np.arange(n), n=n, seed=seed, epoch=0).tolist() if shuffle and n else list(range(n))
@@ -72,7 +82,7 @@ def create(
     def make(number: int) -> bytes | str:
         """The record of an item, or why there is none."""
         try:
-            return tfrecord.frame(example.serialize(_features(read_item(items[number]), store_images)))
+            return tfrecord.frame(example.serialize(_features(read_item(items[number]), storing)))
         except (BadItem, codec.BadImage) as error:
             return f"dataset[{number}]: {error.reason}"
         except OSError as error:
@@ -117,9 +127,18 @@ class _Image:
     sha256: str
 
 
-def _features(item: Item, store_images: bool) -> dict[str, Feature]:
+@dataclass(frozen=True, slots=True)
+class _Storing:
+    """Whether images are stored at all, of what size, and whether a JPEG takes a PNG's place."""
+
+    images: bool
+    options: ImageOptions
+    png_to_jpeg: bool
+
+
+def _features(item: Item, storing: _Storing) -> dict[str, Feature]:
     """visipedia's keys, all of them, whatever the item holds: one value for what is one value, lists of their kind."""
-    image = _given(item) if item.encoded is not None else _read(item, store_images)
+    image = _given(item, storing) if item.encoded is not None else _read(item, storing)
     lists = item.lists
     labels, texts = Ints(lists["bbox/label"]), _texts(lists["bbox/text"])
     return {
@@ -130,7 +149,7 @@ def _features(item: Item, store_images: bool) -> dict[str, Feature]:
         "image/format": _texts([image.format]),
         "image/filename": _texts([item.filename]),
         "image/id": _texts([item.id]),
-        "image/encoded": Strings([image.encoded if store_images else b""]),
+        "image/encoded": Strings([image.encoded if storing.images else b""]),
         "image/extra": _texts([item.extra or ""]),
         "image/class/label": Ints([-1 if item.label is None else item.label]),
         "image/class/text": _texts([item.text or ""]),
@@ -160,11 +179,11 @@ def _texts(values: Iterable[str]) -> Strings:
     return Strings(value.encode() for value in values)
 
 
-def _given(item: Item) -> _Image:
+def _given(item: Item, storing: _Storing) -> _Image:
     """Bytes that the item brings, with what it says of them, or what they say where it doesn't. Raises BadItem."""
     assert item.encoded is not None
     header = codec.read_header(item.encoded)
-    codec.decode(item.encoded, header=header)
+    image = _stored(item.encoded, header, storing, keep=True)
     for name, said, found in (("height", item.height, header.height), ("width", item.width, header.width)):
         if said is not None and said != found:
             raise BadItem(f"{name} is {said}, the encoded image has {found}")
@@ -174,21 +193,20 @@ def _given(item: Item) -> _Image:
     grey = header.channels == 1
     if item.channels is not None and item.channels not in ((1, 2) if grey else (3, 4)):
         raise BadItem(f"channels is {item.channels}, the encoded image is {'grey' if grey else 'in colour'}")
-    return _Image(
-        encoded=item.encoded,
-        format=item.format or header.format.upper(),
-        height=header.height,
-        width=header.width,
-        channels=item.channels or header.channels,
-        colorspace=item.colorspace or _colorspace(header.channels),
-        sha256=hashlib.sha256(item.encoded).hexdigest(),
+    if image.encoded is not item.encoded:
+        return image
+    return replace(
+        image,
+        format=item.format or image.format,
+        channels=item.channels or image.channels,
+        colorspace=item.colorspace or image.colorspace,
     )
 
 
-def _read(item: Item, store_images: bool) -> _Image:
+def _read(item: Item, storing: _Storing) -> _Image:
     """The image of the file that the item names. Raises BadItem, BadImage, OSError."""
     path = Path(item.filename)
-    if not store_images and item.height is not None and item.width is not None and not path.exists():
+    if not storing.images and item.height is not None and item.width is not None and not path.exists():
         # To be read elsewhere, as visipedia has it: what the item says of it is all that is known.
         channels = item.channels or 3
         return _Image(
@@ -204,17 +222,26 @@ def _read(item: Item, store_images: bool) -> _Image:
         raise BadItem(refused, stage="read")
     data = path.read_bytes()
     header = codec.read_header(data)
-    pixels = codec.decode(data, header=header)
-    kind: str = header.format
-    encoded = data
-    if store_images and not header.common:
-        kind = "png" if kind in _LOSSLESS else "jpeg"
-        encoded = codec.encode_png(pixels) if kind == "png" else codec.encode_jpeg(pixels, quality=_QUALITY)
+    return _stored(data, header, storing, keep=header.common or not storing.images)
+
+
+def _stored(data: bytes, header: codec.Header, storing: _Storing, *, keep: bool) -> _Image:
+    """What is stored of an image: itself, if it may be kept and nothing asks for a change. Raises BadImage."""
+    height, width = storing.options.size_of(header.height, header.width)
+    placement = place(header.height, header.width, (height, width), "stretch")
+    least = placement.least(header.height, header.width)
+    pixels = codec.decode(data, header=header, min_size=least, exact=True)
+    encoded, kind = data, str(header.format)
+    if not keep or (height, width) != (header.height, header.width) or (storing.png_to_jpeg and kind == "png"):
+        kind = "png" if kind in _LOSSLESS and not storing.png_to_jpeg else "jpeg"
+        out = np.empty((height, width, header.channels), np.uint8)
+        draw(pixels, placement, header.height, header.width, out)
+        encoded = codec.encode_png(out) if kind == "png" else storing.options.jpeg(out)
     return _Image(
         encoded=encoded,
         format=kind.upper(),
-        height=header.height,
-        width=header.width,
+        height=height,
+        width=width,
         channels=header.channels,
         colorspace=_colorspace(header.channels),
         sha256=hashlib.sha256(encoded).hexdigest(),
@@ -252,6 +279,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--store_images", help="Store the images; by default the records only name their files.", **flag
     )
+    parser.add_argument("--max_side", type=int, help="Bring the longer side of larger images to so many pixels.")
+    parser.add_argument("--png_to_jpeg", help="Store JPEGs in place of PNGs.", **flag)
     parser.add_argument("--seed", type=int, default=0, help="Of the shuffling; 0 by default.")
     return parser
 
@@ -270,6 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shuffle=args.shuffle,
             store_images=args.store_images,
             seed=args.seed,
+            max_side=args.max_side,
+            png_to_jpeg=args.png_to_jpeg,
         )
     except HeadraceError as error:
         print(f"headrace: {error}", file=sys.stderr)

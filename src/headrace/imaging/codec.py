@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
+    Image,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
+
+from headrace.imaging.levels import Range, scaled, unfit
 
 Pixels = NDArray[np.uint8]
 ImageFormat = Literal["jpeg", "png", "bmp", "gif", "tiff", "webp"]
@@ -29,6 +32,7 @@ Chroma = Literal["444", "420"]
 
 MAX_PIXELS = 100_000_000
 JPEG_QUALITY = 95
+MOST_SIDE = 65500  # pixels, of a JPEG; libjpeg's own limit
 
 # The plugins themselves and not PIL.Image.open: no other decoder can be reached by crafted bytes, and Pillow's
 # process-wide pixel limit (a warning, then an error) does not stand before ours (but for GIF and WebP, whose plugins
@@ -43,6 +47,9 @@ _PLUGINS: dict[str, Any] = {
 }
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
+_TIFF_PHOTOMETRIC = 262  # 1: grey, 0 is black; 2: RGB
+_TIFF_PLANAR = 284  # 1: the samples of a pixel lie together
+_TIFF_SAMPLE_FORMAT = 339  # 1: unsigned, 2: signed, 3: float
 
 
 class BadImage(ValueError):
@@ -62,6 +69,7 @@ class Header:
     `orientation` 1 to 8 as EXIF numbers them. `channels` 1 or 3: grey, or anything with colour.
     `common`: every reader of the shards decodes the bytes to the same pixels, but for the turn: a grey or YCbCr/RGB
     JPEG, or an 8-bit grey or RGB PNG without palette or transparency. Our fast decoders take just these.
+    `value_range`: the values of black and white of an image of more than 8 bits per sample; None for all others.
     """
 
     format: ImageFormat
@@ -70,6 +78,7 @@ class Header:
     channels: int
     orientation: int
     common: bool
+    value_range: Range | None = None
 
     @property
     def plain(self) -> bool:
@@ -101,11 +110,13 @@ def sniff(data: bytes) -> ImageFormat | None:
     return None
 
 
-def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS, value_range: Range | None = None) -> Header:
     """Format, size, channels and orientation of image bytes, without decoding them.
 
+    `value_range` (low, high): black and white of images of more than 8 bits per sample. Batches are uint8, and 16 bits
+    are never silently squeezed to 8.
     Raises BadImage: empty, not an image, a broken header, more than `max_pixels`, or more than 8 bits per sample
-    (batches are uint8, and 16 bits are never silently squeezed to 8).
+    without a range, or in a kind of TIFF that our decoders don't read exactly.
     """
     if not data:
         raise BadImage("header", "empty file (0 bytes)")
@@ -125,38 +136,58 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         or (kind == "tiff" and max(np.atleast_1d(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, 1))) > 8)
     )
     if deep:
-        raise BadImage("header", f"more than 8 bits per sample ({kind}, mode {image.mode}); convert it to 8 bits first")
+        found = f"more than 8 bits per sample ({kind}, mode {image.mode})"
+        if value_range is None:
+            raise BadImage(
+                "header",
+                f"{found}; convert it to 8 bits, or pack it with value_range / --value-range, its values of black and "
+                "white",
+            )
+        if kind == "tiff" and not _is_exact(image):
+            raise BadImage("header", f"{found}, of a kind that can't be read exactly; convert it to 8 bits")
     orientation = _orientation(image)
     common = kind == "png" and image.mode in ("L", "RGB") and data[24] == 8 and "transparency" not in image.info
-    grey = image.mode in ("1", "L", "LA", "La")
+    grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith(("I", "F")) or _is_grey_png(data, kind)
     height, width = image.height, image.width
     if kind == "tiff" and orientation in (5, 6, 7, 8):  # Pillow gives the size, and later the pixels, turned
         height, width = width, height
-    return Header(kind, height, width, 1 if grey else 3, orientation, common)
+    return Header(kind, height, width, 1 if grey else 3, orientation, common, value_range if deep else None)
 
 
-def decode(data: bytes, *, header: Header, channels: int | None = None, min_size: tuple[int, int] = (0, 0)) -> Pixels:
+def decode(
+    data: bytes,
+    *,
+    header: Header,
+    channels: int | None = None,
+    min_size: tuple[int, int] = (0, 0),
+    exact: bool = False,
+) -> Pixels:
     """uint8 [h, w, c] of image bytes, as stored (not turned), c = `channels` or the header's own.
 
     `min_size` (height, width), where given, lets a JPEG come out 2, 4 or 8 times smaller, but no smaller than that.
+    `exact`: only where that divides both its sides, so that nothing moves by the part of a pixel that was made up.
     Alpha is dropped, as TensorFlow, Keras and torchvision do; of an animation it is the first frame.
-    Raises BadImage: truncated or corrupt data.
+    What has more than 8 bits per sample is brought to 8 by `header.value_range`, as levels.scaled has it.
+    Raises BadImage: truncated or corrupt data, a value outside of the range.
     """
     channels = channels or header.channels
     if header.format == "jpeg" and header.common:
-        return decode_jpeg(data, height=header.height, width=header.width, channels=channels, min_size=min_size)
+        height, width = header.height, header.width
+        return decode_jpeg(data, height=height, width=width, channels=channels, min_size=min_size, exact=exact)
     if header.common:
         return decode_png(data, channels=channels, strict=True)
     image = _pillow(data, header.format)
     try:
-        if image.mode in ("P", "PA") or "transparency" in image.info:
+        if header.value_range is not None:
+            image = Image.fromarray(_squeezed(data, image, header.value_range, header.channels))
+        elif image.mode in ("P", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
         image = image.convert("L" if channels == 1 else "RGB")
         pixels = np.asarray(image).reshape(image.height, image.width, channels)
         if header.format == "tiff":  # which Pillow has turned upright, and no other format
             pixels = upright(pixels, {6: 8, 8: 6}.get(header.orientation, header.orientation))
         return pixels
-    except MemoryError:
+    except (MemoryError, BadImage):
         raise
     except Exception as error:  # a decoder fed with broken bytes raises whatever it stumbles upon
         raise BadImage("decode", _reason(header.format, error)) from error
@@ -169,9 +200,10 @@ def decode_jpeg(
     width: int,
     channels: int,
     min_size: tuple[int, int] = (0, 0),
+    exact: bool = False,
     out: Pixels | None = None,
 ) -> Pixels:
-    """uint8 [h, w, channels] of a grey or YCbCr/RGB JPEG of `height` x `width`; see `decode` for `min_size`.
+    """uint8 [h, w, channels] of a grey or YCbCr/RGB JPEG of `height` x `width`; `min_size`, `exact`: see `decode`.
 
     Written straight into `out`, contiguous uint8 [height, width, channels], where given (then at full size).
     Raises BadImage: truncated or corrupt data.
@@ -179,7 +211,8 @@ def decode_jpeg(
     factor = 1
     if out is None and min(min_size) > 0:
         # Only these have SIMD transforms in libjpeg-turbo; 3/8, 5/8 and 3/4 are slower than decoding in full.
-        factor = next((f for f in (8, 4, 2) if -(-height // f) >= min_size[0] and -(-width // f) >= min_size[1]), 1)
+        factors = [f for f in (8, 4, 2) if not exact or height % f == width % f == 0]
+        factor = next((f for f in factors if -(-height // f) >= min_size[0] and -(-width // f) >= min_size[1]), 1)
     colorspace = "GRAY" if channels == 1 else "RGB"
     least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
 
@@ -234,7 +267,13 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int = JPEG_QUALITY, chroma: Chroma = "444") -> bytes:
-    """JPEG bytes of uint8 [h, w, 1|3]. `chroma`: "444" keeps every pixel's colour, "420" one of four."""
+    """JPEG bytes of uint8 [h, w, 1|3]. `chroma`: "444" keeps every pixel's colour, "420" one of four.
+
+    Raises BadImage: a side is longer than a JPEG's can be.
+    """
+    if max(pixels.shape[:2]) > MOST_SIDE:
+        height, width = pixels.shape[:2]
+        raise BadImage("header", f"{width} x {height} pixels are too many a side for a JPEG, which takes {MOST_SIDE}")
     grey = pixels.shape[2] == 1
     data: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels),
@@ -282,6 +321,42 @@ def _pillow(data: bytes, kind: ImageFormat) -> Any:
         return _PLUGINS[kind](io.BytesIO(data))
     except Exception as error:  # see decode
         raise BadImage("header", _reason(kind, error)) from error
+
+
+def _is_grey_png(data: bytes, kind: ImageFormat) -> bool:
+    """Whether it is a PNG of 16 bits that is grey; with alpha it has colours to Pillow."""
+    return kind == "png" and data[24] == 16 and data[25] in (0, 4)
+
+
+def _is_exact(image: Any) -> bool:
+    """Whether a TIFF of more than 8 bits is read number by number: grey with 0 for black, or 16-bit RGB."""
+    tags = image.tag_v2
+    bits, kinds = (np.atleast_1d(tags.get(tag, 1)).tolist() for tag in (_TIFF_BITS_PER_SAMPLE, _TIFF_SAMPLE_FORMAT))
+    if tags.get(_TIFF_PHOTOMETRIC) == 1:  # of 64 bits Pillow leaves 32
+        return len(bits) == 1 and bits[0] <= 32 and image.mode.startswith(("I", "F"))
+    colour = tags.get(_TIFF_PHOTOMETRIC) == 2 and tags.get(_TIFF_PLANAR, 1) == 1
+    return colour and len(bits) in (3, 4) and {*bits} == {16} and {*kinds} == {1}
+
+
+def _squeezed(data: bytes, image: Any, value_range: Range, channels: int) -> Pixels:
+    """uint8 [h, w] or [h, w, 3] of an image of more than 8 bits per sample. Raises BadImage: outside of the range."""
+    image.load()  # OpenCV gives what it could read of a cut file, without a word
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image)
+        if (
+            image.mode == "I"
+            and image.format == "TIFF"
+            and 1 in np.atleast_1d(image.tag_v2.get(_TIFF_SAMPLE_FORMAT, 1))
+        ):
+            values = values.view(np.uint32)  # which Pillow takes for signed
+    else:  # Pillow has 8 bits left of them
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if found is None or found.dtype != np.uint16 or found.shape[:2] != image.size[::-1] or found.ndim != 3:
+            raise ValueError("no 16-bit samples in it")
+        values = found[..., 0] if channels == 1 else found[..., 2::-1]
+    if (reason := unfit(float(values.min()), float(values.max()), value_range)) is not None:
+        raise BadImage("decode", reason)
+    return scaled(values, value_range)
 
 
 def _orientation(image: Any) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging import geometry
-from headrace.imaging.codec import Pixels
+from headrace.imaging.codec import MOST_SIDE, Pixels
 from headrace.imaging.geometry import Array, Move
 
 Fit = Literal["stretch", "crop", "pad"]
@@ -58,9 +58,9 @@ def check_size(size: int | tuple[int, int] | None) -> Size | None:
     if (
         not isinstance(pair, tuple | list)
         or len(pair) != 2
-        or not all(isinstance(side, int) and 1 <= side <= 65500 for side in pair)
+        or not all(isinstance(side, int) and 1 <= side <= MOST_SIDE for side in pair)
     ):
-        raise UsageError(f"size is {size!r}, wanted an int or (height, width), each 1 to 65500")
+        raise UsageError(f"size is {size!r}, wanted an int or (height, width), each 1 to {MOST_SIDE}")
     return pair[0], pair[1]
 
 

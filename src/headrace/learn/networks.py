@@ -94,7 +94,9 @@ def output_shape(model: Any, shape: tuple[int, ...], *, name: str) -> tuple[int 
             raise UsageError(f"{name} takes images [{wanted}], these are {list(shape)}") from error
         raise UsageError(f"{name} can't be called with images {list(shape)}, it raised\n{told(error)}") from error
     if not isinstance(out, keras.KerasTensor):
-        raise UsageError(f"{name} has {len(keras.tree.flatten(out))} outputs in a {type(out).__name__}, wanted one array")
+        raise UsageError(
+            f"{name} has {len(keras.tree.flatten(out))} outputs in a {type(out).__name__}, wanted one array"
+        )
     return tuple(out.shape[1:])
 
 

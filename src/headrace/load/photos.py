@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from headrace import parallel
 from headrace.errors import UsageError
-from headrace.imaging import codec, geometry
+from headrace.imaging import codec, geometry, levels
 from headrace.imaging.transforms import Fit, Size, check_fit, check_size, place
 from headrace.load.loader import Batch
 from headrace.load.store import draw_stored
@@ -155,7 +155,7 @@ class PhotoLoader:
         placement = place(stored.height, stored.width, self.size, self.fit)
         encoded = np.frombuffer(stored.encoded, np.uint8)
         draw_stored(encoded, stored.format, stored.height, stored.width, placement, out)
-        header = codec.read_header(data, max_pixels=self.options.max_pixels)
+        header = codec.read_header(data, max_pixels=self.options.max_pixels, value_range=self.options.value_range)
         height, width = header.height, header.width
         if header.orientation in (5, 6, 7, 8):
             height, width = width, height
@@ -178,7 +178,11 @@ def encoded(photo: Photo, options: ImageOptions) -> bytes:
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise codec.BadImage("decode", f"an array {list(photo.shape)}, wanted [h, w], [h, w, 1] or [h, w, 3]")
     if pixels.dtype != np.uint8:
-        raise codec.BadImage("decode", f"an array of {pixels.dtype}, wanted uint8: pixels of 0 to 255")
+        if options.value_range is None or pixels.dtype.kind not in "buif":
+            raise codec.BadImage("decode", f"an array of {pixels.dtype}, wanted uint8: pixels of 0 to 255")
+        if (reason := levels.unfit(float(pixels.min()), float(pixels.max()), options.value_range)) is not None:
+            raise codec.BadImage("decode", reason)
+        pixels = levels.scaled(pixels, options.value_range)
     return codec.encode_png(pixels)
 
 
@@ -195,7 +199,7 @@ def _plain(image: Image.Image) -> Image.Image:
 def read_photo(photo: Photo, options: ImageOptions) -> codec.Pixels:
     """The photo itself, uint8 [h, w, 3], upright. Raises BadImage, OSError."""
     data = encoded(photo, options)
-    header = codec.read_header(data, max_pixels=options.max_pixels)
+    header = codec.read_header(data, max_pixels=options.max_pixels, value_range=options.value_range)
     return codec.upright(codec.decode(data, header=header, channels=3), header.orientation)
 
 

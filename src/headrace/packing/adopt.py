@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -35,12 +36,15 @@ from headrace.packing.foreign import (
     open_files,
     sample,
 )
+from headrace.packing.plan import check_split_name
 from headrace.packing.prepare import ImageOptions
 from headrace.packing.scan import Found, Pass
 from headrace.packing.settle import Settled, names_beside, names_given
 from headrace.progress import bar
 from headrace.record import Reject
 from headrace.version import __version__
+
+_log = logging.getLogger("headrace")
 
 _DROPPED = "outside of the image, reversed or without an area"
 
@@ -120,8 +124,8 @@ def adopt(
     threads = parallel.check_workers(workers)
     if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
         raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
-    if split is not None and not (split.isidentifier() and split.isascii()):
-        raise UsageError(f"split name {split!r}: wanted letters, digits and '_'")
+    if split is not None:
+        check_split_name(split)
     options = ImageOptions(max_pixels=max_pixels)
     folder = Path(out)
     paths = find(shards)
@@ -166,6 +170,8 @@ def adopt(
             more = f" and {len(late) - 10} more" if len(late) > 10 else ""
             notes.append(f"keys that only later records have, and that are not used: {', '.join(late[:10])}{more}")
         stored, rejects = made.found, made.rejects
+        for reject in rejects:
+            _log.info("rejected %s", reject)
         seen = len(stored) + len(rejects)
         most = int(max_rejects * seen) if isinstance(max_rejects, float) else max_rejects
         if not stored:
@@ -182,6 +188,8 @@ def adopt(
             "images": None if root is None else name_from(folder, absolute(root)),
         }
         promised = _write(staging, files, made, skipped, options, adopted)
+    for entry in promised.shards:
+        _log.info("%s: %d records", os.path.normpath(folder / entry.name), entry.records)
     return AdoptReport(
         path=folder,
         seen=seen,

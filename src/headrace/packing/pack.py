@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -17,12 +18,15 @@ from headrace.errors import DataError, UsageError
 from headrace.format import catalog, manifest, storage
 from headrace.imaging import codec
 from headrace.imaging.transforms import Fit
+from headrace.packing.divided import Divided
 from headrace.packing.plan import Numbered, Plan, make_plan
 from headrace.packing.prepare import ImageOptions
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
 from headrace.progress import bar
 from headrace.record import Record, Reject
 from headrace.version import __version__
+
+_log = logging.getLogger("headrace")
 
 Runner: TypeAlias = Callable[[Plan, Path], Iterator[ShardResult]]
 
@@ -62,12 +66,16 @@ class PackReport:
 
 
 def pack(
-    source: Iterable[Record | Reject],
+    source: Iterable[Record | Reject] | Mapping[str, Iterable[Record | Reject]],
     out: str | os.PathLike[str],
     *,
     splits: Mapping[str, float] | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Fit = "stretch",
+    max_side: int | None = None,
+    min_side_to: int | None = None,
+    enlarge: bool = False,
+    value_range: tuple[float, float] | None = None,
     channels: int | None = None,
     quality: int = codec.JPEG_QUALITY,
     chroma: codec.Chroma = "444",
@@ -83,14 +91,21 @@ def pack(
 ) -> PackReport:
     """Packs the records of `source` into the dataset folder `out`, and publishes it when all is well.
 
+    source: one, or a source per split (name -> source). Then each split stands in the order that its source alone would
+    have, an id that several splits have gets its split in front ("train/a.jpg"), and classes are the same for all.
     splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
+    max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
+    ratio; only larger ones change, unless enlarge.
+    value_range: (low, high), black and white of image files of more than 8 bits per sample (PNG, TIFF), which become 8
+    bits: v is round((v - low) * 255 / (high - low)), a value outside a Reject. Without it each of them is one.
     channels: 1 or 3; None keeps grey images grey. quality, chroma ("444" or "420"): of the JPEGs that are made.
     max_pixels: an image whose header says more is a Reject.
     shards: per split; or shard_size: bytes, about (default 128 MB). seed: of splits and order.
     max_rejects: a float is a share of what is seen, an int a count; over it nothing is published.
     workers: threads, by default one per core. Their number changes nothing in the output.
-    progress: show a bar; None where someone looks. runner: who makes the shards of a Plan (threads here by default).
+    progress: show a bar; None where someone looks. Each Reject as it comes, and each shard at the end, are logged to
+    "headrace" (INFO). runner: who makes the shards of a Plan (threads here by default).
 
     Raises UsageError (an option, `out` is in the way), DataError (nothing stored, too many Rejects), StorageError.
     """
@@ -98,6 +113,10 @@ def pack(
     options = ImageOptions(
         size=size,  # type: ignore[arg-type]
         fit=fit,
+        max_side=max_side,
+        min_side_to=min_side_to,
+        enlarge=enlarge,
+        value_range=value_range,
         channels=channels,
         quality=quality,
         chroma=chroma,
@@ -107,6 +126,8 @@ def pack(
     if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
         raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
     folder = Path(out)
+    if isinstance(source, Mapping):
+        source = Divided(source)
     with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
         plan = make_plan(source, options=options, splits=splits, shards=shards, shard_bytes=shard_size, seed=seed)
         _check_outside(folder, plan)
@@ -141,6 +162,8 @@ def pack(
             lost += result.keypoints_dropped
         made = _write_rest(staging, folder.absolute().name, plan, results, rejects, dropped, lost, recipe)
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
+    for entry in made.shards:
+        _log.info("%s: %d records", folder / entry.name, entry.records)
     return PackReport(
         path=folder,
         seen=plan.seen,
@@ -211,7 +234,9 @@ class _Budget:
 
     def spend(self, rejects: Iterable[Numbered]) -> None:
         """Raises DataError with the first ten Rejects once they are more than allowed."""
-        self.rejects += rejects
+        for refused in rejects:
+            _log.info("rejected %s", refused.item)
+            self.rejects.append(refused)
         if len(self.rejects) > self.most:
             first = [n.item for n in sorted(self.rejects, key=lambda n: n.number) if isinstance(n.item, Reject)]
             raise DataError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace import order
 from headrace.errors import DataError, UsageError
@@ -48,6 +49,8 @@ class ShardPlan:
 class Plan:
     """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes.
 
+    `splits`: name -> fraction, or the names alone where the source's records say their split.
+
     `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
     object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
     swaps.
@@ -61,7 +64,7 @@ class Plan:
     keypoints: int
     keypoint_names: tuple[str, ...]
     flip_pairs: mirror.Pairs
-    splits: Mapping[str, float]
+    splits: Mapping[str, float] | tuple[str, ...]
     shards: tuple[ShardPlan, ...]
     rejects: tuple[Numbered, ...]
     seen: int
@@ -76,7 +79,13 @@ def make_plan(
     shard_bytes: int | None,
     seed: int,
 ) -> Plan:
-    """Reads the source to its end and decides. Raises UsageError, DataError (nothing in it)."""
+    """Reads the source to its end and decides. Raises UsageError, DataError (nothing in it, or in a split).
+
+    A source that says its `splits` (names, in their order) gives Records that say theirs, and then `splits` is None.
+    """
+    named: tuple[str, ...] | None = getattr(source, "splits", None)
+    if named is not None and splits is not None:
+        raise UsageError(f"the source comes divided into {', '.join(named)} already; leave splits out")
     fractions = check_splits(splits)
     if shards is not None and shard_bytes is not None:
         raise UsageError("give shards or a shard size, not both")
@@ -86,21 +95,21 @@ def make_plan(
         raise UsageError(f"the shard size is {shard_bytes} bytes, wanted at least 1")
 
     given = getattr(source, "class_names", None)
-    records, rejects = _read(source, given)
+    records, rejects = _read(source, given, named)
     points, names, pairs = _keypoints(source, records)
     records, rejects = _with_sound_keypoints(records, rejects, points)
     seen = len(records) + len(rejects)
     if not seen:
-        skipped = getattr(source, "skipped", None)
-        also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in skipped.items())})" if skipped else ""
-        raise DataError(f"{getattr(source, 'root', 'the source')}: holds no images{also}")
+        raise DataError(nothing_in(source))
     box_classes = _box_class_names(getattr(source, "box_class_names", None), records)
     classes = _class_names(given, records)
     index = {name: i for i, name in enumerate(classes)}
     items = [_labelled(record, classes, index) for record in records]
-    planned = _divide(items, fractions, seed)
+    planned = _divide(items, fractions, seed) if named is None else _as_said(items, named, seed)
     for split, members in planned.items():
         if not members and items:
+            if named is not None:
+                raise DataError(f"split {split!r}: none of its images can be used, and it would be empty")
             raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(items)} records is none; give it more")
     count = shards or _shards_by_size(items, options, shard_bytes or DEFAULT_SHARD_BYTES)
     made: list[ShardPlan] = []
@@ -123,7 +132,7 @@ def make_plan(
         keypoints=points,
         keypoint_names=names,
         flip_pairs=pairs,
-        splits=fractions,
+        splits=fractions if named is None else named,
         shards=tuple(made),
         rejects=tuple(rejects),
         seen=seen,
@@ -134,8 +143,7 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
     """Name -> fraction, summing to 1; None is one split "train". Raises UsageError."""
     fractions = {DEFAULT_SPLIT: 1.0} if splits is None else dict(splits)
     for name, fraction in fractions.items():
-        if not (name.isidentifier() and name.isascii()):
-            raise UsageError(f"split name {name!r}: wanted letters, digits and '_'")
+        check_split_name(name)
         if not 0 < fraction <= 1:
             raise UsageError(f"split {name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
     total = sum(fractions.values())
@@ -144,8 +152,24 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
     return fractions
 
 
-def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tuple[list[Numbered], list[Numbered]]:
-    """Records and Rejects of the source, numbered; a second record of an id and a class not among the given reject."""
+def check_split_name(name: str) -> None:
+    """Raises UsageError: it can't begin a shard's file name."""
+    if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
+        raise UsageError(f"split name {name!r}: wanted letters, digits and '_'")
+
+
+def nothing_in(source: object) -> str:
+    """What to say of a source that has given nothing."""
+    skipped = getattr(source, "skipped", None)
+    also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in skipped.items())})" if skipped else ""
+    return f"{getattr(source, 'root', 'the source')}: holds no images{also}"
+
+
+def _read(
+    source: Iterable[Record | Reject], given: Sequence[str] | None, splits: Sequence[str] | None
+) -> tuple[list[Numbered], list[Numbered]]:
+    """Records and Rejects of the source, numbered. A second record of an id, a class not among the given and a split
+    not among the source's reject."""
     records: list[Numbered] = []
     rejects: list[Numbered] = []
     first: dict[str, str] = {}
@@ -159,11 +183,15 @@ def _read(source: Iterable[Record | Reject], given: Sequence[str] | None) -> tup
                 reason = f"class {item.label_name!r} is none of the given {', '.join(given)}"
             elif item.label_name is not None and "\n" in item.label_name:
                 reason = f"class name {item.label_name!r} holds a line break"
+            elif splits is not None and item.split not in splits:
+                reason = f"split {item.split!r} is none of the source's {', '.join(splits)}"
             if reason is None:
                 first[item.id] = item.origin or item.id
                 records.append(Numbered(number, item))
                 continue
             item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
+        elif not isinstance(item, Reject):
+            raise UsageError(f"the source gives {item!r:.60}, wanted Records and Rejects; headrace.sources makes them")
         rejects.append(Numbered(number, item))
     return records, rejects
 
@@ -268,13 +296,25 @@ def _divide(items: Sequence[Numbered], fractions: Mapping[str, float], seed: int
     labels = [item.item.label for item in items]  # type: ignore[union-attr]
     strata = np.array([-1 if label is None else label for label in labels], np.int64)
     share = order.shares(strata, fractions, seed=seed)
-    # Another epoch than the shares', so that the order inside a split owes nothing to how it was drawn.
-    shuffled = order.permute(np.arange(len(items)), n=len(items), seed=seed, epoch=1)
     names = list(fractions)
     out: dict[str, list[Numbered]] = {name: [] for name in names}
-    for i in shuffled:
+    for i in _shuffled(len(items), seed):
         out[names[share[i]]].append(items[i])
     return out
+
+
+def _as_said(items: Sequence[Numbered], names: Sequence[str], seed: int) -> dict[str, list[Numbered]]:
+    """The records by their split; each split in the order that it would have alone."""
+    members: dict[str, list[Numbered]] = {name: [] for name in names}
+    for item in items:
+        members[item.item.split].append(item)  # type: ignore[union-attr,index]
+    return {name: [some[i] for i in _shuffled(len(some), seed)] for name, some in members.items()}
+
+
+def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
+    """The order of `n` records on disk, int64 [n]."""
+    # Another epoch than the shares', so that the order inside a split owes nothing to how it was drawn.
+    return order.permute(np.arange(n), n=n, seed=seed, epoch=1)
 
 
 def _shards_by_size(items: Sequence[Numbered], options: ImageOptions, shard_bytes: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
+from headrace.imaging.levels import Range, check_range
 from headrace.imaging.transforms import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
 from headrace.record import Boxes, Keypoints
 
@@ -25,12 +26,19 @@ _LOSSLESS = ("png", "bmp", "gif", "tiff")
 class ImageOptions:
     """What becomes of an image when it is packed. `size` None keeps the size; `channels` None keeps grey grey.
 
+    `max_side` brings the longer side to so many pixels and the other one along, `min_side_to` the shorter side; only
+    down, unless `enlarge`. One of the two, or `size`. `value_range` (low, high) are the values of black and white of
+    images of more than 8 bits per sample, which are refused without it.
     Bytes are kept as they are unless something asks for a change. What is changed becomes a JPEG of `quality` and
     `chroma`; only what came from a lossless format and keeps its size becomes a PNG.
     """
 
     size: Size | None = None
     fit: Fit = "stretch"
+    max_side: int | None = None
+    min_side_to: int | None = None
+    enlarge: bool = False
+    value_range: Range | None = None
     channels: int | None = None
     quality: int = codec.JPEG_QUALITY
     chroma: codec.Chroma = "444"
@@ -39,6 +47,19 @@ class ImageOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", check_size(self.size))
         check_fit(self.fit)
+        sides = {"max_side": self.max_side, "min_side_to": self.min_side_to}
+        given = [name for name, value in ({"size": self.size} | sides).items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(f"give {' or '.join(given)}, not both")
+        for name, side in sides.items():
+            if side is not None and not (isinstance(side, int) and 1 <= side <= codec.MOST_SIDE):
+                raise UsageError(f"{name} is {side!r}, wanted 1 to {codec.MOST_SIDE} pixels")
+            if side is not None and self.fit != "stretch":
+                raise UsageError(f"fit is {self.fit!r}: it is for size, {name} keeps the ratio of the sides")
+        if self.enlarge and not self.keeps_ratio:
+            raise UsageError("enlarge is for max_side and min_side_to")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_range(self.value_range))
         if self.channels not in (None, 1, 3):
             raise UsageError(f"channels is {self.channels}, wanted 1, 3 or None")
         if not 1 <= self.quality <= 100:
@@ -47,6 +68,29 @@ class ImageOptions:
             raise UsageError(f"chroma is {self.chroma!r}, wanted one of {', '.join(get_args(codec.Chroma))}")
         if self.max_pixels < 1:
             raise UsageError(f"max_pixels is {self.max_pixels}, wanted at least 1")
+
+    @property
+    def keeps_ratio(self) -> bool:
+        """Whether images are brought to a side, and not to a size."""
+        return self.max_side is not None or self.min_side_to is not None
+
+    def size_of(self, height: int, width: int) -> Size:
+        """(height, width) of what is stored of `height` x `width` pixels. Raises BadImage: it would be too large."""
+        if self.size is not None:
+            return self.size
+        side, of = self.max_side, max(height, width)
+        if side is None:
+            side, of = self.min_side_to, min(height, width)
+        if side is None or side == of or (side > of and not self.enlarge):
+            return height, width
+        made = max(1, round(height * side / of)), max(1, round(width * side / of))
+        if max(made) > codec.MOST_SIDE or made[0] * made[1] > self.max_pixels:
+            raise codec.BadImage(
+                "header",
+                f"{width} x {height} pixels would become {made[1]} x {made[0]}, wanted at most "
+                f"{codec.MOST_SIDE} a side and {self.max_pixels} in all (max_pixels)",
+            )
+        return made
 
     def jpeg(self, pixels: codec.Pixels) -> bytes:
         """The JPEG made of uint8 [h, w, c]."""
@@ -59,8 +103,8 @@ class ImageOptions:
     def from_json(cls, raw: Mapping[str, Any]) -> ImageOptions:
         """The options out of a manifest's `pack_options`, which hold more."""
         known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
-        size = raw.get("size")
-        return cls(**known | {"size": tuple(size) if size else None})
+        pairs = {name: tuple(raw[name]) for name in ("size", "value_range") if raw.get(name)}
+        return cls(**known | pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +145,7 @@ def prepare(
     and are dropped with them. A labelled point that lies outside, or that `fit` cuts off, becomes (0, 0, 0).
     `measured_in`, `window`: see Record.size and Record.window; what a window hides is as what `fit` hides.
     """
-    header = codec.read_header(data, max_pixels=options.max_pixels)
+    header = codec.read_header(data, max_pixels=options.max_pixels, value_range=options.value_range)
     channels = options.channels or header.channels
     sideways = header.orientation in (5, 6, 7, 8)
     height, width = (header.width, header.height) if sideways else (header.height, header.width)
@@ -128,7 +172,7 @@ def prepare(
     if window is not None:
         part = _part(np.array([window], np.float32), border, orientation, header)
     x0, y0, x1, y1 = part
-    size = options.size or (y1 - y0, x1 - x0)
+    size = options.size_of(y1 - y0, x1 - x0)
     kind: str = header.format
     if part == (0, 0, width, height) and size == (height, width):
         pixels = codec.decode(data, header=header, channels=channels)
@@ -142,7 +186,8 @@ def prepare(
         wx0, wy0, wx1, wy1 = fitted.window
         placement = replace(fitted, window=(wx0 + x0, wy0 + y0, wx1 + x0, wy1 + y0))
         least = placement.least(height, width)
-        pixels = codec.decode(data, header=header, channels=channels, min_size=least[::-1] if sideways else least)
+        least = least[::-1] if sideways else least
+        pixels = codec.decode(data, header=header, channels=channels, min_size=least, exact=options.keeps_ratio)
         out = np.empty((*size, channels), np.uint8)
         draw(codec.upright(pixels, header.orientation), placement, height, width, out)
         if boxes is not None:

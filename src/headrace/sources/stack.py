@@ -16,18 +16,18 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.imaging.levels import Range as Range
+from headrace.imaging.levels import check_range, scaled, short, unfit
 
 if TYPE_CHECKING:
     from headrace.imaging.codec import BadImage, Pixels
-
-Range: TypeAlias = tuple[float, float]
 
 _CHUNK_BYTES = 1 << 24
 _ZIP = b"PK\x03\x04"
@@ -176,11 +176,11 @@ class Stack:
             return found
         if not self.exact:
             least, most = found.min(), found.max()
-            if (reason := _unfit(float(least), float(most), self.value_range)) is not None:
+            if (reason := unfit(float(least), float(most), self.value_range)) is not None:
                 raise _bad("decode", reason)
         if (low, high) == (0, 255) and found.dtype.kind in "iu":
             return found.astype(np.uint8)
-        return np.rint((found.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
+        return scaled(found, self.value_range)
 
     def unfit(self) -> dict[int, str]:
         """Number -> reason of each image that has no pixels. Reads them all once, unless the type says it already."""
@@ -190,7 +190,7 @@ class Stack:
         low, high = self.value_range
         with np.errstate(invalid="ignore"):
             suspects = np.flatnonzero(~((least >= low) & (most <= high)))
-        return {int(i): str(_unfit(float(least[i]), float(most[i]), (low, high))) for i in suspects}
+        return {int(i): str(unfit(float(least[i]), float(most[i]), (low, high))) for i in suspects}
 
     def digest(self) -> str:
         """sha256 (hex) of all numbers, their type, shape and range. Reads everything once: 1 to 2 seconds per GB."""
@@ -232,7 +232,7 @@ def open_stack(name: str, numbers: Numbers, value_range: Range | None) -> Stack:
     if kind.kind not in "buif":
         raise UsageError(f"{name}: an array of {kind}, wanted uint8, bool, another integer type or float")
     if value_range is not None:
-        value_range = _check_range(value_range)
+        value_range = check_range(value_range)
     elif kind.kind == "b":
         value_range = (0, 1)
     elif kind == np.uint8:
@@ -484,22 +484,12 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
         raise UsageError(f"{found}, {wanted}{also}")
 
 
-def _check_range(given: Any) -> Range:
-    try:
-        low, high = (float(value) for value in given)
-    except (TypeError, ValueError):
-        raise UsageError(f"value_range is {given!r}, wanted (low, high): the values of black and of white") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"value_range is {given!r}, wanted two finite numbers, the smaller first")
-    return low, high
-
-
 def _range_of(name: str, numbers: Numbers) -> Range:
     """0 to 255 for integers that are all in it. Raises UsageError for all else, whose meaning only the caller knows."""
     hint = "pass value_range=(low, high), the values of black and white, which maps them linearly to 0-255"
     if numbers.dtype.kind == "f":
         first = numbers.read(0, 1)
-        found = f"those of the first image run from {_short(first.min())} to {_short(first.max())}"
+        found = f"those of the first image run from {short(first.min())} to {short(first.max())}"
         raise UsageError(f"{name}: {numbers.dtype} says nothing of what is black and white ({found}); {hint}")
     least, most = extremes(numbers)
     low, high = int(least.min()), int(most.max())
@@ -508,27 +498,10 @@ def _range_of(name: str, numbers: Numbers) -> Range:
     return 0, 255
 
 
-def _unfit(least: float, most: float, wanted: Range) -> str | None:
-    if math.isnan(least) or math.isnan(most):
-        return "holds NaN"
-    if math.isinf(least) or math.isinf(most):
-        return "holds infinity"
-    if least < wanted[0] or most > wanted[1]:
-        return (
-            f"values from {_short(least)} to {_short(most)}, outside of value_range "
-            f"{_short(wanted[0])} to {_short(wanted[1])}"
-        )
-    return None
-
-
 def _bad(stage: str, reason: str) -> BadImage:
     from headrace.imaging.codec import BadImage  # see Frame.encode
 
     return BadImage(stage, reason)
-
-
-def _short(value: Any) -> str:
-    return f"{float(value):.7g}"
 
 
 def _storage(path: Path, error: OSError) -> StorageError:

@@ -203,7 +203,7 @@ def check_threshold(threshold: float) -> float:
     return threshold
 
 
-def words(out: Shape) -> str:
+def shape_text(out: Shape) -> str:
     """A shape of outputs without their batch, for people."""
     return f"[{', '.join(['b', *('any' if side is None else str(side) for side in out)])}]"
 

@@ -15,7 +15,7 @@ from headrace.imaging.sheet import Tile
 from headrace.imaging.transforms import Size
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
-from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, words
+from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -100,7 +100,7 @@ class Classification(Task):
         if out != (n,) and not one:
             also = ", or [b, 1], the probability of the second" if n == 2 else ""
             raise UsageError(
-                f"{name} says {words(out)}, wanted [b, {n}]: a number for each class ({', '.join(self.class_names)}){also}"
+                f"{name} says {shape_text(out)}, wanted [b, {n}]: a number for each class ({', '.join(self.class_names)}){also}"
             )
         return replace(self, one=one, logits=ends_in == "linear", sums=ends_in == "softmax" or one)
 
@@ -177,8 +177,7 @@ class Classification(Task):
         return Score(records=records, metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure})
 
     def found(self, output: Outputs, view: View) -> Outputs:
-        (probabilities,) = self.probabilities(output[np.newaxis])
-        return probabilities
+        return self.probabilities(output[np.newaxis])[0]  # type: ignore[no-any-return]
 
     def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], str | None]:
         if not (dataset.labels >= 0).any():

@@ -19,7 +19,7 @@ from headrace.imaging.transforms import Size
 from headrace.learn import backbones, boxes, networks, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
-from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, words
+from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, shape_text
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -160,7 +160,7 @@ class Detection(Task):
         depth = Grid(classes=len(self.class_names)).depth
         if len(out) != 3 or out[0] is None or out[0] != out[1] or out[2] != depth:
             raise UsageError(
-                f"{name} says {words(out)}, wanted [b, g, g, {depth}]: a square grid of g x g cells, {depth} numbers each"
+                f"{name} says {shape_text(out)}, wanted [b, g, g, {depth}]: a square grid of g x g cells, {depth} numbers each"
             )
         return replace(self, cells=out[0])
 

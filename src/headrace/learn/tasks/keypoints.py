@@ -21,7 +21,7 @@ from headrace.imaging.transforms import Size
 from headrace.learn import backbones, networks, plots, points
 from headrace.learn.backend import jit, keras
 from headrace.learn.points import ALPHA, Array
-from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, words
+from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, shape_text
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
 from headrace.load.photos import View
@@ -218,7 +218,7 @@ class Keypoints(Task):
             or height % out[0]
         ):
             raise UsageError(
-                f"{name} says {words(out)}, wanted heatmaps [b, {height} / s, {width} / s, {k}] of a stride s, or "
+                f"{name} says {shape_text(out)}, wanted heatmaps [b, {height} / s, {width} / s, {k}] of a stride s, or "
                 f"coordinates [b, {k}, 3]"
             )
         return replace(self, coordinates=False, stride=height // out[0])
