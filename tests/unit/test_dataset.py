@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import headrace as hr
+from drawn import saved
 from foreign import payload, write
 from headrace.errors import DamageError, NotThereError, UsageError
 from headrace.format import manifest
@@ -322,7 +323,7 @@ class Page(HTMLParser):
             head, data = (dict(attrs)["src"] or "").split(",", 1)
             assert head == "data:image/jpeg;base64"
             self.images.append(base64.b64decode(data, validate=True))
-        else:
+        elif tag != "br":
             self.open.append(tag)
         self.titles += [value or "" for name, value in attrs if name == "title"]
 
@@ -333,8 +334,8 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.mark.parametrize(("n", "shown"), [(60, 24), (5, 5), (1, 1)])
-def test_contact_sheet(ds: hr.Dataset, n: int, shown: int) -> None:
+@pytest.mark.parametrize(("n", "shown"), [(60, 24), (5, 5), (1, 1), (0, 0)])
+def test_notebook(ds: hr.Dataset, n: int, shown: int) -> None:
     view = hr.Dataset(ds.path)
     view.rows = view.rows[:n]
     page = Page(view._repr_html_())
@@ -342,28 +343,42 @@ def test_contact_sheet(ds: hr.Dataset, n: int, shown: int) -> None:
     for data in page.images:
         image = Image.open(io.BytesIO(data))
         image.load()
-        assert image.size == (96, 96) and image.mode == "RGB"
-    assert set(page.titles) <= set(CLASSES) and repr(view) in page.text
+        assert max(image.size) == 160 and image.mode == "RGB"
+    numbers = np.linspace(0, n - 1, shown).astype(int).tolist()
+    assert page.titles == [f"{ds[i].label_name}\n{ds[i].id}" for i in numbers]
+    assert repr(view) in page.text
 
 
-def test_contact_sheet_escapes(tmp_path: Path) -> None:
+def test_notebook_draws_boxes(tmp_path: Path) -> None:
+    box = np.array([[20, 10, 60, 50]], np.float32)
+    image = saved(np.full((80, 80, 3), 128, np.uint8), "PNG")
+    names = ("a <b>",)
+    ds = pack([hr.Record(id="a", encoded=image, boxes=box, box_labels=names)], tmp_path / "ds")
+    page = Page(ds._repr_html_())
+    assert page.titles == ["a <b> 1\na"]
+    pixels = np.asarray(Image.open(io.BytesIO(page.images[0]))).astype(int)
+    green = np.argwhere(pixels[..., 1] - pixels[..., 0] > 60)
+    assert np.abs(green.min(axis=0) - (20, 40)).max() <= 1 and np.abs(green.max(axis=0) - (99, 119)).max() <= 1
+
+
+def test_notebook_escapes(tmp_path: Path) -> None:
     name = "<b>&\"'"
     ds = pack([hr.Record(id="a", encoded=shades(1)[0].encoded, label_name=name)], tmp_path / "<i>")
     page = Page(ds._repr_html_())
-    assert page.titles == [name] and page.open == [] and "<i>" in page.text
+    assert page.titles == [f"{name}\na"] and page.open == [] and "<i>" in page.text
 
 
-def test_contact_sheet_with_damage(ds: hr.Dataset, tmp_path: Path) -> None:
+def test_notebook_with_damage(ds: hr.Dataset, tmp_path: Path) -> None:
     folder = shutil.copytree(ds.path, tmp_path / "ds")
     broken = hr.Dataset(folder)
     path, number, offset, _ = shard_of(broken, 0)
     flip(path, offset + 50)
     (folder / broken.manifest.shards[-1].name).unlink()
     page = Page(broken._repr_html_())
-    gone = broken.manifest.shards[-1].records
-    assert page.open == [] and 24 - gone <= len(page.images) < 23
-    assert any(f"{path.name}, record {number}" in title for title in page.titles)
-    assert any("no such file" in title for title in page.titles)
+    assert page.open == [] and len(page.images) == 24
+    damaged = [title for title in page.titles if title.startswith("damaged: ")]
+    assert damaged[0].startswith(f"damaged: {ds[0].id}\n") and f"{path.name}, record {number}" in damaged[0]
+    assert any("no such file" in title for title in damaged)
 
 
 # --- what is no dataset ----------------------------------------------------------------------------------------------

@@ -119,16 +119,22 @@ def test_any_caption_and_any_font(name: str, found: str, monkeypatch: pytest.Mon
 
 
 @given(st.text(max_size=60), st.integers(8, 300))
-def test_shortened_fits_and_begins_alike(text: str, width: int) -> None:
+def test_shortened_fits_and_keeps_both_ends(text: str, width: int) -> None:
     letters = font(12)
     line = shortened(text, width, letters)
     plain = lettering.printable(text)
-    assert line == plain or (line.endswith("…") and plain.startswith(line[:-1]))
+    first, _, last = line.partition("…")
+    assert line == plain or (plain.startswith(first) and plain.endswith(last))
     assert letters.getlength(line) <= width or line == "…"
     if line != plain:
         assert letters.getlength(plain) > width
     for line in wrapped(text, width, letters):
         assert letters.getlength(line) <= width or line == "…"
+
+
+def test_long_captions_differ_in_their_ends() -> None:
+    lines = {shortened(f"scans/ward 7/2024/IM-0115-{i:04d}.jpeg", 120, font(12)) for i in range(100)}
+    assert len(lines) == 100 and all(line.startswith("scans/") and line.endswith(".jpeg") for line in lines)
 
 
 def test_wrapped() -> None:

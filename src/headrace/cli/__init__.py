@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, learn
+from headrace.cli import adopt, data, demo, learn, show
 from headrace.errors import HeadraceError
 from headrace.version import __version__
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 data.register(app)
 adopt.register(app)
+show.register(app)
 learn.register(app)
 demo.register(app)
 

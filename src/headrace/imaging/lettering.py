@@ -36,15 +36,21 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, width: float, letters: Font) -> str:
-    """As much of the text, on one line, as is at most `width` pixels wide, with "…" where something is left out."""
-    line = printable(text[:_LONGEST])
+    """The text on one line of at most `width` pixels, with "…" for its middle where it is wider: names often differ in
+    their ends only."""
+    line = printable(text if len(text) <= _LONGEST else text[: _LONGEST // 2] + text[-_LONGEST // 2 :])
     if len(text) <= _LONGEST and letters.getlength(line) <= width:
         return line
     low, high = 0, len(line)  # how many letters fit: at least, and fewer than
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if letters.getlength(f"{line[:middle]}…") <= width else (low, middle)
-    return f"{line[:low].rstrip()}…"
+        low, high = (middle, high) if letters.getlength(_without_middle(line, middle)) <= width else (low, middle)
+    return _without_middle(line, low)
+
+
+def _without_middle(line: str, left: int) -> str:
+    """The first and last letters of the line, `left` of them in all."""
+    return f"{line[: left - left // 2].rstrip()}…{line[len(line) - left // 2 :].lstrip()}"
 
 
 def wrapped(text: str, width: float, letters: Font) -> list[str]:

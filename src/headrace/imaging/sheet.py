@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from headrace.errors import UsageError
@@ -62,7 +63,7 @@ class _Row:
 
     def __init__(self, tiles: Sequence[Tile], side: int, letters: int) -> None:
         self.tiles, self.side, self.letters = tiles, side, letters
-        self.pictures = [_fitted(tile.image, side) for tile in tiles]
+        self.pictures = [Image.fromarray(fitted(tile.image, side)) for tile in tiles]
         self.line = round(1.3 * letters)
         self.above = max(picture.height for picture in self.pictures) + 2 * _FRAME
         self.height = self.above + max(len(_lines(tile)) for tile in tiles) * self.line
@@ -88,14 +89,15 @@ def _lines(tile: Tile) -> list[str]:
     return tile.caption.split("\n") if tile.caption else []
 
 
-def _fitted(image: Pixels, side: int) -> Image.Image:
-    """RGB with a longer side of `side` pixels."""
+def fitted(image: Pixels, side: int) -> Pixels:
+    """uint8 [h, w, 3] of an image uint8 [h, w, c], c = 1 or 3, brought to a longer side of `side` pixels."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     # Of a small image every pixel is shown as it is; in between, linear. Pillow's shrinking looks at all pixels.
     method = Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.BILINEAR
     whole = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("RGB")
-    return whole.resize((max(1, round(width * scale)), max(1, round(height * scale))), method)
+    return np.array(whole if whole.size == size else whole.resize(size, method))
 
 
 def png(image: Image.Image) -> bytes:

@@ -13,22 +13,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import cv2
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DamageError, StorageError, UsageError
+from headrace.errors import DamageError, UsageError
 from headrace.format import catalog, example, manifest
 from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
 from headrace.imaging.geometry import MIN_VISIBLE
-from headrace.imaging.transforms import Augmentation, Fit, draw, place
+from headrace.imaging.transforms import Augmentation, Fit
+from headrace.load import show
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.record import Record
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from headrace.load.loader import Cache, Loader, OnBad
     from headrace.load.targets import Target
 
@@ -94,6 +96,11 @@ class Dataset:
     def path(self) -> Path:
         """The folder."""
         return self.store.path
+
+    @property
+    def title(self) -> str:
+        """What this is, for people: "cats / split 'train'"."""
+        return "".join([self.path.absolute().name, *(f" / {what}" for what in self._what)])
 
     @property
     def manifest(self) -> manifest.Manifest:
@@ -338,6 +345,22 @@ class Dataset:
         )
         return Loader(self, options)
 
+    def show(self, n: int = 32, *, batch: bool = False, epoch: int = 0, **options: Any) -> Image.Image:
+        """A contact sheet of up to `n` records, evenly drawn from this view, with class, boxes, keypoints and id.
+
+        With `batch` it is the first batch of `n` in `epoch` of a loader of these `options`, as a model gets it, with
+        what its targets say: ds.show(batch=True, size=224, target=hr.Grid(7)). Any other batch is `loader.show(i)`.
+        Raises UsageError; with `batch` also what a loader raises.
+        """
+        if not batch and options:
+            raise UsageError(f"show() takes {', '.join(options)} with batch=True only")
+        show.check(self, n)
+        if not batch:
+            return show.show_records(self, n)
+        loader = self.loader(batch_size=n, **options)
+        loader.epoch = epoch
+        return loader.show()
+
     def __repr__(self) -> str:
         parts = [f"{len(self)} records"]
         if len(self.manifest.splits) > 1 and len(self):
@@ -359,24 +382,21 @@ class Dataset:
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        """A contact sheet of up to 24 records, evenly drawn, for notebooks; numbers that are kept are no pictures."""
+        """Up to 24 records, evenly drawn, with what is known of them, for notebooks; kept numbers are no pictures."""
         cells = []
-        shown = 0 if self.keeps else min(24, len(self))
-        for i in np.unique(np.linspace(0, len(self) - 1, shown).astype(int)):
-            try:
-                record = self[int(i)]
-                data = base64.b64encode(codec.encode_jpeg(_thumbnail(record.image), quality=80)).decode()
-                picture = f'<img src="data:image/jpeg;base64,{data}" width="96" height="96">'
-                caption = record.label_name or ""
-            except (DamageError, StorageError) as error:
-                picture, caption = "<div>damaged</div>", str(error)
-            text = html.escape(caption)
+        for i in () if self.keeps else show.evenly(len(self), 24):
+            tile = show.tile(self, i, side=_SIDE)
+            data = base64.b64encode(codec.encode_jpeg(tile.image, quality=90)).decode()
+            lines = html.escape(tile.caption).split("\n")
             cells.append(
-                '<figure style="display:inline-block;margin:2px;width:96px;text-align:center;font-size:11px">'
-                f'{picture}<figcaption title="{text}" style="overflow:hidden;white-space:nowrap">{text}</figcaption>'
-                "</figure>"
+                f'<figure title="{"&#10;".join(lines)}" style="display:inline-block;margin:4px;width:{_SIDE}px;'
+                'vertical-align:bottom;text-align:center;font-size:11px;overflow:hidden;white-space:nowrap">'
+                f'<img src="data:image/jpeg;base64,{data}"><figcaption>{"<br>".join(lines)}</figcaption></figure>'
             )
         return f"<div><code>{html.escape(repr(self))}</code></div><div>{''.join(cells)}</div>"
+
+
+_SIDE = 160  # of an image in a notebook
 
 
 FeatureValue: TypeAlias = "int | float | bytes | NDArray[Any]"
@@ -392,10 +412,3 @@ def _features(store: Store, row: int, names: tuple[str, ...]) -> dict[str, Featu
         return {name: example.value_of(name, found[name]) for name in names or found}
     except KeyError as error:
         raise UsageError(f"{store.address(row)}: no feature {error}; it has {', '.join(sorted(found))}") from None
-
-
-def _thumbnail(pixels: codec.Pixels) -> codec.Pixels:
-    out = np.empty((96, 96, pixels.shape[2]), np.uint8)
-    height, width = pixels.shape[:2]
-    draw(pixels, place(height, width, (96, 96), "pad"), height, width, out)
-    return cv2.cvtColor(out, cv2.COLOR_GRAY2RGB).astype(np.uint8) if out.shape[2] == 1 else out

@@ -30,9 +30,12 @@ from headrace.imaging.transforms import (
     place,
 )
 from headrace.load.dataset import Dataset
+from headrace.load.show import show_batch
 from headrace.load.targets import Boxes, Class, Kept, Labels, Target
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from headrace.feeds.keras import KerasFeed
     from headrace.feeds.tf import TFDataset
     from headrace.feeds.torch import TorchFeed
@@ -197,6 +200,14 @@ class Loader:
         for slot, row in enumerate(rows.tolist()):
             self._keep(row, kept, slot)
         return self._labels(rows, self._placements(rows, self._chances(rows, self._epoch)), kept)
+
+    def show(self, i: int = 0) -> Image.Image:
+        """A contact sheet of batch `i` of the current epoch as a model gets it: images with what their targets say.
+
+        Raises IndexError, DamageError.
+        """
+        i = self._index(i)
+        return show_batch(self, i, self.dataset.store.ids[self._rows(self._epoch, i)].to_list())
 
     def lost(self) -> int:
         """How many boxes of the current epoch have no place in its targets, where these have such a limit."""
