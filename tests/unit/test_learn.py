@@ -32,6 +32,7 @@ RECIPE = Recipe(
     class_names=("a", "b"),
     shape=(32, 48, 3),
     dtype="uint8",
+    keeps=False,
     train=PART,
     val=None,
     pack_options={"size": [32, 48], "fit": "crop"},

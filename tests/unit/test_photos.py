@@ -72,7 +72,7 @@ def test_16_bit_photos_as_packed(tmp_path: Path) -> None:
     assert [reject.reason for reject in rejects] == [report.rejects[0].reason]
     ((_, refused, _),) = loader(paths)
     assert len(refused) == 4 and "value_range" in refused[0].reason
-    photo = read_photo(str(paths[0]), max_pixels=1000, value_range=(0, 4095))
+    photo = read_photo(paths[0], ImageOptions(max_pixels=1000, value_range=(0, 4095)))
     assert np.array_equal(photo, codec.decode(ds[0].encoded, header=codec.read_header(ds[0].encoded)))  # type: ignore[arg-type]
 
 

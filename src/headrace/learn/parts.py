@@ -123,10 +123,19 @@ def check_fits(task: Task, train: Dataset, val: Dataset) -> None:
     if there is None:
         raise UsageError(f"{val.path}: has no labels for {task.name}, which {train.path} is for")
     check_names(task, val, there, f"{train.path} is")
-    if val.channels != train.channels:
+
+
+def check_images(dataset: Dataset, keeps: bool, dtype: str, shape: tuple[int, ...]) -> None:
+    """Raises UsageError when a model for images (h, w, c) of `shape`, or for arrays that are kept, can't take these."""
+    if keeps or dataset.keeps:
+        found = f"{dataset.store.dtype} {list(dataset.store.image_shape)}" if dataset.keeps else "pixels"
+        wanted = f"{dtype} {list(shape)}" if keeps else "pixels"
+        if found != wanted:
+            raise UsageError(f"{dataset.path}: holds {found}, the model is for {wanted}")
+    elif dataset.channels != shape[2]:
         raise UsageError(
-            f"{val.path}: images have {val.channels} channels, those of {train.path} have {train.channels}; pack it with "
-            f"channels {train.channels}"
+            f"{dataset.path}: images have {dataset.channels} channels, the model takes {shape[2]}; pack them with "
+            f"channels {shape[2]}"
         )
 
 

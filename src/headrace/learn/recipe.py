@@ -189,7 +189,8 @@ class Recipe:
 
     `model` is the name of a built-in one, or what the caller's own is called, which is then `own_model`; `own_loss`: it
     came compiled. `options` are filled: none is left to the task. `shape` (h, w, c) and `dtype` are those of one image
-    as the model takes it. `pack_options` is what images went through when packed.
+    as the model takes it, of another kind where the run `keeps` arrays as they are. `pack_options` is what images went
+    through when packed.
     """
 
     task: str
@@ -199,6 +200,7 @@ class Recipe:
     class_names: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    keeps: bool
     train: Part
     val: Part | None
     pack_options: Mapping[str, Any]
@@ -212,8 +214,8 @@ class Recipe:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the model's input."""
-        return self.shape[0], self.shape[1]
+        """(height, width) of the model's input; (0, 0) where that is no image."""
+        return (0, 0) if self.keeps else (self.shape[0], self.shape[1])
 
     @property
     def channels(self) -> int:

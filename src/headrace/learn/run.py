@@ -13,7 +13,7 @@ from PIL import Image
 
 from headrace.errors import DataError, UsageError
 from headrace.imaging.transforms import place
-from headrace.learn import networks, tasks
+from headrace.learn import networks, parts, tasks
 from headrace.learn.backend import jit, keras
 from headrace.learn.recipe import Recipe, RunFolder, filled
 from headrace.load.dataset import Dataset
@@ -72,7 +72,7 @@ class Run:
         """
         task = self.task if threshold is None else self.task.at(threshold)
         given, single = _several(images, self.recipe)
-        if self.recipe.dtype != "uint8":
+        if self.recipe.keeps:
             answers = [task.answer(task.found(out, _UNMOVED)) for out in self.outputs(_stacked(given, self.recipe))]
         else:
             answers = [task.answer(answer.found) for answer in self._asked(given, task)]
@@ -87,7 +87,7 @@ class Run:
     def photos(self, images: Sequence[Photo], *, workers: int | None = None) -> PhotoLoader:
         """Photos as the model takes them, in batches. Raises UsageError: it takes no photos."""
         recipe = self.recipe
-        if recipe.dtype != "uint8":
+        if recipe.keeps:
             raise UsageError(
                 f"{self.folder.folder}: was trained on arrays as they are ({recipe.dtype} {list(recipe.shape)}), not on "
                 "pixels; ask Run.predict about arrays, or predict about a dataset of them"
@@ -121,21 +121,17 @@ class Run:
     def view(self, dataset: Dataset, row: int) -> View:
         """How the stored image of a catalog row comes to the model."""
         recipe, store = self.recipe, dataset.store
-        if recipe.dtype != "uint8":
+        if recipe.keeps:
             return _UNMOVED
         height, width = int(store.height[row]), int(store.width[row])
         return View(height, width, (place(height, width, recipe.size, recipe.options.fit).move,), recipe.size)
 
     def _loader(self, dataset: Dataset, judged: bool, workers: int | None) -> Iterable[Batch]:
         recipe = self.recipe
-        if dataset.channels != recipe.channels:
-            raise UsageError(
-                f"{dataset.path}: images have {dataset.channels} channels, the run's model takes {recipe.channels}; "
-                f"pack them with --channels {recipe.channels}"
-            )
+        parts.check_images(dataset, recipe.keeps, recipe.dtype, recipe.shape)
         return dataset.loader(
             batch_size=filled(recipe.options.batch_size),
-            size=recipe.size,
+            size=None if recipe.keeps else recipe.size,
             fit=recipe.options.fit,
             shuffle=False,
             target=self.task.truth(dataset, recipe.size) if judged else _NoTarget(),
@@ -206,7 +202,7 @@ def _several(images: Any, recipe: Recipe) -> tuple[list[Any], bool]:
         return [images], True
     if not isinstance(images, np.ndarray):
         return list(images), False
-    if recipe.dtype != "uint8":
+    if recipe.keeps:
         return ([images], True) if images.shape == recipe.shape else (list(images), False)
     if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
         return [images], True

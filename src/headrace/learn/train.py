@@ -197,13 +197,17 @@ class _Training:
             val_part = parts.learnable(val_part, task, options.limit)
             parts.check_apart(train_part.view, val_part.view)
         asked, options = options, options.filled(task.chosen(dataset))
-        size = check_size(options.size) or dataset.image_size
-        if size is None:
-            raise UsageError(f"{dataset.path}: the images differ in size; pass the model's (size)")
-        shape = (*size, dataset.channels)
+        size, shape, dtype = _input(dataset, options)
+        if val_part is not None:
+            parts.check_images(val_part.view, dataset.keeps, dtype, shape)
+        if dataset.keeps and network is None and not networks.is_code(options.model or ""):
+            raise UsageError(
+                f"{dataset.path}: its numbers are kept as they are ({dtype} {list(shape)}), and the built-in models take "
+                "pixels of 0 to 255; pass a model of your own"
+            )
         name, built = _network(task, network, options, shape)
         said = networks.output_shape(built, shape, name=name)
-        self.task = task.fitted(said, size, ends_in=networks.activation(built), name=name)
+        self.task = task.fitted(said, size or (0, 0), ends_in=networks.activation(built), name=name)
         own = network is not None or networks.is_code(name)
         own_loss = own and bool(built.compiled)
         if own_loss:
@@ -226,7 +230,8 @@ class _Training:
             own_loss=own_loss,
             class_names=self.task.class_names,
             shape=shape,
-            dtype="uint8",
+            dtype=dtype,
+            keeps=dataset.keeps,
             train=train_part.part(),
             val=val_part.part() if val_part else None,
             pack_options=dataset.manifest.pack_options,
@@ -253,15 +258,16 @@ class _Training:
         if own or options.monitor:
             self._try()
 
-    def _loader(self, part: parts.Chosen, size: Size, *, val: bool = False) -> Loader:
+    def _loader(self, part: parts.Chosen, size: Size | None, *, val: bool = False) -> Loader:
         options, task = self.options, self.task
+        drawn = size or (0, 0)  # of arrays that are kept, which have no boxes
         return part.view.loader(
             batch_size=filled(options.batch_size),
             size=size,
             fit=options.fit,
             shuffle=not val,
             seed=options.seed,
-            target=task.truth(part.view, size) if val else task.target(size),
+            target=task.truth(part.view, drawn) if val else task.target(drawn),
             augment=() if val else tuple(AUGMENTATIONS[name] for name in filled(options.augment)),
             drop_last=options.drop_last and not val,
             workers=options.workers,
@@ -549,6 +555,16 @@ def _network(
         raise UsageError(f"{', '.join(options.model_options)}: options of built-in models, and this is one of your own")
     name = name or networks.name_of(network)
     return name, networks.build(network, shape, len(task.class_names), name=name)
+
+
+def _input(dataset: Dataset, options: Options) -> tuple[Size | None, tuple[int, ...], str]:
+    """The size that images are brought to, shape and type of what the model takes of one. Raises UsageError."""
+    if dataset.keeps:
+        return check_size(options.size), dataset.store.image_shape, str(dataset.store.dtype)
+    size = check_size(options.size) or dataset.image_size
+    if size is None:
+        raise UsageError(f"{dataset.path}: the images differ in size; pass the model's (size)")
+    return size, (*size, dataset.channels), "uint8"
 
 
 def _say(line: str) -> None:

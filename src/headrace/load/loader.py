@@ -174,6 +174,8 @@ class Loader:
         """What a photo goes through to be as the images of this loader, but for chance: for PhotoLoader."""
         from headrace.load.photos import Preparation
 
+        if self.dataset.keeps:
+            raise UsageError(f"{self.dataset.path}: keeps its arrays as they are, which no photo can be made like")
         return Preparation(
             pack_options=self.dataset.manifest.pack_options,
             size=self.size,
