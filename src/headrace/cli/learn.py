@@ -6,18 +6,15 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from headrace.cli.words import AsJson, Workers, parse_dataset, parse_size, parse_split
 from headrace.errors import HeadraceError, UsageError
-
-if TYPE_CHECKING:
-    from headrace.load.dataset import Dataset
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has made.", readable=False)]
 
@@ -165,7 +162,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Options from a TOML file (epochs = 10), or from another RUN's recipe.json; those given here go first.",
+            help="Options from a TOML file (epochs = 10) or another RUN's recipe.json; those given here go first.",
             show_default=False,
         ),
     ] = None,
@@ -331,10 +328,12 @@ def predict(
     with _hushed():
         from headrace.learn.predict import predict as ask
 
+    path, split = parse_dataset(images[0]) if len(images) == 1 else (None, None)
     result = ask(
         run,
-        _dataset(images) or images,
+        images if split is None or path is None else [path],
         out=out,
+        split=split,
         pattern=pattern,
         by_folder=by_folder,
         truth=truth,
@@ -357,20 +356,6 @@ def predict(
         print(f"picture: {result.picture}")
     if result.pictures:
         print(f"photos with what was found: {result.pictures}")
-
-
-def _dataset(images: Sequence[str]) -> Dataset | None:
-    """The dataset, or its split, that the words name; None where they name images. Raises UsageError, DataError."""
-    from headrace.format import manifest
-    from headrace.load.dataset import Dataset
-
-    named = [(path, split) for path, split in map(parse_dataset, images) if (path / manifest.FILE).is_file()]
-    if not named:
-        return None
-    if len(images) > 1:
-        raise UsageError(f"{named[0][0]}: is a dataset; ask about one dataset, or about images, at a time")
-    ((path, split),) = named
-    return Dataset(path).split(split) if split else Dataset(path)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def evaluate(
     headline, *_ = score.text.splitlines()
     drawn = "the worst" if worst else "evenly drawn"
     picture = examples.sheet(
-        f"{chosen.part()}: {headline}. Shown are {min(EXAMPLES, len(part))}, {drawn}; green: {task.right_means}; red: others"
+        f"{chosen.part()}: {headline}. Shown are {min(EXAMPLES, len(part))}, {drawn}; "
+        f"green: {task.right_means}; red: others"
     )
     if picture is not None:
         write_atomic(folder / SHEET, sheet.png(picture))
@@ -128,7 +129,7 @@ def evaluate(
     result = Evaluation(
         run=run.folder.folder,
         dataset=dataset.path,
-        split=chosen.split or split,
+        split=chosen.name,
         task=recipe.task,
         records=score.records,
         metrics=metrics,
@@ -146,9 +147,9 @@ def evaluate(
 
 
 def _folder(run: Run, chosen: parts.Chosen) -> Path:
-    """Where the pictures of a dataset and part go: RUN/evaluations/cats-val, or with a number for another of that name."""
+    """Where the pictures of a part go: RUN/evaluations/cats-val, with a number for another dataset of that name."""
     part = chosen.view
-    which = chosen.split or (part.view_fingerprint[:8] if part.is_view else None)
+    which = chosen.name or (part.view_fingerprint[:8] if part.is_view else None)
     name = part.path.absolute().name + (f"-{which}" if which else "")
     number = 1
     while True:

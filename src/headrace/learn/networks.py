@@ -1,6 +1,7 @@
 """Networks of the caller's own: a model or a function that makes one, from Python or out of a file; and saved ones.
 
-Code runs only when the caller names it: a saved model is looked at before Keras loads it, and what it would run is refused.
+Code runs only when the caller names it: a saved model is looked at before Keras loads it, and one that would run any is
+refused.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def plain(model: Any) -> Any:
 def summary(model: Any) -> str:
     """The layers of a model as a table."""
     said: list[str] = []
-    model.summary(line_length=100, print_fn=lambda text, **_: said.append(text))
+    model.summary(print_fn=lambda text, **_: said.append(text))
     return "\n".join(said).rstrip()
 
 

@@ -1,9 +1,9 @@
-"""Which records a run learns from, and which it is judged by: splits, divisions, views, and what must not be in both."""
+"""Which records a run learns from and which it is judged by: splits, divisions, views; and what must not be in both."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chosen:
-    """The records of one part: `view` holds them, `split` is the packed split where it is one."""
+    """The records of one part: `view` holds them, `split` is the packed split where it is one; `share` the name of one
+    that a run divided."""
 
     view: Dataset
     split: str | None = None
+    share: str | None = None
+
+    @property
+    def name(self) -> str | None:
+        """What people call it, None for all of a dataset and for other views."""
+        return self.split or self.share
 
     def part(self) -> Part:
         """What the recipe keeps of it."""
@@ -70,14 +77,14 @@ def divided(dataset: Dataset, options: Options) -> dict[str, Chosen]:
     whole = dataset.split(options.split) if options.split else dataset
     if len(whole.splits) > 1:
         raise UsageError(
-            f"{dataset.path}: is divided into {', '.join(whole.splits)} already; say which of them to divide (split), or "
-            "leave divide out"
+            f"{dataset.path}: is divided into {', '.join(whole.splits)} already; say which of them to divide (split), "
+            "or leave divide out"
         )
     views = whole.divide(options.divide, seed=options.seed)
     for name, view in zip(options.divide, views, strict=True):
         if not len(view):
             raise UsageError(f"{dataset.path}: {name} gets none of {len(whole)} records; give it a larger share")
-    return {name: Chosen(view) for name, view in zip(options.divide, views, strict=True)}
+    return {name: Chosen(view, share=name) for name, view in zip(options.divide, views, strict=True)}
 
 
 def _training(dataset: Dataset, options: Options) -> Chosen:
@@ -106,7 +113,7 @@ def _check_split(dataset: Dataset, name: str | None) -> None:
 
 def learnable(part: Chosen, task: Task, limit: int | None) -> Chosen:
     """The records of a part that the task can use, evenly drawn to `limit`. Raises UsageError: there is none."""
-    whole, name = part.view, part.split or part.view.what or "the dataset"
+    whole, name = part.view, part.name or part.view.what or "the dataset"
     found = task.select(whole)
     if not len(found):
         raise UsageError(f"{whole.path}: {name} has no record with labels for {task.name}")
@@ -114,7 +121,7 @@ def learnable(part: Chosen, task: Task, limit: int | None) -> Chosen:
         log.warning("%s: %d of %d records have no label and are left out", name, len(whole) - len(found), len(whole))
     else:
         found = whole
-    return Chosen(found if limit is None else found.sample(limit), part.split)
+    return replace(part, view=found if limit is None else found.sample(limit))
 
 
 def check_fits(task: Task, train: Dataset, val: Dataset) -> None:
@@ -140,7 +147,7 @@ def check_images(dataset: Dataset, keeps: bool, dtype: str, shape: tuple[int, ..
 
 
 def check_names(task: Task, dataset: Dataset, there: Task, whose: str) -> None:
-    """Raises UsageError when the classes, or keypoints, of `dataset` are others than the task's, or in another order."""
+    """Raises UsageError when the classes or keypoints of `dataset` are others than the task's, or in another order."""
     if there.class_names == task.class_names:
         return
     what = "keypoints" if task.counted == "keypoint" else "classes"
@@ -161,8 +168,8 @@ def check_apart(train: Dataset, val: Dataset) -> None:
         if len(common):
             some = train.store.ids[int(common[0])]
             raise UsageError(
-                f"{len(common)} of the {len(val)} records to validate on are trained on too, such as {some!r}: they are "
-                "the same dataset; divide it (divide, or split and val_split), or name another to validate on"
+                f"{len(common)} of the {len(val)} records to validate on are trained on too, such as {some!r}: they "
+                "are the same dataset; divide it (divide, or split and val_split), or name another to validate on"
             )
         if train.store.catalog["sha256"].null_count():
             return  # nobody has looked at what is in the images, and one packing has no record twice by its id
@@ -177,7 +184,7 @@ def check_apart(train: Dataset, val: Dataset) -> None:
         found = set(val.store.ids[val.rows]) & set(train.store.ids[train.rows]) - {pair[1] for pair in twins}
         if found:
             log.warning(
-                "%d of the %d records to validate on have the id of one that is trained on, such as %s, and another image",
+                "%d of the %d records to validate on have the id of one that is trained on, such as %s; the images differ",
                 len(found), len(val), min(found),
             )  # fmt: skip
 

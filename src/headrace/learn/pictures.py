@@ -25,7 +25,7 @@ def observer(task: Task, dataset: Dataset) -> Observer | None:
 
 
 class Records:
-    """Records of a dataset and what was found in them: `n` evenly drawn, or with `worst` those furthest off, as a sheet."""
+    """Records of a dataset and what was found in them: `n` evenly drawn, or with `worst` those furthest off."""
 
     def __init__(self, run: Run, task: Task, dataset: Dataset, *, n: int, worst: bool = False) -> None:
         self.run, self.task, self.dataset, self.n, self.worst = run, task, dataset, n, worst

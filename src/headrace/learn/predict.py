@@ -1,4 +1,4 @@
-"""Prediction: photos through what the training images went through, or a dataset, then the model; table and pictures."""
+"""Prediction: photos prepared as those trained on, or a dataset, then the model; table and pictures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image
 
 from headrace.errors import DataError, NotThereError, UsageError
+from headrace.format import manifest
 from headrace.format.manifest import REJECTS_FILE
 from headrace.format.storage import explained, write_atomic
 from headrace.imaging.codec import Pixels, encode_jpeg
 from headrace.imaging.sheet import Tile, contact_sheet, png
 from headrace.imaging.transforms import draw, place
-from headrace.learn import networks, pictures
+from headrace.learn import networks, parts, pictures
 from headrace.learn.run import Run
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
@@ -52,8 +53,8 @@ class Predictions:
     those of the stored image.
 
     `classes` counts what was predicted. `accuracy` is the share of right images among those of which the truth is
-    known, None where it is of none. `picture` is the sheet, None where there are no pixels to show; `pictures` the folder
-    of photos with what was found drawn on them, None without.
+    known, None where it is of none. `picture` is the sheet, None where there are no pixels to show; `pictures` the
+    folder of photos with what was found drawn on them, None without.
     """
 
     run: Path
@@ -90,6 +91,7 @@ def predict(
     images: Dataset | Photo | Sequence[Photo],
     *,
     out: Path | str,
+    split: str | None = None,
     pattern: str | None = None,
     by_folder: bool = False,
     truth: Dataset | Path | str | None = None,
@@ -101,14 +103,15 @@ def predict(
 ) -> Predictions:
     """Ask a run's best model about images, and write table, pictures and Rejects into `out`.
 
-    `images`: paths of files, folders and globs; arrays or PIL images (see PhotoLoader); or a Dataset or a view of one,
-    all of it, with what it observed beside what is found. For plain objects without a folder see `Run.predict`.
+    `images`: paths of files, folders and globs; arrays or PIL images (see PhotoLoader); or a dataset, its path or a view,
+    with what was observed beside what is found: all of it, or its `split`, which may be a share that the run divided.
+    For plain objects without a folder see `Run.predict`.
 
     Of photos the observed class, where it is known, is group `label` of the regular expression `pattern` searched in
     the file's name, or with `by_folder` the name of the file's folder; with `truth`, a packed dataset, it is what that
-    says of the record whose id the path ends with: its class, boxes or keypoints. `threshold` is the least score of what
-    is shown: by default 0.5 for a box, 0.3 for a keypoint. `limit`: of photos the first so many, of a dataset so many evenly drawn. `network`: see `Run`.
-    Photos that can't be used are Rejects.
+    says of the record whose id the path ends with: its class, boxes or keypoints. `threshold` is the least score of
+    what is shown: by default 0.5 for a box, 0.3 for a keypoint. `limit`: of photos the first so many, of a dataset so
+    many evenly drawn. `network`: see `Run`. Photos that can't be used are Rejects.
     Raises NotThereError (a path), UsageError (no run, options of another task, an empty view), DataError (nothing
     readable), StorageError.
     """
@@ -117,10 +120,15 @@ def predict(
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, wanted 1 or more")
     table = _Table(run, task, Path(out))
+    images = _dataset(images)
     if isinstance(images, Dataset):
+        if split is not None:
+            images = parts.judged(images, split, run.recipe).view
         if given := [name for name, value in _options(pattern, by_folder, truth) if value]:
             raise UsageError(f"{', '.join(given)}: of a dataset's records it says itself what was observed")
         _of_dataset(table, images, limit, workers, progress)
+    elif split is not None:
+        raise UsageError(f"split is {split!r}, and the images are no dataset")
     else:
         _of_photos(table, images, _observer(task, pattern, by_folder, truth), limit, workers, progress)
     return table.written()
@@ -247,7 +255,7 @@ def _of_photos(
 
 
 def _photos(images: Photo | Sequence[Photo]) -> tuple[list[Photo], list[Reject]]:
-    """The photos one by one, files of folders and globs too, and Rejects for what has no usable name. Raises UsageError."""
+    """The photos one by one, files of folders and globs too; Rejects for what has no usable name. Raises UsageError."""
     if isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
         images = [images]
     paths = [photo for photo in images if isinstance(photo, str | os.PathLike)]
@@ -257,6 +265,17 @@ def _photos(images: Photo | Sequence[Photo]) -> tuple[list[Photo], list[Reject]]
         return list(images), []
     found, rejects = find_images([os.fspath(path) for path in paths])
     return list(found), rejects
+
+
+def _dataset(images: Any) -> Any:
+    """The dataset that a path names, or what is given. Raises UsageError: several at once."""
+    if isinstance(images, Dataset | np.ndarray | Image.Image):
+        return images
+    given = [images] if isinstance(images, str | os.PathLike) else list(images)
+    named = [path for path in given if isinstance(path, str | os.PathLike) and (Path(path) / manifest.FILE).is_file()]
+    if named and len(given) > 1:
+        raise UsageError(f"{named[0]}: is a dataset; ask about one dataset, or about images, at a time")
+    return Dataset(named[0]) if named else given
 
 
 def _options(pattern: str | None, by_folder: bool, truth: Any) -> list[tuple[str, bool]]:

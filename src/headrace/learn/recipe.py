@@ -1,4 +1,4 @@
-"""What a training is asked for, what it was made of, and the files of its RUN folder. What is learnt is left to tasks."""
+"""What a training is asked for, what it was made of, the files of its RUN folder. What is learnt is left to tasks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Options:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], *, where: str) -> Options:
-        """Options by name, as a file has them: `where` stands in errors. Raises UsageError: unknown, or a wrong kind."""
+        """Options by name, as a file has them; `where` stands in errors. Raises UsageError: unknown, or a wrong kind."""
         known = get_type_hints(cls)
         if unknown := [name for name in settings if name not in known]:
             raise UsageError(f"{where}: there is no option {', '.join(unknown)}; there are {', '.join(known)}")
@@ -98,7 +98,7 @@ class Options:
 
     @classmethod
     def read(cls, path: Path) -> Options:
-        """The options in a TOML file, or in the recipe.json of a RUN. Raises NotThereError, StorageError, UsageError."""
+        """The options in a TOML file or the recipe.json of a RUN. Raises NotThereError, StorageError, UsageError."""
         try:
             text = path.read_text()
         except FileNotFoundError:

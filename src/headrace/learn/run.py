@@ -40,8 +40,8 @@ class Run:
     """A RUN folder with the model of its best epoch, loaded: `predict`, `evaluate`, `recipe`, `model`.
 
     `network`: the model or function that the run was trained with, where it was the caller's own and holds code that
-    Keras can't load by itself; or "file.py:function". Raises NotThereError, UsageError (no run, one without a model yet,
-    code that nobody named), DataError (damaged).
+    Keras can't load by itself; or "file.py:function". Raises NotThereError, UsageError (no run, one without a model
+    yet, code that nobody named), DataError (damaged).
     """
 
     def __init__(self, folder: Path | str, *, network: networks.Network | None = None) -> None:
@@ -63,12 +63,12 @@ class Run:
         )
 
     def predict(self, images: Any, *, threshold: float | None = None) -> Any:
-        """What the model says of an image: `Classified`, `Detected` or `Located`, with boxes and points in pixels of the
-        image given, upright; of a list of images, or an array [n, h, w, c], a list of them.
+        """What the model says of an image: `Classified`, `Detected` or `Located`, with boxes and points in pixels of
+        the image given, upright; of a list of images, or an array [n, h, w, c], a list of them.
 
-        An image is a path, uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB), or a PIL image; it goes the way that the training
-        images went. A run on arrays of other numbers (`dtype="keep"`) takes such arrays, of the very shape.
-        `threshold`: the least score of a box or point. Raises UsageError, DataError (one can't be used: which, and why).
+        An image is a path, uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB), or a PIL image; it goes the way that the
+        training images went. A run on arrays as they are (`dtype="keep"`) takes such arrays, of the very shape.
+        `threshold`: the least score of a box or point. Raises UsageError, DataError (one can't be used: which and why).
         """
         task = self.task if threshold is None else self.task.at(threshold)
         given, single = _several(images, self.recipe)
@@ -89,8 +89,8 @@ class Run:
         recipe = self.recipe
         if recipe.keeps:
             raise UsageError(
-                f"{self.folder.folder}: was trained on arrays as they are ({recipe.dtype} {list(recipe.shape)}), not on "
-                "pixels; ask Run.predict about arrays, or predict about a dataset of them"
+                f"{self.folder.folder}: was trained on arrays as they are ({recipe.dtype} {list(recipe.shape)}), not "
+                "on pixels; ask Run.predict about arrays, or predict about a dataset of them"
             )
         return PhotoLoader(images, like=recipe, batch_size=filled(recipe.options.batch_size), workers=workers)
 
@@ -154,8 +154,8 @@ class Run:
             raise DataError(f"{path}: can't be loaded ({error})") from error
         if code is not None:
             raise UsageError(
-                f"{path}: holds code that is not Keras's ({code}), and a run by itself never runs any; name the network "
-                f"that it was trained with ({self.recipe.model}): --model file.py:function, or Run(folder, network=...)"
+                f"{path}: holds code that is not Keras's ({code}), and a run by itself never runs any; name the "
+                f"network that it was trained with, {self.recipe.model} (network, as file.py:function or as it is)"
             )
         try:
             return keras.saving.load_model(path, compile=False)

@@ -84,8 +84,8 @@ def train(
 
     `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left; `options`
     None are then the run's own; an own model must be given again. `overwrite` replaces an older run. Sets the seeds of
-    Keras, NumPy and Python. On SIGINT and SIGTERM a checkpoint is written first; then KeyboardInterrupt or SystemExit is
-    raised. `progress`: on standard error a table of the layers, and bars on a terminal or else a line per epoch; None
+    Keras, NumPy and Python. On SIGINT and SIGTERM a checkpoint is written first; then KeyboardInterrupt or SystemExit
+    is raised. `progress`: on standard error a table of the layers, and bars on a terminal or else a line per epoch; None
     is bars on a terminal and nothing else.
 
     Raises UsageError (options, a model that does not fit, records to validate on that are trained on too, another
@@ -104,8 +104,8 @@ def train(
         model, options = None, replace(options, model=model)
     if old and old.own_model and model is None and options.model is None:
         raise UsageError(
-            f"{run.folder}: its network is {old.model}, which is no built-in one, and a run by itself never runs any code; "
-            "name it again (model)"
+            f"{run.folder}: its network is {old.model}, which is no built-in one, and a run by itself never runs any "
+            "code; name it again (model)"
         )
     if not resume:
         _check_free(run, overwrite)
@@ -220,8 +220,8 @@ class _Training:
         self.val_loader = self._loader(val_part, size, val=True) if val_part else None
         if not len(self.loader):
             raise UsageError(
-                f"{len(train_part.view)} records make no batch of {options.batch_size}, and drop_last leaves shorter ones "
-                "out; choose a smaller batch_size"
+                f"{len(train_part.view)} records make no batch of {options.batch_size}, and drop_last leaves shorter "
+                "ones out; choose a smaller batch_size"
             )
         self.recipe = Recipe(
             task=self.task.name,
@@ -275,7 +275,7 @@ class _Training:
         )
 
     def _try(self) -> None:
-        """One batch through loss and metrics, before anything is made. Raises UsageError: they fail, or none is `monitor`."""
+        """One batch through loss and metrics before anything is made. Raises UsageError: they fail, or none is `monitor`."""
         batch = self.loader[0]
         try:
             names = [*tasks.measured(self.model, batch, batch.targets)]

@@ -83,9 +83,8 @@ class PhotoLoader:
     or 3. Each photo is made into the bytes that packing would store, and those are loaded as a Loader does it.
 
     Photos are paths, arrays uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB), or PIL images, which are turned upright. A
-    batch's `images` are uint8 [b, size, channels]; its `ids` the paths, and "image 0" and so on for others; `targets` is
-    None. One that can't be used is a Reject, and missing from its batch. `names` are the ids of all photos. Raises
-    UsageError.
+    batch's `images` are uint8 [b, size, channels], its `ids` the paths, or "image 0" and so on, its `targets` None. One
+    that can't be used is a Reject, and missing from its batch. `names` are the ids of all photos. Raises UsageError.
     """
 
     def __init__(

@@ -99,13 +99,12 @@ class Classification(Task):
         one = out == (1,) and n == 2
         if out != (n,) and not one:
             also = ", or [b, 1], the probability of the second" if n == 2 else ""
-            raise UsageError(
-                f"{name} says {shape_text(out)}, wanted [b, {n}]: a number for each class ({', '.join(self.class_names)}){also}"
-            )
+            names = ", ".join(self.class_names)
+            raise UsageError(f"{name} says {shape_text(out)}, wanted [b, {n}]: a number for each class ({names}){also}")
         return replace(self, one=one, logits=ends_in == "linear", sums=ends_in == "softmax" or one)
 
     def probabilities(self, outputs: Outputs) -> Outputs:
-        """float32 [b, classes], each row summing to 1, of what a model says. Raises UsageError: it says no such thing."""
+        """float32 [b, classes] of what a model says, rows that sum to 1. Raises UsageError: it says no such thing."""
         if self.logits:
             said = np.concatenate([np.zeros_like(outputs), outputs], axis=1) if self.one else outputs
             powers = np.exp(said - said.max(axis=1, keepdims=True))

@@ -172,8 +172,9 @@ class Located:
 
 @dataclass(frozen=True)
 class Keypoints(Task):
-    """`class_names` are the keypoints'. Outputs float32 [b, h / stride, w / stride, k], heatmaps as `Heatmap` has them, or
-    of a model for `coordinates` [b, k, 3], as `Points` has them. `threshold`: the least score of a point to be shown."""
+    """`class_names` are the keypoints'. Outputs float32 [b, h / stride, w / stride, k], heatmaps as `Heatmap` has them,
+    or of a model for `coordinates` [b, k, 3], as `Points` has them. `threshold`: the least score of a point to be shown.
+    """
 
     threshold: float = 0.3
     coordinates: bool = False
@@ -254,8 +255,8 @@ class Keypoints(Task):
     def compile(self, model: Any, optimizer: Any) -> None:
         if networks.activation(model) == "linear":
             raise UsageError(
-                "the network ends without an activation, and the keypoints' losses take numbers of 0 and more: end it in "
-                "a softmax over the cells or a sigmoid, or compile it with a loss of its own"
+                "the network ends without an activation, and the keypoints' losses take numbers of 0 and more: end it "
+                "in a softmax over the cells or a sigmoid, or compile it with a loss of its own"
             )
         model.compile(optimizer, loss=self.loss, jit_compile=jit())
 
