@@ -81,7 +81,7 @@ def test_every_bug_of_visipedia_has_its_test() -> None:
 def test_arrays_run(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "docs/tutorials/arrays.md").read_text())
     python, shell = ("\n".join(code for kind, code in blocks if kind == wanted) for wanted in ("python", "bash"))
-    # As written, but for the number of epochs. The commands come last on the page, and need the arrays.
+    # As written, but for the number of epochs. The commands need the arrays that the snippets make.
     assert python.count("epochs=25") == 2 and "--epochs 25" in shell
     _run([sys.executable, "-c", python.replace("epochs=25", "epochs=2")], tmp_path)
     _run(["bash", "-euo", "pipefail", "-c", shell.replace("--epochs 25", "--epochs 2")], tmp_path)

@@ -290,6 +290,11 @@ def test_what_slices_to_something_else_is_damage() -> None:
     assert same(ds[3].image, Z[3])
     with pytest.raises(DamageError, match=r"x\[4\]: its slice \[4:5\] is float64\[1, 6, 7\], not float32\[1, 6, 7\]"):
         ds[4]
+    others = [i for i in range(N) if i != 4]
+    for x, y in ((Odd(), MASKS), (MASKS, Odd())):  # the rows behind the damaged one move up with their images
+        batch = keep(x, y).loader(shuffle=False, on_bad="skip")[0]
+        wanted = [(Z if part is not MASKS else MASKS)[others] for part in (x, y)]
+        assert same(batch.images, wanted[0]) and same(batch.targets, wanted[1])
 
 
 # --- y
