@@ -80,6 +80,10 @@ def test_one_clear_line_and_nothing_written(
 
 
 # name: (bytes, reason as counted over all)
+DEEP = (
+    "more than … bits per sample …; convert it to … bits, or pack it with value_range / --value-range, "
+    "its values of black and white"
+)
 BAD = {
     "cat.90.jpg": (b"", "empty file …"),
     "cat.91.jpg": (b"<!doctype html><html>404 Not found</html>", "not an image: an HTML page"),
@@ -88,7 +92,7 @@ BAD = {
         jpeg(8, 8).replace(b"\x08\x00\x08\x00\x08\x03", b"\x08\x75\x30\x75\x30\x03"),
         "… x … pixels are over the limit of … …",
     ),
-    "cat.94.png": (saved(image(mode="I;16"), "PNG"), "more than … bits per sample …; convert it to … bits first"),
+    "cat.94.png": (saved(image(mode="I;16"), "PNG"), DEEP),
     "cat.95.gif": (b"GIF89a", "corrupt GIF …"),
 }
 

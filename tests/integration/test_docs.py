@@ -35,7 +35,8 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
 
 
 def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
-    _some_of_wider(real_data / "wider", tmp_path, 24)
+    _some_of_wider(real_data / "wider", tmp_path, "train", 24)
+    _some_of_wider(real_data / "wider", tmp_path, "val", 6)
     blocks = BLOCK.findall((ROOT / "docs/tutorials/detect-faces.md").read_text())
     shell = "\n".join(code for kind, code in blocks if kind == "bash")
     # As written, but for how long and how large: what is shown is that it runs, not that it learns.
@@ -45,6 +46,7 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
     assert len(list((tmp_path / "found" / "drawn").rglob("*.jpg"))) == 24
     assert (tmp_path / "run" / "precision.png").exists()
+    assert (tmp_path / "all-faces" / "headrace.json").exists()
 
 
 def test_keypoints_runs(tmp_path: Path) -> None:
@@ -117,21 +119,21 @@ def _write_shards(folder: Path) -> None:
     write(folder / "mine" / "data.tfrecord", [payload(jpg=photo, y=1 + k % 2) for k, photo in enumerate(photos[:12])])
 
 
-def _some_of_wider(wider: Path, folder: Path, n: int) -> None:
-    """The first `n` photos of at most 5 faces, in the layout of the download."""
-    lines = (wider / "wider_face_split/wider_face_train_bbx_gt.here.txt").read_text().splitlines()
+def _some_of_wider(wider: Path, folder: Path, split: str, n: int) -> None:
+    """The first `n` photos of a split of at most 5 faces, in the layout of the download."""
+    lines = (wider / f"wider_face_split/wider_face_{split}_bbx_gt.here.txt").read_text().splitlines()
     kept: list[str] = []
     while n:
         faces = max(1, int(lines[1]))
         if faces <= 5:
             kept += lines[: 2 + faces]
-            photo = folder / "WIDER_train/images" / lines[0]
+            photo = folder / f"WIDER_{split}/images" / lines[0]
             photo.parent.mkdir(parents=True, exist_ok=True)
-            photo.write_bytes((wider / "WIDER_train/images" / lines[0]).read_bytes())
+            photo.write_bytes((wider / f"WIDER_{split}/images" / lines[0]).read_bytes())
             n -= 1
         lines = lines[2 + faces :]
-    (folder / "wider_face_split").mkdir()
-    (folder / "wider_face_split/wider_face_train_bbx_gt.txt").write_text("\n".join(kept) + "\n")
+    (folder / "wider_face_split").mkdir(exist_ok=True)
+    (folder / f"wider_face_split/wider_face_{split}_bbx_gt.txt").write_text("\n".join(kept) + "\n")
 
 
 def test_pages_name_what_exists() -> None:

@@ -244,13 +244,22 @@ def test_at_fault(sources: Any, options: dict[str, Any], error: type[Exception],
 
 
 def test_a_source_that_says_its_splits_itself(tmp_path: Path) -> None:
-    """What a mapping becomes is open to every source: names in `splits`, and each record's own."""
+    """What a mapping becomes is open to every source: `split_names`, and each record's own."""
     (one,) = shades(1)
     items = [Record(id=str(k), encoded=one.encoded, split="ab"[k % 2]) for k in range(6)]
     odd = Record(id="odd", encoded=one.encoded, split="c"), Record(id="none", encoded=one.encoded)
-    report = pack(Source([*items, *odd], splits=("b", "a")), tmp_path / "out", max_rejects=2)
+    report = pack(Source([*items, *odd], split_names=("b", "a")), tmp_path / "out", max_rejects=2)
     assert list(report.splits.items()) == [("b", 3), ("a", 3)] and sorted(ids(tmp_path / "out", "b")) == ["1", "3", "5"]
     assert [reject.reason for reject in report.rejects] == [
         "split 'c' is none of the source's b, a",
         "split None is none of the source's b, a",
     ]
+    with pytest.raises(UsageError, match="split name 'a b': wanted letters"):
+        pack(Source(items, split_names=("a b",)), tmp_path / "no")
+
+
+def test_a_dataset_has_splits_of_another_kind(tmp_path: Path) -> None:
+    """Its records can be packed anew as they always could: by fractions."""
+    pack({"a": shades(6)[:4], "b": shades(6)[4:]}, tmp_path / "one")
+    report = pack(hr.Dataset(tmp_path / "one"), tmp_path / "two", splits={"x": 0.5, "y": 0.5})
+    assert report.splits == {"x": 3, "y": 3}

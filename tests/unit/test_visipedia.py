@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import deep
 import headrace as hr
 from command import headrace
 from drawn import exif, jpeg, saved
@@ -609,3 +610,17 @@ def test_attributes_of_another_kind_are_no_features(attributes: dict[str, Any], 
 
 def _all_features(ds: hr.Dataset) -> Iterator[dict[str, example.Feature]]:
     return (example.parse(ds.store.payload(row)) for row in range(len(ds)))
+
+
+@pytest.mark.parametrize("by", ["encoded", "filename"])
+def test_boxes_on_16_bits(by: str, tmp_path: Path) -> None:
+    """The size is looked up in the image, whatever its depth; that is for the packer to judge."""
+    values = deep.numbers(40, 60, most=4095)
+    (tmp_path / "a.png").write_bytes(deep.png16(values))
+    raw = {"filename": str(tmp_path / "a.png"), "id": "a", "object": boxes((0.5, 0.25, 1, 0.75))}
+    if by == "encoded":
+        raw["encoded"] = deep.png16(values)
+    ds = pack(visipedia([raw]), tmp_path / "ds", value_range=(0, 4095))  # type: ignore[arg-type]
+    assert ds[0].boxes is not None and ds[0].boxes.tolist() == [[30, 10, 60, 30]]
+    with pytest.raises(DataError, match="pack it with value_range"):
+        pack(visipedia([raw]), tmp_path / "no")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.errors import DataError, UsageError
-from headrace.packing.plan import check_split_name, nothing_in
+from headrace.packing.plan import nothing_in
 from headrace.record import Record, Reject
 
 # What a source may say of all its records, and what to do where two say different things.
@@ -25,16 +25,14 @@ class Divided:
 
     An id that several splits have gets its split in front in all of them: `train/a.jpg`, `val/a.jpg`. What sources say
     of all their records (classes, keypoints) must be the same wherever it is said; what they counted is summed.
-    Raises UsageError: not a name of a split, no split at all; and where two sources say different things.
+    Raises UsageError: no split at all; and where two sources say different things.
     """
 
     def __init__(self, sources: Mapping[str, Iterable[Record | Reject]]) -> None:
         if not sources:
             raise UsageError("no source: wanted one, or one per split, as in {'train': a, 'val': b}")
-        for split in sources:
-            check_split_name(split)
         self.sources = dict(sources)
-        self.splits = tuple(sources)
+        self.split_names = tuple(sources)
 
     def __iter__(self) -> Iterator[Record | Reject]:
         """Raises DataError: a source gives no Record."""

@@ -81,9 +81,11 @@ def make_plan(
 ) -> Plan:
     """Reads the source to its end and decides. Raises UsageError, DataError (nothing in it, or in a split).
 
-    A source that says its `splits` (names, in their order) gives Records that say theirs, and then `splits` is None.
+    A source that says its `split_names`, in their order, gives Records that say their split; then `splits` is None.
     """
-    named: tuple[str, ...] | None = getattr(source, "splits", None)
+    named: tuple[str, ...] | None = getattr(source, "split_names", None)
+    for name in named or ():
+        check_split_name(name)
     if named is not None and splits is not None:
         raise UsageError(f"the source comes divided into {', '.join(named)} already; leave splits out")
     fractions = check_splits(splits)

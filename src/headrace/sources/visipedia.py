@@ -613,15 +613,16 @@ def _image_size(item: Item, path: str | None) -> tuple[int, int]:
 def _header(item: Item, path: str | None) -> Header:
     from headrace.imaging import codec
 
-    limit = _INT64  # the packer's own stands behind it
+    # Any size and any depth: the packer's own limit and range stand behind them.
+    limit, range_ = _INT64, (0, 1)
     if item.encoded is not None:
-        return codec.read_header(item.encoded, max_pixels=limit)
+        return codec.read_header(item.encoded, max_pixels=limit, value_range=range_)
     assert path is not None
     with Path(path).open("rb") as file:
         head = file.read(_HEAD_BYTES)
         with contextlib.suppress(codec.BadImage):
-            return codec.read_header(head, max_pixels=limit)
-        return codec.read_header(head + file.read(), max_pixels=limit)
+            return codec.read_header(head, max_pixels=limit, value_range=range_)
+        return codec.read_header(head + file.read(), max_pixels=limit, value_range=range_)
 
 
 def _id_of(raw: Any, origin: str) -> str:
