@@ -374,7 +374,7 @@ def test_version() -> None:
     assert headrace("--version").out == f"headrace {hr.__version__}\n"
 
 
-VERBS = ["pack", "info", "verify", "adopt", "train", "evaluate", "predict", "demo"]
+VERBS = ["pack", "info", "verify", "adopt", "show", "train", "evaluate", "predict", "demo"]
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

@@ -65,6 +65,7 @@ def show_batch(loader: Loader, i: int, ids: Sequence[str]) -> Image.Image:
     """Batch `i` of a loader's epoch, in which records `ids` should be: its images as a model gets them, with what its
     targets say of them. Raises as `loader[i]` does."""
     dataset, target = loader.dataset, loader.options.target
+    check(dataset, loader.batch_size)
     batch, labels = loader[i], loader.labels(i)
     side = _side(len(batch.ids), drawn=target is not None and (target.wants_boxes or target.wants_keypoints))
     slots = {id_: slot for slot, id_ in enumerate(ids)}  # labels has damaged records too, that are not in the batch
