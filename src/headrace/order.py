@@ -72,6 +72,11 @@ def uniform(keys: Keys, *, seed: int, epoch: int, stream: int) -> NDArray[np.flo
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers 0 to n - 1, int64 ascending, evenly apart, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64)) if n else np.zeros(0, np.int64)
+
+
 def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed: int) -> NDArray[np.int64]:
     """int64 [n]: for each item the number of its share in `fractions`, or -1 for what no share takes.
 

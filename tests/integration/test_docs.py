@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from foreign import payload, write
 from headrace.cli.demo import draw
@@ -47,6 +49,15 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     assert len(list((tmp_path / "found" / "drawn").rglob("*.jpg"))) == 24
     assert (tmp_path / "run" / "precision.png").exists()
     assert (tmp_path / "all-faces" / "headrace.json").exists()
+
+
+def test_figures_are_made(tmp_path: Path) -> None:
+    """By their script, of drawn photos, as those that are there; fonts differ between machines, so pixels may."""
+    _run([sys.executable, str(ROOT / "docs/figures/make.py"), str(tmp_path)], tmp_path)
+    made = {path.name: Image.open(io.BytesIO(path.read_bytes())).size for path in tmp_path.glob("*.png")}
+    kept = list((ROOT / "docs/figures").glob("*.png"))
+    assert made == {path.name: Image.open(io.BytesIO(path.read_bytes())).size for path in kept} != {}
+    assert all(path.stat().st_size < 150_000 for path in kept)
 
 
 def test_keypoints_runs(tmp_path: Path) -> None:

@@ -568,7 +568,7 @@ def test_version() -> None:
     assert headrace("--version").out == f"headrace {hr.__version__}\n"
 
 
-VERBS = ["pack", "info", "verify", "adopt", "train", "evaluate", "predict", "show", "demo"]
+VERBS = ["pack", "info", "verify", "adopt", "show", "train", "evaluate", "predict", "demo"]
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

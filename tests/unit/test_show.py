@@ -187,6 +187,8 @@ def test_batch_is_the_loaders(ds: hr.Dataset) -> None:
     assert loader.state_dict()["batch"] == 0  # looking moves nothing
     with pytest.raises(IndexError):
         loader.show(6)
+    with pytest.raises(UsageError, match="n is 1001, wanted 1 to 1000"):
+        ds.loader(batch_size=1001).show()
 
 
 def test_show_batch_is_a_loader_with_these_options(ds: hr.Dataset) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headrace import order
 from headrace.imaging.codec import Pixels
 from headrace.imaging.sheet import Tile, contact_sheet
 from headrace.learn.run import Answer, Run
@@ -29,8 +30,8 @@ class Records:
 
     def __init__(self, run: Run, task: Task, dataset: Dataset, *, n: int, worst: bool = False) -> None:
         self.run, self.task, self.dataset, self.n, self.worst = run, task, dataset, n, worst
-        self.shows = run.recipe.dtype == "uint8"
-        self._drawn = set(np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int).tolist())
+        self.shows = not run.recipe.keeps
+        self._drawn = set(order.evenly(len(dataset), n).tolist())
         self._kept: list[tuple[float, int, Answer, Any]] = []
 
     def wants(self, number: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headrace import order
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import REJECTS_FILE
@@ -234,7 +235,7 @@ def _of_photos(
     table.drawn = task.on_photo
     drawings = _pictures(names, table.folder / PICTURES) if task.on_photo else {}
     most = PHOTO_SHEET if task.on_photo else SHEET
-    drawn = {names[i] for i in np.linspace(0, len(names) - 1, min(most, len(names))).astype(int)}
+    drawn = {names[i] for i in order.evenly(len(names), most)}
     of = dict(zip(names, loader.photos, strict=True))
     with bar(total=len(names), unit="img", desc="predict", show=None if progress else False) as shown:
         for batch, rejects, views in loader:

@@ -278,7 +278,7 @@ class Dataset:
             raise UsageError(f"n is {n}, wanted 1 or more")
         if n >= len(self):
             return self
-        return self._view(self.rows[np.linspace(0, len(self) - 1, n).round().astype(int)], f"{n} of {len(self)}")
+        return self._view(self.rows[order.evenly(len(self), n)], f"{n} of {len(self)}")
 
     def where(self, condition: str) -> Dataset:
         """The records for which the SQL `condition` on the catalog holds: "label_name = 'cat' AND width > 300".
@@ -384,7 +384,7 @@ class Dataset:
     def _repr_html_(self) -> str:
         """Up to 24 records, evenly drawn, with what is known of them, for notebooks; kept numbers are no pictures."""
         cells = []
-        for i in () if self.keeps else show.evenly(len(self), 24):
+        for i in order.evenly(0 if self.keeps else len(self), 24).tolist():
             tile = show.tile(self, i, side=_SIDE)
             data = base64.b64encode(codec.encode_jpeg(tile.image, quality=90)).decode()
             lines = html.escape(tile.caption).split("\n")

@@ -206,7 +206,7 @@ class Loader:
     def show(self, i: int = 0) -> Image.Image:
         """A contact sheet of batch `i` of the current epoch as a model gets it: images with what their targets say.
 
-        Raises IndexError, DamageError.
+        Raises IndexError, DamageError, UsageError (the batch is larger than a sheet can be).
         """
         i = self._index(i)
         return show_batch(self, i, self.dataset.store.ids[self._rows(self._epoch, i)].to_list())

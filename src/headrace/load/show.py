@@ -17,6 +17,7 @@ from headrace.imaging.geometry import Move
 from headrace.imaging.lettering import font, wrapped
 from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted
 from headrace.load.targets import Boxes, Grid, Heatmap, Labels, Points
+from headrace.order import evenly
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -26,14 +27,9 @@ MOST = 1000  # images on one sheet: of more nobody could tell anything
 _CLEAR = 100  # images up to which those with drawings on them are large
 
 
-def evenly(n: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0 to n - 1, evenly apart, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(int)).tolist() if n else []
-
-
 def show_records(dataset: Dataset, n: int) -> Image.Image:
     """Up to `n` records, evenly drawn, with class, boxes, keypoints and id."""
-    numbers = evenly(len(dataset), n)
+    numbers = evenly(len(dataset), n).tolist()
     side = _side(len(numbers), drawn=dataset.has_boxes or dataset.has_keypoints)
     tiles = [tile(dataset, i, side=side) for i in numbers]
     some = f"{len(tiles)} of " if len(tiles) < len(dataset) else ""
@@ -65,6 +61,7 @@ def show_batch(loader: Loader, i: int, ids: Sequence[str]) -> Image.Image:
     """Batch `i` of a loader's epoch, in which records `ids` should be: its images as a model gets them, with what its
     targets say of them. Raises as `loader[i]` does."""
     dataset, target = loader.dataset, loader.options.target
+    check(dataset, loader.batch_size)
     batch, labels = loader[i], loader.labels(i)
     side = _side(len(batch.ids), drawn=target is not None and (target.wants_boxes or target.wants_keypoints))
     slots = {id_: slot for slot, id_ in enumerate(ids)}  # labels has damaged records too, that are not in the batch
@@ -170,6 +167,8 @@ def check(dataset: Dataset, n: int) -> None:
         raise UsageError(f"n is {n}, wanted 1 to {MOST}: of more images nobody could tell anything")
     if not len(dataset):
         raise UsageError(f"{dataset.title}: there is no record in it to show")
+    if dataset.keeps:
+        raise UsageError(f"{dataset.title}: its numbers are kept as they are, and are no pixels to show")
 
 
 def _side(images: int, *, drawn: bool) -> int:
