@@ -22,6 +22,8 @@ from headrace.errors import DataError, NotThereError, UsageError
 from headrace.learn import networks
 from headrace.learn.backend import keras
 from headrace.learn.recipe import Options, RunFolder
+from headrace.load.photos import read_photo
+from headrace.packing.prepare import ImageOptions
 
 SIDE, N = 16, 80
 
@@ -79,7 +81,9 @@ def one_number(shape: tuple[int, ...], classes: int) -> Any:
             keras.layers.Dense(1, activation="sigmoid"),
         ]
     )
-    model.compile("sgd", "binary_crossentropy", metrics=["accuracy", keras.metrics.AUC(name="auc")])
+    model.compile(
+        keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy", keras.metrics.AUC(name="auc")]
+    )
     return model
 
 
@@ -207,7 +211,7 @@ def test_what_is_in_both_parts_is_told(
     assert "1 of the 25 images to validate on are trained on too, byte by byte, such as 0/007.png and again.png" in (
         caplog.text
     )
-    assert "1 of the 25 records to validate on have the id of one that is trained on, such as 0/009.png" in caplog.text
+    assert "1 of the 25 records to validate on have the id of one trained on, such as 0/009.png, and another" in caplog.text
     caplog.clear()
     hr.train(ds, val=other, out=tmp_path / "clean", **QUICK)
     assert "trained on" not in caplog.text
@@ -460,7 +464,7 @@ def test_callbacks_are_told_as_keras_tells_them(ds: hr.Dataset, tmp_path: Path) 
 
                 def told(self: Any, *arguments: Any, name: str = name) -> None:
                     logs = arguments[-1] or {}
-                    numbers = [value for value in arguments[:-1]]
+                    numbers = list(arguments[:-1])
                     said.append(" ".join([name, *map(str, numbers), *sorted(logs)]))
 
                 if hook in ("train", "test"):
@@ -537,24 +541,27 @@ def test_images_in_memory_are_seen_as_the_command_sees_files(ds: hr.Dataset, tmp
     run = hr.Run(hr.train(ds, out=tmp_path / "run", **QUICK).run)
     rng = np.random.default_rng(0)
     photos = []
-    for i, size in enumerate([(40, 30), (16, 16), (25, 61)]):
-        photos.append(tmp_path / f"{i}.jpg")
-        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+    for i, (kind, size) in enumerate([("png", (40, 30)), ("jpg", (25, 31)), ("png", (25, 61))]):
+        photos.append(tmp_path / f"{i}.{kind}")
         exif = Image.Exif()
         exif[0x0112] = 6 if i == 2 else 1
-        Image.fromarray(pixels).save(photos[-1], quality=95, exif=exif)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(photos[-1], exif=exif)
     table = hr.predict(tmp_path / "run", photos, out=tmp_path / "p", progress=False)
     rows = _table(table.csv)
     for photo, row in zip(photos, rows, strict=True):
-        image = Image.open(photo)
-        for given in (photo, str(photo), Image.open(photo)):
+        with Image.open(photo) as image:
+            image.load()
+        for given in (photo, str(photo), read_photo(photo, ImageOptions()), image):
             found = run.predict(given)
-            assert (found.class_name, f"{found.probability:.6f}") == (row["class"], row["probability"])
-        if image.getexif().get(0x0112, 1) == 1:
-            assert run.predict(np.asarray(image)) == found
+            # Pillow decodes a JPEG to other last digits than we do.
+            near = 0.02 if given is image and photo.suffix == ".jpg" else 1e-6
+            assert (found.class_name, found.probability) == (
+                row["class"],
+                pytest.approx(float(row["probability"]), abs=near),
+            )
     several = run.predict(photos)
     assert [one.class_name for one in several] == [row["class"] for row in rows]
-    same = run.predict(np.stack([np.asarray(Image.open(photos[1]))] * 3))
+    same = run.predict(np.stack([read_photo(photos[0], ImageOptions())] * 3))
     assert len(same) == 3 and same[0].probabilities == same[2].probabilities
     grey = run.predict(np.full((20, 20), 200, np.uint8))
     assert grey == run.predict(np.full((20, 20, 3), 200, np.uint8))
@@ -618,7 +625,7 @@ def test_z_scores_are_learnt_as_they_are(tmp_path: Path) -> None:
             [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(classes, activation="softmax")]
         )
 
-    result = hr.train(ds, out=tmp_path / "run", model=build, learning_rate=0.05, **{**QUICK, "epochs": 4})
+    result = hr.train(ds, out=tmp_path / "run", model=build, learning_rate=0.01, **{**QUICK, "epochs": 9})
     assert result.best["val_accuracy"] > 0.9
     judged = hr.evaluate(result.run, ds, progress=False)
     assert judged.metrics["accuracy"] == result.best["val_accuracy"] and judged.examples is None
@@ -649,7 +656,9 @@ def test_predictions_of_a_split_as_a_table(ds: hr.Dataset, tmp_path: Path) -> No
     train, _ = ds.divide({"train": 0.75, "val": 0.25})  # the run's own shares stand for splits
     assert [row["id"] for row in rows] == train.catalog["id"].to_list()
     right = sum(row["observed"] == row["estimated"] for row in rows)
-    assert told["accuracy"] == pytest.approx(right / 60) and Image.open(told["picture"]).width > 300
+    assert told["accuracy"] == pytest.approx(right / 60)
+    with Image.open(told["picture"]) as sheet:
+        assert sheet.width > 300
     with pytest.raises(UsageError, match="holds no records"):
         hr.predict(run, ds.where("width > 999"), out=tmp_path / "q", progress=False)
     with pytest.raises(UsageError, match="pattern: of a dataset's records it says itself"):

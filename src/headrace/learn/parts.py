@@ -184,7 +184,7 @@ def check_apart(train: Dataset, val: Dataset) -> None:
         found = set(val.store.ids[val.rows]) & set(train.store.ids[train.rows]) - {pair[1] for pair in twins}
         if found:
             log.warning(
-                "%d of the %d records to validate on have the id of one that is trained on, such as %s; the images differ",
+                "%d of the %d records to validate on have the id of one trained on, such as %s, and another image",
                 len(found), len(val), min(found),
             )  # fmt: skip
 

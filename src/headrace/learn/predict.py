@@ -104,9 +104,9 @@ def predict(
 ) -> Predictions:
     """Ask a run's best model about images, and write table, pictures and Rejects into `out`.
 
-    `images`: paths of files, folders and globs; arrays or PIL images (see PhotoLoader); or a dataset, its path or a view,
-    with what was observed beside what is found: all of it, or its `split`, which may be a share that the run divided.
-    For plain objects without a folder see `Run.predict`.
+    `images`: paths of files, folders and globs; arrays or PIL images (see PhotoLoader); or a dataset, its path or a
+    view, with what was observed beside what is found: all of it, or its `split`, which may be a share that the run
+    divided. For plain objects without a folder see `Run.predict`.
 
     Of photos the observed class, where it is known, is group `label` of the regular expression `pattern` searched in
     the file's name, or with `by_folder` the name of the file's folder; with `truth`, a packed dataset, it is what that

@@ -85,8 +85,8 @@ def train(
     `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left; `options`
     None are then the run's own; an own model must be given again. `overwrite` replaces an older run. Sets the seeds of
     Keras, NumPy and Python. On SIGINT and SIGTERM a checkpoint is written first; then KeyboardInterrupt or SystemExit
-    is raised. `progress`: on standard error a table of the layers, and bars on a terminal or else a line per epoch; None
-    is bars on a terminal and nothing else.
+    is raised. `progress`: on standard error a table of the layers, and bars on a terminal or else a line per epoch;
+    None is bars on a terminal and nothing else.
 
     Raises UsageError (options, a model that does not fit, records to validate on that are trained on too, another
     recipe or dataset than the run's, `out` in the way), NotThereError, DataError (a damaged checkpoint), StorageError.
@@ -202,8 +202,8 @@ class _Training:
             parts.check_images(val_part.view, dataset.keeps, dtype, shape)
         if dataset.keeps and network is None and not networks.is_code(options.model or ""):
             raise UsageError(
-                f"{dataset.path}: its numbers are kept as they are ({dtype} {list(shape)}), and the built-in models take "
-                "pixels of 0 to 255; pass a model of your own"
+                f"{dataset.path}: its numbers are kept as they are ({dtype} {list(shape)}), and the built-in models "
+                "take pixels of 0 to 255; pass a model of your own"
             )
         name, built = _network(task, network, options, shape)
         said = networks.output_shape(built, shape, name=name)
@@ -275,10 +275,11 @@ class _Training:
         )
 
     def _try(self) -> None:
-        """One batch through loss and metrics before anything is made. Raises UsageError: they fail, or none is `monitor`."""
-        batch = self.loader[0]
+        """One batch through loss and metrics before anything is made. Raises UsageError: they fail, or no `monitor`."""
+        batch, means = self.loader[0], tasks.Means()
         try:
-            names = [*tasks.measured(self.model, batch, batch.targets)]
+            means.add(tasks.measured(self.model, batch, batch.targets), len(batch.ids))
+            names = [*means.values()]
             if self.val_loader:
                 found = self.task.validate(self.model, [self.val_loader[0]], own_loss=self.recipe.own_loss)
                 names += [f"val_{name}" for name in found]
@@ -349,7 +350,7 @@ class _Training:
                 self._epoch(logs, caught, progress)
                 if caught and not self._is_over():
                     self._stop(caught[0])
-            self._tell("on_train_end")
+            self._tell("on_train_end", _logs(self.history[-1]))
         best = self._best()
         return Trained(
             run=self.run.folder,
@@ -388,7 +389,7 @@ class _Training:
                 row |= self._validated(caught)
             self._check_finite(row)
             shown.set_postfix_str(told := _told(row))
-        self._tell("on_epoch_end", len(self.history), {name: value for name, value in row.items() if name != "epoch"})
+        self._tell("on_epoch_end", len(self.history), _logs(row))
         row["learning_rate"] = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # it is a float32
         self.history.append(row)
         if self.steps < len(self.loader):  # a callback ended the training amid the epoch
@@ -565,6 +566,11 @@ def _input(dataset: Dataset, options: Options) -> tuple[Size | None, tuple[int, 
     if size is None:
         raise UsageError(f"{dataset.path}: the images differ in size; pass the model's (size)")
     return size, (*size, dataset.channels), "uint8"
+
+
+def _logs(row: Mapping[str, float]) -> Row:
+    """What callbacks are told of an epoch: as Keras does, all that was measured."""
+    return {name: value for name, value in row.items() if name not in ("epoch", "learning_rate")}
 
 
 def _say(line: str) -> None:

@@ -112,7 +112,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
-        """Judge the outputs for every record of a dataset; metric `loss` is what `compile` gives a model to learn by."""
+        """Judge the outputs for every record of a dataset. Metric `loss` is what `compile` has a model learn by."""
 
     def found(self, output: Outputs, view: View) -> Any:
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""

@@ -160,8 +160,7 @@ class Detection(Task):
         depth = Grid(classes=len(self.class_names)).depth
         if len(out) != 3 or out[0] is None or out[0] != out[1] or out[2] != depth:
             raise UsageError(
-                f"{name} says {shape_text(out)}, wanted [b, g, g, {depth}]: a square grid of g x g cells, {depth} numbers "
-                "each"
+                f"{name} says {shape_text(out)}, wanted [b, g, g, {depth}]: a grid of g x g cells, {depth} numbers each"
             )
         return replace(self, cells=out[0])
 
@@ -245,7 +244,7 @@ class Detection(Task):
         )
 
     def decoded(self, cells: Outputs, *, size: Size, threshold: float) -> list[Found]:
-        """What grids [b, g, g, 5 + classes] say is in each of the model's images of `size`, in their pixels, suppressed."""
+        """What grids [b, g, g, 5 + classes] say is in each of the images of `size`, in their pixels, suppressed."""
         found = replace(self.grid, cells=cells.shape[1]).decode(cells, size=size, threshold=threshold)
         return [boxes.suppressed(one) for one in found]
 

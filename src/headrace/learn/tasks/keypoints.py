@@ -173,7 +173,8 @@ class Located:
 @dataclass(frozen=True)
 class Keypoints(Task):
     """`class_names` are the keypoints'. Outputs float32 [b, h / stride, w / stride, k], heatmaps as `Heatmap` has them,
-    or of a model for `coordinates` [b, k, 3], as `Points` has them. `threshold`: the least score of a point to be shown.
+    or of a model for `coordinates` [b, k, 3], as `Points` has them. `threshold`: the least score of a point that is
+    shown.
     """
 
     threshold: float = 0.3
