@@ -211,7 +211,10 @@ def test_what_is_in_both_parts_is_told(
     assert "1 of the 25 images to validate on are trained on too, byte by byte, such as 0/007.png and again.png" in (
         caplog.text
     )
-    assert "1 of the 25 records to validate on have the id of one trained on, such as 0/009.png, and another" in caplog.text
+    assert (
+        "1 of the 25 records to validate on have the id of one trained on, such as 0/009.png, and another"
+        in caplog.text
+    )
     caplog.clear()
     hr.train(ds, val=other, out=tmp_path / "clean", **QUICK)
     assert "trained on" not in caplog.text
@@ -614,7 +617,7 @@ def test_z_scores_are_learnt_as_they_are(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(60) % 2
     x = rng.normal(0, 1, (60, 6, 7, 4)).astype(np.float32)
-    x[y == 1] += 2
+    x += np.where(y == 1, 1, -1)[:, None, None, None].astype(np.float32)
     ds = hr.ArrayDataset(x, y, class_names=("low", "high"), dtype="keep", splits={"train": 0.7, "val": 0.3})
     with pytest.raises(UsageError, match="built-in models take pixels of 0 to 255; pass a model of your own"):
         hr.train(ds, out=tmp_path / "run", **QUICK)
@@ -625,7 +628,7 @@ def test_z_scores_are_learnt_as_they_are(tmp_path: Path) -> None:
             [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(classes, activation="softmax")]
         )
 
-    result = hr.train(ds, out=tmp_path / "run", model=build, learning_rate=0.01, **{**QUICK, "epochs": 9})
+    result = hr.train(ds, out=tmp_path / "run", model=build, learning_rate=0.01, **{**QUICK, "epochs": 8})
     assert result.best["val_accuracy"] > 0.9
     judged = hr.evaluate(result.run, ds, progress=False)
     assert judged.metrics["accuracy"] == result.best["val_accuracy"] and judged.examples is None
@@ -655,6 +658,8 @@ def test_predictions_of_a_split_as_a_table(ds: hr.Dataset, tmp_path: Path) -> No
     assert list(rows[0]) == ["id", "split", "observed", "estimated", "probability", "p_dark", "p_light"]
     train, _ = ds.divide({"train": 0.75, "val": 0.25})  # the run's own shares stand for splits
     assert [row["id"] for row in rows] == train.catalog["id"].to_list()
+    val = hr.predict(run, ds.path, split="val", out=tmp_path / "v", progress=False)
+    assert val.predicted == 20 and {row["split"] for row in val.rows} == {"val"}
     right = sum(row["observed"] == row["estimated"] for row in rows)
     assert told["accuracy"] == pytest.approx(right / 60)
     with Image.open(told["picture"]) as sheet:

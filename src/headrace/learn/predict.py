@@ -123,11 +123,10 @@ def predict(
     table = _Table(run, task, Path(out))
     images = _dataset(images)
     if isinstance(images, Dataset):
-        if split is not None:
-            images = parts.judged(images, split, run.recipe).view
+        chosen = parts.Chosen(images) if split is None else parts.judged(images, split, run.recipe)
         if given := [name for name, value in _options(pattern, by_folder, truth) if value]:
             raise UsageError(f"{', '.join(given)}: of a dataset's records it says itself what was observed")
-        _of_dataset(table, images, limit, workers, progress)
+        _of_dataset(table, chosen, limit, workers, progress)
     elif split is not None:
         raise UsageError(f"split is {split!r}, and the images are no dataset")
     else:
@@ -194,8 +193,8 @@ class _Table:
         return title + (f"; {pictures.meaning(self.task, self.right, self.known)}" if self.known else "")
 
 
-def _of_dataset(table: _Table, dataset: Dataset, limit: int | None, workers: int | None, progress: bool) -> None:
-    task = table.task
+def _of_dataset(table: _Table, chosen: parts.Chosen, limit: int | None, workers: int | None, progress: bool) -> None:
+    task, dataset = table.task, chosen.view
     if not len(dataset):
         raise UsageError(f"{dataset.path}: {dataset.what or 'the dataset'} holds no records")
     if limit is not None:
@@ -210,7 +209,7 @@ def _of_dataset(table: _Table, dataset: Dataset, limit: int | None, workers: int
         for number, answer in enumerate(table.run.answers(dataset, task, workers=workers)):
             row = catalog.row(number, named=True)
             observed = None if observe is None else observe(row, answer.view)
-            named = {"id": answer.id, "split": row["split"]}
+            named = {"id": answer.id, "split": chosen.name or row["split"]}
             table.add(named, task.compared(answer.found, observed), answer.found, observed)
             if records.wants(number):
                 records.add(number, answer, observed)

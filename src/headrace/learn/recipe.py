@@ -83,7 +83,7 @@ class Options:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], *, where: str) -> Options:
-        """Options by name, as files have them; `where` stands in errors. Raises UsageError: unknown or of no such kind."""
+        """Options by name; `where` stands in errors. Raises UsageError: unknown, or a wrong kind."""
         known = get_type_hints(cls)
         if unknown := [name for name in settings if name not in known]:
             raise UsageError(f"{where}: there is no option {', '.join(unknown)}; there are {', '.join(known)}")
