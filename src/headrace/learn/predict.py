@@ -226,6 +226,7 @@ def _of_photos(
     progress: bool,
 ) -> None:
     task = table.task
+    table.run.check_photos()
     photos, refused = _photos(images)
     table.rejects += refused
     loader = table.run.photos(photos[:limit], workers=workers)

@@ -84,15 +84,20 @@ class Run:
 
         return evaluate(self, dataset, **options)
 
-    def photos(self, images: Sequence[Photo], *, workers: int | None = None) -> PhotoLoader:
+    def photos(self, images: Iterable[Photo], *, workers: int | None = None) -> PhotoLoader:
         """Photos as the model takes them, in batches. Raises UsageError: it takes no photos."""
+        self.check_photos()
+        batch_size = filled(self.recipe.options.batch_size)
+        return PhotoLoader(images, like=self.recipe, batch_size=batch_size, workers=workers)
+
+    def check_photos(self) -> None:
+        """Raises UsageError when the model takes no photos."""
         recipe = self.recipe
         if recipe.keeps:
             raise UsageError(
                 f"{self.folder.folder}: was trained on arrays as they are ({recipe.dtype} {list(recipe.shape)}), not "
                 "on pixels; ask Run.predict about arrays, or predict about a dataset of them"
             )
-        return PhotoLoader(images, like=recipe, batch_size=filled(recipe.options.batch_size), workers=workers)
 
     def outputs(self, images: Any) -> tasks.Outputs:
         """The model's outputs float32 [b, ...] for raw images."""
