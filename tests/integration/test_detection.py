@@ -31,6 +31,7 @@ from headrace.learn.tasks import detection, for_dataset
 from headrace.learn.tasks.detection import Detection
 from headrace.learn.train import Trained, train
 from headrace.load.photos import read_photo
+from headrace.packing.prepare import ImageOptions
 
 N, SIDE = 96, 96
 
@@ -234,7 +235,7 @@ def test_predict_sees_what_evaluate_sees_on_the_photo(
     asked = Run(trained.run)
     expected = {}
     for batch, outputs in asked.batches(val):
-        decoded = asked.task.decoded(outputs, threshold=0.5)  # type: ignore[attr-defined]
+        decoded = asked.task.decoded(outputs, size=(SIDE, SIDE), threshold=0.5)  # type: ignore[attr-defined]
         expected |= dict(zip(batch.ids, decoded, strict=True))
     result = predict(trained.run, [folder / "photos" / id_ for id_ in expected], out=tmp_path, truth=packed)
     rows = _rows(result.csv)
@@ -270,7 +271,7 @@ def test_truth_comes_back_to_the_photo_however_it_was_packed(
     assert result.rows == () and result.accuracy == 0
     assert result.csv.read_text() == "path,score,x0,y0,x1,y1,class\n"
     assert result.pictures is not None
-    drawn = read_photo(str(result.pictures / "a.jpg"), max_pixels=10**6).astype(int)
+    drawn = read_photo(result.pictures / "a.jpg", ImageOptions()).astype(int)
     assert drawn.shape[:2] == (140, 100)
     green = np.argwhere(drawn[..., 1] - drawn[..., 0] > 60)
     np.testing.assert_allclose([*green.min(0), *green.max(0)], [60, 45, 89, 59], atol=1)
@@ -288,7 +289,7 @@ def test_what_predict_refuses(trained: Trained, packed: Path, folder: Path, tmp_
 def test_suppression_is_part_of_it(trained: Trained, packed: Path) -> None:
     asked = Run(trained.run)
     for _, outputs in asked.batches(hr.Dataset(packed).split("val")):
-        for found in asked.task.decoded(outputs, threshold=0.01):  # type: ignore[attr-defined]
+        for found in asked.task.decoded(outputs, size=(SIDE, SIDE), threshold=0.01):  # type: ignore[attr-defined]
             overlap = boxes.iou(found.boxes, found.boxes) - np.eye(len(found.boxes))
             assert overlap.max(initial=0) <= 0.5
 

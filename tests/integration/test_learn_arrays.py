@@ -111,7 +111,7 @@ def test_stopped_in_the_middle_of_an_epoch_it_goes_on_to_the_same_history(
         with pytest.raises(KeyboardInterrupt):
             train(arrays, out=tmp_path / "run", options=QUICK, progress=False)
     again = f"train(dataset, out='{tmp_path / 'run'}', resume=True)"
-    assert f"stopped in epoch 2 after 1 of 2 batches; go on with: {again}" in caplog.text
+    assert f"stopped in epoch 2 after 32 of 64 images; go on with: {again}" in caplog.text
     train(arrays, out=tmp_path / "run", resume=True, progress=False)
     assert RunFolder(tmp_path / "run").history_csv.read_bytes() == run.history_csv.read_bytes()
 

@@ -31,6 +31,7 @@ from headrace.learn.tasks import for_dataset, keypoints
 from headrace.learn.tasks.keypoints import Keypoints
 from headrace.learn.train import Trained, train
 from headrace.load.photos import read_photo
+from headrace.packing.prepare import ImageOptions
 from packed import pack
 
 SIDE = 96
@@ -184,7 +185,7 @@ def test_objects_beside_a_larger_one_are_told(tmp_path: Path, caplog: pytest.Log
 def test_refuses_other_points(trained: Trained, tmp_path: Path) -> None:
     faces = Faces(tmp_path / "photos", 2)
     nameless = pack(list(faces), tmp_path / "nameless")
-    with pytest.raises(UsageError, match=r"its classes are 0, 1, 2, 3, 4, the run .* was trained on left_eye"):
+    with pytest.raises(UsageError, match=r"its keypoints are 0, 1, 2, 3, 4, the run .* was trained on left_eye"):
         evaluate(trained.run, nameless)
     pack([replace(record, keypoints=None) for record in faces], tmp_path / "boxes")
     with pytest.raises(UsageError, match="has no labels for keypoints"):
@@ -324,7 +325,7 @@ def test_truth_comes_back_to_the_photo_however_it_was_packed(
     pack(Source([record]), tmp_path / "ds", **packing)
     result = predict(trained.run, [tmp_path / "in"], out=tmp_path / "P", truth=tmp_path / "ds", threshold=1.0)
     assert result.accuracy == 0 and result.pictures is not None
-    drawn = read_photo(str(result.pictures / "a.jpg"), max_pixels=10**6).astype(int)
+    drawn = read_photo(result.pictures / "a.jpg", ImageOptions()).astype(int)
     assert drawn.shape[:2] == (140, 100)
     green = np.argwhere(drawn[..., 1] - drawn[..., 0] > 50)
     rings = [green[green[:, 0] < 75], green[green[:, 0] >= 75]]
@@ -352,11 +353,15 @@ def test_the_three_verbs(packed: Path, folder: Path, tmp_path: Path) -> None:
     assert done.code == 2 and "what is in it says truth" in done.err
 
 
-def test_a_class_is_nothing_that_truth_knows(tmp_path: Path) -> None:
-    records = [hr.Record(id=f"{i}", encoded=jpeg(40, 40, seed=i), label_name="ab"[i % 2]) for i in range(4)]
+def test_truth_says_the_class_of_a_photo_too(tmp_path: Path) -> None:
+    records = [hr.Record(id=f"{i}.jpg", encoded=jpeg(40, 40, seed=i), label_name="ab"[i % 2]) for i in range(4)]
     ds = pack(records, tmp_path / "ds")
-    options = Options(size=32, epochs=1, model="vanilla")
-    run = train(ds, out=tmp_path / "run", options=options, progress=False).run
-    (tmp_path / "photo.jpg").write_bytes(jpeg())
-    with pytest.raises(UsageError, match="truth says what is where in a photo; a photo's class say pattern"):
-        predict(run, [tmp_path / "photo.jpg"], out=tmp_path / "P", truth=ds)
+    run = train(ds, out=tmp_path / "run", size=32, epochs=1, model="vanilla", progress=False).run
+    for record in records[:3]:
+        (tmp_path / record.id).write_bytes(record.read())
+    (tmp_path / "other.jpg").write_bytes(jpeg())
+    photos = [tmp_path / name for name in ("0.jpg", "1.jpg", "2.jpg", "other.jpg")]
+    found = predict(run, photos, out=tmp_path / "P", truth=ds)
+    assert [row.get("observed") for row in found.rows] == ["a", "b", "a", None]
+    with pytest.raises(UsageError, match="from truth, a packed dataset, or from pattern or by_folder, not from both"):
+        predict(run, photos, out=tmp_path / "P", truth=ds, by_folder=True)

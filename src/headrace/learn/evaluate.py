@@ -21,7 +21,7 @@ from headrace.progress import bar
 log = logging.getLogger(__name__)
 
 EXAMPLES = 32  # records on the sheet
-FOLDER, REPORT, SHEET = "evaluations", "evaluation.json", "examples.png"
+REPORT, SHEET = "evaluation.json", "examples.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def evaluate(
     there = type(task).of(dataset)
     if there is None:
         raise UsageError(f"{dataset.path}: has no labels for {task.name}, which is what {run.folder.folder} has learnt")
-    parts.check_names(task, dataset, there, f"the run {run.folder.folder} was trained on those")
+    parts.check_names(task, dataset, there, f"the run {run.folder.folder} was trained on")
     chosen = parts.learnable(parts.judged(dataset, split, recipe), task, limit)
     part = chosen.view
     if seen := parts.seen_in_training(part, recipe):
@@ -109,15 +109,15 @@ def evaluate(
                 shown.update(len(batch.ids))
 
         score = task.score(told())
-    metrics = dict(score.metrics)
-    if recipe.own_loss and task.name != "classification":
-        metrics["loss"] = None
+    loss = score.loss if task.common_loss or not recipe.own_loss else None
+    headline, *rest = score.text.splitlines()
+    if loss is not None:
+        headline += f", loss {loss:.4f}"
     folder = Path(out) if out else _folder(run, chosen)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, figure in score.figures.items():
         write_atomic(folder / name, plots.png(figure))
-    headline, *_ = score.text.splitlines()
     drawn = "the worst" if worst else "evenly drawn"
     picture = examples.sheet(
         f"{chosen.part()}: {headline}. Shown are {min(EXAMPLES, len(part))}, {drawn}; "
@@ -132,8 +132,8 @@ def evaluate(
         split=chosen.name,
         task=recipe.task,
         records=score.records,
-        metrics=metrics,
-        text=score.text,
+        metrics={"loss": loss, **score.metrics},
+        text="\n".join([headline, *rest]),
         figures=paths,
         examples=folder / SHEET if picture is not None else None,
     )
@@ -153,7 +153,7 @@ def _folder(run: Run, chosen: parts.Chosen) -> Path:
     name = part.path.absolute().name + (f"-{which}" if which else "")
     number = 1
     while True:
-        folder = run.folder.folder / FOLDER / (name if number == 1 else f"{name}-{number}")
+        folder = run.folder.evaluations / (name if number == 1 else f"{name}-{number}")
         try:
             written = json.loads((folder / REPORT).read_text())
         except (OSError, ValueError):

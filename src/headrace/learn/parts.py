@@ -129,7 +129,7 @@ def check_fits(task: Task, train: Dataset, val: Dataset) -> None:
     there = type(task).of(val)
     if there is None:
         raise UsageError(f"{val.path}: has no labels for {task.name}, which {train.path} is for")
-    check_names(task, val, there, f"{train.path} is")
+    check_names(task, val, there, f"{train.path} has")
 
 
 def check_images(dataset: Dataset, keeps: bool, dtype: str, shape: tuple[int, ...]) -> None:
@@ -153,7 +153,7 @@ def check_names(task: Task, dataset: Dataset, there: Task, whose: str) -> None:
     what = "keypoints" if task.counted == "keypoint" else "classes"
     hint = "pack it again with these names in this order"
     raise UsageError(
-        f"{dataset.path}: its {what} are {', '.join(there.class_names)}, {whose} of {', '.join(task.class_names)}; the "
+        f"{dataset.path}: its {what} are {', '.join(there.class_names)}, {whose} {', '.join(task.class_names)}; the "
         f"same names in the same order are wanted: {hint}"
     )
 

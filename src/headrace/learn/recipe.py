@@ -256,6 +256,11 @@ class RunFolder:
         return self.folder / "layers.txt"
 
     @property
+    def evaluations(self) -> Path:
+        """What `evaluate` makes: a folder for each dataset and part."""
+        return self.folder / "evaluations"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 

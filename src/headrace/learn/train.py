@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -297,10 +298,12 @@ class _Training:
         run = self.run
         with explained(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
-            figures = [run.folder / name for name in self.task.figures]
             events = run.logs.rglob("events.out.tfevents.*")
-            for path in (run.model, run.checkpoint, run.history_csv, run.curves, run.layers, *figures, *events):
+            made = (run.model, run.checkpoint, run.history_csv, run.curves, run.layers)
+            for path in (*made, *events):
                 path.unlink(missing_ok=True)
+            if run.evaluations.exists():
+                shutil.rmtree(run.evaluations)
         run.write_recipe(self.recipe)
         write_atomic(run.layers, f"{networks.summary(self.inference)}\n".encode())
         if lost := self.loader.lost():
@@ -382,6 +385,7 @@ class _Training:
         begun = time.perf_counter()
         with bar(total=total, initial=self.means.count, unit="img", desc=title, show=show) as shown:
             quiet = progress and shown.disable
+            self._tell("on_epoch_begin", len(self.history))
             if self.steps < len(self.loader):
                 self._steps(shown, caught)
             row: Row = {"epoch": len(self.history) + 1} | self.means.values()
@@ -429,8 +433,6 @@ class _Training:
     def _steps(self, shown: Any, caught: list[int]) -> None:
         """The epoch's training steps, from where it stands."""
         written = before = time.perf_counter()
-        if not self.steps:
-            self._tell("on_epoch_begin", len(self.history))
         with closing(iter(self.loader)) as batches:
             for batch in batches:
                 self._tell("on_train_batch_begin", self.steps)

@@ -36,9 +36,11 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What an evaluation found: `metrics` JSON-able, `text` for people, `figures` by file name."""
+    """What an evaluation found: `loss` as `compile` has a model learn by it, `metrics` JSON-able, `text` for people,
+    `figures` by file name."""
 
     records: int
+    loss: float
     metrics: Mapping[str, Any]
     text: str
     figures: Mapping[str, Figure] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class Task(ABC):
     compared_columns: ClassVar[tuple[str, ...]]  # the same of the records of a dataset
     counted: ClassVar[str] = "class"  # the column of `rows` by which predictions are counted
     right_means: ClassVar[str]  # when an image is right, for people
+    common_loss: ClassVar[bool] = False  # whether the loss says something of a model that learnt by another one
     # What an Options leaves open: batch_size, learning_rate, schedule, augment, and size where images may differ in it.
     defaults: ClassVar[Mapping[str, Any]]
     # Whether predictions are drawn on the photo itself, a picture each, and not on what the model saw of it.
@@ -112,7 +115,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
-        """Judge the outputs for every record of a dataset. Metric `loss` is what `compile` has a model learn by."""
+        """Judge the outputs for every record of a dataset."""
 
     def found(self, output: Outputs, view: View) -> Any:
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""

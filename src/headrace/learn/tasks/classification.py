@@ -77,6 +77,7 @@ class Classification(Task):
     columns: ClassVar[tuple[str, ...]] = ("class", "probability")
     compared_columns: ClassVar[tuple[str, ...]] = ("observed", "estimated", "probability")
     right_means: ClassVar[str] = "images whose class is right"
+    common_loss: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -160,20 +161,25 @@ class Classification(Task):
         per_class = _per_class(confusion, self.class_names)
         records, right = int(confusion.sum()), int(np.trace(confusion))
         metrics = {
-            "loss": entropy / records,
             "accuracy": right / records,
             "per_class": per_class,
             "class_names": list(self.class_names),
             "confusion": confusion.tolist(),  # row: observed, column: predicted
         }
         width = max(map(len, ("class", *self.class_names)))
-        lines = [f"accuracy {right / records:.4f} ({right} of {records}), loss {entropy / records:.4f}", ""]
+        lines = [f"accuracy {right / records:.4f} ({right} of {records})", ""]
         lines.append(f"{'class':{width}}  precision  recall  images")
         for name, row in per_class.items():
             precision, recall = as_text(row["precision"]), as_text(row["recall"])
             lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {row['n']:>6}")
         figure = plots.confusion(confusion, self.class_names)
-        return Score(records=records, metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure})
+        return Score(
+            records=records,
+            loss=entropy / records,
+            metrics=metrics,
+            text="\n".join(lines),
+            figures={self.figures[0]: figure},
+        )
 
     def found(self, output: Outputs, view: View) -> Outputs:
         return self.probabilities(output[np.newaxis])[0]  # type: ignore[no-any-return]

@@ -217,9 +217,8 @@ class Detection(Task):
         for batch, cells in outputs:
             means.add({"loss": float(loss(self.grid.encode(_labels(batch)), cells))}, len(batch.ids))
             judged.add(batch, cells)
-        precision, shown, lost = judged.precision(), judged.shown(), means.values()["loss"]
+        precision, shown = judged.precision(), judged.shown()
         metrics = {
-            "loss": lost,
             "ap50": precision.ap50,
             "ap": precision.ap,
             "ap50_by_size": {name: {"ap50": ap50, "boxes": n} for name, (ap50, n) in precision.by_size.items()},
@@ -229,8 +228,7 @@ class Detection(Task):
             "class_names": list(self.class_names),
         }
         lines = [
-            f"AP50 {as_text(precision.ap50)}, AP {as_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}, "
-            f"loss {lost:.4f}",
+            f"AP50 {as_text(precision.ap50)}, AP {as_text(precision.ap)}, mean IoU {judged.mean_iou():.4f}",
             f"at score {self.threshold:g}: {shown['true']} of {shown['boxes']} boxes found, {shown['false']} false; "
             f"{shown['images_right']:.1%} of {len(judged.truth)} images right",
             "",
@@ -240,7 +238,11 @@ class Detection(Task):
             lines.append(f"{name:8} {words:28} {as_text(ap50):>8}  {n:>5}")
         figure = plots.precision(precision.curve, title=f"AP50 {as_text(precision.ap50)}")
         return Score(
-            records=len(judged.truth), metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure}
+            records=len(judged.truth),
+            loss=means.values()["loss"],
+            metrics=metrics,
+            text="\n".join(lines),
+            figures={self.figures[0]: figure},
         )
 
     def decoded(self, cells: Outputs, *, size: Size, threshold: float) -> list[Found]:

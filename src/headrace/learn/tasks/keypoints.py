@@ -291,9 +291,7 @@ class Keypoints(Task):
         each = [points.pck(column) for column in off.T]
         counts = (~np.isnan(off)).sum(axis=0).tolist()
         total, overall = sum(counts), points.pck(off)
-        lost = means.values()["loss"]
         metrics = {
-            "loss": lost,
             "pck": overall,
             "pck_alpha": ALPHA,
             "oks": similarity.oks,
@@ -308,7 +306,7 @@ class Keypoints(Task):
         }
         width = max(map(len, ("keypoint", *self.class_names)))
         lines = [
-            f"PCK@{ALPHA} {as_text(overall)} ({int((off <= ALPHA).sum())} of {total} points), loss {lost:.4f}",
+            f"PCK@{ALPHA} {as_text(overall)} ({int((off <= ALPHA).sum())} of {total} points)",
             f"OKS {as_text(similarity.oks)}, AP50 {as_text(similarity.ap50)}, AP {as_text(similarity.ap)}",
             "",
             f"{'keypoint':{width}}  {f'PCK@{ALPHA}':>8}  points",
@@ -316,7 +314,13 @@ class Keypoints(Task):
         for name, share, n in zip(self.class_names, each, counts, strict=True):
             lines.append(f"{name:{width}}  {as_text(share):>8}  {n:>6}")
         figure = plots.pck(off, self.class_names, alpha=ALPHA)
-        return Score(records=len(off), metrics=metrics, text="\n".join(lines), figures={self.figures[0]: figure})
+        return Score(
+            records=len(off),
+            loss=means.values()["loss"],
+            metrics=metrics,
+            text="\n".join(lines),
+            figures={self.figures[0]: figure},
+        )
 
     def decoded(self, outputs: Outputs, *, size: Size) -> Array:
         """Points float32 [b, k, 3] = x, y in pixels of the model's input of `size` (height, width), and score."""
