@@ -31,7 +31,7 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
     shell = [code for kind, code in blocks if kind == "bash"]
     # As written, but for the number of epochs: what is shown is that it runs, not that it learns.
     assert any("--epochs 25" in code for code in shell)
-    _run(["bash", "-euo", "pipefail", "-c", "\n".join(shell).replace("--epochs 25", "--epochs 2")], tmp_path)
+    _run(["bash", "-euo", "pipefail", "-c", "\n".join(shell).replace("--epochs 25", "--epochs 1")], tmp_path)
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
     assert (tmp_path / "run" / "model.keras").exists()
     assert (tmp_path / "predictions" / "predictions.csv").read_text().count("\n") == 1 + 4
@@ -49,7 +49,11 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     _run(["bash", "-euo", "pipefail", "-c", quick], tmp_path)
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
     assert len(list((tmp_path / "found" / "drawn").rglob("*.jpg"))) == 24
-    assert (tmp_path / "run" / "precision.png").exists()
+    _check_evaluation(tmp_path / "run" / "evaluations" / "faces-val", "precision.png")
+    header = (tmp_path / "found-val" / "predictions.csv").read_text().splitlines()[0].split(",")
+    assert header[:3] == ["id", "split", "score"] and "right" in header
+    for name in ("faces.png", "batch.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
     assert (tmp_path / "all-faces" / "headrace.json").exists()
 
 
@@ -68,7 +72,7 @@ def test_keypoints_runs(tmp_path: Path) -> None:
     for kind, code in BLOCK.findall(page):  # in their order: the first draws what the others are about
         quick = code.replace("--epochs 25", "--epochs 1 --alpha 0.35").replace("range(300)", "range(40)")
         _run(["bash", "-euo", "pipefail", "-c", quick] if kind == "bash" else [sys.executable, "-c", quick], tmp_path)
-    assert (tmp_path / "run" / "pck.png").exists()
+    _check_evaluation(tmp_path / "run" / "evaluations" / "faces-val", "pck.png")
     assert len(list((tmp_path / "found" / "drawn").glob("*.jpg"))) == 40
     assert (tmp_path / "found" / "predictions.csv").read_text().startswith("path,keypoint,score,x,y\n")
 
@@ -115,8 +119,14 @@ def test_adopt_runs(tmp_path: Path) -> None:
     assert "exit code 2" in said and "exit code 1" in said and "perhaps: --map image=jpg --map label=y" in said
     assert "rescued: 11 seen = 11 stored + 0 rejected" in said and "shapes: 48 records, all sound" in said
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
+    assert "training on 9 records of circles" in said
     assert (tmp_path / "run" / "model.keras").exists()
     assert {path: path.read_bytes() for path in before} == before
+
+
+def _check_evaluation(folder: Path, figure: str) -> None:
+    """An evaluation has left its files where the pages say."""
+    assert {path.name for path in folder.iterdir()} == {figure, "examples.png", "evaluation.json"}
 
 
 def _write_shards(folder: Path) -> None:
