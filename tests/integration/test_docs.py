@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
     shell = [code for kind, code in blocks if kind == "bash"]
     # As written, but for the number of epochs: what is shown is that it runs, not that it learns.
     assert any("--epochs 25" in code for code in shell)
-    _run(["bash", "-euo", "pipefail", "-c", "\n".join(shell).replace("--epochs 25", "--epochs 2")], tmp_path)
+    _run(["bash", "-euo", "pipefail", "-c", "\n".join(shell).replace("--epochs 25", "--epochs 1")], tmp_path)
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
     assert (tmp_path / "run" / "model.keras").exists()
     assert (tmp_path / "predictions" / "predictions.csv").read_text().count("\n") == 1 + 4
@@ -47,7 +49,11 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     _run(["bash", "-euo", "pipefail", "-c", quick], tmp_path)
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
     assert len(list((tmp_path / "found" / "drawn").rglob("*.jpg"))) == 24
-    assert (tmp_path / "run" / "precision.png").exists()
+    _check_evaluation(tmp_path / "run" / "evaluations" / "faces-val", "precision.png")
+    header = (tmp_path / "found-val" / "predictions.csv").read_text().splitlines()[0].split(",")
+    assert header[:3] == ["id", "split", "score"] and "right" in header
+    for name in ("faces.png", "batch.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
     assert (tmp_path / "all-faces" / "headrace.json").exists()
 
 
@@ -66,7 +72,7 @@ def test_keypoints_runs(tmp_path: Path) -> None:
     for kind, code in BLOCK.findall(page):  # in their order: the first draws what the others are about
         quick = code.replace("--epochs 25", "--epochs 1 --alpha 0.35").replace("range(300)", "range(40)")
         _run(["bash", "-euo", "pipefail", "-c", quick] if kind == "bash" else [sys.executable, "-c", quick], tmp_path)
-    assert (tmp_path / "run" / "pck.png").exists()
+    _check_evaluation(tmp_path / "run" / "evaluations" / "faces-val", "pck.png")
     assert len(list((tmp_path / "found" / "drawn").glob("*.jpg"))) == 40
     assert (tmp_path / "found" / "predictions.csv").read_text().startswith("path,keypoint,score,x,y\n")
 
@@ -113,8 +119,14 @@ def test_adopt_runs(tmp_path: Path) -> None:
     assert "exit code 2" in said and "exit code 1" in said and "perhaps: --map image=jpg --map label=y" in said
     assert "rescued: 11 seen = 11 stored + 0 rejected" in said and "shapes: 48 records, all sound" in said
     _run([sys.executable, "-c", "\n".join(code for kind, code in blocks if kind == "python")], tmp_path)
+    assert "training on 9 records of circles" in said
     assert (tmp_path / "run" / "model.keras").exists()
     assert {path: path.read_bytes() for path in before} == before
+
+
+def _check_evaluation(folder: Path, figure: str) -> None:
+    """An evaluation has left its files where the pages say."""
+    assert {path.name for path in folder.iterdir()} == {figure, "examples.png", "evaluation.json"}
 
 
 def _write_shards(folder: Path) -> None:
@@ -147,6 +159,40 @@ def _some_of_wider(wider: Path, folder: Path, split: str, n: int) -> None:
     (folder / f"wider_face_split/wider_face_{split}_bbx_gt.txt").write_text("\n".join(kept) + "\n")
 
 
+def test_your_own_runs(tmp_path: Path) -> None:
+    """As it stands: what is written there learns."""
+    python, (net, *shell) = _your_own()
+    _run(["bash", "-euo", "pipefail", "-c", net], tmp_path)
+    said = _run([sys.executable, "-c", "\n".join(python)], tmp_path)
+    assert "402\n400\nreadings.txt:402: '400.jpg;80;60;97', wanted name;cx;cy;tipx;tipy (annotation)" in said
+    off = re.search(r"off by ([0-9.]+) degrees", said)
+    assert off is not None and float(off[1]) < 25  # 7.3, and 90 by chance
+    accuracy = re.search(r"accuracy ([0-9.]+) \([0-9]+ of 100\)", said)
+    assert accuracy is not None and float(accuracy[1]) > 0.75  # 0.94, and 0.5 by chance
+    _run(["bash", "-euo", "pipefail", "-c", "\n".join(shell)], tmp_path)
+    assert (tmp_path / "shell-run" / "model.keras").exists()
+
+
+def test_your_own_is_typed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """mypy takes its classes for a Source, a Target and an Augmentation, as strictly as it looks at ours."""
+    python, _ = _your_own()
+    typed = [*takewhile(lambda code: "import keras" not in code, python)]
+    page = tmp_path / "page.py"
+    page.write_text("\n".join(typed))
+    assert request.config.cache is not None
+    cache = request.config.cache.mkdir("mypy")
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(cache)]
+    for name in ("source: hr.Source", "target: hr.Target", "change: hr.Augmentation"):
+        assert name in page.read_text()
+    _run([sys.executable, "-m", "mypy", *options, str(page)], tmp_path, {"MYPYPATH": str(ROOT / "src")})
+
+
+def _your_own() -> tuple[list[str], list[str]]:
+    """The Python and the shell blocks of the page."""
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/your-own.md").read_text())
+    return [code for kind, code in blocks if kind == "python"], [code for kind, code in blocks if kind == "bash"]
+
+
 def test_pages_name_what_exists() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
@@ -164,10 +210,11 @@ def _draw_photos(folder: Path) -> None:
         (folder / "test" / f"{i}.jpg").write_bytes(encode_jpeg(draw("circle", rng)))
 
 
-def _run(command: list[str], folder: Path) -> str:
+def _run(command: list[str], folder: Path, also: Mapping[str, str] | None = None) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path} | dict(also or {})
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False, timeout=600
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

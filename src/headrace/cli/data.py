@@ -93,10 +93,10 @@ def pack(
         bool, typer.Option("--lenient", help="wider: go on at the next file name where rows are out of step.")
     ] = False,
     max_faces: Annotated[
-        int | None, typer.Option(help="wider: leave out images of more faces.", show_default=False)
+        int | None, typer.Option(help="wider: leave out images with more faces than that.", show_default=False)
     ] = None,
     min_side: Annotated[
-        int | None, typer.Option(help="wider: drop faces of less width or height, in pixels.", show_default=False)
+        int | None, typer.Option(help="wider: drop faces less wide or high than that, in pixels.", show_default=False)
     ] = None,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="wider: drop faces that are flagged invalid.")
@@ -141,7 +141,7 @@ def pack(
     value_range: Annotated[
         str | None,
         typer.Option(
-            help="Values of black and white of images of more than 8 bits (PNG, TIFF, arrays): 0,4095 or 0,1.",
+            help="What is black and what is white in images of more than 8 bits (PNG, TIFF, arrays): 0,4095 or 0,1.",
             show_default=False,
         ),
     ] = None,
@@ -158,11 +158,13 @@ def pack(
     ] = "stretch",
     max_side: Annotated[
         int | None,
-        typer.Option(help="Bring the longer side of larger images to so many pixels.", show_default=False),
+        typer.Option(
+            help="Bring the longer side of larger images to so many pixels; each keeps its shape.", show_default=False
+        ),
     ] = None,
     min_side_to: Annotated[
         int | None,
-        typer.Option(help="Bring the shorter side of larger images to so many pixels.", show_default=False),
+        typer.Option(help="The same with the shorter side.", show_default=False),
     ] = None,
     enlarge: Annotated[
         bool, typer.Option("--enlarge", help="With --max-side and --min-side-to: smaller images too.")

@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Example: headrace train cats --out run --model vanilla --epochs 25\n\n"
         "Example: headrace train cats --out run --divide train=0.81,val=0.19 --model net.py:build --monitor val_loss"
+        "\n\nExample: headrace train faces --val wider-val --out run --epochs 100 --patience 10"
     )(train)
     app.command(epilog="Example: headrace evaluate run cats:val --worst")(evaluate)
     app.command(
@@ -150,7 +151,7 @@ def train(
         typer.Option(help="So many images of each part at most, evenly drawn; to try things out.", show_default=False),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of weights, order, augmentation; 0 by default.", show_default=False)
+        int | None, typer.Option(help="Of weights, order, augmentation, --divide; 0 by default.", show_default=False)
     ] = None,
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="The same bits each time; slower.", show_default=False)
@@ -162,13 +163,16 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Options from a TOML file (epochs = 10) or another RUN's recipe.json; those given here go first.",
+            help="Options from a TOML file (epochs = 10) or another RUN's recipe.json; those given here go over them.",
             show_default=False,
         ),
     ] = None,
     workers: Workers = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from RUN's last checkpoint, with the run's own options.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from RUN's last checkpoint, with its own options; name a --model of your own again."
+        ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing RUN.")] = False,
     as_json: AsJson = False,
@@ -244,13 +248,16 @@ def evaluate(
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DS[:SPLIT]", help="A dataset, or a split of it: by default what RUN was validated on, or else all."
+            metavar="DS[:SPLIT]",
+            help="A dataset, or a split of it: by default what RUN was validated on, else 'val', else all.",
         ),
     ],
     split: Annotated[str | None, typer.Option(help="The split, as behind DS.", show_default=False)] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the pictures; RUN/evaluations/DS-SPLIT by default.", show_default=False),
+        typer.Option(
+            help="Folder for evaluation.json and pictures; RUN/evaluations/DS-SPLIT by default.", show_default=False
+        ),
     ] = None,
     worst: Annotated[
         bool, typer.Option("--worst", help="Show in examples.png what RUN is furthest off, the worst first.")
@@ -264,7 +271,7 @@ def evaluate(
 ) -> None:
     """Judge a trained model on a dataset: loss, accuracy, precision and recall per class; average precision; PCK.
 
-    And show it: a figure, and a sheet of 32 records with what was observed and what was estimated.
+    And show it: a figure, and in examples.png 32 records with what was observed and what was estimated.
     """
     with _hushed():
         from headrace.learn.evaluate import evaluate as judge
@@ -287,7 +294,11 @@ def predict(
         list[str], typer.Argument(metavar="IMAGES…|DS[:SPLIT]", help="Image files, folders, globs; or a dataset.")
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for predictions.csv, predictions.png, drawn, rejects.jsonl.")
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for predictions.csv, predictions.png, rejects.jsonl and drawn: photos with boxes or points.",
+        ),
     ],
     pattern: Annotated[
         str | None,
@@ -303,7 +314,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DS",
-            help="Packed dataset that says what is in the photos: their class, or boxes or points, drawn as well.",
+            help="Dataset that says what is in the photos: their class, or boxes or points, drawn as well.",
             show_default=False,
         ),
     ] = None,

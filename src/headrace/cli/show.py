@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show(
-    ds: Annotated[str, typer.Argument(metavar="DS[:SPLIT]", help="A packed dataset, or one split of it.")],
+    ds: Annotated[str, typer.Argument(metavar="DS[:SPLIT]", help="A dataset, or one split of it.")],
     out: Annotated[Path, typer.Option(metavar="PICTURE", help="The picture to make, .png or .jpg.")],
     where: Annotated[
         str | None,

@@ -24,7 +24,7 @@ Workers = Annotated[int | None, typer.Option(help="Threads; one per core by defa
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Name each refused record and each file made, on standard error.")
 ]
-DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A packed dataset.", readable=False)]
+DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A dataset, packed or adopted.", readable=False)]
 
 _SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
