@@ -28,7 +28,9 @@ _HOME = {
     "PhotoLoader": "headrace.load.photos",
     "Source": "headrace.sources",
     "Target": "headrace.load.targets",
+    "Labels": "headrace.load.targets",
     "Augmentation": "headrace.imaging.transforms",
+    "Placement": "headrace.imaging.transforms",
     "train": "headrace.learn.train",
     "evaluate": "headrace.learn.evaluate",
     "predict": "headrace.learn.predict",
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
         StorageError,
         UsageError,
     )
-    from headrace.imaging.transforms import Augmentation, ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.imaging.transforms import Augmentation, ColorJitter, HorizontalFlip, Placement, RandomResizedCrop
     from headrace.learn.evaluate import evaluate
     from headrace.learn.predict import predict
     from headrace.learn.run import Run
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Batch, Loader
     from headrace.load.photos import PhotoLoader
-    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points, Target
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, Points, Target
     from headrace.packing.adopt import AdoptReport, adopt
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
@@ -93,7 +95,9 @@ __all__ = [
     "PhotoLoader",
     "Source",
     "Target",
+    "Labels",
     "Augmentation",
+    "Placement",
     "train",
     "evaluate",
     "predict",

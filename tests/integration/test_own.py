@@ -243,6 +243,7 @@ def test_validation_that_does_not_fit(ds: hr.Dataset, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"divide": {"train": 0.8, "val": 0.2}, "val_split": "train"}, "divide says what to validate on"),
+        ({"divide": {"train": 0.8, "val": 0.2}, "val": "other"}, "divide says what to validate on, and so does val"),
         ({"divide": {"val": 0.2}}, "wanted a share called train"),
         ({"divide": {"train": 0.99, "val": 0.001}}, "val gets none of 80 records"),
         ({"divide": {"train": 0.9, "val": 0.2}}, "sum to 1.1"),
@@ -253,7 +254,11 @@ def test_validation_that_does_not_fit(ds: hr.Dataset, tmp_path: Path) -> None:
         ({"epoch": 3}, "there is no option epoch; there are task, model"),
     ],
 )
-def test_train_refuses(ds: hr.Dataset, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_train_refuses(
+    ds: hr.Dataset, other: hr.Dataset, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    if "val" in options:
+        options = options | {"val": other}
     with pytest.raises(UsageError, match=message):
         hr.train(ds, out=tmp_path / "run", **{**QUICK, **options})
     assert not (tmp_path / "run").exists()
@@ -568,6 +573,7 @@ def test_images_in_memory_are_seen_as_the_command_sees_files(ds: hr.Dataset, tmp
     assert len(same) == 3 and same[0].probabilities == same[2].probabilities
     grey = run.predict(np.full((20, 20), 200, np.uint8))
     assert grey == run.predict(np.full((20, 20, 3), 200, np.uint8))
+    assert run.predict(np.full((2, 20, 20), 200, np.uint8)) == [grey, grey]
 
 
 def test_images_in_memory_that_are_no_good(ds: hr.Dataset, tmp_path: Path) -> None:
@@ -578,7 +584,7 @@ def test_images_in_memory_that_are_no_good(ds: hr.Dataset, tmp_path: Path) -> No
         (tmp_path / "none.jpg", DataError, "no such file"),
         (np.zeros((8, 8, 3), np.float32), DataError, "image 0: an array of float32, wanted uint8"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 2), np.uint8)], DataError, r"image 1: an array \[8, 8, 2\]"),
-        (np.zeros((8, 8, 8), np.uint8), UsageError, r"an array \[8, 8, 8\], wanted an image"),
+        (np.zeros((2, 2, 8, 8, 3), np.uint8), UsageError, r"an array \[2, 2, 8, 8, 3\], wanted an image"),
         ([3], UsageError, "a photo is 3"),
     ):
         with pytest.raises(error, match=message):

@@ -64,7 +64,7 @@ class Run:
 
     def predict(self, images: Any, *, threshold: float | None = None) -> Any:
         """What the model says of an image: `Classified`, `Detected` or `Located`, with boxes and points in pixels of
-        the image given, upright; of a list of images, or an array [n, h, w, c], a list of them.
+        the image given, upright; of a list of images, or an array [n, h, w] or [n, h, w, c], a list of them.
 
         An image is a path, uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB), or a PIL image; it goes the way that the
         training images went. A run on arrays as they are (`dtype="keep"`) takes such arrays, of the very shape.
