@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,12 @@ from PIL import Image
 from headrace import order
 from headrace.imaging.codec import Pixels
 from headrace.imaging.sheet import Tile, contact_sheet
+from headrace.imaging.transforms import draw, place
 from headrace.learn.run import Answer, Run
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
-from headrace.load.photos import View
 
-Observer = Callable[[Mapping[str, Any], View], Any]
-
-
-def observer(task: Task, dataset: Dataset) -> Observer | None:
-    """What is known of the dataset's records, None where it says nothing that the task could be compared with."""
-    return task.observer(dataset) if type(task).of(dataset) is not None else None
+SIDE = 480  # the longer side of a photo with what was found drawn on it, on a sheet
 
 
 class Records:
@@ -62,12 +58,22 @@ class Records:
     def _tile(self, number: int, answer: Answer, observed: Any) -> Tile:
         image = in_colour(self.dataset[number].image) if self.task.on_photo else answer.image
         tile = self.task.tile(image, answer.found, observed)
-        return Tile(tile.image, f"{tile.caption}\n{answer.id}", tile.right)
+        return replace(tile, image=small(tile.image), caption=f"{tile.caption}\n{answer.id}")
 
 
 def in_colour(image: Pixels) -> Pixels:
     """uint8 [h, w, 3] of [h, w, 1] or [h, w, 3]."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def small(image: Pixels) -> Pixels:
+    """uint8 [h, w, c] as it will be on a sheet: its longer side SIDE pixels at most."""
+    height, width = image.shape[:2]
+    scale = min(1.0, SIDE / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    out = np.empty((*size, image.shape[2]), np.uint8)
+    draw(image, place(height, width, size, "stretch"), height, width, out)
+    return out
 
 
 def shares(counts: Mapping[str, int], most: int = 6) -> str:

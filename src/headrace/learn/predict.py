@@ -21,9 +21,9 @@ from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import REJECTS_FILE
 from headrace.format.storage import explained, write_atomic
-from headrace.imaging.codec import Pixels, encode_jpeg
+from headrace.imaging.codec import encode_jpeg
 from headrace.imaging.sheet import Tile, contact_sheet, png
-from headrace.imaging.transforms import draw, place
+from headrace.imaging.transforms import place
 from headrace.learn import networks, parts, pictures
 from headrace.learn.run import Run
 from headrace.learn.tasks import Task
@@ -35,7 +35,7 @@ from headrace.sources.files import natural, walk
 from headrace.sources.names import compile_pattern
 
 SHEET = 60  # images on the contact sheet at most: more could not be told apart
-PHOTO_SHEET, PHOTO_SIDE = 24, 480  # the same for photos with what was found drawn on them, and their longer side there
+PHOTO_SHEET = 24  # the same for photos with what was found drawn on them
 
 TABLE, SHEET_FILE = "predictions.csv", "predictions.png"
 PICTURES = "drawn"  # the folder of photos with what was found drawn on them
@@ -249,7 +249,7 @@ def _of_photos(
                     tile = task.tile(read_photo(of[path], loader.options), found, observed)
                     _write(drawings[path], encode_jpeg(tile.image, quality=90))
                     if path in drawn:
-                        table.tiles.append(replace(tile, image=_small(tile.image)))
+                        table.tiles.append(replace(tile, image=pictures.small(tile.image)))
                 elif path in drawn:
                     table.tiles.append(task.tile(image, found, observed))
             shown.update(len(batch.ids) + len(rejects))
@@ -377,15 +377,6 @@ def _write(path: Path, data: bytes) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-
-
-def _small(image: Pixels) -> Pixels:
-    height, width = image.shape[:2]
-    scale = min(1.0, PHOTO_SIDE / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    out = np.empty((*size, image.shape[2]), np.uint8)
-    draw(image, place(height, width, size, "stretch"), height, width, out)
-    return out
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> bytes:
