@@ -172,15 +172,15 @@ def test_000_its_network_in_our_training(way: str, faces: hr.Dataset, eagerly: N
         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: told.append(epoch)),
         keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.5, min_delta=1e9, patience=1),
     ]
-    options = QUICK | {"size": 64, "batch_size": 25, "epochs": 3 if mse else 1}
+    options = QUICK | {"size": 64, "batch_size": 25, "epochs": 2 if mse else 1}
     if not mse:
         options["schedule"] = "constant"  # the callback sets the rate, so no schedule may
     result = hr.train(faces, out=tmp_path / "run", model=build, callbacks=callbacks, **options)
     assert result.task == "detection" and told == list(range(result.epochs))
     assert (tmp_path / "best.weights.h5").exists()
     assert {"loss", "val_loss", "val_iou", "val_ap50"} <= result.best.keys()
-    if mse:  # 0.001 until the second epoch without a better one
-        assert [row["learning_rate"] for row in result.history] == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    if mse:  # the callback halves it, as no epoch is better by so much
+        assert [row["learning_rate"] for row in result.history] == pytest.approx([1e-3, 5e-4])
     said = (result.run / "layers.txt").read_text()
     assert "block_16_project_BN" in said and "1,205" in said
     judged = hr.evaluate(result.run, faces, progress=False)
@@ -766,7 +766,7 @@ def test_003_the_first_32_photos_without_a_class(flow: Flow, tmp_path: Path) -> 
     run = hr.Run(flow.run)
     for row in rows[:3]:
         one = run.predict(np.asarray(Image.open(row["path"])))
-        assert (one.class_name, f"{one.probability:.2f}") == (row["class"], f"{float(row['probability']):.2f}")
+        assert one.probabilities["cat"] == pytest.approx(float(row["p_cat"]), abs=0.01)
 
 
 def test_003_photos_for_a_model_of_ones_own_fit(flow: Flow) -> None:
@@ -930,7 +930,7 @@ def test_004_a_list_packed_for_training(tmp_path: Path) -> None:
     for record in hr.Dataset(tmp_path / "ds"):
         assert record.boxes is not None and max(record.height, record.width) == 800
         assert_painted_at(record.image, record.boxes[0], within=0.5)
-    options = QUICK | {"task": "classification", "size": 32, "learning_rate": 0.01}
+    options = QUICK | {"task": "classification", "size": 32, "model": of_classes}
     assert hr.train(tmp_path / "ds", out=tmp_path / "run", **options).best["val_loss"] > 0
 
 
