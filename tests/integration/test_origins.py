@@ -305,7 +305,7 @@ def test_000_a_source_labels_and_augmentation_of_ones_own(tmp_path: Path) -> Non
             return placement
 
         def colour(self, out: NDArray[np.uint8], chance: NDArray[np.float64]) -> None:
-            out[:] = 255 - out if chance[0] < 2 else out
+            out[:] = 255 - out
 
     def source() -> Iterator[hr.Record | hr.Reject]:
         box = np.array([[21, 14, 42, 63]], np.float32)
