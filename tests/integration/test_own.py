@@ -383,6 +383,7 @@ def test_code_of_its_own_runs_only_when_it_is_named(ds: hr.Dataset, net: Path, t
     ("model", "message"),
     [
         ("none.py:build", "none.py: there is no such file"),
+        ("{net}", "wanted the function in it too, such as .*net.py:build"),
         ("{net}:design", "has no function 'design'; it has build, broken, nothing, own_layer"),
         ("{net}:broken", r"(?s)raised\nTraceback.*net.py\", line \d+, in broken.*no_such_thing"),
         ("{net}:nothing", "gave None, wanted a keras.Model"),
@@ -513,6 +514,25 @@ def test_a_callback_ends_the_training(ds: hr.Dataset, tmp_path: Path) -> None:
     assert [row["epoch"] for row in after.history] == [1, 2]
 
 
+def test_callbacks_that_set_the_rate(ds: hr.Dataset, tmp_path: Path) -> None:
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: 0.01 / (epoch + 1))
+    with pytest.raises(UsageError, match="a callback sets the learning rate, and so does schedule 'cosine'"):
+        hr.train(ds, out=tmp_path / "run", callbacks=rate, schedule="cosine", **QUICK)
+    faces = [
+        replace(record, boxes=np.array([[2, 2, 9, 9]], np.float32), box_labels=("x",), label_name=None)
+        for record in discs(8)
+    ]
+    hr.pack(faces, tmp_path / "faces", progress=False)
+
+    def cells(shape: tuple[int, ...], classes: int) -> Any:
+        return keras.Sequential([keras.Input(shape), keras.layers.Conv2D(5, 8, 8, activation="sigmoid")])
+
+    options = {**QUICK, "epochs": 2, "size": 16, "batch_size": 4}  # detection would have cosine by default
+    result = hr.train(tmp_path / "faces", out=tmp_path / "run", model=cells, callbacks=rate, **options)
+    assert [row["learning_rate"] for row in result.history] == [0.01, 0.005]
+    assert RunFolder(result.run).read_recipe().options.schedule == "constant"
+
+
 # --- options from a file
 
 
@@ -586,6 +606,7 @@ def test_images_in_memory_that_are_no_good(ds: hr.Dataset, tmp_path: Path) -> No
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 2), np.uint8)], DataError, r"image 1: an array \[8, 8, 2\]"),
         (np.zeros((2, 2, 8, 8, 3), np.uint8), UsageError, r"an array \[2, 2, 8, 8, 3\], wanted an image"),
         ([3], UsageError, "a photo is 3"),
+        (ds, UsageError, "is a dataset; ask headrace.predict or evaluate about it"),
     ):
         with pytest.raises(error, match=message):
             run.predict(given)
@@ -647,6 +668,11 @@ def test_z_scores_are_learnt_as_they_are(tmp_path: Path) -> None:
         hr.predict(result.run, [tmp_path / "a.jpg"], out=tmp_path / "q", progress=False)
     with pytest.raises(UsageError, match=r"image 0 is an array \[7, 6, 4\], wanted numbers of shape \[6, 7, 4\]"):
         run.predict([x[0].transpose(1, 0, 2)])
+    kept = hr.ArrayDataset(x, y.astype(np.float32), labels="keep", dtype="keep")
+    with pytest.raises(UsageError, match="its y is kept as it is, which no task here learns"):
+        hr.train(kept, out=tmp_path / "q", model=build, **QUICK)
+    with pytest.raises(UsageError, match=r"image 0 is an array \[6, 7\], wanted"):
+        run.predict(x[0, ..., 0])
     with pytest.raises(UsageError, match=r"holds float64 \[6, 7, 4\], the model is for float32"):
         hr.evaluate(
             result.run, hr.ArrayDataset(x.astype(float), y, class_names=("low", "high"), dtype="keep"), progress=False

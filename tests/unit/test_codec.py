@@ -534,3 +534,14 @@ def test_an_exact_decode_is_small_only_where_that_divides(side: int, factor: int
     least = {"header": header, "min_size": (50, 50)}
     assert codec.decode(data, exact=True, **least).shape[0] == side // factor  # type: ignore[arg-type]
     assert codec.decode(data, **least).shape[0] == -(-side // 8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("chroma", ["444", "420"])
+def test_an_optimized_jpeg_is_smaller_and_says_the_same(channels: int, chroma: codec.Chroma) -> None:
+    pixels = picture(120, 160, channels=channels, seed=3)
+    plain, small = (codec.encode_jpeg(pixels, quality=90, chroma=chroma, optimize=some) for some in (False, True))
+    assert len(small) < len(plain)
+    with Image.open(io.BytesIO(plain)) as one, Image.open(io.BytesIO(small)) as other:
+        assert one.layer == other.layer and one.quantization == other.quantization
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).mean() < 1  # but for how the DCT is rounded

@@ -446,3 +446,11 @@ def test_a_range_changes_nothing_of_8_bits(name: str) -> None:
     data, asked, _, _ = CASES[name]
     ranged = ImageOptions(channels=asked, value_range=(100, 101))
     assert prepare(data, ranged).encoded == prepare(data, ImageOptions(channels=asked)).encoded
+
+
+def test_optimized_jpegs_are_what_is_stored() -> None:
+    data = saved(picture(90, 120, seed=2), "PNG")
+    plain, small = (prepare(data, ImageOptions(size=(60, 80), optimize=some)) for some in (False, True))
+    assert len(small.encoded) < len(plain.encoded) and (small.format, small.height, small.width) == ("jpeg", 60, 80)
+    kept = jpeg(60, 80)
+    assert prepare(kept, ImageOptions(optimize=True)).encoded == kept  # what needs no change is not touched

@@ -174,6 +174,7 @@ def pack(
     ] = None,
     quality: Annotated[int, typer.Option(help="Of JPEGs that are made, 1 to 100.")] = 95,
     chroma: Annotated[str, typer.Option(help="Of JPEGs that are made: 444 (full) or 420 (smaller).")] = "444",
+    optimize: Annotated[bool, typer.Option("--optimize", help="Make JPEGs some percent smaller; slower.")] = False,
     shards: Annotated[int | None, typer.Option(help="Shards per split.", show_default=False)] = None,
     shard_size: Annotated[
         str | None, typer.Option(help="Size of a shard, about: 128MB by default.", show_default=False)
@@ -230,6 +231,7 @@ def pack(
             channels=channels,
             quality=quality,
             chroma=chroma,  # type: ignore[arg-type]
+            optimize=optimize,
             max_pixels=max_pixels,
             shards=shards,
             shard_size=parse_bytes(shard_size),

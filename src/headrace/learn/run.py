@@ -203,12 +203,14 @@ _UNMOVED = View(1, 1, (), (1, 1))  # of numbers that are no pixels
 
 def _several(images: Any, recipe: Recipe) -> tuple[list[Any], bool]:
     """The images one by one, and whether it is a single one that was given. Raises UsageError."""
+    if isinstance(images, Dataset):
+        raise UsageError(f"{images.path}: is a dataset; ask headrace.predict or evaluate about it")
     if isinstance(images, str | Path | Image.Image):
         return [images], True
     if not isinstance(images, np.ndarray):
         return list(images), False
     if recipe.keeps:
-        return ([images], True) if images.shape == recipe.shape else (list(images), False)
+        return (list(images), False) if images.ndim == len(recipe.shape) + 1 else ([images], True)
     if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
         return [images], True
     if images.ndim == 4:

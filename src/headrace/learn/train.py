@@ -34,6 +34,7 @@ from headrace.progress import bar
 
 log = logging.getLogger(__name__)
 
+_RATES = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 _LESS = ("loss", "error", "mae", "mse")  # names of values of which less is better end so
 
 Row = dict[str, float]
@@ -66,7 +67,7 @@ def train(
     out: Path | str,
     val: Dataset | Path | str | None = None,
     model: str | networks.Network | None = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Any] | Any = (),
     options: Options | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -80,7 +81,8 @@ def train(
     `model` is a name, a Keras model, or a function of input_shape (h, w, c) and the number of classes that makes one
     for raw pixels 0 to 255 (or "file.py:function"); uncompiled it gets the task's loss, optimizer and metrics, compiled
     it keeps its own.
-    `callbacks` are Keras's, told at its hooks; what they know themselves is not part of a checkpoint.
+    `callbacks` are Keras's, told at its hooks; what they know themselves is not part of a checkpoint. Beside one that
+    sets the learning rate the schedule is constant.
     `settings` are fields of `Options`, over those of `options`: epochs=10, batch_size=64, size=160, divide={...}, ...
 
     `resume` goes on from the last checkpoint in `out`, mid-epoch, with exactly the batches that were left; `options`
@@ -110,7 +112,8 @@ def train(
         )
     if not resume:
         _check_free(run, overwrite)
-    training = _Training(run, dataset, val, model, callbacks, options)
+    told = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks)
+    training = _Training(run, dataset, val, model, told, options)
     if old:
         training.resume(old)
     else:
@@ -197,7 +200,14 @@ class _Training:
         if val_part is not None:
             val_part = parts.learnable(val_part, task, options.limit)
             parts.check_apart(train_part.view, val_part.view)
-        asked, options = options, options.filled(task.chosen(dataset))
+        asked = options
+        if any(isinstance(callback, _RATES) for callback in callbacks):
+            if options.schedule not in (None, "constant"):
+                raise UsageError(
+                    f"a callback sets the learning rate, and so does schedule {options.schedule!r}: choose one"
+                )
+            options = replace(options, schedule="constant")
+        options = options.filled(task.chosen(dataset))
         size, shape, dtype = _input(dataset, options)
         if val_part is not None:
             parts.check_images(val_part.view, dataset.keeps, dtype, shape)
@@ -246,9 +256,7 @@ class _Training:
         self.model.optimizer.build(self.model.trainable_variables)
         steps = len(self.loader)
         self.hooks = (
-            keras.callbacks.CallbackList(
-                list(callbacks), model=self.model, epochs=options.epochs, steps=steps, verbose=0
-            )
+            keras.callbacks.CallbackList(callbacks, model=self.model, epochs=options.epochs, steps=steps, verbose=0)
             if callbacks
             else None
         )
@@ -552,6 +560,8 @@ def _network(
     if network is None and name is not None and networks.is_code(name):
         network = networks.from_file(name)
     if network is None:
+        if name is not None and name.endswith(".py"):
+            raise UsageError(f"model is {name!r}, wanted the function in it too, such as {name}:build")
         name = task.model_name(name)
         return name, task.build(name, shape, options.model_options)
     if options.model_options:

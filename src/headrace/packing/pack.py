@@ -79,6 +79,7 @@ def pack(
     channels: int | None = None,
     quality: int = codec.JPEG_QUALITY,
     chroma: codec.Chroma = "444",
+    optimize: bool = False,
     max_pixels: int = codec.MAX_PIXELS,
     shards: int | None = None,
     shard_size: int | None = None,
@@ -99,7 +100,8 @@ def pack(
     ratio; only larger ones change, unless enlarge.
     value_range: (low, high), black and white of image files of more than 8 bits per sample (PNG, TIFF), which become 8
     bits: v is round((v - low) * 255 / (high - low)), a value outside a Reject. Without it each of them is one.
-    channels: 1 or 3; None keeps grey images grey. quality, chroma ("444" or "420"): of the JPEGs that are made.
+    channels: 1 or 3; None keeps grey images grey.
+    quality, chroma ("444" or "420"): of the JPEGs that are made; optimize makes them some percent smaller, and slower.
     max_pixels: an image whose header says more is a Reject.
     shards: per split; or shard_size: bytes, about (default 128 MB). seed: of splits and order.
     max_rejects: a float is a share of what is seen, an int a count; over it nothing is published.
@@ -120,6 +122,7 @@ def pack(
         channels=channels,
         quality=quality,
         chroma=chroma,
+        optimize=optimize,
         max_pixels=max_pixels,
     )
     threads = parallel.check_workers(workers)

@@ -30,7 +30,7 @@ class ImageOptions:
     down, unless `enlarge`. One of the two, or `size`. `value_range` (low, high) are the values of black and white of
     images of more than 8 bits per sample, which are refused without it.
     Bytes are kept as they are unless something asks for a change. What is changed becomes a JPEG of `quality` and
-    `chroma`; only what came from a lossless format and keeps its size becomes a PNG.
+    `chroma`, with `optimize` in fewer bytes; only what came from a lossless format and keeps its size becomes a PNG.
     """
 
     size: Size | None = None
@@ -42,6 +42,7 @@ class ImageOptions:
     channels: int | None = None
     quality: int = codec.JPEG_QUALITY
     chroma: codec.Chroma = "444"
+    optimize: bool = False
     max_pixels: int = codec.MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class ImageOptions:
 
     def jpeg(self, pixels: codec.Pixels) -> bytes:
         """The JPEG made of uint8 [h, w, c]."""
-        return codec.encode_jpeg(pixels, quality=self.quality, chroma=self.chroma)
+        return codec.encode_jpeg(pixels, quality=self.quality, chroma=self.chroma, optimize=self.optimize)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

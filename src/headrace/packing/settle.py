@@ -43,7 +43,7 @@ def names_given(given: Sequence[str] | str | os.PathLike[str] | None) -> Names |
         return _names_in(path)
     if len(set(given)) != len(given):
         raise UsageError(f"class names {', '.join(given)}: one occurs twice")
-    return Names(tuple(given), None, "as given")
+    return Names(tuple(given), None, "the call")
 
 
 def _names_in(path: Path) -> Names:

@@ -229,6 +229,11 @@ def for_dataset(dataset: Dataset, name: str | None = None) -> Task:
     for candidate in [name] if name else reversed(_TASKS):
         if task := _task(candidate).of(dataset):
             return task
+    if dataset.store.kept:
+        raise UsageError(
+            f"{dataset.path}: its y is kept as it is, which no task here learns; train on it by Keras's own fit, over "
+            "loader(...).to_keras()"
+        )
     raise UsageError(f"{dataset.path}: has no labels for {name or 'any task'}; known tasks are {', '.join(_TASKS)}")
 
 
