@@ -314,6 +314,10 @@ def test_a_model_as_it_is(ds: hr.Dataset, tmp_path: Path) -> None:
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
     saved_model = keras.saving.load_model(result.run / "model.keras")  # no loss of ours in it
     np.testing.assert_array_equal(saved_model.get_weights()[0], model.get_weights()[0])
+    again = tiny((SIDE, SIDE, 3), 2)
+    assert again.name != model.name  # Keras counts the models that a process makes
+    resumed = hr.train(ds, out=result.run, model=again, resume=True, epochs=2, learning_rate=0.01, progress=False)
+    assert resumed.epochs == 2
 
 
 def test_logits_are_told_from_probabilities(ds: hr.Dataset, tmp_path: Path) -> None:
