@@ -353,6 +353,15 @@ def test_a_network_from_a_file(ds: hr.Dataset, net: Path, tmp_path: Path) -> Non
     assert headrace("predict", run, f"{ds.path}:train", "--out", tmp_path / "p").code == 0
 
 
+def test_a_recipe_runs_no_code(ds: hr.Dataset, tmp_path: Path) -> None:
+    run = RunFolder(hr.train(ds, out=tmp_path / "run", **QUICK).run)
+    (tmp_path / "net.py").write_text("raise SystemExit('it ran')")
+    recipe = json.loads(run.recipe_json.read_text())
+    recipe["options"]["model"] = f"{tmp_path}/net.py:build"  # by other hands than train's, which says own_model
+    run.recipe_json.write_text(json.dumps(recipe))
+    assert hr.train(ds, out=run.folder, resume=True, epochs=2, progress=False).model == "vanilla"
+
+
 def test_code_of_its_own_runs_only_when_it_is_named(ds: hr.Dataset, net: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("train", ds.path, "--out", run, "--epochs", 1, "--model", f"{net}:own_layer")

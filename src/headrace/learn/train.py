@@ -98,8 +98,8 @@ def train(
     val = _validated_by(old, dataset) if val is None else opened(val)
     if options is None:
         options = old.options if old else Options()
-        if old and old.own_model:
-            options = replace(options, model=None)
+        if networks.is_code(options.model or "") or (old and old.own_model):
+            options = replace(options, model=None)  # a RUN names no code to be run, whatever its recipe says
     options = with_settings(options, settings)
     if isinstance(model, str):
         model, options = None, replace(options, model=model)
