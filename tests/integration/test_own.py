@@ -586,7 +586,8 @@ def test_images_in_memory_are_seen_as_the_command_sees_files(ds: hr.Dataset, tmp
     assert len(same) == 3 and same[0].probabilities == same[2].probabilities
     grey = run.predict(np.full((20, 20), 200, np.uint8))
     assert grey == run.predict(np.full((20, 20, 3), 200, np.uint8))
-    assert run.predict(np.full((2, 20, 20), 200, np.uint8)) == [grey, grey]
+    several = run.predict(np.full((2, 20, 20), 200, np.uint8))
+    assert [one.probability for one in several] == [pytest.approx(grey.probability, abs=1e-6)] * 2
 
 
 def test_images_in_memory_that_are_no_good(ds: hr.Dataset, tmp_path: Path) -> None:
@@ -598,6 +599,7 @@ def test_images_in_memory_that_are_no_good(ds: hr.Dataset, tmp_path: Path) -> No
         (np.zeros((8, 8, 3), np.float32), DataError, "image 0: an array of float32, wanted uint8"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 2), np.uint8)], DataError, r"image 1: an array \[8, 8, 2\]"),
         (np.zeros((2, 2, 8, 8, 3), np.uint8), UsageError, r"an array \[2, 2, 8, 8, 3\], wanted an image"),
+        (np.zeros((8, 8, 4), np.uint8), UsageError, r"an array \[8, 8, 4\], wanted an image"),
         ([3], UsageError, "a photo is 3"),
     ):
         with pytest.raises(error, match=message):

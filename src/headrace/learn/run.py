@@ -211,10 +211,10 @@ def _several(images: Any, recipe: Recipe) -> tuple[list[Any], bool]:
         return ([images], True) if images.shape == recipe.shape else (list(images), False)
     if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
         return [images], True
-    if images.ndim == 4:
+    if images.ndim == 4 or (images.ndim == 3 and images.shape[2] not in (2, 4)):  # which are colours with alpha
         return list(images), False
     raise UsageError(
-        f"an array {list(images.shape)}, wanted an image [h, w] or [h, w, 1 or 3], or several [n, h, w, c]"
+        f"an array {list(images.shape)}, wanted an image [h, w] or [h, w, 1 or 3], or several [n, h, w] or [n, h, w, c]"
     )
 
 
