@@ -195,6 +195,44 @@ def test_a_split_of_two_datasets_trains_as_one(tmp_path: Path) -> None:
     assert one.history == two.history
 
 
+def test_resumed_with_a_limit_the_other_dataset_is_found(ds: hr.Dataset, other: hr.Dataset, tmp_path: Path) -> None:
+    hr.train(ds, val=other, out=tmp_path / "run", limit=16, **QUICK)
+    result = hr.train(ds, out=tmp_path / "run", resume=True, epochs=2, progress=False)
+    assert (result.epochs, RunFolder(result.run).read_recipe().val.records) == (2, 16)  # type: ignore[union-attr]
+
+
+def test_shares_of_a_view_are_not_taken_for_those_of_the_whole(tmp_path: Path) -> None:
+    hr.pack(discs(60), tmp_path / "ds", splits={"train": 0.5, "test": 0.5}, progress=False)
+    ds = hr.Dataset(tmp_path / "ds")
+    shares = {"train": 0.7, "val": 0.3}
+    # The whole is divided already, which is nothing that this run could stumble over.
+    run = hr.train(ds.split("train"), divide=shares, out=tmp_path / "run", **QUICK).run
+    assert hr.evaluate(run, ds, split="test", progress=False).records == 30
+    assert hr.evaluate(run, ds.split("test"), progress=False).records == 30
+    # Other shares would come of all records than of some: in these would be some that were trained on.
+    test = ds.split("test")
+    hr.pack(((test[i]) for i in range(len(test))), tmp_path / "one", progress=False)
+    one = hr.Dataset(tmp_path / "one")
+    run = hr.train(one.where("id > '0/020'"), divide=shares, out=tmp_path / "where", **QUICK).run
+    with pytest.raises(UsageError, match="has no split 'val'"):
+        hr.evaluate(run, one, split="val", progress=False)
+
+
+def test_the_name_of_another_datasets_split_says_nothing_of_this_one(other: hr.Dataset, tmp_path: Path) -> None:
+    hr.pack(discs(60), tmp_path / "ds", splits={"train": 0.5, "val": 0.5}, progress=False)
+    run = hr.train(tmp_path / "ds", val=other, out=tmp_path / "run", **QUICK).run  # its one split is "train", too
+    assert hr.evaluate(run, tmp_path / "ds", progress=False).split == "val"
+    assert hr.evaluate(run, other, progress=False).split == "train"
+
+
+def test_records_seen_are_counted_with_a_limit(
+    ds: hr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = hr.train(ds, limit=20, out=tmp_path / "run", **QUICK).run
+    hr.evaluate(run, ds, progress=False)
+    assert "20 of these 80 records are what the run was trained on" in caplog.text
+
+
 def test_what_is_in_both_parts_is_told(
     ds: hr.Dataset, other: hr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -130,7 +130,8 @@ def _validated_by(old: Recipe | None, dataset: Dataset) -> Dataset | None:
         return None
     val = Dataset(part.dataset) if Path(part.dataset).is_dir() else None
     view = val.split(part.split) if val and part.split else val
-    if view is None or view.view_fingerprint != part.fingerprint:
+    task = tasks.for_recipe(old.task, old.class_names)
+    if view is None or parts.usable(view, task, old.options.limit).view_fingerprint != part.fingerprint:
         raise UsageError(f"the run was validated on {part}; pass it again (val)")
     return view
 
