@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import headrace
-from headrace.errors import UsageError
+from headrace.errors import DamageError, UsageError
 from headrace.format.storage import explained, write_atomic
 from headrace.imaging.transforms import AUGMENTATIONS, Size, check_size
 from headrace.learn import checkpoint, networks, parts, plots, tasks
@@ -285,6 +285,8 @@ class _Training:
             if self.val_loader:
                 found = self.task.validate(self.model, [self.val_loader[0]], own_loss=self.recipe.own_loss)
                 names += [f"val_{name}" for name in found]
+        except DamageError:
+            raise
         except Exception as error:
             shape = f"{batch.targets.dtype} {list(batch.targets.shape)}"
             raise UsageError(
