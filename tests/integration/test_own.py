@@ -507,6 +507,14 @@ def test_monitor_chooses_the_epoch(ds: hr.Dataset, tmp_path: Path) -> None:
     assert result.best["epoch"] == best + 1
 
 
+def test_damage_is_not_blamed_on_the_loss(ds: hr.Dataset, tmp_path: Path) -> None:
+    hr.pack(discs(8, seed=5), tmp_path / "bad", progress=False)
+    (shard,) = (tmp_path / "bad").glob("*.tfrecord")
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(DataError, match="record 0"):
+        hr.train(ds, val=tmp_path / "bad", monitor="val_loss", out=tmp_path / "run", **QUICK)
+
+
 # --- callbacks
 
 
@@ -700,13 +708,40 @@ def test_z_scores_are_learnt_as_they_are(tmp_path: Path) -> None:
         hr.predict(result.run, [tmp_path / "a.jpg"], out=tmp_path / "q", progress=False)
     with pytest.raises(UsageError, match=r"image 0 is an array \[7, 6, 4\], wanted numbers of shape \[6, 7, 4\]"):
         run.predict([x[0].transpose(1, 0, 2)])
+    assert run.predict([]) == []
     with pytest.raises(UsageError, match=r"holds float64 \[6, 7, 4\], the model is for float32"):
         hr.evaluate(
             result.run, hr.ArrayDataset(x.astype(float), y, class_names=("low", "high"), dtype="keep"), progress=False
         )
 
 
+def test_whole_numbers_are_not_made_of_others(tmp_path: Path) -> None:
+    x = np.zeros((20, 4, 4, 1), np.int16)
+    x[1::2] = 300
+    ds = hr.ArrayDataset(x, np.arange(20) % 2, class_names=("low", "high"), dtype="keep")
+    run = hr.Run(hr.train(ds, out=tmp_path / "run", model=tiny, **QUICK).run)
+    assert run.predict(x[1].astype(np.int64)) == run.predict(x[1])
+    for image in (np.full((4, 4, 1), 0.9), np.full((4, 4, 1), 100_000), np.full((4, 4, 1), np.nan)):
+        with pytest.raises(UsageError, match=r"image 0 is .*int16, as those trained on, can't hold its numbers"):
+            run.predict(image)
+    # Arrays in memory have no names of their own.
+    parts = [
+        hr.ArrayDataset(x[a:b], np.arange(10) % 2, class_names=("low", "high"), dtype="keep")
+        for a, b in ((0, 10), (10, 20))
+    ]
+    x[11] = 299
+    folders = [hr.evaluate(run, part, progress=False).figures[0].parent for part in (*parts, parts[0])]
+    assert folders[0] == folders[2] != folders[1]
+
+
 # --- tables and sheets
+
+
+def test_no_images_are_no_table(ds: hr.Dataset, tmp_path: Path) -> None:
+    run = hr.train(ds, out=tmp_path / "run", **QUICK).run
+    for none in ([], np.zeros((0, SIDE, SIDE, 3), np.uint8)):
+        with pytest.raises(UsageError, match="no images"):
+            hr.predict(run, none, out=tmp_path / "p", progress=False)
 
 
 def test_predictions_of_a_split_as_a_table(ds: hr.Dataset, tmp_path: Path) -> None:
