@@ -195,6 +195,44 @@ def test_a_split_of_two_datasets_trains_as_one(tmp_path: Path) -> None:
     assert one.history == two.history
 
 
+def test_resumed_with_a_limit_the_other_dataset_is_found(ds: hr.Dataset, other: hr.Dataset, tmp_path: Path) -> None:
+    hr.train(ds, val=other, out=tmp_path / "run", limit=16, **QUICK)
+    result = hr.train(ds, out=tmp_path / "run", resume=True, epochs=2, progress=False)
+    assert (result.epochs, RunFolder(result.run).read_recipe().val.records) == (2, 16)  # type: ignore[union-attr]
+
+
+def test_shares_of_a_view_are_not_taken_for_those_of_the_whole(tmp_path: Path) -> None:
+    hr.pack(discs(60), tmp_path / "ds", splits={"train": 0.5, "test": 0.5}, progress=False)
+    ds = hr.Dataset(tmp_path / "ds")
+    shares = {"train": 0.7, "val": 0.3}
+    # The whole is divided already, which is nothing that this run could stumble over.
+    run = hr.train(ds.split("train"), divide=shares, out=tmp_path / "run", **QUICK).run
+    assert hr.evaluate(run, ds, split="test", progress=False).records == 30
+    assert hr.evaluate(run, ds.split("test"), progress=False).records == 30
+    # Other shares would come of all records than of some: in these would be some that were trained on.
+    test = ds.split("test")
+    hr.pack(((test[i]) for i in range(len(test))), tmp_path / "one", progress=False)
+    one = hr.Dataset(tmp_path / "one")
+    run = hr.train(one.where("id > '0/020'"), divide=shares, out=tmp_path / "where", **QUICK).run
+    with pytest.raises(UsageError, match="has no split 'val'"):
+        hr.evaluate(run, one, split="val", progress=False)
+
+
+def test_the_name_of_another_datasets_split_says_nothing_of_this_one(other: hr.Dataset, tmp_path: Path) -> None:
+    hr.pack(discs(60), tmp_path / "ds", splits={"train": 0.5, "val": 0.5}, progress=False)
+    run = hr.train(tmp_path / "ds", val=other, out=tmp_path / "run", **QUICK).run  # its one split is "train", too
+    assert hr.evaluate(run, tmp_path / "ds", progress=False).split == "val"
+    assert hr.evaluate(run, other, progress=False).split == "train"
+
+
+def test_records_seen_are_counted_with_a_limit(
+    ds: hr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = hr.train(ds, limit=20, out=tmp_path / "run", **QUICK).run
+    hr.evaluate(run, ds, progress=False)
+    assert "20 of these 80 records are what the run was trained on" in caplog.text
+
+
 def test_what_is_in_both_parts_is_told(
     ds: hr.Dataset, other: hr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,6 +352,10 @@ def test_a_model_as_it_is(ds: hr.Dataset, tmp_path: Path) -> None:
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
     saved_model = keras.saving.load_model(result.run / "model.keras")  # no loss of ours in it
     np.testing.assert_array_equal(saved_model.get_weights()[0], model.get_weights()[0])
+    again = tiny((SIDE, SIDE, 3), 2)
+    assert again.name != model.name  # Keras counts the models that a process makes
+    resumed = hr.train(ds, out=result.run, model=again, resume=True, epochs=2, learning_rate=0.01, progress=False)
+    assert resumed.epochs == 2
 
 
 def test_logits_are_told_from_probabilities(ds: hr.Dataset, tmp_path: Path) -> None:
@@ -347,6 +389,15 @@ def test_a_network_from_a_file(ds: hr.Dataset, net: Path, tmp_path: Path) -> Non
     told = json.loads(ended.out)
     assert (told["records"], told["split"]) == (15, "val") and told["loss"] > 0
     assert headrace("predict", run, f"{ds.path}:train", "--out", tmp_path / "p").code == 0
+
+
+def test_a_recipe_runs_no_code(ds: hr.Dataset, tmp_path: Path) -> None:
+    run = RunFolder(hr.train(ds, out=tmp_path / "run", **QUICK).run)
+    (tmp_path / "net.py").write_text("raise SystemExit('it ran')")
+    recipe = json.loads(run.recipe_json.read_text())
+    recipe["options"]["model"] = f"{tmp_path}/net.py:build"  # by other hands than train's, which says own_model
+    run.recipe_json.write_text(json.dumps(recipe))
+    assert hr.train(ds, out=run.folder, resume=True, epochs=2, progress=False).model == "vanilla"
 
 
 def test_code_of_its_own_runs_only_when_it_is_named(ds: hr.Dataset, net: Path, tmp_path: Path) -> None:
@@ -455,6 +506,14 @@ def test_monitor_chooses_the_epoch(ds: hr.Dataset, tmp_path: Path) -> None:
     result = hr.train(ds, out=tmp_path / "run", model=one_number, monitor="val_auc:min", **options)
     best = min(range(len(result.history)), key=lambda i: result.history[i]["val_auc"])
     assert result.best["epoch"] == best + 1
+
+
+def test_damage_is_not_blamed_on_the_loss(ds: hr.Dataset, tmp_path: Path) -> None:
+    hr.pack(discs(8, seed=5), tmp_path / "bad", progress=False)
+    (shard,) = (tmp_path / "bad").glob("*.tfrecord")
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(DataError, match="record 0"):
+        hr.train(ds, val=tmp_path / "bad", monitor="val_loss", out=tmp_path / "run", **QUICK)
 
 
 # --- callbacks
@@ -593,7 +652,8 @@ def test_images_in_memory_are_seen_as_the_command_sees_files(ds: hr.Dataset, tmp
     assert len(same) == 3 and same[0].probabilities == same[2].probabilities
     grey = run.predict(np.full((20, 20), 200, np.uint8))
     assert grey == run.predict(np.full((20, 20, 3), 200, np.uint8))
-    assert run.predict(np.full((2, 20, 20), 200, np.uint8)) == [grey, grey]
+    several = run.predict(np.full((2, 20, 20), 200, np.uint8))
+    assert [one.probability for one in several] == [pytest.approx(grey.probability, abs=1e-6)] * 2
 
 
 def test_images_in_memory_that_are_no_good(ds: hr.Dataset, tmp_path: Path) -> None:
@@ -605,6 +665,7 @@ def test_images_in_memory_that_are_no_good(ds: hr.Dataset, tmp_path: Path) -> No
         (np.zeros((8, 8, 3), np.float32), DataError, "image 0: an array of float32, wanted uint8"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 2), np.uint8)], DataError, r"image 1: an array \[8, 8, 2\]"),
         (np.zeros((2, 2, 8, 8, 3), np.uint8), UsageError, r"an array \[2, 2, 8, 8, 3\], wanted an image"),
+        (np.zeros((8, 8, 4), np.uint8), UsageError, r"an array \[8, 8, 4\], wanted an image"),
         ([3], UsageError, "a photo is 3"),
         (ds, UsageError, "is a dataset; ask headrace.predict or evaluate about it"),
     ):
@@ -673,13 +734,40 @@ def test_z_scores_are_learnt_as_they_are(tmp_path: Path) -> None:
         hr.train(kept, out=tmp_path / "q", model=build, **QUICK)
     with pytest.raises(UsageError, match=r"image 0 is an array \[6, 7\], wanted"):
         run.predict(x[0, ..., 0])
+    assert run.predict([]) == []
     with pytest.raises(UsageError, match=r"holds float64 \[6, 7, 4\], the model is for float32"):
         hr.evaluate(
             result.run, hr.ArrayDataset(x.astype(float), y, class_names=("low", "high"), dtype="keep"), progress=False
         )
 
 
+def test_whole_numbers_are_not_made_of_others(tmp_path: Path) -> None:
+    x = np.zeros((20, 4, 4, 1), np.int16)
+    x[1::2] = 300
+    ds = hr.ArrayDataset(x, np.arange(20) % 2, class_names=("low", "high"), dtype="keep")
+    run = hr.Run(hr.train(ds, out=tmp_path / "run", model=tiny, **QUICK).run)
+    assert run.predict(x[1].astype(np.int64)) == run.predict(x[1])
+    for image in (np.full((4, 4, 1), 0.9), np.full((4, 4, 1), 100_000), np.full((4, 4, 1), np.nan)):
+        with pytest.raises(UsageError, match=r"image 0 is .*int16, as those trained on, can't hold its numbers"):
+            run.predict(image)
+    # Arrays in memory have no names of their own.
+    parts = [
+        hr.ArrayDataset(x[a:b], np.arange(10) % 2, class_names=("low", "high"), dtype="keep")
+        for a, b in ((0, 10), (10, 20))
+    ]
+    x[11] = 299
+    folders = [hr.evaluate(run, part, progress=False).figures[0].parent for part in (*parts, parts[0])]
+    assert folders[0] == folders[2] != folders[1]
+
+
 # --- tables and sheets
+
+
+def test_no_images_are_no_table(ds: hr.Dataset, tmp_path: Path) -> None:
+    run = hr.train(ds, out=tmp_path / "run", **QUICK).run
+    for none in ([], np.zeros((0, SIDE, SIDE, 3), np.uint8)):
+        with pytest.raises(UsageError, match="no images"):
+            hr.predict(run, none, out=tmp_path / "p", progress=False)
 
 
 def test_predictions_of_a_split_as_a_table(ds: hr.Dataset, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
 import sys
 import traceback
 import zipfile
@@ -56,9 +57,14 @@ def from_file(name: str) -> Callable[..., Any]:
 
 
 def name_of(network: Network) -> str:
-    """What an own network is called in the recipe and in messages."""
+    """What an own network is called in the recipe and in messages, the same in every process.
+
+    Keras numbers the models that nobody named, in the order in which a process makes them: "sequential_1".
+    """
     if isinstance(network, keras.Model):
-        return str(network.name)
+        words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(network).__name__)  # as Keras makes a name of it
+        kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+        return kind if re.fullmatch(rf"{kind}_\d+", str(network.name)) else str(network.name)
     return str(getattr(network, "__qualname__", type(network).__name__))
 
 

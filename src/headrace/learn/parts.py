@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.learn.recipe import Options, Part, Recipe
-from headrace.learn.tasks import Task
+from headrace.learn.tasks import Task, for_recipe
 from headrace.load.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -114,14 +114,19 @@ def _check_split(dataset: Dataset, name: str | None) -> None:
 def learnable(part: Chosen, task: Task, limit: int | None) -> Chosen:
     """The records of a part that the task can use, evenly drawn to `limit`. Raises UsageError: there is none."""
     whole, name = part.view, part.name or part.view.what or "the dataset"
-    found = task.select(whole)
+    found = usable(whole, task)
     if not len(found):
         raise UsageError(f"{whole.path}: {name} has no record with labels for {task.name}")
     if len(found) < len(whole):
         log.warning("%s: %d of %d records have no label and are left out", name, len(whole) - len(found), len(whole))
-    else:
-        found = whole
     return replace(part, view=found if limit is None else found.sample(limit))
+
+
+def usable(view: Dataset, task: Task, limit: int | None = None) -> Dataset:
+    """The records of a view that the task can use, evenly drawn to `limit`; the view itself where it is all of them."""
+    found = task.select(view)
+    found = view if len(found) == len(view) else found
+    return found if limit is None else found.sample(limit)
 
 
 def check_fits(task: Task, train: Dataset, val: Dataset) -> None:
@@ -218,10 +223,11 @@ def judged(dataset: Dataset, split: str | None, recipe: Recipe) -> Chosen:
 
     Where the run divided this very dataset, splits are the shares it made. Raises UsageError: no such split.
     """
-    shares: dict[str, Chosen] = {}
-    if recipe.options.divide and not dataset.is_view and dataset.fingerprint == recipe.train.content:
-        shares = divided(dataset, recipe.options)
-    likely = (split,) if split else () if dataset.is_view else (recipe.val and recipe.val.split, "val")
+    shares = {} if dataset.is_view else _shares(dataset, recipe)
+    val = recipe.val
+    # The only split of another dataset to validate on may be called "train", as the one trained on here is.
+    told = val.split if val and val.content in (recipe.train.content, dataset.fingerprint) else None
+    likely = (split,) if split else () if dataset.is_view else (told, "val")
     for name in likely:
         if name in shares:
             return shares[name]
@@ -237,13 +243,30 @@ def seen_in_training(dataset: Dataset, recipe: Recipe) -> int:
     """How many records of a view the run was trained on, as far as the recipe tells."""
     if dataset.fingerprint != recipe.train.content:
         return 0
+    if dataset.view_fingerprint == recipe.train.fingerprint:
+        return len(dataset)
     whole = dataset.whole
-    if recipe.options.divide:
-        rows = divided(whole, recipe.options)["train"].view.rows
-    elif recipe.train.split:
-        rows = whole.split(recipe.train.split).rows
-    elif not recipe.train.view:
-        rows = whole.rows
-    else:
-        return len(dataset) if dataset.view_fingerprint == recipe.train.fingerprint else 0
-    return len(np.intersect1d(rows, dataset.rows))
+    shares = _shares(whole, recipe)
+    trained = shares["train"].view if shares else whole.split(recipe.train.split) if recipe.train.split else whole
+    trained = _as_learnt(trained, recipe)
+    if trained.view_fingerprint != recipe.train.fingerprint:
+        return 0  # it was a view that only the caller knows
+    return len(np.intersect1d(trained.rows, dataset.rows))
+
+
+def _shares(whole: Dataset, recipe: Recipe) -> dict[str, Chosen]:
+    """The shares that the run made of this dataset by `divide`; none where it made them of a view that only the caller
+    knows, as others would come of the whole."""
+    if not recipe.options.divide or whole.fingerprint != recipe.train.content:
+        return {}
+    try:
+        shares = divided(whole, recipe.options)
+    except UsageError:  # which the run's own part didn't raise
+        return {}
+    same = _as_learnt(shares["train"].view, recipe).view_fingerprint == recipe.train.fingerprint
+    return shares if same else {}
+
+
+def _as_learnt(view: Dataset, recipe: Recipe) -> Dataset:
+    """What a run learns from of a view."""
+    return usable(view, for_recipe(recipe.task, recipe.class_names), recipe.options.limit)

@@ -229,6 +229,8 @@ def _of_photos(
     table.run.check_photos()
     photos, refused = _photos(images)
     table.rejects += refused
+    if not photos and not refused:
+        raise UsageError("no images are given to predict")
     loader = table.run.photos(photos[:limit], workers=workers)
     names = loader.names
     table.first = ("path", *task.columns)

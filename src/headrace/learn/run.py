@@ -73,7 +73,8 @@ class Run:
         task = self.task if threshold is None else self.task.at(threshold)
         given, single = _several(images, self.recipe)
         if self.recipe.keeps:
-            answers = [task.answer(task.found(out, _UNMOVED)) for out in self.outputs(_stacked(given, self.recipe))]
+            stack = _stacked(given, self.recipe)
+            answers = [task.answer(task.found(out, _UNMOVED)) for out in (self.outputs(stack) if given else ())]
         else:
             answers = [task.answer(answer.found) for answer in self._asked(given, task)]
         return answers[0] if single else answers
@@ -213,17 +214,24 @@ def _several(images: Any, recipe: Recipe) -> tuple[list[Any], bool]:
         return (list(images), False) if images.ndim == len(recipe.shape) + 1 else ([images], True)
     if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
         return [images], True
-    if images.ndim == 4:
+    if images.ndim == 4 or (images.ndim == 3 and images.shape[2] not in (2, 4)):  # which are colours with alpha
         return list(images), False
     raise UsageError(
-        f"an array {list(images.shape)}, wanted an image [h, w] or [h, w, 1 or 3], or several [n, h, w, c]"
+        f"an array {list(images.shape)}, wanted an image [h, w] or [h, w, 1 or 3], or several [n, h, w] or [n, h, w, c]"
     )
 
 
 def _stacked(images: Sequence[Any], recipe: Recipe) -> Any:
     """One array [n, ...] of arrays that the model takes as they are. Raises UsageError."""
+    stack = np.empty((len(images), *recipe.shape), recipe.dtype)
     for i, image in enumerate(images):
         if not isinstance(image, np.ndarray) or image.shape != recipe.shape:
             found = f"an array {list(image.shape)}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
             raise UsageError(f"image {i} is {found}, wanted numbers of shape {list(recipe.shape)} as those trained on")
-    return np.stack(images).astype(recipe.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            stack[i] = image
+        if stack.dtype.kind != "f" and (stack[i] != image).any():
+            raise UsageError(
+                f"image {i} is {image.dtype}, and {recipe.dtype}, as those trained on, can't hold its numbers"
+            )
+    return stack

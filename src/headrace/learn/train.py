@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import headrace
-from headrace.errors import UsageError
+from headrace.errors import DamageError, UsageError
 from headrace.format.storage import explained, write_atomic
 from headrace.imaging.transforms import AUGMENTATIONS, Size, check_size
 from headrace.learn import checkpoint, networks, parts, plots, tasks
@@ -100,8 +100,8 @@ def train(
     val = _validated_by(old, dataset) if val is None else opened(val)
     if options is None:
         options = old.options if old else Options()
-        if old and old.own_model:
-            options = replace(options, model=None)
+        if networks.is_code(options.model or "") or (old and old.own_model):
+            options = replace(options, model=None)  # a RUN names no code to be run, whatever its recipe says
     options = with_settings(options, settings)
     if isinstance(model, str):
         model, options = None, replace(options, model=model)
@@ -133,7 +133,8 @@ def _validated_by(old: Recipe | None, dataset: Dataset) -> Dataset | None:
         return None
     val = Dataset(part.dataset) if Path(part.dataset).is_dir() else None
     view = val.split(part.split) if val and part.split else val
-    if view is None or view.view_fingerprint != part.fingerprint:
+    task = tasks.for_recipe(old.task, old.class_names)
+    if view is None or parts.usable(view, task, old.options.limit).view_fingerprint != part.fingerprint:
         raise UsageError(f"the run was validated on {part}; pass it again (val)")
     return view
 
@@ -292,6 +293,8 @@ class _Training:
             if self.val_loader:
                 found = self.task.validate(self.model, [self.val_loader[0]], own_loss=self.recipe.own_loss)
                 names += [f"val_{name}" for name in found]
+        except DamageError:
+            raise
         except Exception as error:
             shape = f"{batch.targets.dtype} {list(batch.targets.shape)}"
             raise UsageError(

@@ -24,7 +24,6 @@ from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
 from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.transforms import Augmentation, Fit
-from headrace.load import show
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.record import Record
 
@@ -354,6 +353,8 @@ class Dataset:
         """
         if not batch and options:
             raise UsageError(f"show() takes {', '.join(options)} with batch=True only")
+        from headrace.load import show  # fonts and drawing are nothing for who only loads
+
         show.check(self, n)
         if not batch:
             return show.show_records(self, n)
@@ -383,6 +384,8 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         """Up to 24 records, evenly drawn, with what is known of them, for notebooks; kept numbers are no pictures."""
+        from headrace.load import show
+
         cells = []
         for i in order.evenly(0 if self.keeps else len(self), 24).tolist():
             tile = show.tile(self, i, side=_SIDE)

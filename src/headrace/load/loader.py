@@ -30,7 +30,6 @@ from headrace.imaging.transforms import (
     place,
 )
 from headrace.load.dataset import Dataset
-from headrace.load.show import show_batch
 from headrace.load.targets import Boxes, Class, Kept, Labels, Target
 
 if TYPE_CHECKING:
@@ -208,6 +207,8 @@ class Loader:
 
         Raises IndexError, DamageError, UsageError (the batch is larger than a sheet can be).
         """
+        from headrace.load.show import show_batch
+
         i = self._index(i)
         return show_batch(self, i, self.dataset.store.ids[self._rows(self._epoch, i)].to_list())
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,7 +24,9 @@ from headrace.errors import DamageError, UsageError
 from headrace.format import catalog, manifest, storage, tfrecord
 from headrace.imaging import codec
 from headrace.imaging.transforms import Placement, draw, place
-from headrace.sources.stack import Numbers
+
+if TYPE_CHECKING:
+    from headrace.sources.stack import Numbers
 
 
 def decode_stored(
