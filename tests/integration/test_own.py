@@ -692,8 +692,10 @@ def test_photos_as_a_loader_has_them(ds: hr.Dataset, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.images, two.images[: len(one.images)])
     with pytest.raises(UsageError, match="pass like, a Loader or the recipe of a Run, or the size"):
         hr.PhotoLoader(photos)
-    with pytest.raises(UsageError, match="leave one out"):
+    with pytest.raises(UsageError, match="leave out size, fit"):
         hr.PhotoLoader(photos, like=loader, size=3)
+    with pytest.raises(UsageError, match="like says how photos are prepared: leave out size, fit"):
+        hr.PhotoLoader(photos, like=loader, fit="pad")
     with pytest.raises(UsageError, match="wanted a list of them"):
         hr.PhotoLoader("photo.jpg", like=loader)
 

@@ -107,8 +107,8 @@ class PhotoLoader:
             for i, photo in enumerate(self.photos)
         ]
         if like is not None:
-            if size is not None or pack_options is not None:
-                raise UsageError("like says how photos are prepared, and so do size and pack_options; leave one out")
+            if size is not None or pack_options is not None or fit != "stretch" or channels != 3:
+                raise UsageError("like says how photos are prepared: leave out size, fit, channels and pack_options")
             way = like.preparation
             pack_options, size, fit, channels = way.pack_options, way.size, way.fit, way.channels
         checked = check_size(size)
