@@ -108,6 +108,11 @@ def net(tmp_path: Path) -> Path:
                 x = keras.layers.Dense(Settings().units, activation="relu")(x)
                 return keras.Model(pixels, keras.layers.Dense(classes, activation="softmax")(x), name="mine")
 
+            def with_neighbour(input_shape, classes):
+                from blocks import head
+
+                return head(input_shape, classes)
+
             def broken(input_shape, classes):
                 return build(input_shape, classes).no_such_thing
 
@@ -290,6 +295,7 @@ def test_validation_that_does_not_fit(ds: hr.Dataset, tmp_path: Path) -> None:
         ({"monitor": "val_accuracy"}, r"monitor is 'val_accuracy'; this run has loss, accuracy$"),
         ({"monitor": "loss:most"}, "monitor is 'loss:most', wanted a name"),
         ({"epoch": 3}, "there is no option epoch; there are task, model"),
+        ({"epochs": "3"}, "epochs is '3', wanted int"),
     ],
 )
 def test_train_refuses(
@@ -318,7 +324,9 @@ def test_limit_and_drop_last(ds: hr.Dataset, tmp_path: Path) -> None:
     assert seen == [0, 1]
     recipe = RunFolder(result.run).read_recipe()
     assert recipe.train.records == 20 and ds.sample(20).view_fingerprint == recipe.train.fingerprint
-    assert hr.evaluate(result.run, ds, limit=7, progress=False).records == 7
+    judged = hr.evaluate(result.run, ds, limit=7, progress=False)
+    assert judged.records == 7 and judged.examples is not None
+    assert judged.examples.parent.name == "ds-limit-7"  # it is not the evaluation of all
 
 
 # --- any network
@@ -384,6 +392,11 @@ def test_a_network_from_a_file(ds: hr.Dataset, net: Path, tmp_path: Path) -> Non
     assert ended.code == 2 and "a run by itself never runs any code" in ended.err
     ended = headrace("train", ds.path, "--out", run, "--resume", "--epochs", 2, "--model", f"{net}:build", "--json")
     assert (ended.code, ended.err) == (0, "") and json.loads(ended.out)["epochs"] == 2
+    (net.parent / "blocks.py").write_text("from net import build as head\n")
+    ended = headrace("train", ds.path, "--out", tmp_path / "two", "--epochs", 1, "--model", f"{net}:with_neighbour")
+    assert ended.code == 0, ended.err
+    with pytest.raises(UsageError, match="is code, and that is only run when the caller names it"):
+        Options.read(run / "recipe.json")
     net.unlink()  # what is Keras's own alone needs no code
     ended = headrace("evaluate", run, f"{ds.path}:val", "--json")
     told = json.loads(ended.out)
@@ -435,7 +448,7 @@ def test_code_of_its_own_runs_only_when_it_is_named(ds: hr.Dataset, net: Path, t
     [
         ("none.py:build", "none.py: there is no such file"),
         ("{net}", "wanted the function in it too, such as .*net.py:build"),
-        ("{net}:design", "has no function 'design'; it has build, broken, nothing, own_layer"),
+        ("{net}:design", "has no function 'design'; it has build, with_neighbour, broken, nothing, own_layer"),
         ("{net}:broken", r"(?s)raised\nTraceback.*net.py\", line \d+, in broken.*no_such_thing"),
         ("{net}:nothing", "gave None, wanted a keras.Model"),
         ("{bad}:build", r"(?s)can't be run, it raised\nTraceback.*ZeroDivisionError"),
@@ -612,7 +625,7 @@ def test_options_from_a_file(ds: hr.Dataset, net: Path, tmp_path: Path) -> None:
         ("epochs = true", "run.toml: epochs is True, wanted int"),
         ('epochs = "3"', "run.toml: epochs is '3', wanted int"),
         ("divide = {train = 'x'}", "divide is {'train': 'x'}, wanted Mapping"),
-        (f'model = "{net}:build"', "is code, and that is only run when --model names it"),
+        (f'model = "{net}:build"', "is code, and that is only run when the caller names it"),
     ):
         file.write_text(text)
         ended = headrace("train", ds.path, "--out", tmp_path / "b", "--options", file)

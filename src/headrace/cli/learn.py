@@ -213,9 +213,7 @@ def train(
     if options is not None:
         if resume:
             raise UsageError("--resume goes on with the run's own options; leave --options out")
-        base = Options.read(options)
-        if base.model is not None and ".py:" in base.model and model is None:
-            raise UsageError(f"{options}: its model {base.model} is code, and that is only run when --model names it")
+        base = Options.read(options, model=model)
     settings = _given(asked)
     if model_options := _given({"alpha": alpha, "weights": weights, "frozen": frozen}):
         before = base or (RunFolder(out).read_recipe().options if resume else Options())

@@ -113,7 +113,7 @@ def evaluate(
     headline, *rest = score.text.splitlines()
     if loss is not None:
         headline += f", loss {loss:.4f}"
-    folder = Path(out) if out else _folder(run, chosen)
+    folder = Path(out) if out else _folder(run, chosen, limit)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, figure in score.figures.items():
@@ -146,11 +146,12 @@ def evaluate(
     return result
 
 
-def _folder(run: Run, chosen: parts.Chosen) -> Path:
+def _folder(run: Run, chosen: parts.Chosen, limit: int | None) -> Path:
     """Where the pictures of a part go: RUN/evaluations/cats-val, with a number for another dataset of that name."""
     part = chosen.view
-    which = chosen.name or (part.view_fingerprint[:8] if part.is_view else None)
-    name = part.path.absolute().name + (f"-{which}" if which else "")
+    which = chosen.name or (part.view_fingerprint[:8] if part.is_view and limit is None else None)
+    words = (part.path.absolute().name, which, None if limit is None else f"limit-{limit}")
+    name = "-".join(word for word in words if word)
     number = 1
     while True:
         folder = run.folder.evaluations / (name if number == 1 else f"{name}-{number}")

@@ -24,11 +24,6 @@ from headrace.learn.backend import keras
 Network: TypeAlias = Any
 
 
-def is_code(name: str) -> bool:
-    """Whether `name` is that of a function in a file: "net.py:build"."""
-    return ".py:" in name
-
-
 def from_file(name: str) -> Callable[..., Any]:
     """The function that "file.py:function" names; the file is run for it, as a script would be.
 
@@ -42,13 +37,12 @@ def from_file(name: str) -> Callable[..., Any]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses and the like look for it
-    sys.path.insert(0, str(path.absolute().parent))  # so that it finds its neighbours, as a script does
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # for good, as for a script: its functions may look for its neighbours later
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f"{file}: can't be run, it raised\n{told(error)}") from error
-    finally:
-        sys.path.pop(0)
     found: Any = getattr(module, function, None)
     if not callable(found):
         own = [n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == spec.name]

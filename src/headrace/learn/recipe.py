@@ -13,6 +13,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.format.storage import write_atomic
 from headrace.imaging.transforms import AUGMENTATIONS, Fit
@@ -84,21 +86,15 @@ class Options:
     @classmethod
     def of(cls, settings: Mapping[str, Any], *, where: str) -> Options:
         """Options by name; `where` stands in errors. Raises UsageError: unknown, or a wrong kind."""
-        known = get_type_hints(cls)
-        if unknown := [name for name in settings if name not in known]:
-            raise UsageError(f"{where}: there is no option {', '.join(unknown)}; there are {', '.join(known)}")
-        given = dict(settings)
-        for name, value in settings.items():
-            if name in ("augment", "size") and isinstance(value, list):
-                given[name] = tuple(value)
-            if not _fits(given[name], known[name]):
-                wanted = next(f.type for f in fields(cls) if f.name == name)
-                raise UsageError(f"{where}: {name} is {value!r}, wanted {wanted}")
-        return cls(**given)
+        return cls(**_checked(settings, f"{where}: "))
 
     @classmethod
-    def read(cls, path: Path) -> Options:
-        """The options in a TOML file or the recipe.json of a RUN. Raises NotThereError, StorageError, UsageError."""
+    def read(cls, path: Path, *, model: str | None = None) -> Options:
+        """The options in a TOML file or the recipe.json of a RUN, but for `model`, where that is given.
+
+        Raises NotThereError, StorageError, UsageError (what is no option; a model that is code, which only a caller may
+        name).
+        """
         try:
             text = path.read_text()
         except FileNotFoundError:
@@ -113,7 +109,12 @@ class Options:
             settings = settings["options"]
         if not isinstance(settings, dict):
             raise UsageError(f"{path}: wanted options by name, such as epochs = 25")
-        return cls.of({name: value for name, value in settings.items() if value is not None}, where=str(path))
+        read = cls.of({name: value for name, value in settings.items() if value is not None}, where=str(path))
+        if model is not None:
+            return replace(read, model=model)
+        if is_code(read.model):
+            raise UsageError(f"{path}: its model {read.model} is code, and that is only run when the caller names it")
+        return read
 
     def filled(self, defaults: Mapping[str, Any]) -> Options:
         """These options, with `defaults` where they say None."""
@@ -135,12 +136,31 @@ class Options:
         ]
 
 
-def with_settings(options: Options, settings: Mapping[str, Any]) -> Options:
-    """The options with some of them changed, by name. Raises UsageError: there is no such option."""
-    known = [f.name for f in fields(Options)]
+def is_code(model: str | None) -> bool:
+    """Whether a model's name is that of a function in a file: "net.py:build"."""
+    return model is not None and ".py:" in model
+
+
+def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings by name, of the kinds that Options wants. Raises UsageError, which begins with `where`."""
+    known = get_type_hints(Options)
     if unknown := [name for name in settings if name not in known]:
-        raise UsageError(f"there is no option {', '.join(unknown)}; there are {', '.join(known)}")
-    return replace(options, **settings)
+        raise UsageError(f"{where}there is no option {', '.join(unknown)}; there are {', '.join(known)}")
+    given = dict(settings)
+    for name, value in settings.items():
+        if name in ("augment", "size") and isinstance(value, list):
+            given[name] = tuple(value)
+        elif isinstance(value, np.integer | np.floating):
+            given[name] = value.item()
+        if not _fits(given[name], known[name]):
+            wanted = next(f.type for f in fields(Options) if f.name == name)
+            raise UsageError(f"{where}{name} is {value!r}, wanted {wanted}")
+    return given
+
+
+def with_settings(options: Options, settings: Mapping[str, Any]) -> Options:
+    """The options with some of them changed, by name. Raises UsageError: there is no such option, or a wrong kind."""
+    return replace(options, **_checked(settings, ""))
 
 
 def filled(value: T | None) -> T:

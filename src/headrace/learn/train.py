@@ -26,7 +26,7 @@ from headrace.format.storage import explained, write_atomic
 from headrace.imaging.transforms import AUGMENTATIONS, Size, check_size
 from headrace.learn import checkpoint, networks, parts, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
-from headrace.learn.recipe import Options, Recipe, RunFolder, filled, with_settings
+from headrace.learn.recipe import Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader
@@ -100,7 +100,7 @@ def train(
     val = _validated_by(old, dataset) if val is None else opened(val)
     if options is None:
         options = old.options if old else Options()
-        if networks.is_code(options.model or "") or (old and old.own_model):
+        if is_code(options.model) or (old and old.own_model):
             options = replace(options, model=None)  # a RUN names no code to be run, whatever its recipe says
     options = with_settings(options, settings)
     if isinstance(model, str):
@@ -212,7 +212,7 @@ class _Training:
         size, shape, dtype = _input(dataset, options)
         if val_part is not None:
             parts.check_images(val_part.view, dataset.keeps, dtype, shape)
-        if dataset.keeps and network is None and not networks.is_code(options.model or ""):
+        if dataset.keeps and network is None and not is_code(options.model):
             raise UsageError(
                 f"{dataset.path}: its numbers are kept as they are ({dtype} {list(shape)}), and the built-in models "
                 "take pixels of 0 to 255; pass a model of your own"
@@ -220,7 +220,7 @@ class _Training:
         name, built = _network(task, network, options, shape)
         said = networks.output_shape(built, shape, name=name)
         self.task = task.fitted(said, size or (0, 0), ends_in=networks.activation(built), name=name)
-        own = network is not None or networks.is_code(name)
+        own = network is not None or is_code(name)
         own_loss = own and bool(built.compiled)
         if own_loss:
             options = replace(options, learning_rate=asked.learning_rate, schedule=asked.schedule)
@@ -504,7 +504,7 @@ class _Training:
     def _again(self) -> str:
         """What to type to go on: the command, or the call where only Python knows the dataset or the network."""
         recipe, view = self.recipe, self.loader.dataset
-        by_command = not isinstance(view, ArrayDataset) and (not recipe.own_model or networks.is_code(recipe.model))
+        by_command = not isinstance(view, ArrayDataset) and (not recipe.own_model or is_code(recipe.model))
         if not by_command:
             return f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
         words = ["headrace", "train", recipe.train.dataset, "--out", str(self.run.folder), "--resume"]
@@ -560,7 +560,7 @@ def _network(
 ) -> tuple[str, Any]:
     """What the model is called, and the model itself. Raises UsageError, NotThereError."""
     name = options.model
-    if network is None and name is not None and networks.is_code(name):
+    if network is None and name is not None and is_code(name):
         network = networks.from_file(name)
     if network is None:
         if name is not None and name.endswith(".py"):

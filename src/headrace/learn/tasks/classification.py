@@ -64,12 +64,12 @@ class Classification(Task):
     """Targets int64 [b], the class index; outputs float32 [b, classes], a probability each.
 
     With two classes outputs may be [b, 1], the probability of the second. `logits`: outputs are before softmax or
-    sigmoid. `sums`: they sum to 1 as they are.
+    sigmoid. `scores`: a sigmoid for each class; they are probabilities once they are divided by their sum.
     """
 
     one: bool = False
     logits: bool = False
-    sums: bool = True
+    scores: bool = False
 
     name: ClassVar[str] = "classification"
     models: ClassVar[Mapping[str, Any]] = {"vanilla": vanilla, "mobilenet_v2": mobilenet_v2}
@@ -102,7 +102,7 @@ class Classification(Task):
             also = ", or [b, 1], the probability of the second" if n == 2 else ""
             names = ", ".join(self.class_names)
             raise UsageError(f"{name} says {shape_text(out)}, wanted [b, {n}]: a number for each class ({names}){also}")
-        return replace(self, one=one, logits=ends_in == "linear", sums=ends_in == "softmax" or one)
+        return replace(self, one=one, logits=ends_in == "linear", scores=ends_in == "sigmoid" and not one)
 
     def probabilities(self, outputs: Outputs) -> Outputs:
         """float32 [b, classes] of what a model says, rows that sum to 1. Raises UsageError: it says no such thing."""
@@ -110,14 +110,13 @@ class Classification(Task):
             said = np.concatenate([np.zeros_like(outputs), outputs], axis=1) if self.one else outputs
             powers = np.exp(said - said.max(axis=1, keepdims=True))
             return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
-        if not self.sums and ((outputs < 0).any() or not (outputs.sum(axis=1) > 0).all()):
-            raise UsageError("the model's outputs are no probabilities; end it in a softmax")
         if self.one:
-            return np.concatenate([1 - outputs, outputs], axis=1)
-        if self.sums:
-            return outputs
-        summed: Outputs = outputs / outputs.sum(axis=1, keepdims=True)
-        return summed
+            said = np.concatenate([1 - outputs, outputs], axis=1)
+        else:
+            said = outputs / np.maximum(outputs.sum(axis=1, keepdims=True), 1e-9) if self.scores else outputs
+        if (said < 0).any() or not np.allclose(said.sum(axis=1), 1, atol=0.01):
+            raise UsageError("the model's outputs are no probabilities; end it in a softmax")
+        return said
 
     def target(self, size: Size) -> Class:
         return Class()
