@@ -21,7 +21,7 @@ from command import headrace
 from drawn import exif, saved
 from headrace.errors import UsageError
 from headrace.imaging.codec import encode_jpeg
-from headrace.learn import backbones, boxes
+from headrace.learn import backbones, boxes, pictures
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
@@ -254,6 +254,29 @@ def test_predict_sees_what_evaluate_sees_on_the_photo(
     assert sorted(path.name for path in result.pictures.iterdir()) == sorted(expected)
     picture = cv2.imread(str(result.picture))
     assert picture is not None and picture.std() > 10
+
+
+def test_a_split_is_judged_in_pixels_of_what_is_stored(trained: Trained, packed: Path, tmp_path: Path) -> None:
+    val = hr.Dataset(packed).split("val")
+    result = predict(trained.run, val, out=tmp_path, progress=False)
+    rows = _rows(result.csv)
+    assert list(rows[0]) == ["id", "split", "score", "x0", "y0", "x1", "y1", "class", "right"]
+    judged = evaluate(trained.run, packed, out=tmp_path, progress=False)
+    assert result.accuracy == pytest.approx(judged.metrics["images_right"]) and judged.metrics["images_right"] > 0.5
+    assert sum(int(row["right"]) for row in rows) == judged.metrics["true"]
+    # And on the sheet what is observed is where it is stored: a green frame around each of its boxes.
+    run = Run(trained.run)
+    records = pictures.Records(run, run.task, val, n=len(val))
+    observe = run.task.observer(val)
+    for number, answer in enumerate(run.answers(val, run.task)):
+        records.add(number, answer, pictures.observed(observe, val.catalog.row(number, named=True)))
+    for number, tile in enumerate(records.tiles()):
+        green = (tile.image[..., 1].astype(int) - tile.image[..., [0, 2]].max(axis=2)) > 60
+        record = val[number]
+        assert record.boxes is not None
+        for x0, y0, x1, y1 in record.boxes.round().astype(int).clip(0).tolist():
+            frame = [*green[y0 : y0 + 3, x0:x1].any(axis=0), *green[y0:y1, x0 : x0 + 3].any(axis=1)]
+            assert np.mean(frame) > 0.4  # some of it may lie below what was found
 
 
 @pytest.mark.parametrize("packing", [{"size": (90, 120), "fit": "crop"}, {"size": 128, "fit": "pad"}, {"size": 96}])

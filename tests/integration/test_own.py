@@ -834,7 +834,7 @@ def test_examples_show_the_worst_first(ds: hr.Dataset, tmp_path: Path) -> None:
     off = []
     for number, answer in enumerate(asked.answers(ds, asked.task)):
         assert worst.wants(number)
-        observed = observe(ds.catalog.row(number, named=True), answer.view)
+        observed = pictures.observed(observe, ds.catalog.row(number, named=True))
         off.append(asked.task.wrong(answer.found, observed))
         worst.add(number, answer, observed)
     expected = sorted(range(N), key=lambda i: (-off[i], i))[:5]

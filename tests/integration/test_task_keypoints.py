@@ -353,6 +353,25 @@ def test_the_three_verbs(packed: Path, folder: Path, tmp_path: Path) -> None:
     assert done.code == 2 and "what is in it says truth" in done.err
 
 
+def test_a_split_has_its_points_beside_those_found(trained: Trained, packed: Path, tmp_path: Path) -> None:
+    val = hr.Dataset(packed).split("val")
+    result = predict(trained.run, val, out=tmp_path, threshold=0, progress=False)
+    rows = result.rows
+    assert list(rows[0]) == ["id", "split", "keypoint", "score", "x", "y", "observed_x", "observed_y"]
+    records = {record.id: record for record in (val[i] for i in range(len(val)))}
+    off, seen = [], 0
+    for row in rows:
+        points, boxes = records[row["id"]].keypoints, records[row["id"]].boxes
+        if points is None or boxes is None or not row["observed_x"]:
+            continue
+        there = np.array([float(row["observed_x"]), float(row["observed_y"])])
+        which = NAMES.index(row["keypoint"])
+        assert np.abs(points[:, which, :2] - there).max(axis=1).min() < 0.01
+        seen += 1
+        off.append(np.hypot(*(there - (float(row["x"]), float(row["y"])))))
+    assert seen > len(val) and np.median(off) < 12  # pixels of photos of more than a hundred
+
+
 def test_truth_says_the_class_of_a_photo_too(tmp_path: Path) -> None:
     records = [hr.Record(id=f"{i}.jpg", encoded=jpeg(40, 40, seed=i), label_name="ab"[i % 2]) for i in range(4)]
     ds = pack(records, tmp_path / "ds")

@@ -103,7 +103,7 @@ def evaluate(
                 for id_, image, output in zip(batch.ids, batch.images, outputs, strict=True):
                     if examples.wants(number):
                         answer = run.answer(part, number, id_, image, output, task)
-                        examples.add(number, answer, observe(catalog.row(number, named=True), answer.view))
+                        examples.add(number, answer, pictures.observed(observe, catalog.row(number, named=True)))
                     number += 1
                 yield batch, outputs
                 shown.update(len(batch.ids))

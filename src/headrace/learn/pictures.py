@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,9 @@ from headrace.imaging.transforms import draw, place
 from headrace.learn.run import Answer, Run
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
+from headrace.load.photos import View
+
+Observe = Callable[[Mapping[str, Any], View], Any]
 
 SIDE = 480  # the longer side of a photo with what was found drawn on it, on a sheet
 
@@ -59,6 +62,15 @@ class Records:
         image = in_colour(self.dataset[number].image) if self.task.on_photo else answer.image
         tile = self.task.tile(image, answer.found, observed)
         return replace(tile, image=small(tile.image), caption=f"{tile.caption}\n{answer.id}")
+
+
+def observed(observe: Observe | None, row: Mapping[str, Any]) -> Any:
+    """What a dataset says is in the image of a catalog row, in pixels of the stored image; None where nobody knows.
+
+    The boxes and points of the catalog are in these pixels already: there is no way to go back.
+    """
+    size = row["height"], row["width"]
+    return None if observe is None else observe(row, View(*size, (), size))
 
 
 def in_colour(image: Pixels) -> Pixels:

@@ -208,7 +208,7 @@ def _of_dataset(table: _Table, chosen: parts.Chosen, limit: int | None, workers:
     with bar(total=len(dataset), unit="img", desc="predict", show=None if progress else False) as shown:
         for number, answer in enumerate(table.run.answers(dataset, task, workers=workers)):
             row = catalog.row(number, named=True)
-            observed = None if observe is None else observe(row, answer.view)
+            observed = pictures.observed(observe, row)
             named = {"id": answer.id, "split": chosen.name or row["split"]}
             table.add(named, task.compared(answer.found, observed), answer.found, observed)
             if records.wants(number):
