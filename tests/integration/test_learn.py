@@ -517,7 +517,7 @@ def test_evaluate_refuses(trained: Trained, photos: Path, packed: Path, tmp_path
     with pytest.raises(UsageError, match=r"classes are frame, disc, .* was trained on disc, frame"):
         evaluate(trained.run, tmp_path / "turned")
     grey = pack(photos, tmp_path / "grey", channels=1)
-    with pytest.raises(UsageError, match="1 channels, the run's model takes 3; pack them with --channels 3"):
+    with pytest.raises(UsageError, match="1 channels, the model takes 3; pack them with channels 3"):
         evaluate(trained.run, grey)
     with pytest.raises(UsageError, match="no split 'dev'"):
         evaluate(trained.run, packed, split="dev")
@@ -685,6 +685,7 @@ from dataclasses import replace
 from headrace.learn.backend import keras
 from headrace.learn.predict import predict
 from headrace.learn.recipe import Options
+from headrace.learn.run import Run
 from headrace.learn.train import train
 import headrace as hr
 assert keras.backend.backend() == {name!r}

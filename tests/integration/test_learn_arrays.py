@@ -120,7 +120,7 @@ def test_arrays_of_another_kind_are_refused_by_evaluate(run: RunFolder) -> None:
     x, y = blobs(10)
     with pytest.raises(UsageError, match=r"its classes are 0, 1, the run .* was trained on no, yes"):
         evaluate(run.folder, hr.ArrayDataset(x, y), progress=False)
-    with pytest.raises(UsageError, match="3 channels, the run's model takes 1"):
+    with pytest.raises(UsageError, match="3 channels, the model takes 1"):
         evaluate(run.folder, hr.ArrayDataset(np.stack([x] * 3, -1), y, class_names=("no", "yes")), progress=False)
 
 
