@@ -264,7 +264,7 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
         "--max-rejects": "2",
         "--max-pixels": "1000000",
     }
-    ended = headrace("pack", source, tmp_path / "ds", *[word for pair in words.items() for word in pair])
+    ended = headrace("pack", source, tmp_path / "ds", "--optimize", *[word for pair in words.items() for word in pair])
     assert ended.code == 0, ended.err
     manifest = json.loads((tmp_path / "ds" / "headrace.json").read_text())
     assert manifest["pack_options"] == {
@@ -277,6 +277,7 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
         "channels": 1,
         "quality": 71,
         "chroma": "420",
+        "optimize": True,
         "max_pixels": 1_000_000,
         "splits": {"b": 0.6, "a": 0.4},
         "shards": 3,
@@ -299,6 +300,7 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
         channels=1,
         quality=71,
         chroma="420",
+        optimize=True,
         shards=3,
         seed=9,
         max_rejects=2,
