@@ -23,9 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from headrace.checking import verify
 from headrace.errors import UsageError
-from headrace.format import storage, verify
 from headrace.packing.pack import pack
+from headrace.place import publish
 from headrace.sources import names
 
 DIED = 9
@@ -139,9 +140,9 @@ def arm(die_at: int) -> None:
             step()
         return len(data)
 
-    write = storage.HashedFile.write
+    write = publish.HashedFile.write
 
-    def write_part(self: storage.HashedFile, data: bytes) -> None:
+    def write_part(self: publish.HashedFile, data: bytes) -> None:
         write(self, data[: len(data) // 2])
         self._file.flush()
         step()
@@ -149,7 +150,7 @@ def arm(die_at: int) -> None:
 
     os.fsync = step
     Path.write_bytes = write_bytes  # type: ignore[method-assign, assignment]
-    storage.HashedFile.write = write_part  # type: ignore[method-assign]
+    publish.HashedFile.write = write_part  # type: ignore[method-assign]
     sys.addaudithook(audit)
 
 

@@ -20,25 +20,25 @@ _HOME = {
     "Grid": "headrace.load.targets",
     "Heatmap": "headrace.load.targets",
     "Points": "headrace.load.targets",
-    "HorizontalFlip": "headrace.imaging.transforms",
-    "RandomResizedCrop": "headrace.imaging.transforms",
-    "ColorJitter": "headrace.imaging.transforms",
+    "HorizontalFlip": "headrace.imaging.augment",
+    "RandomResizedCrop": "headrace.imaging.augment",
+    "ColorJitter": "headrace.imaging.augment",
     "Record": "headrace.record",
     "Reject": "headrace.record",
     "PhotoLoader": "headrace.load.photos",
     "Source": "headrace.sources",
     "Target": "headrace.load.targets",
     "Labels": "headrace.load.targets",
-    "Augmentation": "headrace.imaging.transforms",
-    "Placement": "headrace.imaging.transforms",
+    "Augmentation": "headrace.imaging.augment",
+    "Placement": "headrace.imaging.placement",
     "train": "headrace.learn.train",
     "evaluate": "headrace.learn.evaluate",
     "predict": "headrace.learn.predict",
     "Run": "headrace.learn.run",
     "pack": "headrace.packing.pack",
     "PackReport": "headrace.packing.pack",
-    "adopt": "headrace.packing.adopt",
-    "AdoptReport": "headrace.packing.adopt",
+    "adopt": "headrace.adopting.adopt",
+    "AdoptReport": "headrace.adopting.adopt",
     "HeadraceError": "headrace.errors",
     "UsageError": "headrace.errors",
     "NotThereError": "headrace.errors",
@@ -50,6 +50,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from headrace import compat, sources
+    from headrace.adopting.adopt import AdoptReport, adopt
     from headrace.errors import (
         DamageError,
         DataError,
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
         StorageError,
         UsageError,
     )
-    from headrace.imaging.transforms import Augmentation, ColorJitter, HorizontalFlip, Placement, RandomResizedCrop
+    from headrace.imaging.augment import Augmentation, ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.imaging.placement import Placement
     from headrace.learn.evaluate import evaluate
     from headrace.learn.predict import predict
     from headrace.learn.run import Run
@@ -69,7 +71,6 @@ if TYPE_CHECKING:
     from headrace.load.loader import Batch, Loader
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, Points, Target
-    from headrace.packing.adopt import AdoptReport, adopt
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Record, Reject
     from headrace.sources import Source

@@ -1,4 +1,4 @@
-"""Order and chance as arithmetic: permutation, random numbers and stratified shares from (seed, epoch, key) alone.
+"""Order and chance as arithmetic: permutation and random numbers from (seed, epoch, key) alone.
 
 Nothing here keeps a list, a buffer or a state; the same arguments give the same numbers on every machine, for any
 number of workers, in every later version (tests/golden freezes them).
@@ -7,7 +7,7 @@ number of workers, in every later version (tests/golden freezes them).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,24 +75,3 @@ def uniform(keys: Keys, *, seed: int, epoch: int, stream: int) -> NDArray[np.flo
 def evenly(n: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the numbers 0 to n - 1, int64 ascending, evenly apart, the first and the last among them."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64)) if n else np.zeros(0, np.int64)
-
-
-def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed: int) -> NDArray[np.int64]:
-    """int64 [n]: for each item the number of its share in `fractions`, or -1 for what no share takes.
-
-    Stratified: every share gets its fraction of every stratum and of the whole, to within one item per share. Items are
-    drawn in the seed's order. Walking the items stratum by stratum, each goes to the share that is furthest behind.
-    """
-    n = len(strata)
-    wanted = np.array([*fractions.values(), max(0.0, 1.0 - sum(fractions.values()))])
-    shuffled = permute(np.arange(n), n=n, seed=seed, epoch=0) if n else np.zeros(0, np.int64)
-    walk = shuffled[np.argsort(strata[shuffled], kind="stable")]
-    behind = np.zeros(len(wanted))
-    out = np.empty(n, np.int64)
-    for item in walk:
-        behind += wanted
-        chosen = int(np.argmax(behind))
-        behind[chosen] -= 1.0
-        out[item] = chosen
-    out[out == len(fractions)] = -1
-    return out

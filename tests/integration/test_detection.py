@@ -21,6 +21,7 @@ from command import headrace
 from drawn import exif, saved
 from headrace.errors import UsageError
 from headrace.imaging.codec import encode_jpeg
+from headrace.imaging.prepare import ImageOptions
 from headrace.learn import backbones, boxes, pictures
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
@@ -31,7 +32,6 @@ from headrace.learn.tasks import detection, for_dataset
 from headrace.learn.tasks.detection import Detection
 from headrace.learn.train import Trained, train
 from headrace.load.photos import read_photo
-from headrace.packing.prepare import ImageOptions
 
 N, SIDE = 96, 96
 

@@ -19,11 +19,11 @@ from command import headrace
 from drawn import saved
 from foreign import payload, write
 from headrace.errors import DataError, NotThereError, UsageError
+from headrace.imaging.prepare import ImageOptions
 from headrace.learn import networks
 from headrace.learn.backend import keras
 from headrace.learn.recipe import Options, RunFolder
 from headrace.load.photos import read_photo
-from headrace.packing.prepare import ImageOptions
 
 SIDE, N = 16, 80
 

@@ -19,10 +19,11 @@ import pytest
 import headrace as hr
 from drawn import TINY_PNG, exif, files, image, jpeg, photos, saved
 from headrace.errors import DataError, UsageError
-from headrace.format import example, storage, tfrecord
+from headrace.format import example, tfrecord
 from headrace.packing import pack as packing
 from headrace.packing.plan import Plan
 from headrace.packing.shard import ShardResult, make_record, pack_shard
+from headrace.place import local
 
 PATTERN = r"^(?P<label>cat|dog)\."
 
@@ -30,7 +31,7 @@ PATTERN = r"^(?P<label>cat|dog)\."
 def digests(folder: Path) -> dict[str, str]:
     """sha256 of all that must not depend on who packed, how and where: shards, indexes and catalog."""
     return {
-        path.name: storage.digest(path)
+        path.name: local.digest(path)
         for path in sorted(folder.iterdir())
         if path.suffix in (".tfrecord", ".idx") or path.name == "catalog.parquet"
     }

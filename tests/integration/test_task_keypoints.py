@@ -21,6 +21,7 @@ from command import headrace
 from drawn import exif, jpeg, saved
 from faces import NAMES, Faces
 from headrace.errors import UsageError
+from headrace.imaging.prepare import ImageOptions
 from headrace.learn import backbones, points
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import Evaluation, evaluate
@@ -31,7 +32,6 @@ from headrace.learn.tasks import for_dataset, keypoints
 from headrace.learn.tasks.keypoints import Keypoints
 from headrace.learn.train import Trained, train
 from headrace.load.photos import read_photo
-from headrace.packing.prepare import ImageOptions
 from packed import pack
 
 SIDE = 96

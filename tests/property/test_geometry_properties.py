@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from drawn import exif, saved
 from headrace.imaging import codec, geometry
+from headrace.imaging.augment import HorizontalFlip, RandomResizedCrop
 from headrace.imaging.geometry import Array, Move
-from headrace.imaging.transforms import HorizontalFlip, Placement, RandomResizedCrop, draw, place
-from headrace.packing.prepare import ImageOptions, prepare
+from headrace.imaging.placement import Placement, draw, place
+from headrace.imaging.prepare import ImageOptions, prepare
 from painted import assert_painted_at, can_be_told, fits, painted, sides
 
 chances = st.floats(0, 1, exclude_max=True)

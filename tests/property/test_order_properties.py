@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace import order
+from headrace.splits import shares
 
 seeds = st.integers(-(2**70), 2**70)
 epochs = st.integers(0, 10**6)
@@ -41,7 +42,7 @@ def test_any_position_alone_as_among_others(n: int, seed: int, epoch: int, data:
 def test_shares(strata: list[int], weights: list[int], left: int, seed: int) -> None:
     total = sum(weights) + left
     fractions = {f"share{i}": weight / total for i, weight in enumerate(weights)}
-    found = order.shares(np.array(strata, np.int64), fractions, seed=seed)
+    found = shares(np.array(strata, np.int64), fractions, seed=seed)
     assert len(found) == len(strata)
     # Every item is in one share or, where fractions leave something over, in none.
     assert set(found.tolist()) <= {*range(len(weights)), *([-1] if left else [])}

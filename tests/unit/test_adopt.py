@@ -17,10 +17,10 @@ import headrace as hr
 from command import headrace
 from drawn import TINY_PNG, jpeg
 from foreign import payload, plain, shard, write
+from headrace.checking.verify import verify
 from headrace.errors import DamageError, DataError, NotThereError, UsageError
 from headrace.format import manifest, tfrecord
 from headrace.format.example import Floats, Ints
-from headrace.format.verify import verify
 from packed import flip, pack, shades
 
 
@@ -197,7 +197,7 @@ def test_an_empty_file_is_a_shard_without_records(tmp_path: Path) -> None:
 
 
 def test_a_kill_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headrace.packing import scan
+    from headrace.adopting import scan
 
     path = shard(tmp_path / "a.tfrecord", 30)
 
@@ -845,7 +845,7 @@ def test_bits_of_what_adopt_wrote(made: Path) -> None:
 
 
 def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headrace.packing import scan
+    from headrace.adopting import scan
 
     path = shard(tmp_path / "a.tfrecord", 3)
     read = scan.Pass.read

@@ -14,6 +14,7 @@ from PIL import Image
 from drawn import exif, saved
 from headrace.errors import NotThereError, UsageError
 from headrace.imaging.geometry import Move
+from headrace.imaging.prepare import ImageOptions
 from headrace.learn import boxes, predict
 from headrace.learn.backend import keras
 from headrace.learn.boxes import Truth, average_precision, matches, suppressed
@@ -23,7 +24,6 @@ from headrace.learn.tasks.classification import Classification
 from headrace.learn.tasks.detection import Detection
 from headrace.load.photos import PhotoLoader, View, read_photo
 from headrace.load.targets import Found, Grid, Labels
-from headrace.packing.prepare import ImageOptions
 
 TASK = Detection(("face",))
 

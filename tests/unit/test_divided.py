@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import headrace as hr
 from drawn import files, jpeg, photos
 from headrace.errors import DataError, UsageError
-from headrace.format import storage
 from headrace.packing.divided import Divided
+from headrace.place import local
 from headrace.record import Record, Reject
 from packed import CLASSES, shades
 
@@ -81,7 +81,7 @@ def test_the_same_bytes_for_any_number_of_workers(workers: int, tmp_path: Path) 
         sources = {split: hr.sources.names(root, pattern=PATTERN) for split, root in roots.items()}
         out = tmp_path / str(number) / "ds"
         report = pack(sources, out, workers=number, shards=3, size=16, max_rejects=1.0)
-        folders.append({path.name: storage.digest(path) for path in out.iterdir()})
+        folders.append({path.name: local.digest(path) for path in out.iterdir()})
         assert report.seen == report.stored + len(report.rejects) == 48 and len(report.rejects) == 4
     assert folders[0] == folders[1]
 

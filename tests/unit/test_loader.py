@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from drawn import jpeg
 from headrace.errors import DamageError, UsageError
-from headrace.imaging.transforms import ColorJitter, HorizontalFlip, RandomResizedCrop
+from headrace.imaging.augment import ColorJitter, HorizontalFlip, RandomResizedCrop
 from headrace.load.loader import Batch, Loader
 from headrace.load.targets import Boxes, Labels
 from packed import flip, pack, photos, pixels_of, shades, shard_of, threads

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from headrace import order
+from headrace.splits import shares
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "order.json").read_text())
 
@@ -36,7 +37,7 @@ def test_keys_never_change() -> None:
 @pytest.mark.parametrize("case", GOLDEN["shares"], ids=lambda c: f"seed{c['seed']}")
 def test_shares_never_change(case: dict[str, Any]) -> None:
     """A dataset divided again by the same seed, in a later version, keeps its validation records apart."""
-    found = order.shares(np.array(case["strata"]), dict(case["fractions"]), seed=case["seed"])
+    found = shares(np.array(case["strata"]), dict(case["fractions"]), seed=case["seed"])
     assert found.tolist() == case["shares"]
 
 
@@ -130,7 +131,7 @@ def test_chance_is_even_and_depends_on_everything() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 42])
 def test_shares_are_stratified(counts: list[int], fractions: dict[str, float], totals: list[int], seed: int) -> None:
     strata = np.repeat(np.arange(len(counts)) - 1, counts)
-    found = order.shares(strata, fractions, seed=seed)
+    found = shares(strata, fractions, seed=seed)
     assert [int((found == i).sum()) for i in range(len(fractions))] == totals
     assert int((found == -1).sum()) == len(strata) - sum(totals)
     for stratum, n in enumerate(counts):
@@ -141,10 +142,10 @@ def test_shares_are_stratified(counts: list[int], fractions: dict[str, float], t
 
 def test_shares_are_drawn_by_seed() -> None:
     strata = np.arange(1000) % 3
-    one, same, other = (order.shares(strata, {"a": 0.5, "b": 0.5}, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (shares(strata, {"a": 0.5, "b": 0.5}, seed=seed) for seed in (1, 1, 2))
     assert (one == same).all()
     assert 400 < int((one == other).sum()) < 600
 
 
 def test_shares_of_nothing() -> None:
-    assert order.shares(np.zeros(0, np.int64), {"a": 1.0}, seed=0).tolist() == []
+    assert shares(np.zeros(0, np.int64), {"a": 1.0}, seed=0).tolist() == []

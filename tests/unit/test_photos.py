@@ -12,8 +12,8 @@ import headrace as hr
 from drawn import exif, files, image, jpeg, saved
 from headrace.errors import UsageError
 from headrace.imaging import codec
+from headrace.imaging.prepare import ImageOptions
 from headrace.load.photos import PhotoLoader, read_photo
-from headrace.packing.prepare import ImageOptions
 from packed import threads
 from painted import whiteness
 

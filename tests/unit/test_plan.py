@@ -13,9 +13,10 @@ import pytest
 
 from drawn import TINY_PNG, jpeg
 from headrace.errors import DataError, UsageError
-from headrace.packing.plan import Plan, check_splits, make_plan
-from headrace.packing.prepare import ImageOptions
+from headrace.imaging.prepare import ImageOptions
+from headrace.packing.plan import Plan, make_plan
 from headrace.record import Record, Reject
+from headrace.splits import check_splits
 
 
 def record(id_: str, label_name: str | None = None, **more: Any) -> Record:

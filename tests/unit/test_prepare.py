@@ -17,7 +17,7 @@ import deep
 from drawn import exif, image, jpeg, picture, saved
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
-from headrace.packing.prepare import ImageOptions, Prepared, prepare
+from headrace.imaging.prepare import ImageOptions, Prepared, prepare
 from painted import assert_painted_at
 
 RGBA = np.dstack([picture(), picture(seed=3)[..., :1]])

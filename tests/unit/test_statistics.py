@@ -14,7 +14,7 @@ import pytest
 import headrace as hr
 from command import headrace
 from drawn import jpeg
-from headrace.load.statistics import box_statistics, missing_classes
+from headrace.checking.statistics import box_statistics, missing_classes
 from headrace.sources import visipedia
 from listed import boxes, item
 from packed import pack, shades

@@ -10,16 +10,8 @@ import pytest
 
 from drawn import picture
 from headrace.errors import UsageError
-from headrace.imaging.transforms import (
-    ColorJitter,
-    HorizontalFlip,
-    Placement,
-    RandomResizedCrop,
-    check_fit,
-    check_size,
-    draw,
-    place,
-)
+from headrace.imaging.augment import ColorJitter, HorizontalFlip, RandomResizedCrop
+from headrace.imaging.placement import Placement, check_fit, check_size, draw, place
 
 
 @pytest.mark.parametrize(

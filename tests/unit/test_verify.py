@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 
 import headrace as hr
+from headrace.checking.verify import Damage, Verdict
 from headrace.errors import DamageError, HeadraceError, NotThereError, UsageError
 from headrace.format import catalog, example, manifest, tfrecord
-from headrace.format.verify import Damage, Verdict
 from packed import flip, pack, photos, rewrite_manifest, shades, shard_of
 
 REJECT = hr.Reject(id="bad", origin="bad.jpg", stage="decode", reason="truncated JPEG")
@@ -56,7 +56,7 @@ def test_a_view_verifies_the_whole(sound: Path) -> None:
 
 
 def test_progress_is_told_of_every_record(tmp_path: Path) -> None:
-    from headrace.format.verify import verify
+    from headrace.checking.verify import verify
 
     ds = pack(shades(100, side=2), tmp_path / "ds", shards=1)
     told: list[int] = []
@@ -265,14 +265,14 @@ def test_missing_shard_in_the_loader(folder: Path) -> None:
 
 def test_missing_catalog(folder: Path) -> None:
     (folder / catalog.FILE).rename(folder / "elsewhere")
-    from headrace.format.verify import verify
+    from headrace.checking.verify import verify
 
     verdict = verify(folder)
     assert [(d.shard, d.record) for d in verdict.damaged] == [(catalog.FILE, None)] and verdict.records == 0
 
 
 def test_without_its_catalog_a_damaged_shard_is_still_named(folder: Path) -> None:
-    from headrace.format.verify import verify
+    from headrace.checking.verify import verify
 
     flip(folder / catalog.FILE, 100)
     flip(folder / "val-00000-of-00002.tfrecord", 100)
@@ -320,7 +320,7 @@ def test_sound_records_that_are_not_the_ones_that_were_written(tmp_path: Path) -
 def test_swapped_catalog(folder: Path, tmp_path: Path) -> None:
     other = pack(photos(12), tmp_path / "other")
     shutil.copy(other.path / catalog.FILE, folder / catalog.FILE)
-    from headrace.format.verify import verify
+    from headrace.checking.verify import verify
 
     assert [d.shard for d in verify(folder).damaged] == [catalog.FILE]
     with pytest.raises(DamageError, match=r"catalog\.parquet: sha256 is"):
@@ -375,7 +375,7 @@ def test_a_row_less(folder: Path) -> None:
     (folder / catalog.FILE).write_bytes(data)
     files = manifest.read(folder).files
     rewrite_manifest(folder, files={**files, catalog.FILE: hashlib.sha256(data).hexdigest()})
-    from headrace.format.verify import verify
+    from headrace.checking.verify import verify
 
     reasons = [d.reason for d in verify(folder).damaged]
     assert "11 rows, the manifest says 12" in reasons
@@ -397,7 +397,7 @@ def test_a_shard_that_the_manifest_does_not_name(folder: Path) -> None:
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
-    from headrace.format.verify import verify
+    from headrace.checking.verify import verify
 
     with pytest.raises(NotThereError):
         verify(tmp_path / "nowhere")

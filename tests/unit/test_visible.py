@@ -12,9 +12,9 @@ import headrace as hr
 from drawn import jpeg, saved
 from headrace.errors import DataError, UsageError
 from headrace.imaging import geometry
-from headrace.imaging.transforms import Placement, carry, place
+from headrace.imaging.placement import Placement, carry, place
+from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.load.dataset import Shards
-from headrace.packing.prepare import ImageOptions, prepare
 from packed import pack
 
 # In an image of 100 x 200 of which "crop" to a square shows columns 50 to 150: box -> the part of it that is seen.

@@ -22,7 +22,7 @@ from headrace.cli.words import (
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.packing.adopt import AdoptReport
+    from headrace.adopting.adopt import AdoptReport
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +70,7 @@ def adopt(
     as_json: AsJson = False,
 ) -> None:
     """Make a dataset of TFRecord files where they are, without rewriting or copying them."""
-    from headrace.packing.adopt import adopt as run
+    from headrace.adopting.adopt import adopt as run
 
     with told(verbose):
         report = run(

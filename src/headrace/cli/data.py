@@ -291,8 +291,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a dataset holds."""
+    from headrace.checking.statistics import box_statistics, missing_classes
     from headrace.load.dataset import Dataset
-    from headrace.load.statistics import box_statistics, missing_classes
 
     dataset = Dataset(ds)
     missing, sizes = missing_classes(dataset), box_statistics(dataset)
@@ -363,8 +363,8 @@ def info(
 
 def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) -> None:
     """Check every byte of a dataset: digests, CRCs, addresses, and decode every image. Exit 1 when something is off."""
+    from headrace.checking.verify import verify as run
     from headrace.format import manifest
-    from headrace.format.verify import verify as run
     from headrace.progress import bar
 
     with bar(total=manifest.read(ds).stored, unit="img", desc="verify") as shown:

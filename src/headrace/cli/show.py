@@ -71,8 +71,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Make a picture of a dataset: images with classes, boxes, keypoints and ids, or a batch as a model gets it."""
-    from headrace.format.storage import explained, write_atomic
     from headrace.load.dataset import Dataset
+    from headrace.place.local import explained
+    from headrace.place.publish import write_atomic
 
     said = {
         "size": size,
@@ -120,7 +121,7 @@ def show(
 
 def _augmentations(text: str | None) -> tuple[Any, ...]:
     """Augmentations of "flip,crop". Raises UsageError."""
-    from headrace.imaging.transforms import AUGMENTATIONS
+    from headrace.imaging.augment import AUGMENTATIONS
 
     names = [name for name in (text or "").split(",") if name]
     if unknown := [name for name in names if name not in AUGMENTATIONS]:

@@ -18,11 +18,12 @@ import numpy as np
 
 from headrace import order, parallel
 from headrace.errors import HeadraceError, UsageError
-from headrace.format import example, storage, tfrecord
+from headrace.format import example, tfrecord
 from headrace.format.example import Feature, Floats, Ints, Strings
 from headrace.imaging import codec
-from headrace.imaging.transforms import draw, place
-from headrace.packing.prepare import ImageOptions
+from headrace.imaging.placement import draw, place
+from headrace.imaging.prepare import ImageOptions
+from headrace.place import local, publish
 from headrace.progress import bar
 from headrace.sources import files
 from headrace.sources.visipedia import BadItem, Item, read_item, read_json
@@ -76,7 +77,7 @@ def create(
     n = len(items)
     walk = order.permute(np.arange(n), n=n, seed=seed, epoch=0).tolist() if shuffle and n else list(range(n))
     folder = Path(output_directory)
-    with storage.explained(folder):
+    with local.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
     def make(number: int) -> bytes | str:
@@ -92,8 +93,8 @@ def create(
     made = parallel.ordered(make, walk, workers=threads, ahead=4 * threads)
     try:
         with (
-            storage.Scratch(folder, dataset_name) as scratch,
-            storage.explained(folder),
+            publish.Scratch(folder, dataset_name) as scratch,
+            local.explained(folder),
             bar(total=n, unit="img", desc=dataset_name) as shown,
         ):
             for shard in range(num_shards):

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace.errors import DamageError, UsageError
-from headrace.format import storage
+from headrace.place import local
 
 FILE = "catalog.parquet"
 IMAGE_FILE = "file"  # a column more, where records only name their image: its path below the folder of images
@@ -120,7 +120,7 @@ def read(folder: Path, *, sha256: str) -> pl.DataFrame:
     Raises StorageError, DamageError (other bytes, unreadable, or columns missing).
     """
     path = folder / FILE
-    with storage.explained(path):
+    with local.explained(path):
         data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import DamageError, NotThereError, StorageError, UsageError
-from headrace.format import storage
+from headrace.place import local
 
 FILE = "headrace.json"
 FORMAT_VERSION = 1
@@ -58,7 +58,7 @@ class ShardEntry:
             status = path.stat()
             if status.st_size != self.bytes:
                 return f"{status.st_size} bytes, it had {self.bytes}"
-            if status.st_mtime_ns != self.foreign.mtime_ns and storage.digest_ends(path) != self.foreign.ends:
+            if status.st_mtime_ns != self.foreign.mtime_ns and local.digest_ends(path) != self.foreign.ends:
                 return "written to since, and it begins or ends with other bytes"
         except OSError as error:
             return (error.strerror or str(error)).lower()

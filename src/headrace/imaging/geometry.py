@@ -107,3 +107,13 @@ def _turn(x: Array, y: Array, orientation: int, height: int, width: int) -> tupl
     if orientation in (3, 4, 7, 8):
         y = height - y
     return x, y
+
+
+def iou(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """IoU float32 [n, m] of boxes [n, 4] and [m, 4]; 0 where neither has an area."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    union = area(boxes)[:, None] + area(others)[None] - common
+    overlaps: NDArray[np.float32] = (common / np.maximum(union, 1e-9)).astype(np.float32)
+    return overlaps

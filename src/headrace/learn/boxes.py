@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.imaging.geometry import area
+from headrace.imaging.geometry import area, iou
 from headrace.learn import coco
 from headrace.load.targets import Found
 
@@ -25,16 +25,6 @@ class Truth:
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
-
-
-def iou(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """IoU float32 [n, m] of boxes [n, 4] and [m, 4]; 0 where neither has an area."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=-1)
-    union = area(boxes)[:, None] + area(others)[None] - common
-    overlaps: NDArray[np.float32] = (common / np.maximum(union, 1e-9)).astype(np.float32)
-    return overlaps
 
 
 def suppressed(found: Found, *, overlap: float = 0.5) -> Found:

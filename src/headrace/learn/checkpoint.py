@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, UsageError
-from headrace.format.storage import write_atomic
 from headrace.learn.backend import keras
+from headrace.place.publish import write_atomic
 
 _VERSION = 1
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import UsageError
-from headrace.format.storage import explained, write_atomic
 from headrace.imaging import sheet
 from headrace.learn import networks, parts, pictures, plots, tasks
 from headrace.learn.run import Run
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch
+from headrace.place.local import explained
+from headrace.place.publish import write_atomic
 from headrace.progress import bar
 
 log = logging.getLogger(__name__)

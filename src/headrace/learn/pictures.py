@@ -12,8 +12,8 @@ from PIL import Image
 
 from headrace import order
 from headrace.imaging.codec import Pixels
+from headrace.imaging.placement import draw, place
 from headrace.imaging.sheet import Tile, contact_sheet
-from headrace.imaging.transforms import draw, place
 from headrace.learn.run import Answer, Run
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset

@@ -20,15 +20,16 @@ from headrace import order
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import REJECTS_FILE
-from headrace.format.storage import explained, write_atomic
 from headrace.imaging.codec import encode_jpeg
+from headrace.imaging.placement import place
 from headrace.imaging.sheet import Tile, contact_sheet, png
-from headrace.imaging.transforms import place
 from headrace.learn import networks, parts, pictures
 from headrace.learn.run import Run
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
 from headrace.load.photos import Photo, View, read_photo
+from headrace.place.local import explained
+from headrace.place.publish import write_atomic
 from headrace.progress import bar
 from headrace.record import Reject
 from headrace.sources.files import natural, walk

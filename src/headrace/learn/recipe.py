@@ -16,10 +16,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import numpy as np
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.format.storage import write_atomic
-from headrace.imaging.transforms import AUGMENTATIONS, Fit
+from headrace.imaging.augment import AUGMENTATIONS
+from headrace.imaging.placement import Fit
 from headrace.load.loader import Cache
 from headrace.load.photos import Preparation
+from headrace.place.publish import write_atomic
 
 Schedule = Literal["constant", "cosine"]
 T = TypeVar("T")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from headrace.errors import DataError, UsageError
-from headrace.imaging.transforms import place
+from headrace.imaging.placement import place
 from headrace.learn import networks, parts, tasks
 from headrace.learn.backend import jit, keras
 from headrace.learn.recipe import Recipe, RunFolder, filled

@@ -22,14 +22,16 @@ from typing import Any, NoReturn
 
 import headrace
 from headrace.errors import DamageError, UsageError
-from headrace.format.storage import explained, write_atomic
-from headrace.imaging.transforms import AUGMENTATIONS, Size, check_size
+from headrace.imaging.augment import AUGMENTATIONS
+from headrace.imaging.placement import Size, check_size
 from headrace.learn import checkpoint, networks, parts, plots, tasks
 from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.recipe import Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch, Loader
+from headrace.place.local import explained
+from headrace.place.publish import write_atomic
 from headrace.progress import bar
 
 log = logging.getLogger(__name__)

@@ -16,19 +16,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace import order
 from headrace.errors import DamageError, DataError, UsageError
 from headrace.format import catalog
 from headrace.format.manifest import Manifest, ShardEntry
 from headrace.imaging import codec
-from headrace.imaging.transforms import Placement, draw
+from headrace.imaging.placement import Placement, draw
+from headrace.imaging.prepare import ImageOptions
 from headrace.load.dataset import Dataset
 from headrace.load.store import Store
-from headrace.packing.plan import check_splits
-from headrace.packing.prepare import ImageOptions
 from headrace.record import Reject
 from headrace.sources.arrays import Array, ArraysSource, LabelsAre, open_arrays
 from headrace.sources.stack import Range, digest
+from headrace.splits import check_splits, shares
 from headrace.version import __version__
 
 _log = logging.getLogger("headrace")
@@ -245,7 +244,7 @@ def _split(
     if splits is None or isinstance(splits, Mapping):
         fractions = check_splits(splits)
         names = list(fractions)
-        of = order.shares(labels, fractions, seed=seed) if len(names) > 1 else np.zeros(len(labels), np.int64)
+        of = shares(labels, fractions, seed=seed) if len(names) > 1 else np.zeros(len(labels), np.int64)
     else:
         given = [str(name) for name in splits]
         if len(given) != len(labels):

@@ -18,14 +18,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
+from headrace.checking.verify import Verdict, verify
 from headrace.errors import DamageError, UsageError
 from headrace.format import catalog, example, manifest
-from headrace.format.verify import Verdict, verify
 from headrace.imaging import codec
+from headrace.imaging.augment import Augmentation
 from headrace.imaging.geometry import MIN_VISIBLE
-from headrace.imaging.transforms import Augmentation, Fit
+from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.record import Record
+from headrace.splits import shares
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -265,7 +267,7 @@ class Dataset:
                 raise UsageError(f"{name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
         if sum(fractions.values()) > 1 + 1e-6:
             raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
-        share = order.shares(self.labels, fractions, seed=seed)
+        share = shares(self.labels, fractions, seed=seed)
         return tuple(
             self._view(self.rows[share == i], f"{name} {fraction:g} (seed {seed})")
             for i, (name, fraction) in enumerate(fractions.items())

@@ -18,17 +18,8 @@ from numpy.typing import NDArray
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging import codec, geometry, mirror
-from headrace.imaging.transforms import (
-    Augmentation,
-    Fit,
-    Placement,
-    Size,
-    carry,
-    carry_points,
-    check_fit,
-    check_size,
-    place,
-)
+from headrace.imaging.augment import Augmentation
+from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
 from headrace.load.dataset import Dataset
 from headrace.load.targets import Boxes, Class, Kept, Labels, Target
 

@@ -15,10 +15,10 @@ from PIL import Image, ImageOps
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry, levels
-from headrace.imaging.transforms import Fit, Size, check_fit, check_size, place
+from headrace.imaging.placement import Fit, Size, check_fit, check_size, place
+from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.load.loader import Batch
 from headrace.load.store import draw_stored
-from headrace.packing.prepare import ImageOptions, prepare
 from headrace.record import Boxes, Keypoints, Reject
 
 

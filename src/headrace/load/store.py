@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from headrace import order
 from headrace.errors import DamageError, UsageError
-from headrace.format import catalog, manifest, storage, tfrecord
+from headrace.format import catalog, manifest, tfrecord
 from headrace.imaging import codec
-from headrace.imaging.transforms import Placement, draw, place
+from headrace.imaging.placement import Placement, draw, place
+from headrace.place import local
 
 if TYPE_CHECKING:
     from headrace.sources.stack import Numbers
@@ -289,7 +290,7 @@ class Shards(Store):
         """The bytes of an image that its record only names. Raises DamageError: changed, or not there any more."""
         images = self.path / str((self.manifest.adopted or {})["images"])
         try:
-            data = storage.inside(images, name).read_bytes()
+            data = local.inside(images, name).read_bytes()
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise DamageError(
@@ -306,5 +307,5 @@ class Shards(Store):
             if shard not in self._maps:
                 if shard < 0:
                     raise DamageError(f"{self.path / catalog.FILE}: names a shard that the manifest does not")
-                self._maps[shard] = storage.map_file(self.path / self.manifest.shards[shard].name)
+                self._maps[shard] = local.map_file(self.path / self.manifest.shards[shard].name)
             return self._maps[shard]

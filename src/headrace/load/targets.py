@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import DataError, UsageError
 from headrace.imaging.geometry import area
-from headrace.imaging.transforms import Size
+from headrace.imaging.placement import Size
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset

@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 
 from headrace import parallel
 from headrace.errors import DataError, UsageError
-from headrace.format import catalog, manifest, storage
+from headrace.format import catalog, manifest
 from headrace.imaging import codec
-from headrace.imaging.transforms import Fit
+from headrace.imaging.placement import Fit
+from headrace.imaging.prepare import ImageOptions
 from headrace.packing.divided import Divided
 from headrace.packing.plan import Numbered, Plan, make_plan
-from headrace.packing.prepare import ImageOptions
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
+from headrace.place import publish
 from headrace.progress import bar
 from headrace.record import Record, Reject
 from headrace.version import __version__
@@ -131,7 +132,7 @@ def pack(
     folder = Path(out)
     if isinstance(source, Mapping):
         source = Divided(source)
-    with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
+    with publish.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
         plan = make_plan(source, options=options, splits=splits, shards=shards, shard_bytes=shard_size, seed=seed)
         _check_outside(folder, plan)
         budget = _Budget(plan, max_rejects)

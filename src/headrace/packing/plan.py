@@ -18,11 +18,11 @@ from headrace.errors import DataError, UsageError
 from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
-from headrace.packing.prepare import ImageOptions, prepare
+from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.record import Keypoints, Record, Reject
 from headrace.sources.files import natural
+from headrace.splits import check_split_name, check_splits, shares
 
-DEFAULT_SPLIT = "train"
 DEFAULT_SHARD_BYTES = 128 * 10**6
 _SAMPLE = 64
 _RECORD_OVERHEAD = 700  # what a record has besides its image, about
@@ -139,25 +139,6 @@ def make_plan(
         rejects=tuple(rejects),
         seen=seen,
     )
-
-
-def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
-    """Name -> fraction, summing to 1; None is one split "train". Raises UsageError."""
-    fractions = {DEFAULT_SPLIT: 1.0} if splits is None else dict(splits)
-    for name, fraction in fractions.items():
-        check_split_name(name)
-        if not 0 < fraction <= 1:
-            raise UsageError(f"split {name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
-    total = sum(fractions.values())
-    if abs(total - 1) > 1e-6:
-        raise UsageError(f"the fractions of the splits sum to {total:g}, wanted 1")
-    return fractions
-
-
-def check_split_name(name: str) -> None:
-    """Raises UsageError: it can't begin a shard's file name."""
-    if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
-        raise UsageError(f"split name {name!r}: wanted letters, digits and '_'")
 
 
 def nothing_in(source: object) -> str:
@@ -297,7 +278,7 @@ def _labelled(numbered: Numbered, classes: Sequence[str], index: Mapping[str, in
 def _divide(items: Sequence[Numbered], fractions: Mapping[str, float], seed: int) -> dict[str, list[Numbered]]:
     labels = [item.item.label for item in items]  # type: ignore[union-attr]
     strata = np.array([-1 if label is None else label for label in labels], np.int64)
-    share = order.shares(strata, fractions, seed=seed)
+    share = shares(strata, fractions, seed=seed)
     names = list(fractions)
     out: dict[str, list[Numbered]] = {name: [] for name in names}
     for i in _shuffled(len(items), seed):

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.format import example, storage, tfrecord
+from headrace.format import example, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
 from headrace.imaging.codec import BadImage
+from headrace.imaging.prepare import prepare
 from headrace.packing.plan import Numbered, Plan
-from headrace.packing.prepare import prepare
+from headrace.place import publish
 from headrace.record import Record, Reject
 
 
@@ -130,7 +131,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
     rejects: list[Numbered] = []
     bytes_in = boxes_clipped = boxes_dropped = 0
     keypoints_dropped: Counter[str] = Counter()
-    with storage.HashedFile(folder / shard.name) as file:
+    with publish.HashedFile(folder / shard.name) as file:
         for item in make_records(plan, i) if made is None else made:
             if isinstance(item, Numbered):
                 rejects.append(item)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
+from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
-from headrace.imaging.transforms import Size
 from headrace.learn.plots import Figure
 from headrace.load.dataset import Dataset
 from headrace.load.loader import Batch

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
+from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
-from headrace.imaging.transforms import Size
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, shape_text

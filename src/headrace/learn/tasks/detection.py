@@ -14,8 +14,8 @@ from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
 from headrace.imaging.drawing import with_boxes
 from headrace.imaging.geometry import area
+from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
-from headrace.imaging.transforms import Size
 from headrace.learn import backbones, boxes, networks, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth

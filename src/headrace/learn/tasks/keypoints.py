@@ -16,8 +16,8 @@ from headrace.imaging import mirror
 from headrace.imaging.codec import Pixels
 from headrace.imaging.drawing import with_points
 from headrace.imaging.geometry import around
+from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
-from headrace.imaging.transforms import Size
 from headrace.learn import backbones, networks, plots, points
 from headrace.learn.backend import jit, keras
 from headrace.learn.points import ALPHA, Array

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headrace.adopting import schema
+from headrace.adopting.schema import Schema
 from headrace.errors import DataError, NotThereError, UsageError
-from headrace.format import schema, storage, tfrecord
-from headrace.format.schema import Schema
-from headrace.packing.plan import DEFAULT_SPLIT
+from headrace.format import tfrecord
+from headrace.place import local
 from headrace.sources.files import natural
+from headrace.splits import DEFAULT_SPLIT
 
 _SAMPLED_SHARDS, _SAMPLED_RECORDS = 16, 16
 _SHOWN = 20
@@ -166,7 +168,7 @@ def open_files(
                 cut.append(end)
         word = split or _split_of(path)
         by_name += word is not None
-        with storage.explained(at):
+        with local.explained(at):
             status = at.stat()
             files.append(
                 ShardFile(
@@ -176,7 +178,7 @@ def open_files(
                     split=word or DEFAULT_SPLIT,
                     size=status.st_size,
                     mtime_ns=status.st_mtime_ns,
-                    ends=storage.digest_ends(at),
+                    ends=local.digest_ends(at),
                 )
             )
     if split is None:
@@ -204,7 +206,7 @@ def _split_of(path: Path) -> str | None:
 
 def _compression(path: Path) -> str | None:
     """GZIP or ZLIB by the file's first bytes, None for anything else. A file of records begins with a sound length."""
-    with storage.explained(path), path.open("rb") as file:
+    with local.explained(path), path.open("rb") as file:
         head = file.read(tfrecord.HEADER_BYTES)
     if len(head) == tfrecord.HEADER_BYTES and tfrecord.masked_crc(head[:8]) == int.from_bytes(head[8:], "little"):
         return None
@@ -221,7 +223,7 @@ def _compression(path: Path) -> str | None:
 def _unpack(path: Path, kind: str, out: Path) -> Skipped | None:
     """Unpacks a compressed file into `out`; where it is cut or damaged what was read before is kept, and that said."""
     reason = None
-    with storage.explained(path), path.open("rb") as raw, out.open("wb") as file:
+    with local.explained(path), path.open("rb") as raw, out.open("wb") as file:
         try:
             for block in _gzip(raw) if kind == "GZIP" else _zlib(raw):
                 file.write(block)
@@ -258,14 +260,14 @@ def sample(files: Sequence[ShardFile]) -> Schema:
     if not found.records:
         lines = []
         for file in files[:_SHOWN]:
-            gap = next((p for p in tfrecord.walk(storage.map_file(file.path)) if isinstance(p, tfrecord.Gap)), None)
+            gap = next((p for p in tfrecord.walk(local.map_file(file.path)) if isinstance(p, tfrecord.Gap)), None)
             lines.append(f"{file.path}: {'0 bytes' if gap is None else f'byte {gap.offset}: {gap.reason}'}")
         raise DataError(f"no sound record in any of {len(files)} files{listed(lines)}")
     return found
 
 
 def _first_payloads(file: ShardFile) -> Iterator[bytes]:
-    data = storage.map_file(file.path)
+    data = local.map_file(file.path)
     left = _SAMPLED_RECORDS
     for piece in tfrecord.walk(data):
         if isinstance(piece, tfrecord.Span):

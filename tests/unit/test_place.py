@@ -13,16 +13,16 @@ import pytest
 
 from drawn import files
 from headrace.errors import StorageError, UsageError
-from headrace.format import storage
+from headrace.place import local, publish
 
 MARK = "mark.json"
 
 
-def staging(out: Path, *, overwrite: bool = False) -> storage.Staging:
-    return storage.Staging(out, overwrite=overwrite, replaceable=MARK)
+def staging(out: Path, *, overwrite: bool = False) -> publish.Staging:
+    return publish.Staging(out, overwrite=overwrite, replaceable=MARK)
 
 
-def publish(out: Path, content: bytes, *, overwrite: bool = False) -> None:
+def published(out: Path, content: bytes, *, overwrite: bool = False) -> None:
     with staging(out, overwrite=overwrite) as folder:
         (folder / MARK).write_bytes(content)
 
@@ -40,14 +40,14 @@ def test_what_is_published_is_all_there_is(name: str, tmp_path: Path) -> None:
         (folder / MARK).write_bytes(b"1")
         assert not out.exists()
     assert content(tmp_path) == {f"{name}/{MARK}": b"1"}
-    publish(out, b"2", overwrite=True)
+    published(out, b"2", overwrite=True)
     assert content(tmp_path) == {f"{name}/{MARK}": b"2"}
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
 def test_an_empty_folder_may_be_there_already(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    publish(tmp_path / "out", b"1")
+    published(tmp_path / "out", b"1")
     assert content(tmp_path) == {f"out/{MARK}": b"1"}
 
 
@@ -55,7 +55,7 @@ def test_an_empty_folder_may_be_there_already(tmp_path: Path) -> None:
 @pytest.mark.parametrize("old", [None, b"old"])
 def test_an_exception_leaves_what_was(error: BaseException, old: bytes | None, tmp_path: Path) -> None:
     if old:
-        publish(tmp_path / "out", old)
+        published(tmp_path / "out", old)
     before = content(tmp_path)
 
     def work() -> None:
@@ -101,7 +101,7 @@ def test_what_is_in_the_way_stays(make: Any, overwrite: bool, says: str, tmp_pat
     make(out)
     before = content(tmp_path)
     with pytest.raises(UsageError, match=says):
-        publish(out, b"new", overwrite=overwrite)
+        published(out, b"new", overwrite=overwrite)
     assert content(tmp_path) == before
 
 
@@ -138,14 +138,14 @@ def test_leftovers_of_the_killed_are_cleared(name: str, tmp_path: Path) -> None:
     }
     leftovers = {f".{name}.packing-0123/half": b"x", f".{name}.replaced-0123/{MARK}": b"older"}
     files(tmp_path, {f"{name}/{MARK}": b"old", **leftovers, **others})
-    publish(tmp_path / name, b"new", overwrite=True)
+    published(tmp_path / name, b"new", overwrite=True)
     assert content(tmp_path) == {f"{name}/{MARK}": b"new", **others}
 
 
 def test_an_old_one_caught_between_two_renames_is_put_back(tmp_path: Path) -> None:
     files(tmp_path, {f".out.replaced-0123/{MARK}": b"old", ".out.packing-0123/half": b""})
     with pytest.raises(UsageError, match="holds a dataset already"):
-        publish(tmp_path / "out", b"new")
+        published(tmp_path / "out", b"new")
     assert content(tmp_path) == {f"out/{MARK}": b"old"}
 
 
@@ -154,8 +154,8 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
     code = f"""
 import os, sys
 from pathlib import Path
-from headrace.format import storage
-with storage.Staging(Path(sys.argv[1]), overwrite=False, replaceable="{MARK}") as folder:
+from headrace.place import local, publish
+with publish.Staging(Path(sys.argv[1]), overwrite=False, replaceable="{MARK}") as folder:
     (folder / "half").write_bytes(b"")
     print(folder, flush=True)
     sys.stdin.read()
@@ -164,18 +164,18 @@ with storage.Staging(Path(sys.argv[1]), overwrite=False, replaceable="{MARK}") a
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout
         half = Path(other.stdout.readline().strip())
-        publish(tmp_path / "out", b"1")
+        published(tmp_path / "out", b"1")
         assert half.exists()
         other.kill()
         other.wait()
         assert half.exists()
-        publish(tmp_path / "out", b"2", overwrite=True)
+        published(tmp_path / "out", b"2", overwrite=True)
         assert not half.exists()
 
 
 def test_everything_is_on_disk_before_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order in which a power cut could strike: each file and folder is synced before the rename that shows it."""
-    publish(tmp_path / "out", b"old")
+    published(tmp_path / "out", b"old")
     steps: list[tuple[str, str]] = []
     fsync, rename = os.fsync, Path.rename
 
@@ -192,7 +192,7 @@ def test_everything_is_on_disk_before_it_is_published(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", spied_fsync)
     monkeypatch.setattr(Path, "rename", spied_rename)
     with staging(tmp_path / "out", overwrite=True) as folder:
-        with storage.HashedFile(folder / "shard") as file:
+        with publish.HashedFile(folder / "shard") as file:
             file.write(b"x")
             file.close()
         (folder / MARK).write_bytes(b"new")
@@ -208,7 +208,7 @@ def test_everything_is_on_disk_before_it_is_published(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("step", ["first rename", "second rename"])
 def test_a_failing_rename_leaves_the_old(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
-    publish(out, b"old")
+    published(out, b"old")
     rename = Path.rename
     done: list[Path] = []
 
@@ -220,14 +220,14 @@ def test_a_failing_rename_leaves_the_old(step: str, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(StorageError, match="input/output error"):
-        publish(out, b"new", overwrite=True)
+        published(out, b"new", overwrite=True)
     assert content(tmp_path) == {f"out/{MARK}": b"old"}
 
 
 def test_write_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
-    storage.write_atomic(path, b"1")
-    storage.write_atomic(path, b"22")
+    publish.write_atomic(path, b"1")
+    publish.write_atomic(path, b"22")
     assert content(tmp_path) == {"state.json": b"22"}
 
     def failing(handle: int) -> None:
@@ -235,33 +235,33 @@ def test_write_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(StorageError, match=f"^{path}: no space left on device$"):
-        storage.write_atomic(path, b"333")
+        publish.write_atomic(path, b"333")
     assert content(tmp_path) == {"state.json": b"22"}
 
 
 def test_write_atomic_into_no_folder(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no such file or directory"):
-        storage.write_atomic(tmp_path / "none" / "x", b"")
+        publish.write_atomic(tmp_path / "none" / "x", b"")
 
 
 def test_hashed_file(tmp_path: Path) -> None:
     parts = [b"", b"a" * 10, os.urandom(3 << 20), b"z"]
-    with storage.HashedFile(tmp_path / "x") as file:
+    with publish.HashedFile(tmp_path / "x") as file:
         for part in parts:
             file.write(part)
         assert file.size == sum(map(len, parts))
         digest = file.close()
     whole = b"".join(parts)
     assert (tmp_path / "x").read_bytes() == whole
-    assert digest == hashlib.sha256(whole).hexdigest() == storage.digest(tmp_path / "x")
+    assert digest == hashlib.sha256(whole).hexdigest() == local.digest(tmp_path / "x")
 
 
 def test_map_file(tmp_path: Path) -> None:
     files(tmp_path, {"x": b"abc", "empty": b""})
-    mapped = storage.map_file(tmp_path / "x")
+    mapped = local.map_file(tmp_path / "x")
     assert bytes(mapped) == b"abc" and not mapped.flags.writeable
-    assert len(storage.map_file(tmp_path / "empty")) == 0
+    assert len(local.map_file(tmp_path / "empty")) == 0
     with pytest.raises(StorageError, match=f"^{tmp_path}/none: no such file or directory$"):
-        storage.map_file(tmp_path / "none")
+        local.map_file(tmp_path / "none")
     with pytest.raises(StorageError, match="is a directory"):
-        storage.map_file(tmp_path)
+        local.map_file(tmp_path)

@@ -15,7 +15,7 @@ import numpy as np
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.imaging.levels import Range, check_range
-from headrace.imaging.transforms import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
+from headrace.imaging.placement import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
 from headrace.record import Boxes, Keypoints
 
 # What these formats stored was exact, so it is stored exactly again unless it is resized.

@@ -1,14 +1,11 @@
-"""Label-aware resize, crop, pad, flip and colour: one Placement says where pixels go, and moves boxes and points along.
-
-Chance is left to the caller: an augmentation is handed its random numbers.
-"""
+"""Label-aware resize, crop, pad and flip: one Placement says where pixels go, and moves boxes and points along."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -163,112 +160,3 @@ def draw(pixels: Pixels, placement: Placement, height: int, width: int, out: Pix
 def _scaled(low: int, high: int, scale: float, limit: int) -> tuple[int, int]:
     start = min(round(low * scale), limit - 1)
     return start, max(start + 1, min(round(high * scale), limit))
-
-
-class Augmentation(Protocol):
-    """A random change of one image. `draws` says how many random numbers [0, 1) it wants per image.
-
-    `crops`: whether it may show another part of the image than `fit` does, which a cache of final images can't give.
-    `flips`: whether it may mirror, for which keypoints must be known by pairs.
-    """
-
-    draws: int
-    crops: bool
-    flips: bool
-
-    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
-        """The placement changed by the numbers `chance` [draws]."""
-        ...
-
-    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
-        """Change the output's colours in place."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HorizontalFlip:
-    """Mirrors left to right with probability `p`."""
-
-    p: float = 0.5
-    draws = 1
-    crops = False
-    flips = True
-
-    def __post_init__(self) -> None:
-        _check(0 <= self.p <= 1, f"p is {self.p}, wanted 0 to 1")
-
-    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
-        return replace(placement, flip=placement.flip ^ bool(chance[0] < self.p))
-
-    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
-        pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RandomResizedCrop:
-    """Takes a random part, `scale` of the image's area and `ratio` of width to height, and fills the output with it.
-
-    As in Szegedy et al., "Going Deeper with Convolutions" (2015), section 6; a part too wide or too high for the image
-    is cut to it. The part is taken from what `fit` would show.
-    """
-
-    scale: tuple[float, float] = (0.5, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    draws = 4
-    crops = True
-    flips = False
-
-    def __post_init__(self) -> None:
-        _check(0 < self.scale[0] <= self.scale[1] <= 1, f"scale is {self.scale}, wanted 0 < low <= high <= 1")
-        _check(0 < self.ratio[0] <= self.ratio[1], f"ratio is {self.ratio}, wanted 0 < low <= high")
-
-    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
-        x0, y0, x1, y1 = placement.window
-        width, height = x1 - x0, y1 - y0
-        area = height * width * (self.scale[0] + chance[0] * (self.scale[1] - self.scale[0]))
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        ratio = math.exp(low + chance[1] * (high - low))
-        w = min(width, max(1, round(math.sqrt(area * ratio))))
-        h = min(height, max(1, round(math.sqrt(area / ratio))))
-        x, y = x0 + int(chance[2] * (width - w + 1)), y0 + int(chance[3] * (height - h + 1))
-        return replace(placement, window=(x, y, x + w, y + h), box=(0, 0, placement.size[1], placement.size[0]))
-
-    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
-        pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColorJitter:
-    """Brightness and contrast times a random factor in [1 - x, 1 + x]; contrast turns around mid-grey (128)."""
-
-    brightness: float = 0.2
-    contrast: float = 0.2
-    draws = 2
-    crops = False
-    flips = False
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast"):
-            _check(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}, wanted 0 <= x < 1")
-
-    def place(self, placement: Placement, chance: NDArray[np.float64]) -> Placement:
-        return placement
-
-    def colour(self, out: Pixels, chance: NDArray[np.float64]) -> None:
-        brightness = 1 + (2 * chance[0] - 1) * self.brightness
-        contrast = 1 + (2 * chance[1] - 1) * self.contrast
-        levels = (np.arange(256) * brightness - 128) * contrast + 128
-        cv2.LUT(out, np.clip(np.rint(levels), 0, 255).astype(np.uint8), dst=out)
-
-
-def _check(good: bool, message: str) -> None:
-    if not good:
-        raise UsageError(message)
-
-
-# By the names that recipes and the command line have for them.
-AUGMENTATIONS: Mapping[str, Augmentation] = {
-    "flip": HorizontalFlip(),
-    "crop": RandomResizedCrop(),
-    "colour": ColorJitter(),
-}

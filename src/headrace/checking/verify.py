@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from headrace import parallel
 from headrace.errors import DamageError, StorageError
-from headrace.format import catalog, example, manifest, storage, tfrecord
+from headrace.format import catalog, example, manifest, tfrecord
 from headrace.imaging import codec
+from headrace.place import local
 
 _CHUNK = 32  # records per task
 
@@ -116,7 +117,7 @@ def _pieces(
             yield from _foreign_pieces(folder, entry, rows.to_dicts(), promised, damaged)
             continue
         try:
-            data = storage.map_file(folder / entry.name)
+            data = local.map_file(folder / entry.name)
         except StorageError as error:
             damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=str(error)))
             continue
@@ -131,7 +132,7 @@ def _pieces(
 
 def _check_file(path: Path, sha256: str) -> Iterator[Damage]:
     try:
-        found = storage.digest(path)
+        found = local.digest(path)
     except OSError as error:
         yield Damage(shard=path.name, record=None, offset=None, reason=f"can't be read: {error.strerror}")
         return
@@ -310,7 +311,7 @@ def _foreign_pieces(
         reason = f"{len(rows)} rows in the catalog, the manifest says {entry.records} records"
         damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=reason))
     try:
-        data = storage.map_file(folder / entry.name)
+        data = local.map_file(folder / entry.name)
     except StorageError as error:
         if change is None:
             damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=str(error)))
@@ -379,7 +380,7 @@ def _check_place(data: NDArray[np.uint8], place: _Place, images: Path | None) ->
         return
     assert images is not None
     try:
-        image = storage.inside(images, named).read_bytes()
+        image = local.inside(images, named).read_bytes()
     except OSError as error:
         yield offset, f"{images / named}: {(error.strerror or str(error)).lower()}"
         return

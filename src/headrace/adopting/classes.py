@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from headrace.adopting.scan import Found
+from headrace.adopting.schema import Map
 from headrace.errors import NotThereError, UsageError
-from headrace.format import manifest, storage
-from headrace.format.schema import Map
+from headrace.format import manifest
 from headrace.imaging import geometry
-from headrace.packing.scan import Found
+from headrace.place import local
 from headrace.record import Reject
 from headrace.sources.files import natural
 
@@ -48,7 +49,7 @@ def names_given(given: Sequence[str] | str | os.PathLike[str] | None) -> Names |
 
 def _names_in(path: Path) -> Names:
     """Names of a file: one a line, or a label_map.pbtxt with numbers. Raises UsageError, StorageError."""
-    with storage.explained(path):
+    with local.explained(path):
         data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")

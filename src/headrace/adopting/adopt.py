@@ -21,11 +21,9 @@ import numpy as np
 import polars as pl
 
 from headrace import parallel
-from headrace.errors import DamageError, DataError, NotThereError, UsageError
-from headrace.format import catalog, manifest, schema, storage
-from headrace.format.schema import Map, Reader, Schema
-from headrace.imaging import codec, mirror
-from headrace.packing.foreign import (
+from headrace.adopting import schema
+from headrace.adopting.classes import Settled, names_beside, names_given
+from headrace.adopting.files import (
     ShardFile,
     Skipped,
     absolute,
@@ -36,12 +34,16 @@ from headrace.packing.foreign import (
     open_files,
     sample,
 )
-from headrace.packing.plan import check_split_name
-from headrace.packing.prepare import ImageOptions
-from headrace.packing.scan import Found, Pass
-from headrace.packing.settle import Settled, names_beside, names_given
+from headrace.adopting.scan import Found, Pass
+from headrace.adopting.schema import Map, Reader, Schema
+from headrace.errors import DamageError, DataError, NotThereError, UsageError
+from headrace.format import catalog, manifest
+from headrace.imaging import codec, mirror
+from headrace.imaging.prepare import ImageOptions
+from headrace.place import publish
 from headrace.progress import bar
 from headrace.record import Reject
+from headrace.splits import check_split_name
 from headrace.version import __version__
 
 _log = logging.getLogger("headrace")
@@ -135,7 +137,7 @@ def adopt(
         raise NotThereError(f"{root}: no such folder of images")
     names, box_names = names_given(classes), names_given(box_classes)
     notes: list[str] = []
-    with storage.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
+    with publish.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
         files, cut = open_files(paths, folder, staging, split, convert=convert, notes=notes)
         found = sample(files)
         folders = list(dict.fromkeys(path.parent for path in paths))

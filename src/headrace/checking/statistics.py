@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.load.dataset import Dataset
+if TYPE_CHECKING:
+    from headrace.load.dataset import Dataset
 
 SMALL = 10.0  # square pixels: what visipedia calls a small box
 

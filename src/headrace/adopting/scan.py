@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.format import schema, storage, tfrecord
+from headrace.adopting import schema
+from headrace.adopting.files import ShardFile, Skipped
+from headrace.adopting.schema import BadValue, Map, Reader
+from headrace.format import tfrecord
 from headrace.format.catalog import Row
-from headrace.format.schema import BadValue, Map, Reader
 from headrace.imaging import codec, geometry
-from headrace.packing.foreign import ShardFile, Skipped
+from headrace.place import local
 from headrace.record import Reject
 
 _CHUNK_RECORDS, _CHUNK_BYTES = 256, 1 << 22
@@ -67,8 +69,8 @@ class Pass:
 
     def __iter__(self) -> Iterator[_Chunk]:
         for number, file in enumerate(self.files):
-            data = storage.map_file(file.path)
-            with storage.explained(file.path), file.path.open("rb", buffering=0) as raw:
+            data = local.map_file(file.path)
+            with local.explained(file.path), file.path.open("rb", buffering=0) as raw:
                 pieces: list[tfrecord.Span | tfrecord.Gap] = []
                 first = begin = end = 0
                 for piece in tfrecord.walk(data, _ahead(raw)):
@@ -116,7 +118,7 @@ class Pass:
             offset = span.offset + tfrecord.HEADER_BYTES + values.image_offset
         elif self.images is not None and values.file:
             named = values.file
-            image = storage.inside(self.images, named).read_bytes()
+            image = local.inside(self.images, named).read_bytes()
             sha256 = hashlib.sha256(image).hexdigest()
         else:
             key = self.reader.map.image or self.reader.map.file

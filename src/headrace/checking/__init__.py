@@ -1,0 +1,1 @@
+"""What a dataset holds, and whether every byte of it is what was promised."""

@@ -1,0 +1,38 @@
+"""What a source knows of all its records together: one value, complete when the source was read to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.record import Record, Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceInfo:
+    """What a source says of the whole. None, or an empty mapping, where it says nothing.
+
+    `class_names`: all classes in index order; a Record of another one becomes a Reject. `box_class_names`: the same of
+    what boxes hold. `keypoint_names`: of an object's keypoints, in their order; `flip_pairs`: (i, j) that a mirror
+    swaps, (i, i) for one that stays itself. `split_names`: the data comes divided into these, and each Record says its
+    `split`. `boxes_dropped`, `keypoints_dropped`: reason -> how many boxes, and labelled keypoints, the Records come
+    without. `skipped`: kind -> how many things were passed over. `root`: what to call the source in a message.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    box_class_names: tuple[str, ...] | None = None
+    keypoint_names: tuple[str, ...] | None = None
+    flip_pairs: tuple[tuple[int, int], ...] | None = None
+    split_names: tuple[str, ...] | None = None
+    boxes_dropped: Mapping[str, int] = field(default_factory=dict)
+    keypoints_dropped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    root: str | None = None
+
+
+def read(source: Iterable[Record | Reject]) -> Generator[Record | Reject, None, SourceInfo]:
+    """The Records and Rejects of a source; the generator returns what the source says of the whole."""
+    items: Any = iter(source)
+    info = yield from items  # a list or a plain generator returns None
+    return info if isinstance(info, SourceInfo) else SourceInfo()
