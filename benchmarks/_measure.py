@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -43,15 +43,28 @@ PACKAGES = (
     "tensorflow-cpu",
     "keras",
     "torch",
+    "grain",
+    "array_record",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One contestant: `what` it is, in a line, and how it is measured (in a child process)."""
+    """One contestant: `what` it is, in a line, how it is measured (in a child process), and the modules it `needs`."""
 
     what: str
     measure: Callable[[Job], Result]
+    needs: tuple[str, ...] = ()
+
+
+def skipped(arms: Mapping[str, Arm]) -> dict[str, str]:
+    """Why an arm can't be measured here, by arm: a module that it needs is not installed."""
+    absent = {name: [module for module in arm.needs if util.find_spec(module) is None] for name, arm in arms.items()}
+    return {
+        name: f"{', '.join(modules)} not installed; pip install 'headrace[bench]'"
+        for name, modules in absent.items()
+        if modules
+    }
 
 
 def cores() -> int:
@@ -67,6 +80,14 @@ def jpegs(folder: Path) -> list[Path]:
 def warm_page_cache(paths: Sequence[Path]) -> int:
     """Total bytes of the files, each read once."""
     return sum(len(p.read_bytes()) for p in paths)
+
+
+def forget(paths: Sequence[Path]) -> None:
+    """Drops the files from the page cache (what of them is written to disk, and mapped by nobody)."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
 
 
 def clocked(work: Callable[[], int]) -> Result:
@@ -162,6 +183,8 @@ def publish(report: Mapping[str, Any], table: str, json_path: Path | None) -> No
     )
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report["job"].items()))
+    for arm, reason in report.get("skipped", {}).items():
+        print(f"skipped: {arm}: {reason}")
     print(f"\n{table}")
     if json_path is not None:
         json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
