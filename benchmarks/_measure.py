@@ -8,12 +8,14 @@ meets all arms alike. What an arm does is the benchmark's own business.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +23,11 @@ from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
+Made = TypeVar("Made")
 Job = dict[str, Any]  # what a child is told, as JSON on its standard input
 Result = dict[str, Any]  # what it answers, as JSON: `clocked`'s facts and the arm's own
 
@@ -99,6 +102,52 @@ def clocked(work: Callable[[], int]) -> Result:
     return {"images": images, "seconds": seconds, "others": round(max(0.0, others) / seconds, 2)}
 
 
+def megabytes() -> dict[str, float]:
+    """What this process holds itself (`anonymous`), and the pages of files that it has mapped (`mapped`), which others
+    share: /proc/self/smaps_rollup, in MB."""
+    lines = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    of = {line[0]: int(line[1]) * 1024 / 1e6 for line in lines}
+    return {"anonymous": of["Anonymous:"], "mapped": of["Rss:"] - of["Anonymous:"]}
+
+
+def grown(work: Callable[[], tuple[Result, Any]]) -> Result:
+    """What `work` answers, beside what it made and is kept here, and by how many MB this process has grown.
+
+    `anonymous_mb` and `mapped_mb` at the end, over `before_mb`, the anonymous memory of the imports; `peak_mb` the most
+    anonymous memory at any time, looked at every 10 ms; cores that `others` used.
+    """
+    gc.collect()
+    before, peak, over = megabytes(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.01):
+            lines = Path("/proc/self/status").read_text().splitlines()  # smaps_rollup walks all pages, this does not
+            peak = max(peak, next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssAnon")))
+
+    answered: list[tuple[Result, Any]] = []
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    others = clocked(lambda: answered.append(work()) or 1)["others"]
+    after = megabytes()
+    over.set()
+    watcher.join()
+    return answered[0][0] | {
+        "before_mb": round(before["anonymous"], 1),
+        "anonymous_mb": round(after["anonymous"] - before["anonymous"], 1),
+        "peak_mb": round(max(peak, after["anonymous"]) - before["anonymous"], 1),
+        "mapped_mb": round(after["mapped"] - before["mapped"], 1),
+        "others": others,
+    }
+
+
+def stopwatch(work: Callable[[], Made]) -> tuple[float, Made]:
+    """The wall seconds of `work`, and what it made."""
+    begin = time.perf_counter()
+    made = work()
+    return time.perf_counter() - begin, made
+
+
 def child(arms: Mapping[str, Arm]) -> bool:
     """Whether this process is a child of `in_child`; if so, it has measured its arm and answered."""
     if sys.argv[1:2] != ["--arm"]:
@@ -123,16 +172,20 @@ def in_child(arm: str, job: Job) -> Result:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def rounds(arms: Sequence[str], job: Job, repeats: int) -> dict[str, list[Result]]:
-    """Results of `repeats` rounds by arm, in the order of `arms`."""
+def rounds(
+    arms: Sequence[str], job: Job, repeats: int, told: Callable[[Result], str] | None = None
+) -> dict[str, list[Result]]:
+    """Results of `repeats` rounds by arm, in the order of `arms`; `told` says what each found, by default its rate."""
     results: dict[str, list[Result]] = {arm: [] for arm in arms}
     for k in range(repeats):
         first = k % len(arms)
         for arm in [*arms[first:], *arms[:first]]:
             result = in_child(arm, job)
-            result["rate"] = result["images"] / result["seconds"]
+            if told is None:
+                result["rate"] = result["images"] / result["seconds"]
             results[arm].append(result)
-            line = f"round {k + 1}/{repeats}  {arm:<18}{result['rate']:8.0f} images/s"
+            said = f"{result['rate']:8.0f} images/s" if told is None else told(result)
+            line = f"round {k + 1}/{repeats}  {arm:<18}{said}"
             if result["others"] > QUIET:
                 line += f"  not alone: others used {result['others']:.2f} cores"
             print(line, file=sys.stderr)
@@ -174,7 +227,10 @@ def facts(benchmark: str) -> dict[str, Any]:
 
 
 def publish(report: Mapping[str, Any], table: str, json_path: Path | None) -> None:
-    """Print the facts and the table (Markdown); write the whole report as JSON where wanted."""
+    """Print the facts and the table (Markdown); write the whole report as JSON where wanted ("-": print that alone)."""
+    if json_path == Path("-"):
+        print(json.dumps(report, indent=2))
+        return
     machine = report["machine"]
     print(f"\n{report['command']}")
     print(
