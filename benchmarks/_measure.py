@@ -125,14 +125,22 @@ def grown(work: Callable[[], tuple[Result, Any]]) -> Result:
             lines = Path("/proc/self/status").read_text().splitlines()  # smaps_rollup walks all pages, this does not
             peak = max(peak, next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssAnon")))
 
-    answered: list[tuple[Result, Any]] = []
+    answer: Result = {}
+    made: Any = None
+
+    def run() -> int:
+        nonlocal answer, made
+        answer, made = work()
+        return 1
+
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    others = clocked(lambda: answered.append(work()) or 1)["others"]
+    others = clocked(run)["others"]
     after = megabytes()
+    del made  # not before: what it holds is what is measured
     over.set()
     watcher.join()
-    return answered[0][0] | {
+    return answer | {
         "before_mb": round(before["anonymous"], 1),
         "anonymous_mb": round(after["anonymous"] - before["anonymous"], 1),
         "peak_mb": round(max(peak, after["anonymous"]) - before["anonymous"], 1),

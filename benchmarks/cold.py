@@ -80,11 +80,12 @@ def ranges(packed: Path) -> list[tuple[Path, int, int]]:
     """(shard, where a record begins, its bytes) of all records in the dataset's order, as the .idx files say."""
     import headrace as hr
 
-    return [
-        (packed / entry.name, *map(int, line.split()))
-        for entry in hr.Dataset(packed).manifest.shards
-        for line in (packed / entry.index_name).read_text().splitlines()
-    ]
+    out = []
+    for entry in hr.Dataset(packed).manifest.shards:
+        for line in (packed / entry.index_name).read_text().splitlines():
+            begin, length = map(int, line.split())
+            out.append((packed / entry.name, begin, length))
+    return out
 
 
 def shuffled(n: int) -> list[list[int]]:

@@ -201,7 +201,7 @@ def write_array_record(packed: Path, out: Path) -> None:
     dataset = hr.Dataset(packed)
     writer = ArrayRecordWriter(str(out), "group_size:1,uncompressed")  # JPEGs don't get smaller
     for i in range(len(dataset)):
-        writer.write(dataset[i].encoded)
+        writer.write(dataset[i].read())
     writer.close()
 
 
@@ -245,7 +245,7 @@ def decode_and_resize(job: Job) -> Epochs:
         return encoded, scale, cv2.INTER_AREA if min(h, w) > 2 * side else cv2.INTER_LINEAR
 
     records = (dataset[i] for i in range(len(dataset)))
-    images = [calls(record.encoded, record.height, record.width) for record in records]
+    images = [calls(record.read(), record.height, record.width) for record in records]
 
     def make(chunk: Sequence[tuple[bytes, dict[str, int], int | None]]) -> int:
         batch = np.empty((len(chunk), side, side, 3), np.uint8)

@@ -73,7 +73,7 @@ def decode_only(job: Job, *, threads: int) -> Epochs:
     import headrace as hr
 
     dataset = hr.Dataset(job["packed"])
-    encoded = [np.frombuffer(dataset[i].encoded, np.uint8) for i in range(len(dataset))]
+    encoded = [np.frombuffer(dataset[i].read(), np.uint8) for i in range(len(dataset))]
     how = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     chunks = [encoded[i : i + job["batch_size"]] for i in range(0, len(encoded), job["batch_size"])]
 
