@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources.files import natural
+from headrace.sources.info import SourceInfo
 from headrace.sources.stack import (
     Member,
     Numbers,
@@ -49,7 +50,7 @@ class ArraysSource:
     def __len__(self) -> int:
         return len(self.stack)
 
-    def __iter__(self) -> Iterator[Record | Reject]:
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         names = self.class_names or ()
         for i, label in enumerate(self.labels.tolist()):
             yield Record(
@@ -59,6 +60,7 @@ class ArraysSource:
                 label_name=None if label < 0 else names[label],
                 origin=self.origin(i),
             )
+        return SourceInfo(class_names=self.class_names, root=self.stack.name)
 
     def id(self, i: int) -> str:
         return str(i) if self.ids is None else self.ids[i]

@@ -5,31 +5,31 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.info import SourceInfo
 
 Unlabelled = Literal["keep", "reject"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamesSource:
-    """Iterable of Record | Reject; see `names`. `skipped` counts by extension what was no candidate."""
+    """Iterable of Record | Reject; see `names`. SourceInfo.skipped counts what is no image, by extension."""
 
     root: Path
     pattern: re.Pattern[str]
     unlabelled: Unlabelled
     class_names: tuple[str, ...] | None
-    skipped: Counter[str] = field(default_factory=Counter)
 
-    def __iter__(self) -> Iterator[Record | Reject]:
-        self.skipped.clear()
-        for found in files.walk(self.root, self.skipped):
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
+        skipped: Counter[str] = Counter()
+        for found in files.walk(self.root, skipped):
             if isinstance(found, Reject):
                 yield found
                 continue
@@ -41,6 +41,7 @@ class NamesSource:
                 yield Reject(id=found, origin=path, stage="label", reason=reason)
             else:
                 yield Record(id=found, path=path, label_name=label or None, origin=found)
+        return SourceInfo(class_names=self.class_names, skipped=skipped, root=str(self.root))
 
 
 def names(
