@@ -20,9 +20,9 @@ from drawn import exif, files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources.coco import _read, recognise
-from headrace.sources.guess import guess
+from headrace.sources.coco import FORMAT, _read, recognise
 from headrace.sources.info import SourceInfo, collect
+from headrace.sources.registry import guess
 from packed import Keep
 
 PERSON = {"id": 1, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2]]}
@@ -363,7 +363,7 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
     made = source(tmp_path, b"\xef\xbb\xbf" + json.dumps(coco(thing(1, 7))).encode())
     assert gist(made) == ["7.jpg 1", "8.jpg 0", "9.jpg 0"]
     assert guess(tmp_path / "x.json") == (
-        "coco",
+        FORMAT,
         "it is JSON with a list of images and of annotations and of categories",
     )
 
@@ -466,7 +466,7 @@ def test_each_object_by_itself(tmp_path: Path) -> None:
     assert first.boxes.tolist() == [[4, 4, 12, 20]] and first.box_labels == ("person",)
     assert first.attributes == {"image_id": 7, "annotation_id": [11], "area": [5.5], "is_crowd": [0]}
     ended = headrace("pack", tmp_path / "x.json", tmp_path / "ds", "--per-object", "--margin", 0.25, "--size", "48x24")
-    assert ended.code == 0 and "passed over 1: images without objects" in ended.out
+    assert ended.code == 0 and "skipped 1: images without objects" in ended.out
     ds = hr.Dataset(tmp_path / "ds")
     stored = {record.id: record for record in (ds[i] for i in range(len(ds)))}
     # twice as large as the window, which begins at (2, 0)

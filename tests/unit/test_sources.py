@@ -21,8 +21,8 @@ from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources.files import natural
-from headrace.sources.guess import guess
 from headrace.sources.info import SourceInfo, collect, read
+from headrace.sources.registry import guess
 
 CAT_OR_DOG = r"^(?P<label>cat|dog)\."
 
@@ -230,7 +230,7 @@ def test_a_root_that_may_not_be_read(tmp_path: Path) -> None:
 import sys
 from headrace import sources
 from headrace.errors import StorageError
-from headrace.sources.guess import guess
+from headrace.sources.registry import guess
 for call in (sources.folders, lambda path: sources.names(path, pattern='(?P<label>a)'), guess):
     try:
         call(sys.argv[1])
@@ -283,15 +283,19 @@ def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
     ],
 )
 def test_guess(names: list[str], pattern: str | None, format_: str, says: str, tmp_path: Path) -> None:
-    found, why = guess(folder(tmp_path, *names), pattern=pattern)
-    assert found == format_ and says in why
+    found, why = guess(folder(tmp_path, *names), () if pattern is None else ("pattern",))
+    assert found.name == format_ and says in why
 
 
 @pytest.mark.parametrize(
     ("names", "error", "says"),
     [
         # loose images could be anything: what was tried is said
-        (["cat.1.jpg"], UsageError, r"can't be guessed\. Tried: folders .*; names .*--pattern"),
+        (
+            ["cat.1.jpg"],
+            UsageError,
+            r"can't be guessed; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A folder",
+        ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),
     ],
@@ -303,7 +307,7 @@ def test_no_guess(names: list[str], error: type[Exception], says: str, tmp_path:
 
 def test_no_guess_of_what_is_no_folder(tmp_path: Path) -> None:
     file = files(tmp_path, {"a.csv": b""}) / "a.csv"
-    with pytest.raises(UsageError, match="no source reads this file; pass --format, one of names, folders"):
+    with pytest.raises(UsageError, match=r"no format reads this file; pass format=NAME, one of wider \(A text"):
         guess(file)
     with pytest.raises(NotThereError, match="no such file or folder"):
         guess(tmp_path / "none")

@@ -21,8 +21,8 @@ from drawn import image as drawn_image
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import example
 from headrace.sources import visipedia
-from headrace.sources.guess import guess
 from headrace.sources.info import collect
+from headrace.sources.registry import guess
 from listed import FULL, boxes, item, photos
 from packed import pack
 
@@ -522,7 +522,7 @@ def test_told_by_content(text: str, format: str | None, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"one of .*visipedia"):
             guess(path)
     else:
-        assert guess(path)[0] == format
+        assert guess(path)[0].name == format
 
 
 def test_packed_by_the_command(tmp_path: Path) -> None:

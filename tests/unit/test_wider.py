@@ -15,8 +15,8 @@ from drawn import files
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources.guess import guess
 from headrace.sources.info import SourceInfo, collect
+from headrace.sources.registry import guess
 from headrace.sources.wider import ATTRIBUTES
 
 A = "p/a.jpg\n1\n1 2 10 20 2 1 1 0 2 1 \n"
@@ -458,9 +458,9 @@ def test_guess(text: str, says: str | None, tmp_path: Path) -> None:
     path = files(tmp_path, {"some.txt": text.encode()}) / "some.txt"
     if says is not None:
         found, why = guess(path)
-        assert found == "wider" and why.startswith(says)
+        assert found.name == "wider" and why.startswith(says)
     else:
-        with pytest.raises(UsageError, match="no source reads this file; pass --format, one of names, folders, wider"):
+        with pytest.raises(UsageError, match=r"no format reads this file; pass format=NAME, one of wider \(A text"):
             guess(path)
 
 

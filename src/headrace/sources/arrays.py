@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources.files import natural
+from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.stack import (
     Member,
@@ -21,6 +22,7 @@ from headrace.sources.stack import (
     Range,
     Stack,
     check_numbers,
+    is_array_file,
     keep_stack,
     members,
     numbers_of,
@@ -384,3 +386,24 @@ def _one_hot(
         shown = ", ".join(f"{value:g}" for value in array[i, :8]) + (", …" if classes > 8 else "")
         raise UsageError(f"{name}[{i}] is [{shown}], wanted one-hot: exactly one 1 and else 0; {len(bad)} rows are not")
     return array.argmax(axis=1).astype(np.int64), given or tuple(str(i) for i in range(classes))
+
+
+FORMAT = Format(
+    name="arrays",
+    reads="Images in a NumPy file, .npy or .npz",
+    takes="file",
+    make=arrays,
+    recognise=is_array_file,
+    options=(
+        Option(name="y", type=Path, help="File (.npy or .npz) with a label for each image.", per_split=True),
+        CLASS_NAMES,
+        Option(name="key", type=str, help="Name of the images in a .npz; found by its shape by default."),
+        Option(name="label_key", type=str, help="Name of the labels in a .npz; found by its shape by default."),
+        Option(
+            name="value_range",
+            type=tuple[float, float],
+            help="Values of black and white, where pixels are no 8-bit integers.",
+        ),
+    ),
+    example=("x.npy", {"y": "y.npy", "class_names": ("no", "yes")}),
+)

@@ -29,6 +29,7 @@ from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files, jsons
 from headrace.sources.files import natural
+from headrace.sources.formats import FLIP_PAIRS, Format, Option
 from headrace.sources.info import SourceInfo
 
 Segmentation = Literal["drop", "keep"]
@@ -295,6 +296,45 @@ def recognise(path: Path) -> str | None:
         return None
     found = [key for key in _KEYS if re.search(rb'"%s"\s*:\s*\[' % key.encode(), head)]
     return f"it is JSON with a list of {' and of '.join(found)}" if found else None
+
+
+FORMAT = Format(
+    name="coco",
+    reads="A JSON file of COCO, with boxes and keypoints",
+    takes="file",
+    make=coco,
+    recognise=recognise,
+    options=(
+        Option(
+            name="images",
+            type=Path,
+            help="The folder that the names in the file start from; its own by default.",
+            per_split=True,
+        ),
+        Option(name="category", type=list[str], help="Keep the objects of this category only."),
+        FLIP_PAIRS,
+        Option(name="skip_crowd", type=bool, help="Drop objects with iscrowd.", default=False),
+        Option(
+            name="segmentation",
+            type=Segmentation,
+            help="What becomes of masks: dropped, or kept as attributes of the record.",
+            default="drop",
+        ),
+        Option(
+            name="per_object",
+            type=bool,
+            help="Store each object as a record of its own, cropped from its image.",
+            default=False,
+        ),
+        Option(
+            name="margin",
+            type=float,
+            help="Margin around a cropped object, as a share of its width and height.",
+            default=0.125,
+        ),
+    ),
+    example=("person_keypoints_val2017.json", {"images": "val2017"}),
+)
 
 
 _Rows: TypeAlias = NDArray[np.int64]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import CLASS_NAMES, Format
 from headrace.sources.info import SourceInfo
 
 
@@ -44,3 +45,22 @@ def folders(root: str | os.PathLike[str], *, class_names: Sequence[str] | None =
     Raises NotThereError, UsageError, StorageError: `root` is no folder that can be read.
     """
     return FoldersSource(root=files.check_root(root), class_names=None if class_names is None else tuple(class_names))
+
+
+def recognise(path: Path) -> str | None:
+    """What tells that the folder `path` holds a folder of images per class, or None when nothing does."""
+    for found in files.walk(path, Counter()):
+        if isinstance(found, str) and "/" in found:
+            return f"images lie in folders below it, such as {found}"
+    return None
+
+
+FORMAT = Format(
+    name="folders",
+    reads="A folder of images for each class",
+    takes="folder",
+    make=folders,
+    recognise=recognise,
+    options=(CLASS_NAMES,),
+    example=("photos", {}),
+)

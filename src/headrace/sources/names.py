@@ -13,6 +13,7 @@ from typing import Literal
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
 
 Unlabelled = Literal["keep", "reject"]
@@ -76,3 +77,29 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     if "label" not in compiled.groupindex:
         raise UsageError(f"pattern {pattern!r} has no group 'label'; wanted e.g. '^(?P<label>cat|dog)\\.'")
     return compiled
+
+
+FORMAT = Format(
+    name="names",
+    reads="Images in a folder whose file names tell the class (cat.12.jpg)",
+    takes="folder",
+    make=names,
+    recognise=lambda path: None,  # any folder of images may be one: only who gives the pattern knows
+    options=(
+        Option(
+            name="pattern",
+            type=str,
+            help="A regular expression with a group named label, searched in the file name.",
+            required=True,
+            tells="a pattern for file names is given",
+        ),
+        Option(
+            name="unlabelled",
+            type=Unlabelled,
+            help="What becomes of files that don't match: stored without a label, or rejected.",
+            default="keep",
+        ),
+        CLASS_NAMES,
+    ),
+    example=("photos/train", {"pattern": "^(?P<label>cat|dog)"}),
+)

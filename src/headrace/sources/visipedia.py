@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import CLASS_NAMES, FLIP_PAIRS, Format, Option
 from headrace.sources.info import SourceInfo
 
 if TYPE_CHECKING:
@@ -300,6 +301,27 @@ def recognise(path: Path) -> str | None:
     if re.match(rb'\s*\[\s*\{\s*"', head) and re.search(rb'"filename"\s*:', head):
         return 'it is a JSON list of images with their "filename"'
     return None
+
+
+FORMAT = Format(
+    name="visipedia",
+    reads="A JSON list of images as visipedia/tfrecords takes it",
+    takes="file",
+    make=visipedia,
+    recognise=recognise,
+    options=(
+        Option(
+            name="images",
+            type=Path,
+            help="The folder that file names start from; the working directory by default.",
+            per_split=True,
+        ),
+        CLASS_NAMES,
+        Option(name="keypoint_names", type=tuple[str, ...], help="Names of an object's parts, in their order."),
+        FLIP_PAIRS,
+    ),
+    example=("train.json", {"images": "photos"}),
+)
 
 
 # --- what becomes of a value -----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import Format, Option
 from headrace.sources.info import SourceInfo
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -173,6 +174,34 @@ def recognise(path: Path) -> str | None:
     if not _COUNT.fullmatch(count):
         return None
     return f"line {line} names an image, {_shown(name)}, and line {count_line} counts its faces"
+
+
+FORMAT = Format(
+    name="wider",
+    reads="A text file of WIDER FACE, with the faces of each image",
+    takes="file",
+    make=wider,
+    recognise=recognise,
+    options=(
+        Option(
+            name="images",
+            type=Path,
+            help="The folder that the names in the file start from.",
+            required=True,
+            per_split=True,
+        ),
+        Option(
+            name="lenient",
+            type=bool,
+            help="Where rows are missing or too many, go on at the next file name.",
+            default=False,
+        ),
+        Option(name="max_faces", type=int, help="Skip images with more faces than this."),
+        Option(name="min_side", type=int, help="Drop faces narrower or lower than this, in pixels."),
+        Option(name="skip_invalid", type=bool, help="Drop faces flagged as invalid.", default=False),
+    ),
+    example=("wider_face_train_bbx_gt.txt", {"images": "WIDER_train/images", "max_faces": 5}),
+)
 
 
 _Table = NDArray[np.int64]
