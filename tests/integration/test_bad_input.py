@@ -80,10 +80,7 @@ def test_one_clear_line_and_nothing_written(
 
 
 # name: (bytes, reason as counted over all)
-DEEP = (
-    "more than … bits per sample …; convert it to … bits, or pack it with value_range / --value-range, "
-    "its values of black and white"
-)
+DEEP = "more than … bits per sample …; convert it to … bits, or pack it with value_range, its values of black and white"
 BAD = {
     "cat.90.jpg": (b"", "empty file …"),
     "cat.91.jpg": (b"<!doctype html><html>404 Not found</html>", "not an image: an HTML page"),

@@ -203,6 +203,7 @@ FLAGS = {
     "pattern": "--pattern",
     "format": "--format",
     "split": "--split",
+    "map": "--map",
 }
 
 
@@ -220,6 +221,11 @@ FLAGS = {
         ("5 are allowed (max_rejects); no more", "5 are allowed (--max-rejects); no more"),
         ("size is 0, wanted more", "--size is 0, wanted more"),
         ("max_rejects is nan", "--max-rejects is nan"),
+        (r"needs pattern='^\\d \\.' here", r"needs --pattern '^\d \.' here"),
+        ("pass format='coco'", "pass --format coco"),
+        ("perhaps: map={'image': 'jpg', 'label': 'a b'}\nor", "perhaps: --map image=jpg --map 'label=a b'\nor"),
+        ("map={'image': 'x'}: no such key", "--map image=x: no such key"),
+        ("pass map={'boxes': 'KEY:xyxy'} or", "pass --map boxes=KEY:xyxy or"),
         # What is none of the verb's options stays as it is,
         ("pass labels='keep' or label_key=NAME", "pass labels='keep' or label_key=NAME"),
         ("the size is 0", "the size is 0"),

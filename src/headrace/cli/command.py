@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,8 +18,10 @@ _ARGUMENTS = "Arguments"
 _WIDTH = 100  # of help, where the terminal is that wide
 _COLUMN = 26  # the longest option that has its help beside it
 
-# An argument with a value, as library errors spell it: overwrite=True, label_key=NAME, pattern='^(?P<label>a)'.
-_VALUE = r"(True|False|None|[A-Z]+\b|'[^']*'|\"[^\"]*\"|-?[0-9.]*[0-9])"
+# The values of arguments, as library errors spell them: overwrite=True, images=DIR, pattern='^(?P<label>a)',
+# map={'image': 'jpg'}.
+_LITERAL = r"True|False|None|'[^']*'|\"[^\"]*\"|-?[0-9.]*[0-9]|\{[^{}]*\}"
+_PLACEHOLDER = r"[A-Z]+\b"
 
 
 class Verb(TyperCommand):
@@ -50,9 +54,12 @@ class Verb(TyperCommand):
         try:
             return super().invoke(ctx)
         except HeadraceError as error:
-            flags = {param.name: param.opts[-1] for param in self.get_params(ctx) if _is_option(param)}
-            error.args = (spelled(str(error), flags), *error.args[1:])
+            error.args = (spelled(str(error), self.flags(ctx)), *error.args[1:])
             raise
+
+    def flags(self, ctx: Any) -> dict[str, str]:
+        """Argument -> option."""
+        return {param.name: param.opts[-1] for param in self.get_params(ctx) if _is_option(param)}
 
 
 class Verbs(TyperGroup):
@@ -101,10 +108,19 @@ def spelled(message: str, flags: dict[str, str]) -> str:
     names = "|".join(map(re.escape, flags))
 
     def option(match: re.Match[str]) -> str:
-        flag, value = flags[match[1]], match[2]
-        return flag if value == "True" else f"{flag} {value}"
+        flag, word = flags[match[1]], match[2]
+        try:
+            value = ast.literal_eval(word)
+        except (ValueError, SyntaxError):  # a placeholder
+            return f"{flag} {word}"
+        if value is True:
+            return flag
+        if isinstance(value, dict):
+            return " ".join(f"{flag} {shlex.quote(f'{key}={one}')}" for key, one in value.items())
+        return f"{flag} {shlex.quote(str(value))}"
 
-    message = re.sub(rf"(?<=[ (])({names})={_VALUE}(?![\w/=])", option, message)
+    message = re.sub(rf"(?<=[ (])({names})=({_LITERAL}|{_PLACEHOLDER})(?![\w/=])", option, message)
+    message = re.sub(rf"^({names})=(\{{[^{{}}]*\}})", option, message)
     message = re.sub(rf"(?<=\()({names})(?=\))", lambda match: flags[match[1]], message)
     return re.sub(rf"^({names})(?= is )", lambda match: flags[match[1]], message)
 

@@ -90,6 +90,7 @@ def given(flags: Iterable[Flag], words: dict[str, Any]) -> dict[str, Any]:
     for flag in flags:
         word = words[flag.name]
         if not (word is None or word is False or (flag.several and not word)):  # 0 is a value
+            word = list(word) if flag.several else word
             out[flag.name] = word if flag.parse is None else flag.parse(word)
     return out
 
