@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.command import Verb
+from headrace.cli.command import Verb, spelled
 from headrace.cli.options import (
     AsJson,
     MaxPixels,
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def adopt(
+    ctx: typer.Context,
     shards: Annotated[
         list[Path], typer.Argument(metavar="SHARDS", help="TFRecord files, or folders of them.", readable=False)
     ],
@@ -82,6 +83,7 @@ def adopt(
     """
     from headrace.adopting.adopt import adopt as run
 
+    flags = ctx.command.flags(ctx)  # type: ignore[attr-defined]
     with log_shown(verbose):
         report = run(
             shards,
@@ -100,7 +102,7 @@ def adopt(
             overwrite=overwrite,
         )
     if as_json:
-        _print_report(report)
+        _print_report(report, flags)
         return
     typer.echo(f"{out}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
     for reason, n in count_reasons(report.rejects).items():
@@ -113,7 +115,7 @@ def adopt(
         typer.echo(f"  {report.skipped_bytes} bytes were skipped")
     typer.echo(f"  layout: {report.layout}; {' '.join(f'--map {name}={key}' for name, key in report.map.items())}")
     for note in report.notes:
-        typer.echo(f"  {note}")
+        typer.echo(f"  {spelled(note, flags)}")
     splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:
@@ -126,7 +128,7 @@ def adopt(
     typer.echo(f"  {amount(report.bytes)}; {report.seconds:.1f} s, {amount(report.bytes_per_second)}/s")
 
 
-def _print_report(report: AdoptReport) -> None:
+def _print_report(report: AdoptReport, flags: dict[str, str]) -> None:
     print_json(
         {
             "seen": report.seen,
@@ -145,7 +147,7 @@ def _print_report(report: AdoptReport) -> None:
             "keypoint_names": list(report.keypoint_names),
             "keypoints_dropped": dict(report.keypoints_dropped),
             "shards": report.shards,
-            "notes": list(report.notes),
+            "notes": [spelled(note, flags) for note in report.notes],
             "damaged": [
                 {
                     "shard": damage.shard,
