@@ -102,7 +102,6 @@ def test_a_format_more_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ),
     )
     monkeypatch.setitem(registry.FORMATS, "lines", entry)
-    monkeypatch.setattr(formats, "_PER_SPLIT", formats._PER_SPLIT | {"roots"})
     for made in (formats.flags, pack._all_flags, pack._parameters):
         monkeypatch.setattr(inspect.getmodule(made), made.__name__, made.__wrapped__)  # type: ignore[attr-defined]
     flags = pack._parameters()
@@ -162,12 +161,16 @@ def test_an_option_in_json() -> None:
     assert found["images"]["per_split"] and found["skip_crowd"]["value"] is None
 
 
-def test_the_list_of_formats() -> None:
+@pytest.mark.parametrize("width", range(60, 101, 5))
+def test_the_list_of_formats(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     ended = headrace("formats")
     assert (ended.code, ended.err) == (0, "")
     listed = [line.split()[0] for line in ended.out.splitlines() if line[:1].isalpha()]
     assert listed == [*FORMATS, "The"]
-    assert "--max-faces" in ended.out and ended.out.endswith("The options of one format: headrace formats NAME\n")
+    for entry in FORMATS.values():  # whole, wherever a line ends
+        assert all(flag_of(option.name) in ended.out for option in entry.options)
+    assert ended.out.endswith("The options of one format: headrace formats NAME\n")
     assert headrace("formats", "wide").code == 2
 
 
@@ -233,9 +236,11 @@ def test_arrays_take_their_own_range_and_the_packer_that_of_files(tmp_path: Path
     np.save(tmp_path / "x.npy", np.zeros((1, 4, 4)))
     images = files(tmp_path, {"in/a/1.jpg": jpeg()}) / "in"
     general = frozenset({"value_range"})
-    _, left = formats.read(tmp_path / "x.npy", "arrays", {"value_range": (0, 1)}, general=general)
+    _, left = formats.open_sources(tmp_path / "x.npy", "arrays", {"value_range": (0, 1)}, general=general)
     assert left == {}
-    _, left = formats.read(images, "folders", {"value_range": (0, 1)}, general=general)
+    _, left = formats.open_sources(images, "folders", {"value_range": (0, 1)}, general=general)
     assert left == {"value_range": (0, 1)}
-    _, left = formats.read({"a": tmp_path / "x.npy", "b": images}, None, {"value_range": (0, 1)}, general=general)
+    _, left = formats.open_sources(
+        {"a": tmp_path / "x.npy", "b": images}, None, {"value_range": (0, 1)}, general=general
+    )
     assert left == {"value_range": (0, 1)}

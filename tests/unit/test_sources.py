@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import FrozenInstanceError, fields
@@ -436,3 +437,19 @@ def test_source_info_is_a_copy() -> None:
     pairs.append([2, 3])
     assert info == SourceInfo(class_names=("a", "b"), flip_pairs=((0, 1),), skipped={".txt": 1})
     assert pickle.loads(pickle.dumps(info)) == info
+
+
+def test_the_example_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in Source's documentation, as it stands there."""
+    assert sources.Source.__doc__ is not None
+    names: dict[str, Any] = {"Record": Record, "SourceInfo": SourceInfo}
+    exec(textwrap.dedent(sources.Source.__doc__.partition("own:\n")[2]), names)
+    (tmp_path / "labels.txt").write_text("a.jpg cat\n\nb.jpg dog\n")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        items, info = collect(names["Lines"]())
+        assert [(item.id, item.label_name, item.origin) for item in items if isinstance(item, Record)] == [
+            ("a.jpg", "cat", "labels.txt:1"),
+            ("b.jpg", "dog", "labels.txt:3"),
+        ]
+        assert info == SourceInfo(class_names=("cat", "dog"), skipped={"empty lines": 1})

@@ -131,7 +131,7 @@ def _is_option(param: Any) -> bool:
 
 def _argument(param: Any) -> str:
     name = param.metavar or param.name.upper()
-    name = name if param.nargs == 1 or name.endswith("…") else f"{name}..."
+    name = name if param.nargs == 1 else f"{name}..."
     return name if param.required else f"[{name}]"
 
 

@@ -29,8 +29,6 @@ _WRITTEN: dict[Any, tuple[str, Any]] = {
     tuple[float, float]: ("LOW,HIGH", parse_range),
 }
 
-_PER_SPLIT = frozenset(option.name for entry in FORMATS.values() for option in entry.options if option.per_split)
-
 
 @functools.cache
 def flags() -> tuple[Flag, ...]:
@@ -64,14 +62,14 @@ def _choices(option: Option) -> tuple[str, ...]:
 # --- from flags to a source ------------------------------------------------------------------------------------------
 
 
-def read(
+def open_sources(
     paths: Path | Mapping[str, Path], format: str | None, options: Mapping[str, Any], *, general: frozenset[str]
 ) -> tuple[Source | dict[str, Source], dict[str, Any]]:
     """The source of a path, or a source per split, and the options left over: `general` ones that it doesn't take.
 
     The value of an option that may have one per split may be a dict. Raises UsageError, and what sources raise.
     """
-    divided = {name: value for name, value in options.items() if name in _PER_SPLIT and isinstance(value, dict)}
+    divided = {name: value for name, value in options.items() if isinstance(value, dict) and name not in general}
     for name, values in divided.items():
         for split, value in values.items():
             if isinstance(paths, Path) or split not in paths:

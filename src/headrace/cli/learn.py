@@ -343,7 +343,7 @@ def evaluate(
 def predict(
     run: RunPath,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES…|DS[:SPLIT]", help="Image files, folders, globs; or a dataset.")
+        list[str], typer.Argument(metavar="IMAGES|DS[:SPLIT]", help="Image files, folders, globs; or a dataset.")
     ],
     out: Annotated[
         Path,

@@ -141,7 +141,7 @@ def pack(
 
     paths = parse_paths(source, "SOURCE")
     assert paths is not None
-    found, options = formats.read(paths, format, given(_all_flags(), ctx.obj), general=_GENERAL)
+    found, options = formats.open_sources(paths, format, given(_all_flags(), ctx.obj), general=_GENERAL)
     with log_shown(verbose):
         report = run(found, out, workers=workers, **options)
     if as_json:

@@ -23,14 +23,15 @@ class Source(Protocol):
 
         class Lines:
             def __iter__(self):
-                skipped = 0
-                for number, line in enumerate(open("labels.txt")):
-                    if line.isspace():
-                        skipped += 1
-                        continue
-                    path, label = line.split()
-                    yield Record(id=path, path=path, label_name=label, origin=f"labels.txt:{number + 1}")
-                return SourceInfo(class_names=("cat", "dog"), skipped={"empty lines": skipped})
+                empty = 0
+                with open("labels.txt") as lines:
+                    for number, line in enumerate(lines, 1):
+                        if line.isspace():
+                            empty += 1
+                        else:
+                            path, label = line.split()
+                            yield Record(id=path, path=path, label_name=label, origin=f"labels.txt:{number}")
+                return SourceInfo(class_names=("cat", "dog"), skipped={"empty lines": empty})
     """
 
     def __iter__(self) -> Iterator[Record | Reject]:
