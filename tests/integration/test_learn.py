@@ -396,7 +396,7 @@ def test_resume_refuses_another_recipe_or_dataset(photos: Path, packed: Path, qu
 
 def test_out_that_is_in_the_way(packed: Path, quick: RunFolder) -> None:
     (quick.folder / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="--resume to go on with it, --overwrite to replace it"):
+    with pytest.raises(UsageError, match="resume=True to go on with it, overwrite=True to replace it"):
         train(packed, out=quick.folder, options=QUICK)
     before = quick.model.read_bytes()
     with pytest.raises(UsageError):  # found out before anything is removed

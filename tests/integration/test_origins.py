@@ -38,6 +38,7 @@ from headrace.learn.backend import keras
 from headrace.learn.recipe import RunFolder
 from headrace.load.targets import Labels
 from painted import assert_painted_at
+from said import Said
 
 layers = keras.layers
 
@@ -979,18 +980,13 @@ def of_classes(shape: tuple[int, ...], classes: int) -> Any:
 TASKS = {"classification": of_classes, "detection": of_cells, "keypoints": of_maps}
 
 
-class Labelled(list[hr.Record]):
-    """Faces with boxes, keypoints, and a class."""
-
-    keypoint_names = NAMES
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, hr.Run]:
-    """A run of each task on the same faces."""
+    """A run of each task on the same faces, with boxes, keypoints, and a class."""
     folder = tmp_path_factory.mktemp("tasks")
     drawn = Faces(folder / "photos", 24, seed=3)
-    source = Labelled(replace(record, label_name=("odd", "even")[i % 2]) for i, record in enumerate(drawn))
+    labelled = [replace(record, label_name=("odd", "even")[i % 2]) for i, record in enumerate(drawn)]
+    source = Said(labelled, keypoint_names=NAMES)
     hr.pack(source, folder / "ds", progress=False)
     options = QUICK | {"size": SIDE, "batch_size": 24, "learning_rate": 0.01}
     return {

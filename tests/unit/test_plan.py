@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from headrace.imaging.prepare import ImageOptions
 from headrace.packing.plan import Plan, make_plan
 from headrace.record import Record, Reject
 from headrace.splits import check_splits
+from said import Said
 
 
 def record(id_: str, label_name: str | None = None, **more: Any) -> Record:
@@ -36,19 +37,6 @@ def many(n: int, *classes: str | None) -> list[Record]:
     return [record(f"r{i}", classes[i % len(classes)] if classes else None) for i in range(n)]
 
 
-class Given:
-    """A source that says its classes, or something else of its records."""
-
-    def __init__(
-        self, items: Sequence[Record | Reject], class_names: tuple[str, ...] | None = None, **more: object
-    ) -> None:
-        self.items, self.class_names = items, class_names
-        self.__dict__.update(more)
-
-    def __iter__(self) -> Iterator[Record | Reject]:
-        return iter(self.items)
-
-
 @pytest.mark.parametrize(
     ("items", "classes", "labels"),
     [
@@ -59,8 +47,8 @@ class Given:
         # numbers alone
         ([record("a", label=2), record("b", label=0)], ("0", "1", "2"), [2, 0]),
         # names given: their order counts, and one without records stays
-        (Given(many(3, "b", "a"), ("z", "b", "a")), ("z", "b", "a"), [1, 2, 1]),
-        (Given([record("x", label=1)], ("no", "yes")), ("no", "yes"), [1]),
+        (Said(many(3, "b", "a"), class_names=("z", "b", "a")), ("z", "b", "a"), [1, 2, 1]),
+        (Said([record("x", label=1)], class_names=("no", "yes")), ("no", "yes"), [1]),
     ],
 )
 def test_classes(items: Any, classes: tuple[str, ...], labels: list[int | None]) -> None:
@@ -73,7 +61,7 @@ def test_classes(items: Any, classes: tuple[str, ...], labels: list[int | None])
 
 
 def test_a_class_none_of_the_given_is_a_reject() -> None:
-    made = plan(Given(many(3, "a", "b", None), ("a",)))
+    made = plan(Said(many(3, "a", "b", None), class_names=("a",)))
     assert made.classes == ("a",) and made.seen == 3
     assert sorted(ids(made)) == ["r0", "r2"]
     ((number, reject),) = [(n.number, n.item) for n in made.rejects]
@@ -210,12 +198,12 @@ FACE = ("nose", "left_eye", "right_eye")
         ([record("a", keypoints=points(2)), *(record(f"r{i}", keypoints=points(3)) for i in range(2))], 3, (), ()),
         ([record("a", keypoints=points(2)), record("b", keypoints=points(3))], 2, (), ()),
         # as the source says
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE), 3, FACE, ((1, 2),)),
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=()), 3, FACE, ()),
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=[[0, 2]]), 3, FACE, ((0, 2),)),
-        (Given([record("a", keypoints=points(3))], flip_pairs=((0, 0), (2, 1))), 3, (), ((0, 0), (2, 1))),
-        (Given([record("a", keypoints=points(3))], keypoint_names=None, flip_pairs=None), 3, (), ()),
-        (Given(many(2), keypoint_names=FACE), 3, FACE, ((1, 2),)),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE), 3, FACE, ((1, 2),)),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=()), 3, FACE, ()),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=[[0, 2]]), 3, FACE, ((0, 2),)),
+        (Said([record("a", keypoints=points(3))], flip_pairs=((0, 0), (2, 1))), 3, (), ((0, 0), (2, 1))),
+        (Said([record("a", keypoints=points(3))], keypoint_names=None, flip_pairs=None), 3, (), ()),
+        (Said(many(2), keypoint_names=FACE), 3, FACE, ((1, 2),)),
     ],
 )
 def test_keypoints(items: Any, k: int, names: tuple[str, ...], pairs: Any) -> None:
@@ -263,7 +251,7 @@ def test_keypoints_that_are_none_are_a_reject(bad: Any, reason: str) -> None:
 )
 def test_what_a_source_says_wrongly_of_keypoints(more: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        plan(Given([record("a", keypoints=points(3))], **more))
+        plan(Said([record("a", keypoints=points(3))], **more))
 
 
 def test_a_plan_can_be_sent_elsewhere() -> None:
@@ -317,8 +305,8 @@ def test_splits_that_are_none(splits: dict[str, float], says: str) -> None:
         (many(3), {"shards": 1, "shard_bytes": 1}, UsageError, "give shards or a shard size, not both"),
         (many(2), {"splits": {"a": 0.9, "b": 0.1}}, UsageError, "split 'b': 0.1 of 2 records is none; give it more"),
         ([record("a", label=-1)], {}, UsageError, "record 'a': label -1, wanted 0 to"),
-        (Given(many(1, "a"), ("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
-        (Given([record("a", label=2)], ("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
+        (Said(many(1, "a"), class_names=("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
+        (Said([record("a", label=2)], class_names=("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
     ],
 )
 def test_calls_that_are_at_fault(items: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:

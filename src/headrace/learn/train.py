@@ -174,7 +174,7 @@ def _check_free(run: RunFolder, overwrite: bool) -> None:
     if run.recipe_json.exists():
         if not overwrite:
             raise UsageError(
-                f"{folder}: holds a run already; pass --resume to go on with it, --overwrite to replace it"
+                f"{folder}: holds a run already; pass resume=True to go on with it, overwrite=True to replace it"
             )
     elif any(folder.iterdir()):
         raise UsageError(f"{folder}: is a folder with other files in it, which are not replaced; choose another")
@@ -581,7 +581,7 @@ def _input(dataset: Dataset, options: Options) -> tuple[Size | None, tuple[int, 
         return check_size(options.size), dataset.store.image_shape, str(dataset.store.dtype)
     size = check_size(options.size) or dataset.image_size
     if size is None:
-        raise UsageError(f"{dataset.path}: the images differ in size; pass the model's (size)")
+        raise UsageError(f"{dataset.path}: the images differ in size; pass that of the model, size=N")
     return size, (*size, dataset.channels), "uint8"
 
 

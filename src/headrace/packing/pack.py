@@ -162,8 +162,8 @@ def pack(
             raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects)}")
         recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
         outside = sum(result.boxes_dropped for result in results)
-        dropped = dict(getattr(source, "dropped", {})) | ({_OUTSIDE: outside} if outside else {})
-        lost = Counter(getattr(source, "keypoints_dropped", {}))
+        dropped = dict(plan.info.boxes_dropped) | ({_OUTSIDE: outside} if outside else {})
+        lost = Counter(plan.info.keypoints_dropped)
         for result in results:
             lost += result.keypoints_dropped
         made = _write_rest(staging, folder.absolute().name, plan, results, rejects, dropped, lost, recipe)
@@ -190,7 +190,7 @@ def pack(
         shards=len(made.shards),
         bytes_in=sum(result.bytes_in for result in results),
         bytes_out=bytes_out,
-        skipped=dict(getattr(source, "skipped", {})),
+        skipped=dict(plan.info.skipped),
         seconds=time.perf_counter() - started,
     )
 

@@ -21,6 +21,7 @@ from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.record import Keypoints, Record, Reject
 from headrace.sources.files import natural
+from headrace.sources.info import SourceInfo, collect
 from headrace.splits import check_split_name, check_splits, shares
 
 DEFAULT_SHARD_BYTES = 128 * 10**6
@@ -51,6 +52,8 @@ class Plan:
 
     `splits`: name -> fraction, or the names alone where the source's records say their split.
 
+    `info`: what the source said of the whole.
+
     `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
     object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
     swaps.
@@ -68,6 +71,7 @@ class Plan:
     shards: tuple[ShardPlan, ...]
     rejects: tuple[Numbered, ...]
     seen: int
+    info: SourceInfo
 
 
 def make_plan(
@@ -83,11 +87,6 @@ def make_plan(
 
     A source that says its `split_names`, in their order, gives Records that say their split; then `splits` is None.
     """
-    named: tuple[str, ...] | None = getattr(source, "split_names", None)
-    for name in named or ():
-        check_split_name(name)
-    if named is not None and splits is not None:
-        raise UsageError(f"the source comes divided into {', '.join(named)} already; leave splits out")
     fractions = check_splits(splits)
     if shards is not None and shard_bytes is not None:
         raise UsageError("give shards or a shard size, not both")
@@ -96,14 +95,18 @@ def make_plan(
     if shard_bytes is not None and shard_bytes < 1:
         raise UsageError(f"the shard size is {shard_bytes} bytes, wanted at least 1")
 
-    given = getattr(source, "class_names", None)
-    records, rejects = _read(source, given, named)
-    points, names, pairs = _keypoints(source, records)
+    records, rejects, info = _read(source)
+    named, given = info.split_names, info.class_names
+    for name in named or ():
+        check_split_name(name)
+    if named is not None and splits is not None:
+        raise UsageError(f"the source comes divided into {', '.join(named)} already; leave splits out")
+    points, names, pairs = _keypoints(info, records)
     records, rejects = _with_sound_keypoints(records, rejects, points)
     seen = len(records) + len(rejects)
     if not seen:
-        raise DataError(nothing_in(source))
-    box_classes = _box_class_names(getattr(source, "box_class_names", None), records)
+        raise DataError(nothing_in(info))
+    box_classes = _box_class_names(info.box_class_names, records)
     classes = _class_names(given, records)
     index = {name: i for i, name in enumerate(classes)}
     items = [_labelled(record, classes, index) for record in records]
@@ -138,26 +141,26 @@ def make_plan(
         shards=tuple(made),
         rejects=tuple(rejects),
         seen=seen,
+        info=info,
     )
 
 
-def nothing_in(source: object) -> str:
+def nothing_in(info: SourceInfo) -> str:
     """What to say of a source that has given nothing."""
-    skipped = getattr(source, "skipped", None)
-    also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in skipped.items())})" if skipped else ""
-    return f"{getattr(source, 'root', 'the source')}: holds no images{also}"
+    also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in info.skipped.items())})" if info.skipped else ""
+    return f"{info.root or 'the source'}: holds no images{also}"
 
 
-def _read(
-    source: Iterable[Record | Reject], given: Sequence[str] | None, splits: Sequence[str] | None
-) -> tuple[list[Numbered], list[Numbered]]:
-    """Records and Rejects of the source, numbered. A second record of an id, a class not among the given and a split
-    not among the source's reject."""
+def _read(source: Iterable[Record | Reject]) -> tuple[list[Numbered], list[Numbered], SourceInfo]:
+    """Records and Rejects of the source, numbered, and what it says of the whole. A second record of an id, a class not
+    among the given and a split not among the source's reject."""
+    items, info = collect(source)
+    given, splits = info.class_names, info.split_names
     records: list[Numbered] = []
     rejects: list[Numbered] = []
     first: dict[str, str] = {}
     known = frozenset(given or ())
-    for number, item in enumerate(source):
+    for number, item in enumerate(items):
         if isinstance(item, Record):
             reason = None
             if item.id in first:
@@ -176,7 +179,7 @@ def _read(
         elif not isinstance(item, Reject):
             raise UsageError(f"the source gives {item!r:.60}, wanted Records and Rejects; headrace.sources makes them")
         rejects.append(Numbered(number, item))
-    return records, rejects
+    return records, rejects, info
 
 
 def _attributes(items: Iterable[Numbered]) -> Iterator[tuple[Mapping[str, Any], int]]:
@@ -188,9 +191,9 @@ def _attributes(items: Iterable[Numbered]) -> Iterator[tuple[Mapping[str, Any], 
         yield record.attributes, 0 if objects is None else len(objects)
 
 
-def _keypoints(source: object, records: Sequence[Numbered]) -> tuple[int, tuple[str, ...], mirror.Pairs]:
+def _keypoints(info: SourceInfo, records: Sequence[Numbered]) -> tuple[int, tuple[str, ...], mirror.Pairs]:
     """How many keypoints an object has, their names and pairs: as the source says, else as most records have them."""
-    names = tuple(getattr(source, "keypoint_names", None) or ())
+    names = info.keypoint_names or ()
     found = Counter(
         points.shape[1]
         for numbered in records
@@ -199,10 +202,9 @@ def _keypoints(source: object, records: Sequence[Numbered]) -> tuple[int, tuple[
     k = len(names) if names else max(found, key=found.__getitem__, default=0)
     if len(set(names)) != len(names):
         raise UsageError(f"keypoint names {', '.join(names)}: one occurs twice")
-    given = getattr(source, "flip_pairs", None)
-    if given is None:
+    if info.flip_pairs is None:
         return k, names, mirror.pairs(names)
-    pairs = tuple((int(i), int(j)) for i, j in given)
+    pairs = info.flip_pairs
     inside = [i for pair in pairs for i in set(pair)]
     if len(set(inside)) != len(inside) or not all(0 <= i < k for i in inside):
         raise UsageError(f"flip pairs {pairs}: wanted pairs of the numbers 0 to {k - 1}, each number once")

@@ -147,7 +147,7 @@ class Detection(Task):
         "size": 224,
     }
     on_photo: ClassVar[bool] = True
-    crowded: ClassVar[str] = "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells"
+    crowded: ClassVar[str] = "%d boxes of an epoch are not learnt from: a larger one has their cell; try a larger size"
 
     @classmethod
     def of(cls, dataset: Dataset) -> Detection | None:
