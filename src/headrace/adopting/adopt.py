@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
-import polars as pl
 
 from headrace import parallel
 from headrace.adopting import schema
@@ -37,7 +37,7 @@ from headrace.adopting.files import (
 from headrace.adopting.scan import Found, Pass
 from headrace.adopting.schema import Map, Reader, Schema
 from headrace.errors import DamageError, DataError, NotThereError, UsageError
-from headrace.format import catalog, manifest
+from headrace.format import catalog, index, manifest
 from headrace.imaging import codec, mirror
 from headrace.imaging.prepare import ImageOptions
 from headrace.place import publish
@@ -262,6 +262,12 @@ def _hint(found: Schema) -> str:
     return f"  perhaps: --map image={image}" + (f" --map label={label}" if label else "")
 
 
+def _count_boxes(found: Sequence[Found]) -> int | None:
+    """All boxes; None where nothing is said of any."""
+    counts = [len(one.row.boxes) for one in found if one.row.boxes is not None]
+    return sum(counts) if counts else None
+
+
 def _write(
     staging: Path,
     files: Sequence[ShardFile],
@@ -289,6 +295,8 @@ def _write(
         keypoint_names=made.keypoint_names,
         flip_pairs=mirror.pairs(made.keypoint_names),
         keypoints_dropped=dict(+made.keypoints_dropped),
+        boxes=_count_boxes(found),
+        numbered=made.numbered,
         boxes_clipped=sum(one.clipped for one in found),
         boxes_dropped={_DROPPED: dropped} if dropped else {},
         channels=max(one.row.channels for one in found),
@@ -309,13 +317,16 @@ def _write(
         schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
         adopted=adopted,
     )
-    table = catalog.table([one.row for one in found])
-    if adopted["images"] is not None:
-        table = table.with_columns(pl.Series(catalog.IMAGE_FILE, [one.file for one in found], pl.String))
+    rows = [one.row for one in found]
+    tables = {index.FILE: index.to_bytes(rows), catalog.FILE: catalog.to_bytes(catalog.table(rows))}
     lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects)
-    written = {catalog.FILE: catalog.to_bytes(table), manifest.REJECTS_FILE: lines.encode(errors="backslashreplace")}
+    written = {**tables, manifest.REJECTS_FILE: lines.encode(errors="backslashreplace")}
     for name, data in written.items():
         (staging / name).write_bytes(data)
-    promised = replace(promised, files={name: hashlib.sha256(data).hexdigest() for name, data in written.items()})
+    promised = replace(
+        promised,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in written.items()},
+        crc32c={name: google_crc32c.value(data) for name, data in tables.items()},
+    )
     (staging / manifest.FILE).write_bytes(promised.to_bytes())
     return promised

@@ -101,6 +101,7 @@ class Settled:
         self.keypoints = 0
         self.keypoint_names: tuple[str, ...] = ()
         self.keypoints_dropped: Counter[str] = Counter()
+        self.numbered = False  # whether ids are mere positions
         turned = sum(one.orientation != 1 for one in self.found)
         if turned:
             notes.append(
@@ -282,6 +283,7 @@ class Settled:
             while row.id in seen:
                 row.id += "'"
             seen.add(row.id)
+        self.numbered = bool(named) and named == len(seen)
         if named:
             self.notes.append(f"{named} records say no id: it is their file and number")
         if again:

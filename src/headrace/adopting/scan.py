@@ -32,7 +32,6 @@ class Found:
     number: int
     row: Row
     values: schema.Values
-    file: str | None
     orientation: int
     kept: NDArray[np.bool_] | None = None  # which of its boxes
     clipped: int = 0
@@ -114,12 +113,13 @@ class Pass:
         """Raises BadValue, BadImage, OSError."""
         values = self.reader.read(payload)
         image, named, sha256, offset = values.image, None, None, 0
+        crc = tfrecord.masked_crc(payload)
         if image is not None:
             offset = span.offset + tfrecord.HEADER_BYTES + values.image_offset
         elif self.images is not None and values.file:
             named = values.file
             image = local.inside(self.images, named).read_bytes()
-            sha256 = hashlib.sha256(image).hexdigest()
+            sha256, crc = hashlib.sha256(image).hexdigest(), tfrecord.masked_crc(image)
         else:
             key = self.reader.map.image or self.reader.map.file
             raise BadValue(f"no image: the record has no {key!r}, or nothing in it")
@@ -138,9 +138,12 @@ class Pass:
             length=span.length,
             image_offset=offset,
             image_length=len(image),
+            crc=crc,
+            record=number,
+            file=named,
         )
         values.image = None
-        return Found(number, row, values, named, header.orientation)
+        return Found(number, row, values, header.orientation)
 
 
 def _ahead(raw: Any) -> Callable[[int], None]:

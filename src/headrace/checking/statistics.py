@@ -31,7 +31,7 @@ def box_statistics(dataset: Dataset) -> dict[str, Any] | None:
         return None
     store, rows = dataset.store, dataset.rows
     boxes, labels, of = store.boxes(rows)
-    spoken = int(store.catalog["boxes"].is_not_null().to_numpy()[rows].sum())
+    spoken = int(store.says_boxes(rows).sum())
     per_image = np.bincount(of, minlength=len(rows))
     size = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
     turned = (size < 0).any(axis=1)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from headrace import parallel
 from headrace.errors import DamageError, StorageError
-from headrace.format import catalog, example, manifest, tfrecord
+from headrace.format import catalog, example, index, manifest, tfrecord
+from headrace.format.tables import Tables
 from headrace.imaging import codec
 from headrace.place import local
 
@@ -59,12 +60,15 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
     """
     threads = parallel.check_workers(workers)
     promised = manifest.read(folder)
-    files = {name: sha256 for name, sha256 in promised.files.items() if name != catalog.FILE}
-    damaged = [fault for name, sha256 in files.items() for fault in _check_file(folder / name, sha256)]
+    damaged = [fault for name, sha256 in promised.files.items() for fault in _check_file(folder / name, sha256)]
     try:
-        frame = catalog.read(folder, sha256=promised.files[catalog.FILE])
+        tables = Tables(folder)
+        frame = tables.frame()
+        if (unlike := tables.unlike()) is not None:
+            raise DamageError(unlike)
     except (DamageError, StorageError) as error:
-        damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error)))
+        if not any(fault.shard in (index.FILE, catalog.FILE) for fault in damaged):
+            damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error)))
         for entry in promised.shards:
             if entry.foreign is None:
                 damaged += _check_file(folder / entry.name, entry.sha256)
@@ -72,14 +76,7 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
                 for piece in _foreign_pieces(folder, entry, None, promised, damaged):
                     damaged += piece.check()
         return Verdict(records=0, damaged=tuple(damaged))
-    if len(frame) != promised.stored:
-        reason = f"{len(frame)} rows, the manifest says {promised.stored}"
-        damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=reason))
-    known = {entry.name for entry in promised.shards}
-    for name in sorted(set(frame["shard"]) - known):
-        damaged.append(Damage(shard=name, record=None, offset=None, reason="in the catalog, not in the manifest"))
-
-    with_boxes = frame["boxes"].null_count() < len(frame)
+    with_boxes = promised.boxes is not None
 
     def check(piece: _Piece) -> tuple[_Piece, list[Damage]]:
         return piece, list(piece.check())

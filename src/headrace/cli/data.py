@@ -298,7 +298,7 @@ def info(
     missing, sizes = missing_classes(dataset), box_statistics(dataset)
     manifest = dataset.manifest
     unlabelled = int((dataset.labels < 0).sum()) if manifest.classes else 0
-    boxes = int(dataset.catalog["boxes"].list.len().sum() or 0)
+    boxes = manifest.boxes or 0
     facts: dict[str, Any] = {
         "records": len(dataset),
         "splits": dataset.splits,
@@ -331,7 +331,7 @@ def info(
     if as_json:
         print_json(facts)
         return
-    height, width = dataset.catalog["height"], dataset.catalog["width"]
+    height, width = dataset.store.height, dataset.store.width
     size = (
         "x".join(map(str, dataset.image_size))
         if dataset.image_size

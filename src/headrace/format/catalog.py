@@ -1,11 +1,10 @@
-"""The catalog: one row per record, all that is known of it but its pixels. Written and read as Parquet.
+"""The catalog: what records are, a row each. Written as Parquet, read column by column.
 
-How a row's values come about is left to pack; what is done with them, to load.
+Where their bytes are is left to the index; how a row's values come about, to pack; what is done with them, to load.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from headrace.errors import DamageError, UsageError
 from headrace.place import local
+from headrace.place.local import LocalPlace
 
 FILE = "catalog.parquet"
-IMAGE_FILE = "file"  # a column more, where records only name their image: its path below the folder of images
 
+# What records are: the columns of the file.
+WHAT: dict[str, Any] = {
+    "id": pl.String,
+    "split": pl.String,
+    "label": pl.Int32,
+    "label_name": pl.String,
+    "boxes": pl.List(pl.Array(pl.Float32, 4)),
+    "box_labels": pl.List(pl.Int32),
+    "box_label_names": pl.List(pl.String),
+    "keypoints": pl.List(pl.List(pl.Array(pl.Float32, 3))),
+    "attributes": pl.String,
+    "origin": pl.String,
+    "sha256": pl.String,
+}
+
+# With where they are, which the index knows: what `Dataset.catalog` shows. `file` is a column more where records only
+# name their image: its path below the folder of images.
 SCHEMA: dict[str, Any] = {
     "id": pl.String,
     "split": pl.String,
@@ -35,16 +52,10 @@ SCHEMA: dict[str, Any] = {
     "height": pl.Int32,
     "width": pl.Int32,
     "channels": pl.Int8,
-    "label": pl.Int32,
-    "label_name": pl.String,
-    "boxes": pl.List(pl.Array(pl.Float32, 4)),
-    "box_labels": pl.List(pl.Int32),
-    "box_label_names": pl.List(pl.String),
-    "keypoints": pl.List(pl.List(pl.Array(pl.Float32, 3))),
-    "attributes": pl.String,
-    "origin": pl.String,
-    "sha256": pl.String,
+    **{name: kind for name, kind in WHAT.items() if name not in ("id", "split")},
 }
+IMAGE_FILE = "file"
+GROUP = 1 << 16  # rows of a row group
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +64,9 @@ class Row:
     `offset`, its payload has `length` bytes, the image's own bytes begin at `image_offset` of the file.
 
     `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
-    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote.
+    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote. `crc`: masked
+    CRC-32C of the payload. `record`: the number of the record in its shard. Where the record only names its image,
+    `file` is its path below the folder of images, and image_length and crc are those of the file.
     """
 
     id: str
@@ -69,6 +82,9 @@ class Row:
     length: int = 0
     image_offset: int = 0
     image_length: int = 0
+    crc: int = 0
+    record: int = 0
+    file: str | None = None
     label: int | None = None
     label_name: str | None = None
     boxes: NDArray[np.float32] | None = None
@@ -79,15 +95,15 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> pl.DataFrame:
-    """The catalog of these rows, in their order."""
-    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in SCHEMA}
+    """What these rows are, in their order: the columns WHAT."""
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in WHAT}
     columns["attributes"] = [
         json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None for value in columns["attributes"]
     ]
     columns["keypoints"] = [None if points is None else points.tolist() for points in columns["keypoints"]]
     for name, of_none in (("boxes", np.zeros((0, 4), np.float32)), ("box_labels", []), ("box_label_names", [])):
-        columns[name] = _lists(columns[name], of_none, SCHEMA[name])
-    return pl.DataFrame(columns, schema=SCHEMA)
+        columns[name] = _lists(columns[name], of_none, WHAT[name])
+    return pl.DataFrame(columns, schema=WHAT)
 
 
 def _lists(values: Sequence[Any], of_none: Any, kind: Any) -> pl.Series:
@@ -109,30 +125,77 @@ def to_bytes(frame: pl.DataFrame) -> bytes:
     """Parquet bytes of a catalog: the same rows always give the same bytes."""
     out = io.BytesIO()
     # Row groups of fixed length: by default their number follows the number of threads.
-    frame.rechunk().write_parquet(out, compression="zstd", row_group_size=1 << 16)
+    frame.rechunk().write_parquet(out, compression="zstd", row_group_size=GROUP)
     return out.getvalue()
 
 
-def read(folder: Path, *, sha256: str) -> pl.DataFrame:
-    """The catalog of the dataset in `folder`, if its bytes have the `sha256` (hex) that the manifest says.
+def join(parts: Sequence[Path], out: Path) -> None:
+    """The catalogs `parts`, one after the other, as one file: the same bytes for any number of threads, and little
+    memory. Raises StorageError."""
+    with local.explained(out):
+        scanned = pl.scan_parquet(list(parts), glob=False, hive_partitioning=False)
+        scanned.sink_parquet(out, compression="zstd", row_group_size=GROUP, maintain_order=True)
 
-    Parquet has no checksums here, and a flipped bit would silently be another label or offset, or a panic of Polars.
-    Raises StorageError, DamageError (other bytes, unreadable, or columns missing).
-    """
-    path = folder / FILE
-    with local.explained(path):
-        data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise DamageError(f"{path}: sha256 is {found[:16]}…, the manifest says {sha256[:16]}…; pack the dataset again")
+
+class File:
+    """A catalog's file, whose columns are read when they are asked for: if its bytes have the `crc32c` that the
+    manifest says (Parquet has no checksums here, and a flipped bit would silently be another label), and if it has a
+    row for each of `records`. Every question raises StorageError, DamageError."""
+
+    def __init__(self, place: LocalPlace, *, crc32c: int, records: int) -> None:
+        self.path = place.path / FILE
+        self._place, self._crc32c, self._records = place, crc32c, records
+        self._known: tuple[int, ...] | None = None
+
+    def read(self, columns: Sequence[str], first: int = 0, n: int | None = None) -> pl.DataFrame:
+        """These columns of the rows `first` to `first + n`, by default all."""
+        before = self._identity()
+        if before != self._known:
+            self._place.forget(FILE)  # an open one may be another than stands there now
+            found = 0
+            for block in self._place.blocks(FILE):
+                found = google_crc32c.extend(found, block)
+            if found != self._crc32c:
+                raise DamageError(
+                    f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
+                    "was packed anew meanwhile open it again, else pack it again"
+                )
+        try:
+            frame = read_columns(self.path, columns, self._records, first, n)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
+        if self._identity() != before:
+            raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
+        self._known = before
+        return frame
+
+    def _identity(self) -> tuple[int, ...]:
+        with local.explained(self.path):
+            status = self.path.stat()
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read_columns(
+    path: Path, columns: Sequence[str], records: int, first: int = 0, n: int | None = None
+) -> pl.DataFrame:
+    """Columns of a catalog's file of so many records. Raises DamageError, PolarsError."""
+    scanned = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+    found = scanned.collect_schema()
+    if wrong := [f"{name} {found.get(name)}" for name, kind in WHAT.items() if found.get(name) != kind]:
+        raise DamageError(f"{path}: not the columns of a catalog: {', '.join(wrong)}; pack the dataset again")
+    rows = scanned.select(pl.len()).collect().item()
+    if rows != records:
+        raise DamageError(f"{path}: {rows} rows, the manifest says {records} records; pack the dataset again")
+    return scanned.select(columns).slice(first, n).collect()
+
+
+def columns_of(condition: str) -> list[str]:
+    """The names of columns that an SQL condition asks for. Raises UsageError."""
     try:
-        frame = pl.read_parquet(io.BytesIO(data))
-    except pl.exceptions.PolarsError as error:
-        raise DamageError(f"{path}: not a readable catalog ({error}); pack the dataset again") from error
-    missing = [name for name in SCHEMA if name not in frame.columns]
-    if missing:
-        raise DamageError(f"{path}: columns {', '.join(missing)} are missing; pack the dataset again")
-    return frame
+        return pl.sql_expr(condition).meta.root_names()
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(f"where({condition!r}): {reason}; the columns are {', '.join(SCHEMA)}") from error
 
 
 def where(frame: pl.DataFrame, condition: str) -> NDArray[np.int64]:

@@ -34,7 +34,8 @@ class ShardEntry:
     """One shard: its file `name`, split, number of records, size in bytes and sha256 (hex).
 
     The `name` of a shard that was adopted is a path, from the dataset's folder or absolute, and its `sha256` that of
-    lengths and CRCs of all its records in their order, which stand for their content.
+    lengths and CRCs of all its records in their order, which stand for their content. `crc32c`: of the whole file; None
+    of one that was adopted.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ShardEntry:
     records: int
     bytes: int
     sha256: str
+    crc32c: int | None = None
     foreign: Foreign | None = None
 
     @property
@@ -70,12 +72,14 @@ class Manifest:
     """All that a reader needs to trust a dataset: written last, so a folder without it is no dataset.
 
     `classes`, `box_classes`: names in index order. `channels`: 1 when every image is grey, else 3. `files`: sha256 of
-    every other file. `boxes_clipped`: stored boxes that were cut because they reached out of their image;
-    `boxes_dropped`: reason -> boxes left out. `keypoints`: how many an object has, 0 where there are none;
-    `keypoint_names` is empty when nobody said them, `flip_pairs` are the pairs of numbers that a mirror swaps,
-    `keypoints_dropped`: reason -> labelled keypoints left out. `pack_options`: what a record went through, and what
-    `predict` puts raw images through again. `adopted`: None for a packed dataset; else the `layout` of the records, the
-    `map` of their keys, and the folder of `images` that they only name.
+    every other file, `crc32c` of those that are checked whenever they are opened: index and catalog. `numbered`: ids
+    are mere positions, in an array or in shards whose records say none, and mean nothing elsewhere. `boxes`: how many
+    are stored, None where the source says nothing of boxes. `boxes_clipped`: those that were cut because they reached
+    out of their image; `boxes_dropped`: reason -> boxes left out. `keypoints`: how many an object has, 0 where there
+    are none; `keypoint_names` is empty when nobody said them, `flip_pairs` are the pairs of numbers that a mirror
+    swaps, `keypoints_dropped`: reason -> labelled keypoints left out. `pack_options`: what a record went through, and
+    what `predict` puts raw images through again. `adopted`: None for a packed dataset; else the `layout` of the
+    records, the `map` of their keys, and the folder of `images` that they only name.
     """
 
     format_version: int = FORMAT_VERSION
@@ -89,6 +93,7 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     pack_options: Mapping[str, Any]
     schema: Mapping[str, str]
+    boxes: int | None = None
     boxes_clipped: int = 0
     boxes_dropped: Mapping[str, int] = field(default_factory=dict)
     keypoints: int = 0
@@ -96,6 +101,8 @@ class Manifest:
     flip_pairs: tuple[tuple[int, int], ...] = ()
     keypoints_dropped: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    crc32c: Mapping[str, int] = field(default_factory=dict)
+    numbered: bool = False
     adopted: Mapping[str, Any] | None = None
 
     @property
@@ -144,11 +151,89 @@ def read(folder: Path) -> Manifest:
         raw["classes"], raw["box_classes"] = tuple(raw["classes"]), tuple(raw["box_classes"])
         raw["keypoint_names"] = tuple(raw["keypoint_names"])
         raw["flip_pairs"] = tuple((i, j) for i, j in raw["flip_pairs"])
-        return Manifest(**raw)
+        found = Manifest(**raw)
+        _check(found)
+        return found
     except UsageError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamageError(f"{path}: not a sound manifest ({error}); pack the dataset again") from error
+
+
+def _check(found: Manifest) -> None:
+    """Judges every value once. Raises ValueError."""
+
+    def wants(good: bool, what: str, value: object) -> None:
+        if not good:
+            raise ValueError(f"{what} is {value!r:.80}")
+
+    counts = ("seen", "stored", "rejected", "boxes_clipped", "keypoints")
+    for name in counts:
+        wants(_is_count(getattr(found, name)), name, getattr(found, name))
+    wants(found.boxes is None or _is_count(found.boxes), "boxes", found.boxes)
+    wants(found.seen == found.stored + found.rejected, "the number of records seen", found.seen)
+    wants(found.channels in (1, 3) and type(found.channels) is int, "channels", found.channels)
+    wants(type(found.numbered) is bool, "numbered", found.numbered)
+    wants(isinstance(found.headrace_version, str), "headrace_version", found.headrace_version)
+    for name in ("classes", "box_classes", "keypoint_names"):
+        texts = getattr(found, name)
+        wants(all(isinstance(text, str) for text in texts) and len(set(texts)) == len(texts), name, texts)
+    k = found.keypoints
+    wants(k <= _MOST_KEYPOINTS and len(found.keypoint_names) in (0, k), "the number of keypoints", k)
+    wants(all(_is_count(i) and i < k for pair in found.flip_pairs for i in pair), "flip_pairs", found.flip_pairs)
+    for name in ("boxes_dropped", "keypoints_dropped", "crc32c"):
+        mapping = getattr(found, name)
+        wants(isinstance(mapping, dict) and all(map(_is_count, mapping.values())), name, mapping)
+    wants(isinstance(found.pack_options, dict), "pack_options", found.pack_options)
+    wants(isinstance(found.schema, dict), "schema", found.schema)
+    wants(isinstance(found.files, dict), "files", found.files)
+    for name, sha256 in found.files.items():
+        wants(_is_file_name(name), "the name of a file", name)
+        wants(_is_digest(sha256), f"sha256 of {name}", sha256)
+    for name in ("headrace.index", "catalog.parquet"):
+        wants(name in found.files and name in found.crc32c, f"the digest of {name}", None)
+    wants(found.adopted is None or _is_adopted(found.adopted), "adopted", found.adopted)
+    for entry in found.shards:
+        wants((entry.foreign is None) == (found.adopted is None), "foreign", entry.foreign)
+        wants(_is_file_name(entry.name) if entry.foreign is None else _is_path(entry.name), "a shard", entry.name)
+        wants(isinstance(entry.split, str) and entry.split.isidentifier(), "the split of a shard", entry.split)
+        wants(_is_count(entry.records) and _is_count(entry.bytes), f"the size of {entry.name}", entry.records)
+        wants(_is_digest(entry.sha256), f"sha256 of {entry.name}", entry.sha256)
+        if entry.foreign is not None:
+            skipped = entry.foreign.skipped
+            wants(all(_is_count(a) and _is_count(b) and a <= b for a, b in skipped), "skipped", skipped)
+            wants(_is_digest(entry.foreign.ends), "ends", entry.foreign.ends)
+    wants(len({entry.name for entry in found.shards}) == len(found.shards), "a shard that occurs twice", found.shards)
+    wants(sum(entry.records for entry in found.shards) == found.stored, "the number of records stored", found.stored)
+
+
+_MOST_KEYPOINTS = 100_000
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _is_file_name(value: object) -> bool:
+    """Whether it names a file of the dataset's folder itself."""
+    return isinstance(value, str) and _is_path(value) and "/" not in value and value not in (".", "..")
+
+
+def _is_adopted(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("layout"), str)
+        and isinstance(value.get("map"), dict)
+        and (value.get("images") is None or _is_path(value["images"]))
+    )
 
 
 def _entry(raw: dict[str, Any]) -> ShardEntry:

@@ -95,7 +95,6 @@ def evaluate(
         )
     examples = pictures.Records(run, task, part, n=EXAMPLES, worst=worst)
     observe = task.observer(part)
-    catalog = part.catalog
     with bar(total=len(part), unit="img", desc="evaluate", show=None if progress else False) as shown:
 
         def told() -> Iterator[tuple[Batch, tasks.Outputs]]:
@@ -104,7 +103,8 @@ def evaluate(
                 for id_, image, output in zip(batch.ids, batch.images, outputs, strict=True):
                     if examples.wants(number):
                         answer = run.answer(part, number, id_, image, output, task)
-                        examples.add(number, answer, pictures.observed(observe, catalog.row(number, named=True)))
+                        row = part.store.table.row(int(part.rows[number]))
+                        examples.add(number, answer, pictures.observed(observe, row))
                     number += 1
                 yield batch, outputs
                 shown.update(len(batch.ids))

@@ -171,12 +171,12 @@ def check_apart(train: Dataset, val: Dataset) -> None:
     if train.fingerprint == val.fingerprint:
         common = np.intersect1d(train.rows, val.rows)
         if len(common):
-            some = train.store.ids[int(common[0])]
+            (some,) = train.store.ids_of(common[:1])
             raise UsageError(
                 f"{len(common)} of the {len(val)} records to validate on are trained on too, such as {some!r}: they "
                 "are the same dataset; divide it (divide, or split and val_split), or name another to validate on"
             )
-        if train.store.catalog["sha256"].null_count():
+        if train.store.table.frame(["sha256"])["sha256"].null_count():
             return  # nobody has looked at what is in the images, and one packing has no record twice by its id
     twins = _twins(train, val)
     if twins:
@@ -185,13 +185,19 @@ def check_apart(train: Dataset, val: Dataset) -> None:
             "too good",
             len(twins), len(val), " and ".join(twins[0]),
         )  # fmt: skip
-    if train.fingerprint != val.fingerprint and train.store.named and val.store.named:
-        found = set(val.store.ids[val.rows]) & set(train.store.ids[train.rows]) - {pair[1] for pair in twins}
+    if train.fingerprint != val.fingerprint and not (train.manifest.numbered or val.manifest.numbered):
+        found = _ids_in(val, train) & _ids_in(train, val) - {pair[1] for pair in twins}
         if found:
             log.warning(
                 "%d of the %d records to validate on have the id of one trained on, such as %s, and another image",
                 len(found), len(val), min(found),
             )  # fmt: skip
+
+
+def _ids_in(dataset: Dataset, other: Dataset) -> set[str]:
+    """The ids of a dataset that another one seems to have, too: by 64 bits of them."""
+    keys, others = dataset.store.keys[dataset.rows], other.store.keys[other.rows]
+    return set(dataset.store.ids_of(dataset.rows[np.isin(keys, others)]))
 
 
 def _twins(train: Dataset, val: Dataset) -> list[tuple[str, str]]:
@@ -201,7 +207,9 @@ def _twins(train: Dataset, val: Dataset) -> list[tuple[str, str]]:
         return []
     of = dict(zip(train.store.digests(rows), rows.tolist(), strict=True))
     digests = zip(val.store.digests(others), others.tolist(), strict=True)
-    return [(str(train.store.ids[of[one]]), str(val.store.ids[row])) for one, row in digests if one in of]
+    pairs = [(of[one], row) for one, row in digests if one in of]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return list(zip(train.store.ids_of(both[:, 0]), val.store.ids_of(both[:, 1]), strict=True))
 
 
 def _alike(dataset: Dataset, other: Dataset) -> NDArray[np.int64]:
@@ -214,7 +222,7 @@ def _alike(dataset: Dataset, other: Dataset) -> NDArray[np.int64]:
 def _sizes(dataset: Dataset) -> NDArray[np.int64]:
     """A number for each record that stands for its image's height, width and bytes."""
     store, rows = dataset.store, dataset.rows
-    length = store.catalog["image_length"].fill_null(0).cast(int).to_numpy()[rows]
+    length = store.table.frame(["image_length"], rows)["image_length"].fill_null(0).cast(int).to_numpy()
     return np.asarray((length * 65536 + store.height[rows]) * 65536 + store.width[rows], np.int64)
 
 

@@ -202,13 +202,12 @@ def _of_dataset(table: _Table, chosen: parts.Chosen, limit: int | None, workers:
         dataset = dataset.sample(limit)
     there = type(task).of(dataset)
     observe = task.observer(dataset) if there is not None and there.class_names == task.class_names else None
-    catalog = dataset.catalog
     table.first = ("id", "split", *task.compared_columns)
     table.title = f"{dataset.path.name}{f', {dataset.what}' if dataset.is_view else ''}: "
     records = pictures.Records(table.run, task, dataset, n=PHOTO_SHEET if task.on_photo else SHEET)
     with bar(total=len(dataset), unit="img", desc="predict", show=None if progress else False) as shown:
         for number, answer in enumerate(table.run.answers(dataset, task, workers=workers)):
-            row = catalog.row(number, named=True)
+            row = dataset.store.table.row(int(dataset.rows[number]))
             observed = pictures.observed(observe, row)
             named = {"id": answer.id, "split": chosen.name or row["split"]}
             table.add(named, task.compared(answer.found, observed), answer.found, observed)
@@ -341,15 +340,15 @@ def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset |
 def _stored(dataset: Dataset, observed: Callable[[Mapping[str, Any], View], Any]) -> Observe:
     """What `observed` says of the dataset's record whose id a photo's path ends with, None without such a record."""
     fit = dataset.manifest.pack_options["fit"]
-    catalog = dataset.catalog
-    rows = {id_: row for row, id_ in enumerate(catalog["id"])}
+    store = dataset.store
 
     def observe(path: str, view: View) -> Any:
         parts = Path(path).parts
-        row = next((rows[end] for i in range(len(parts)) if (end := "/".join(parts[i:])) in rows), None)
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        row = next((row for end in ends if (row := store.row_of(end)) is not None), None)
         if row is None:
             return None
-        stored = catalog.row(row, named=True)
+        stored = store.table.row(row)
         size = stored["height"], stored["width"]
         packed = place(view.height, view.width, size, fit)
         return observed(stored, replace(view, moves=(packed.move,), size=size))

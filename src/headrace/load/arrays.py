@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -16,9 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from headrace import order
 from headrace.errors import DamageError, DataError, UsageError
 from headrace.format import catalog
 from headrace.format.manifest import Manifest, ShardEntry
+from headrace.format.tables import Held
 from headrace.imaging import codec
 from headrace.imaging.placement import Placement, draw
 from headrace.imaging.prepare import ImageOptions
@@ -58,7 +60,9 @@ class ArrayStore(Store):
         self.numbers = np.setdiff1d(np.arange(len(source)), [*unfit]) if unfit else np.arange(len(source))
         names, of = _split(splits, source.labels, seed)
         self.split_of = of[self.numbers]
-        super().__init__(Path(self.stack.name), self._manifest(names), self._table(names))
+        super().__init__(Path(self.stack.name), self._manifest(names), Held(self._table(names)))
+        sides = (self.stack.height, self.stack.width, self.stack.channels)
+        self.height, self.width, self.channels = (np.broadcast_to(np.int64(side), len(self)) for side in sides)
 
     @property
     def fingerprint(self) -> str:
@@ -74,11 +78,28 @@ class ArrayStore(Store):
         except OSError as error:
             raise DamageError(f"{self.path}, or its y: {(error.strerror or str(error)).lower()}") from error
         whole = hashlib.sha256(json.dumps(said).encode())
-        for id_ in self.ids:
+        for id_ in self._ids():
             whole.update(f"{len(id_)}:{id_}".encode())
         for column in (self.labels, self.split_of, self.numbers):
             whole.update(column.astype("<i8").tobytes())
         return whole.hexdigest()
+
+    @cached_property
+    def keys(self) -> NDArray[np.uint64]:
+        keys: NDArray[np.uint64] = order.keys_of(self._ids())
+        return keys
+
+    def check_whole(self) -> None:
+        pass
+
+    def ids_of(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        return tuple(self.source.id(number) for number in self.numbers[rows].tolist())
+
+    def splits_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.split_of[rows]
+
+    def _ids(self) -> Iterator[str]:
+        return (self.source.id(number) for number in self.numbers.tolist())
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
         if not self.keeps:
@@ -159,6 +180,7 @@ class ArrayStore(Store):
             rejected=len(self.rejects),
             classes=self.source.class_names or (),
             box_classes=(),
+            numbered=self.source.ids is None,
             channels=stack.channels,
             shards=tuple(
                 ShardEntry(name=stack.name, split=split, records=count, bytes=count * size, sha256="")

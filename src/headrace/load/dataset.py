@@ -85,7 +85,7 @@ class Dataset:
 
     def _open(self, store: Store) -> None:
         self.store = store
-        self.rows: NDArray[np.int64] = np.arange(len(self.store.catalog))
+        self.rows: NDArray[np.int64] = np.arange(len(self.store))
         self._what: tuple[str, ...] = ()
 
     def _view(self, rows: NDArray[np.int64], what: str) -> Dataset:
@@ -131,7 +131,7 @@ class Dataset:
     @property
     def whole(self) -> Dataset:
         """All records of the dataset that this is a view of."""
-        view = self._view(np.arange(len(self.store.catalog)), "")
+        view = self._view(np.arange(len(self.store)), "")
         view._what = ()
         return view
 
@@ -148,7 +148,7 @@ class Dataset:
     @property
     def has_boxes(self) -> bool:
         """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
-        return self.store.catalog["boxes"].null_count() < len(self.store.catalog)
+        return self.manifest.boxes is not None
 
     @property
     def keypoints(self) -> int:
@@ -173,9 +173,9 @@ class Dataset:
     @property
     def splits(self) -> dict[str, int]:
         """Records of this view per packed split."""
-        counts = self.store.catalog["split"][self.rows].value_counts()
-        found = dict(zip(counts["split"], counts["count"], strict=True))
-        return {name: found[name] for name in self.manifest.splits if name in found}
+        names = list(self.manifest.splits)
+        counts = np.bincount(self.store.splits_of(self.rows), minlength=len(names)).tolist()
+        return {name: count for name, count in zip(names, counts, strict=True) if count}
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -192,7 +192,12 @@ class Dataset:
     @property
     def catalog(self) -> pl.DataFrame:
         """One row per record of this view: all that is known of it but its pixels."""
-        return self.store.catalog[self.rows]
+        return self.store.table.frame(rows=self._some_rows)
+
+    @property
+    def _some_rows(self) -> NDArray[np.int64] | None:
+        """The rows of this view, None for all."""
+        return self.rows if self.is_view else None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -230,7 +235,7 @@ class Dataset:
         if not -n <= i < n:
             raise IndexError(f"record {i} of {n}")
         row = int(self.rows[i])
-        values = self.store.catalog.row(row, named=True)
+        values = self.store.table.row(row)
         boxes, points = values["boxes"], values["keypoints"]
         names = values["box_label_names"]
         return StoredRecord(
@@ -254,8 +259,8 @@ class Dataset:
         """The records of one split, as packed. Raises UsageError."""
         if name not in self.manifest.splits:
             raise UsageError(f"{self.path}: no split {name!r}; it has {', '.join(self.manifest.splits)}")
-        kept = (self.store.catalog["split"] == name).to_numpy()
-        return self._view(self.rows[kept[self.rows]], f"split {name!r}")
+        number = list(self.manifest.splits).index(name)
+        return self._view(self.rows[self.store.splits_of(self.rows) == number], f"split {name!r}")
 
     def divide(self, fractions: Mapping[str, float], *, seed: int = 0) -> tuple[Dataset, ...]:
         """Disjoint views in the order of `fractions` {name: share}, stratified by class, by seed; nothing is repacked.
@@ -286,7 +291,7 @@ class Dataset:
 
         Raises UsageError: no valid condition, or an unknown column.
         """
-        return self._view(self.rows[catalog.where(self.catalog, condition)], f"where {condition}")
+        return self._view(self.rows[self.store.table.where(condition, self._some_rows)], f"where {condition}")
 
     def features(self, *names: str) -> Iterator[dict[str, FeatureValue]]:
         """For each record of this view, in its order, the features of these `names` as its tf.train.Example holds them.
@@ -377,9 +382,9 @@ class Dataset:
             shown = [f"{name} {n}" for name, n in self.class_counts.items()]
             parts.append(f"{len(shown)} classes: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
         if self.has_boxes:
-            parts.append(f"{int(self.catalog['boxes'].list.len().sum())} boxes")
+            parts.append(f"{int(self.store.box_counts(self.rows).sum())} boxes")
         if self.has_keypoints:
-            sets = int(self.catalog["keypoints"].list.len().sum())
+            sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
         what = "".join(f" / {what}" for what in self._what)
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"

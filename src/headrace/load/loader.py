@@ -201,7 +201,7 @@ class Loader:
         from headrace.load.show import show_batch
 
         i = self._index(i)
-        return show_batch(self, i, self.dataset.store.ids[self._rows(self._epoch, i)].to_list())
+        return show_batch(self, i, self.dataset.store.ids_of(self._rows(self._epoch, i)))
 
     def lost(self) -> int:
         """How many boxes of the current epoch have no place in its targets, where these have such a limit."""
@@ -299,8 +299,9 @@ class Loader:
         return self.dataset.rows[positions]
 
     def _make(self, epoch: int, i: int) -> Batch:
-        rows = self._rows(epoch, i)
         store, options = self.dataset.store, self.options
+        store.check_whole()
+        rows = self._rows(epoch, i)
         images, kept = np.empty((len(rows), *self.image_shape), self.dtype), self._room(len(rows))
         chances = self._chances(rows, epoch)
         placements = self._placements(rows, chances)
@@ -325,7 +326,7 @@ class Loader:
             kept = {name: part[: len(good)] for name, part in kept.items()}
         target = options.target
         targets = None if target is None else target.encode(self._labels(rows, placements, kept))
-        return Batch(images, targets, tuple(store.ids[rows].to_list()))
+        return Batch(images, targets, store.ids_of(rows))
 
     def _placements(self, rows: NDArray[np.int64], chances: list[NDArray[np.float64]]) -> list[Placement]:
         """Where the pixels of each image go."""

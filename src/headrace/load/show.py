@@ -43,7 +43,7 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
         record = dataset[i]
         canvas = _Canvas(dataset, record.image, side)
     except (DamageError, StorageError) as error:
-        id_ = dataset.store.ids[int(dataset.rows[i])]
+        (id_,) = dataset.store.ids_of(dataset.rows[i : i + 1])
         return Tile(_words(str(error), side), _caption(f"damaged: {id_}", str(error)), right=False)
     lines = [] if record.label_name is None else [record.label_name]
     if record.boxes is not None:

@@ -5,9 +5,10 @@ Views, orders and batches are left to dataset and loader.
 
 from __future__ import annotations
 
+import bisect
+import errno
 import hashlib
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -20,8 +21,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DamageError, UsageError
-from headrace.format import catalog, manifest, tfrecord
+from headrace.errors import DamageError, HeadraceError, StorageError, UsageError
+from headrace.format import index, manifest, tfrecord
+from headrace.format.frames import anywhere
+from headrace.format.tables import Table, Tables
 from headrace.imaging import codec
 from headrace.imaging.placement import Placement, draw, place
 from headrace.place import local
@@ -89,11 +92,20 @@ class Objects(NamedTuple):
     of: NDArray[np.int64]
 
 
-class Store(ABC):
-    """What all views of a dataset share. Its columns are arrays with one entry per row of the catalog:
+class _AllObjects(NamedTuple):
+    """The objects of all rows, where each row's begin, int64 [n + 1], and of which rows anything is said, bool [n]."""
 
-    `height`, `width`, `channels` of the stored images, `labels` int64 (-1 where there is none). `path` and `manifest`
-    say what the dataset is, and `fingerprint` (hex) stands for all its content.
+    objects: Objects
+    begin: NDArray[np.int64]
+    says_boxes: NDArray[np.bool_]
+    says_keypoints: NDArray[np.bool_]
+
+
+class Store(ABC):
+    """What all views of a dataset share: its `table` and `manifest`, and images by row. Arrays have an entry per row:
+
+    `height`, `width`, `channels` of the stored images, `labels` int64 (-1 where there is none), `keys` uint64 (what
+    random numbers of each record are drawn by). `fingerprint` (hex) stands for all content.
 
     `keeps`: images are no pixels but numbers as they were given, `image_shape` of `dtype` each. `kept`: what was given
     for each image beside it, [n, ...] by name, and kept too; an array alone has the name "".
@@ -103,13 +115,15 @@ class Store(ABC):
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     image_shape: tuple[int, ...] = ()
     kept: Mapping[str, Numbers] = MappingProxyType({})
+    height: NDArray[Any]
+    width: NDArray[Any]
+    channels: NDArray[Any]
 
-    def __init__(self, path: Path, manifest: manifest.Manifest, catalog: pl.DataFrame) -> None:
-        self.path, self.manifest, self.catalog = path, manifest, catalog
-        self.height = catalog["height"].to_numpy()
-        self.width = catalog["width"].to_numpy()
-        self.channels = catalog["channels"].to_numpy()
-        self.labels = catalog["label"].fill_null(-1).cast(pl.Int64).to_numpy()
+    def __init__(self, path: Path, manifest: manifest.Manifest, table: Table) -> None:
+        self.path, self.manifest, self.table = path, manifest, table
+
+    def __len__(self) -> int:
+        return self.manifest.stored
 
     @property
     @abstractmethod
@@ -131,6 +145,23 @@ class Store(ABC):
     def address(self, row: int) -> str:
         """Where a record lies, for people."""
 
+    @abstractmethod
+    def ids_of(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The ids of these rows [b]."""
+
+    @abstractmethod
+    def splits_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The splits of these rows [b], by their numbers in `manifest.splits`, int64."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> NDArray[np.uint64]:
+        """uint64 [n]: what the random numbers of each record are drawn by."""
+
+    @abstractmethod
+    def check_whole(self) -> None:
+        """Raises DamageError: a table was cut since it was opened."""
+
     def read_kept(self, row: int, name: str) -> NDArray[Any]:
         """What `kept` has under `name` for catalog row `row`, [...]. From any thread. Raises DamageError."""
         raise KeyError(name)
@@ -147,120 +178,165 @@ class Store(ABC):
         """The tf.train.Example of catalog row `row`. Raises DamageError, UsageError (there are no records here)."""
         raise UsageError(f"{self.path}: its images lie in no records")
 
-    @cached_property
-    def ids(self) -> pl.Series:
-        return self.catalog["id"]
+    def prepare(self, *, keys: bool, boxes: bool) -> None:
+        """Makes now what threads will ask for: they would each make it for themselves, or wait for another."""
+        _ = self.labels
+        if keys:
+            _ = self.keys
+        if boxes:
+            _ = self._all_objects
 
     @cached_property
-    def named(self) -> bool:
-        """Whether ids name the images. Else all are mere positions, in an array or in shards whose records say no id,
-        and the same id in another dataset means nothing."""
-        id_, origin = pl.col("id"), pl.col("origin").fill_null("")
-        in_array = origin.str.ends_with(pl.concat_str(pl.lit("["), id_, pl.lit("]")))
-        in_shard = (id_ == origin) & origin.str.contains(r":\d+$")
-        return not self.catalog.select((in_array | in_shard).all()).item()
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices int64 [n], -1 for a record without a label. Raises DamageError."""
+        return anywhere(_labels, self.table)
 
     @cached_property
-    def keys(self) -> order.Keys:
-        """uint64 [n]: what the random numbers of each record are drawn by."""
-        return order.keys_of(self.ids)
+    def _all_objects(self) -> _AllObjects:
+        """A list of the catalog costs 10 microseconds to look at, and a batch looks at many."""
+        return anywhere(_objects, self.table, self.manifest.keypoints)
 
-    @cached_property
-    def _all_objects(self) -> tuple[Objects, NDArray[np.int64]]:
-        """The objects of all rows, and where each row's begin, int64 [n + 1].
+    def says_boxes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether anything is said of the boxes of these rows [b], if only that there are none; bool [b]."""
+        return self._all_objects.says_boxes[rows]
 
-        A list of the catalog costs 10 microseconds to look at, and a batch looks at many.
-        """
-        boxes, labels, points = (self.catalog[name] for name in ("boxes", "box_labels", "keypoints"))
-        has_boxes, has_labels, has_points = (column.is_not_null().to_numpy() for column in (boxes, labels, points))
-        sets = points.list.len().fill_null(0).to_numpy()
-        counts = np.where(has_boxes, boxes.list.len().fill_null(0).to_numpy(), sets).astype(np.int64)
-        m, k = int(counts.sum()), self.manifest.keypoints
-        boxed = np.repeat(has_boxes, counts)
-        corners = np.zeros((m, 4), np.float32)
-        corners[boxed] = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
-        names = np.full(m, -1, np.int64)
-        names[np.repeat(has_labels, counts)] = labels.explode().drop_nulls().to_numpy()
-        spots = np.zeros((m, k, 3), np.float32)
-        if k:
-            flat = points.explode().drop_nulls().explode().to_numpy()
-            spots[np.repeat(has_points, counts)] = flat.reshape(-1, k, 3)
-        of = np.repeat(np.arange(len(counts)), counts)
-        return Objects(corners, boxed, names, spots, of), np.concatenate([[0], np.cumsum(counts)])
+    def says_keypoints(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The same of keypoints."""
+        return self._all_objects.says_keypoints[rows]
 
     def objects(self, rows: NDArray[np.int64]) -> Objects:
         """The objects of these rows [b], one after the other. A row that nothing says boxes of has its keypoints."""
-        every, _ = self._all_objects
+        every = self._all_objects.objects
         found, of = self._numbers(rows)
         return Objects(every.boxes[found], every.boxed[found], every.labels[found], every.keypoints[found], of)
 
     def boxes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
         """Boxes float32 [m, 4] of these rows [b] in stored pixels, one after the other, their labels int64 [m], and to
         which of the rows (0 to b - 1) each belongs, int64 [m]."""
-        every, _ = self._all_objects
+        every = self._all_objects.objects
         found, of = self._numbers(rows)
         boxed = every.boxed[found]
         return every.boxes[found[boxed]], every.labels[found[boxed]], of[boxed]
 
+    def box_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many boxes each of these rows [b] has, int64 [b]."""
+        begin = self._all_objects.begin
+        return np.where(self.says_boxes(rows), begin[rows + 1] - begin[rows], 0)
+
+    def keypoint_sets(self, rows: NDArray[np.int64]) -> int:
+        """How many sets of keypoints these rows [b] have."""
+        begin = self._all_objects.begin
+        return int((begin[rows + 1] - begin[rows])[self.says_keypoints(rows)].sum())
+
+    @cached_property
+    def _by_key(self) -> NDArray[np.int64]:
+        """The rows int64 [n] by their keys."""
+        return np.argsort(self.keys, kind="stable")
+
+    def row_of(self, id_: str) -> int | None:
+        """The row of a record by its id, None where there is none."""
+        (key,) = order.keys_of([id_])
+        at = int(np.searchsorted(self.keys, key, sorter=self._by_key))
+        while at < len(self) and self.keys[row := int(self._by_key[at])] == key:
+            if self.ids_of(np.array([row])) == (id_,):
+                return row
+            at += 1
+        return None
+
     def _numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of all objects are those of these rows [b], int64 [m], and to which of the rows each belongs."""
-        _, begin = self._all_objects
+        begin = self._all_objects.begin
         counts = begin[rows + 1] - begin[rows]
         of = np.repeat(np.arange(len(rows)), counts)
         return np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts), of
 
 
-class Shards(Store):
-    """A packed or adopted dataset's files, open: manifest, catalog, and memory maps.
+def _labels(table: Table) -> NDArray[np.int64]:
+    return table.frame(["label"])["label"].fill_null(-1).cast(pl.Int64).to_numpy()
 
-    `fetch(row)` gives the bytes of an image out of the map, not copied, after checking the CRC of the whole record; of
-    a record that only names its image, the file's, after checking its sha256. Raises DamageError when shards of
-    somebody else were changed since they were adopted.
+
+def _objects(table: Table, k: int) -> _AllObjects:
+    columns = table.frame(["boxes", "box_labels", "keypoints"])
+    boxes, labels, points = (columns[name] for name in ("boxes", "box_labels", "keypoints"))
+    has_boxes, has_labels, has_points = (column.is_not_null().to_numpy() for column in (boxes, labels, points))
+    sets = points.list.len().fill_null(0).to_numpy()
+    counts = np.where(has_boxes, boxes.list.len().fill_null(0).to_numpy(), sets).astype(np.int64)
+    m = int(counts.sum())
+    boxed = np.repeat(has_boxes, counts)
+    corners = np.zeros((m, 4), np.float32)
+    corners[boxed] = boxes.explode().drop_nulls().to_numpy().reshape(-1, 4)
+    names = np.full(m, -1, np.int64)
+    names[np.repeat(has_labels, counts)] = labels.explode().drop_nulls().to_numpy()
+    spots = np.zeros((m, k, 3), np.float32)
+    if k:
+        flat = points.explode().drop_nulls().explode().to_numpy()
+        spots[np.repeat(has_points, counts)] = flat.reshape(-1, k, 3)
+    of = np.repeat(np.arange(len(counts)), counts)
+    begin = np.concatenate([[0], np.cumsum(counts)])
+    return _AllObjects(Objects(corners, boxed, names, spots, of), begin, has_boxes, has_points)
+
+
+class Shards(Store):
+    """A packed or adopted dataset's files: tables that are open, and shards that are read record by record.
+
+    `fetch(row)` gives the bytes of an image whose record has the CRC that the index promises: what was cut, replaced
+    or written anew since is a DamageError, and never another image. Of a record that only names its image it is the
+    file that is read and checked. Pickles as its path. Raises DamageError when shards of somebody else were changed
+    since they were adopted.
     """
 
     def __init__(self, path: Path) -> None:
-        promised = manifest.read(path)
-        _check_unchanged(path, promised)
-        super().__init__(path, promised, catalog.read(path, sha256=promised.files[catalog.FILE]))
-        if len(self.catalog) != self.manifest.stored:
-            raise DamageError(
-                f"{path / catalog.FILE}: {len(self.catalog)} rows, the manifest says {self.manifest.stored}; "
-                f"run 'headrace verify {path}'"
-            )
-        names = [entry.name for entry in self.manifest.shards]
-        number = {name: i for i, name in enumerate(names)}
-        self.shard = np.array([number.get(name, -1) for name in self.catalog["shard"]], np.int32)
-        self.offset = self.catalog["offset"].to_numpy()
-        self.length = self.catalog["length"].to_numpy()
-        self.image_offset = self.catalog["image_offset"].to_numpy()
-        self.image_length = self.catalog["image_length"].to_numpy()
-        self.formats, of = np.unique(self.catalog["format"].to_numpy(), return_inverse=True)
-        self.format = of.astype(np.uint8)  # a number for each row: a list of texts takes more memory
-        self.first_row = np.searchsorted(self.shard, np.arange(len(names)))
-        self._maps: dict[int, NDArray[np.uint8]] = {}
-        self._lock = threading.Lock()
+        self._open(Tables(path))
+
+    def _open(self, tables: Tables) -> None:
+        self.tables, self._index = tables, tables.index
+        promised = tables.manifest
+        super().__init__(tables.place.path, promised, tables)
+        _check_unchanged(self.path, promised)
+        self.height, self.width, self.channels = (tables.index[name] for name in ("height", "width", "channels"))
+        self._starts: list[int] = tables.first_row.tolist()
+        splits = list(promised.splits)
+        self._split_of_shard = np.array([splits.index(entry.split) for entry in promised.shards], np.int64)
+        images = (promised.adopted or {}).get("images")
+        self._images = None if images is None else self.path / images
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.tables,)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.tables.fingerprint
 
     @property
-    def fingerprint(self) -> str:
-        parts = [self.manifest.files[catalog.FILE], *(entry.sha256 for entry in self.manifest.shards)]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+    def keys(self) -> NDArray[np.uint64]:
+        return self._index["key"]
+
+    def check_whole(self) -> None:
+        self._index.check_whole()
+
+    def ids_of(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        return self.tables.ids(rows)
+
+    def splits_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        of: NDArray[np.int64] = self._split_of_shard[self.tables.shard(rows)]
+        return of
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
-        data, _ = self._record(row)
-        if catalog.IMAGE_FILE in self.catalog.columns and (named := self.catalog[catalog.IMAGE_FILE][row]) is not None:
-            return self._fetch_file(row, named)
-        start = int(self.image_offset[row])
-        return data[start : start + int(self.image_length[row])]
+        start = int(self._index["image_offset"][row])
+        if not start:
+            return self._fetch_file(row)
+        begin = start - tfrecord.HEADER_BYTES
+        return self._payload(row)[begin : begin + int(self._index["image_length"][row])]
 
     def digests(self, rows: NDArray[np.int64]) -> list[str]:
-        known = zip(rows.tolist(), self.catalog["sha256"][rows], strict=True)
+        known = zip(rows.tolist(), self.table.frame(["sha256"], rows)["sha256"].to_list(), strict=True)
         return [sha256 or hashlib.sha256(self.fetch(row).data).hexdigest() for row, sha256 in known]
 
     def payload(self, row: int) -> bytes:
-        return bytes(self._record(row)[1])
+        return self._payload(row).tobytes()
 
     def draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
-        kind = str(self.formats[self.format[row]])
+        kind = index.FORMATS[self._index["format"][row]]
         data = self.fetch(row)
         try:
             draw_stored(data, kind, int(self.height[row]), int(self.width[row]), placement, out)
@@ -268,44 +344,87 @@ class Shards(Store):
             raise DamageError(f"{self.address(row)}: {error.reason}; run 'headrace verify {self.path}'") from None
 
     def address(self, row: int) -> str:
-        shard = int(self.shard[row])
-        entry = self.manifest.shards[shard]
-        number = row - int(self.first_row[shard])
-        if entry.foreign is not None:  # not every record of it is in the catalog
-            number = int(self.catalog["origin"][row].rpartition(":")[2])
-        return f"{Path(os.path.normpath(self.path / entry.name))}, record {number}"
+        entry = self.manifest.shards[self._shard(row)]
+        return f"{Path(os.path.normpath(self.path / entry.name))}, record {int(self._index['record'][row])}"
 
-    def _record(self, row: int) -> tuple[NDArray[np.uint8], tfrecord.Buffer]:
-        """The shard's file and the payload in it, checked. Raises DamageError."""
-        shard = int(self.shard[row])
-        data = self._maps.get(shard)
-        if data is None:
-            data = self._open(shard)
+    def _shard(self, row: int) -> int:
+        return bisect.bisect_right(self._starts, row) - 1
+
+    def _payload(self, row: int) -> NDArray[np.uint8]:
+        """The payload of a record, checked. Raises DamageError, StorageError (too many open files, no memory)."""
+        start = int(self._index["offset"][row]) + tfrecord.HEADER_BYTES
+        length = int(self._index["length"][row])
+        name = self.manifest.shards[self._shard(row)].name
+        data = self._read(row, name, start, length)
+        wanted = int(self._index["crc"][row])
+        if len(data) == length and tfrecord.masked_crc(data) == wanted:
+            return np.frombuffer(data, np.uint8)
+        if not int(self._index["image_offset"][row]):  # the CRC is that of the file, the record vouches for itself
+            return np.frombuffer(self._own_payload(row, name, start - tfrecord.HEADER_BYTES, length), np.uint8)
+        if len(data) < length:
+            found = f"byte {start + len(data)}: the file ends here, the record has {length} bytes from byte {start}"
+        else:
+            found = f"byte {start}: payload CRC is 0x{tfrecord.masked_crc(data):08x}, expected 0x{wanted:08x}"
+        raise self._damage(row, name, found)
+
+    def _own_payload(self, row: int, name: str, offset: int, length: int) -> bytes:
+        """The payload of a record, held against its own CRCs. Raises DamageError."""
+        data = self._read(row, name, offset, length + tfrecord.OVERHEAD_BYTES)
         try:
-            return data, tfrecord.payload_at(data, int(self.offset[row]), int(self.length[row]))
+            return bytes(tfrecord.payload_at(data, 0, length))
         except tfrecord.BadRecord as error:
-            raise DamageError(f"{self.address(row)}, {error}; run 'headrace verify {self.path}'") from None
+            raise self._damage(row, name, f"byte {offset + error.offset}: {error.reason}") from None
 
-    def _fetch_file(self, row: int, name: str) -> NDArray[np.uint8]:
+    def _fetch_file(self, row: int) -> NDArray[np.uint8]:
         """The bytes of an image that its record only names. Raises DamageError: changed, or not there any more."""
-        images = self.path / str((self.manifest.adopted or {})["images"])
+        files = self._index.files
+        if files is None or self._images is None:
+            raise DamageError(f"{self.address(row)}: has no image, and names none; run 'headrace verify {self.path}'")
+        name = files[row]
         try:
-            data = local.inside(images, name).read_bytes()
+            data = local.inside(self._images, name).read_bytes()
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise DamageError(
-                f"{self.address(row)}: {images / name}: {reason}; run 'headrace verify {self.path}'"
+                f"{self.address(row)}: {self._images / name}: {reason}; run 'headrace verify {self.path}'"
             ) from None
-        if hashlib.sha256(data).hexdigest() != self.catalog["sha256"][row]:
+        if tfrecord.masked_crc(data) != int(self._index["crc"][row]):
             raise DamageError(
-                f"{self.address(row)}: {images / name} was changed since it was adopted; run 'headrace adopt' again"
+                f"{self.address(row)}: {self._images / name} was changed since it was adopted; adopt the shards again"
             )
         return np.frombuffer(data, np.uint8)
 
-    def _open(self, shard: int) -> NDArray[np.uint8]:
-        with self._lock:
-            if shard not in self._maps:
-                if shard < 0:
-                    raise DamageError(f"{self.path / catalog.FILE}: names a shard that the manifest does not")
-                self._maps[shard] = local.map_file(self.path / self.manifest.shards[shard].name)
-            return self._maps[shard]
+    def _read(self, row: int, name: str, offset: int, length: int) -> bytes:
+        """Raises DamageError: there is no such file, or the disk can't read it; StorageError: this process can't."""
+        try:
+            return self.tables.place.read(name, offset, length)
+        except StorageError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OURS:
+                raise
+            raise self._damage(row, name, str(error)) from None
+
+    def _damage(self, row: int, name: str, found: str) -> DamageError:
+        """What to say of a record that is not the one that was promised."""
+        self.tables.place.forget(name)
+        try:
+            there = manifest.read(self.path) == self.manifest
+        except HeadraceError:
+            there = False
+        entry = self.manifest.shards[self._shard(row)]
+        if not there:
+            found += "; the dataset was replaced or removed since it was opened: open it again"
+        elif (change := entry.change(self.path)) is not None:
+            found += f"; the shard was changed since it was adopted ({change}): adopt it again"
+        else:
+            found += f"; run 'headrace verify {self.path}'"
+        return DamageError(f"{self.address(row)}, {found}")
+
+
+# What a process may lack that reads a sound file.
+_OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+
+def _reopened(tables: Tables) -> Shards:
+    store = object.__new__(Shards)
+    store._open(tables)
+    return store

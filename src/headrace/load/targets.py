@@ -391,7 +391,7 @@ def _labelled(keypoints: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _check_keypoints(dataset: Dataset) -> None:
     if not dataset.has_keypoints:
         raise UsageError("the dataset has no keypoints; leave target out, or pack it from a source that has them")
-    silent = dataset.store.catalog["keypoints"].is_null().to_numpy()[dataset.rows]
+    silent = ~dataset.store.says_keypoints(dataset.rows)
     if silent.any():
         raise DataError(
             f"of {int(silent.sum())} of {len(dataset)} records nothing is said of keypoints; leave them out with "
@@ -406,7 +406,7 @@ def _depth(classes: int | None) -> int:
 def _check_boxes(dataset: Dataset) -> None:
     if not dataset.has_boxes:
         raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
-    silent = dataset.store.catalog["boxes"].is_null().to_numpy()[dataset.rows]
+    silent = ~dataset.store.says_boxes(dataset.rows)
     if silent.any():  # which is not to say that there are none
         raise DataError(
             f"of {int(silent.sum())} of {len(dataset)} records nothing is said of boxes; leave them out with "

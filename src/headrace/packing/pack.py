@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import google_crc32c
+
 from headrace import parallel
 from headrace.errors import DataError, UsageError
-from headrace.format import catalog, manifest
+from headrace.format import catalog, index, manifest
 from headrace.imaging import codec
 from headrace.imaging.placement import Fit
 from headrace.imaging.prepare import ImageOptions
@@ -284,6 +286,7 @@ def _write_rest(
         rejected=len(rejects),
         classes=plan.classes,
         box_classes=plan.box_classes,
+        boxes=sum(len(row.boxes) for row in rows if row.boxes is not None) if plan.with_boxes else None,
         boxes_clipped=sum(result.boxes_clipped for result in results),
         boxes_dropped=boxes_dropped,
         keypoints=plan.keypoints,
@@ -299,10 +302,15 @@ def _write_rest(
     lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects).encode(
         errors="backslashreplace"
     )
-    files = {catalog.FILE: catalog.to_bytes(catalog.table(rows)), manifest.REJECTS_FILE: lines}
+    tables = {index.FILE: index.to_bytes(rows), catalog.FILE: catalog.to_bytes(catalog.table(rows))}
+    files = {**tables, manifest.REJECTS_FILE: lines}
     files |= manifest.side_files(made, name=name)
     for file, data in files.items():
         (folder / file).write_bytes(data)
-    made = replace(made, files={file: hashlib.sha256(data).hexdigest() for file, data in files.items()})
+    made = replace(
+        made,
+        files={file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
+        crc32c={file: google_crc32c.value(data) for file, data in tables.items()},
+    )
     (folder / manifest.FILE).write_bytes(made.to_bytes())
     return made

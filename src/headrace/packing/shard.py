@@ -102,7 +102,7 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
     )
     features |= example.features_of_attributes(row, plan.attributes)
     payload = example.serialize(features)
-    row.length = len(payload)
+    row.length, row.crc = len(payload), tfrecord.masked_crc(payload)
     row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
     row.image_length = len(image.encoded)
     return Made(
@@ -138,6 +138,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
                 continue
             item.row.offset += file.size
             item.row.image_offset += file.size
+            item.row.record = len(rows)
             file.write(item.record)
             rows.append(item.row)
             bytes_in += item.bytes_in

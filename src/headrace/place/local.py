@@ -1,4 +1,4 @@
-"""Reading from a local disk: whole files, and parts of them."""
+"""Reading from a local disk: parts of files by few descriptors, whole files, digests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import errno
 import hashlib
 import mmap
 import os
+import resource
+import stat
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.errors import StorageError
+from headrace.errors import DamageError, StorageError
 
 
 @contextlib.contextmanager
@@ -64,3 +69,152 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         if os.fstat(file.fileno()).st_size == 0:
             return np.zeros(0, np.uint8)
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+_BLOCK = 1 << 22
+
+
+class LocalPlace:
+    """A folder on a local disk, by its absolute path: what is read of it is copied, never mapped.
+
+    A map would keep a descriptor per file, wait for the disk with the interpreter's lock held, and end the process by
+    SIGBUS when somebody cuts the file. Usable from any thread, in forked children, and pickled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._paths: dict[str, str] = {}  # by name: joining costs more than reading a small record
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """The bytes `offset` to `offset + length` of the file `name`; fewer where it ends before. Raises StorageError.
+
+        `name` is a path from this folder, or absolute. The disk is waited for without the interpreter's lock.
+        """
+        path = self._path_of(name)
+        try:
+            file = _files.open(path)
+            data = os.pread(file.number, length, offset)
+            while len(data) < length:  # a signal, or more than 2 GiB
+                more = os.pread(file.number, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        return data
+
+    def forget(self, name: str) -> None:
+        """Lets go of an open file that may have been replaced."""
+        _files.forget(self._path_of(name))
+
+    def _path_of(self, name: str) -> str:
+        path = self._paths.get(name)
+        if path is None:
+            path = self._paths[name] = str(self.path / name)
+        return path
+
+    def size(self, name: str) -> int:
+        """Bytes of the regular file `name`. Raises StorageError: not there, or no regular file."""
+        path = self.path / name
+        with explained(path):
+            status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise StorageError(f"{path}: no regular file")
+        return status.st_size
+
+    def blocks(self, name: str, size: int = _BLOCK) -> Iterator[bytes]:
+        """The whole file `name` in blocks of `size` bytes. Raises StorageError."""
+        offset = 0
+        while data := self.read(name, offset, size):
+            yield data
+            offset += len(data)
+
+    def map(self, name: str, *, crc32c: int) -> Map:
+        """The file `name` as a map that processes share, if its bytes have this CRC-32C: for tables of a dataset's own,
+        which nobody writes to after they are published. Raises StorageError, DamageError."""
+        path = self.path / name
+        with explained(path), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found = 0
+            for offset in range(0, size, _BLOCK):  # read, not mapped: the disk is waited for without the lock
+                found = google_crc32c.extend(found, os.pread(file.fileno(), _BLOCK, offset))
+            if found != crc32c:
+                raise DamageError(f"{path}: CRC-32C is 0x{found:08x}, the manifest says 0x{crc32c:08x}; pack again")
+            return Map(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+class Map:
+    """A mapped file: `data` uint8 [bytes], read-only."""
+
+    def __init__(self, path: Path, mapped: mmap.mmap) -> None:
+        self.path, self._mapped = path, mapped
+        self.data: NDArray[np.uint8] = np.frombuffer(mapped, np.uint8)
+
+    def is_cut(self) -> bool:
+        """Whether the file has become shorter than what is mapped of it, and reading it would end the process."""
+        return self._mapped.size() < len(self.data)
+
+
+class _File:
+    """A descriptor, closed when the last who reads by it lets go of it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: str) -> None:
+        # Not to be kept waiting by a pipe that somebody put there.
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self.number).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", path)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self.number)
+
+
+class Descriptors:
+    """Open files by path, of all places of this process: at most `most`, the one unused for longest goes first.
+
+    A file that was replaced under its path since is still the old one here; whoever reads checks what he reads.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def open(self, path: str) -> _File:
+        """The open file; it stays open as long as what is returned is held. Raises OSError."""
+        with self._lock:
+            file = self._files.get(path)
+            if file is not None:
+                self._files.move_to_end(path)
+                return file
+        file = _File(path)  # outside of the lock: a network's folder may take its time
+        with self._lock:
+            file = self._files.setdefault(path, file)
+            self._files.move_to_end(path)
+            while len(self._files) > self.most:
+                self._files.popitem(last=False)
+        return file
+
+    def forget(self, path: str) -> None:
+        """Lets go of a file, so that the next who asks opens what is there then."""
+        with self._lock:
+            self._files.pop(path, None)
+
+    def renew(self) -> None:
+        """A new lock, for a forked child: another thread of its parent may have held the old one."""
+        self._lock = threading.Lock()
+
+
+def _most() -> int:
+    """Far below what the process may open: a quarter of it, 256 at most."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 256 if soft == resource.RLIM_INFINITY else max(8, min(256, soft // 4))
+
+
+_files = Descriptors(_most())
+os.register_at_fork(after_in_child=_files.renew)

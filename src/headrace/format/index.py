@@ -1,0 +1,255 @@
+"""The index: where each record's bytes are. Fixed-width columns, a row per record, opened at once and shared.
+
+What records are is left to the catalog. A file of it is
+
+    8 bytes "HRINDEX1" | u64 n, rows | u64 a, bytes of ids | u64 b, bytes of names of files
+    the columns in the order of COLUMNS, n values each, little-endian
+    u64 [n]: where each id ends | a bytes: the ids, UTF-8, one after the other
+    and only where b > 0: u64 [n]: where each name ends | b bytes: the names
+
+with every part beginning at a multiple of 64 bytes, zeros between. A shard's part has the same form as the whole, and
+the whole is its parts one after the other: rows stand in the order of the manifest's shards and of the records in them.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import order
+from headrace.errors import DamageError
+from headrace.format.tfrecord import HEADER_BYTES, OVERHEAD_BYTES
+from headrace.place.local import LocalPlace, Map, explained
+
+if TYPE_CHECKING:
+    from headrace.format.catalog import Row
+
+FILE = "headrace.index"
+FORMATS = ("jpeg", "png", "gif", "bmp", "webp", "tiff", "other jpeg", "other png")  # by number: the column `format`
+
+# offset: of the record in its shard, bytes. key: what random numbers of the record are drawn by. length: of its
+# payload. image_offset, image_length: of the image's bytes, from the record's beginning; an image_offset of 0 is that
+# of an image in a file of its own. crc: masked CRC-32C of the payload, or of that file. record: number in its shard.
+COLUMNS: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {
+        "offset": np.dtype("<u8"),
+        "key": np.dtype("<u8"),
+        "length": np.dtype("<u4"),
+        "image_offset": np.dtype("<u4"),
+        "image_length": np.dtype("<u4"),
+        "crc": np.dtype("<u4"),
+        "record": np.dtype("<u4"),
+        "height": np.dtype("<u4"),
+        "width": np.dtype("<u4"),
+        "channels": np.dtype("u1"),
+        "format": np.dtype("u1"),
+    }
+)
+_MAGIC = b"HRINDEX1"
+_HEAD = struct.Struct("<8sQQQ")
+_ENDS = np.dtype("<u8")
+_ALIGNED = 64
+_LOT = 1 << 16  # rows at a time
+_NUMBER = {name: i for i, name in enumerate(FORMATS)}
+
+
+class Texts:
+    """n texts as one array of bytes uint8 [m] and where each ends, uint64 [n]."""
+
+    def __init__(self, ends: NDArray[np.uint64], data: NDArray[np.uint8]) -> None:
+        self.ends, self.data = ends, data
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> str:
+        """Raises DamageError: no UTF-8."""
+        begin = int(self.ends[row - 1]) if row else 0
+        try:
+            return bytes(self.data[begin : int(self.ends[row])]).decode()
+        except UnicodeDecodeError:
+            raise DamageError(f"{FILE}: the text of row {row} is no UTF-8; run 'headrace verify'") from None
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Texts:
+        encoded = [text.encode() for text in texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.uint64) if encoded else np.zeros(0, np.uint64)
+        return cls(ends.astype(_ENDS), np.frombuffer(b"".join(encoded), np.uint8))
+
+
+class Index:
+    """Columns [n] by name (COLUMNS), `ids` and the names of `files`, which are empty where images lie in records."""
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]], ids: Texts, files: Texts | None = None) -> None:
+        self.columns, self.ids, self.files = columns, ids, files
+        self._map: Map | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        return self.columns[column]
+
+    def check_whole(self) -> None:
+        """Raises DamageError: the file has been cut since, and reading on would end the process (SIGBUS)."""
+        if self._map is not None and self._map.is_cut():
+            raise DamageError(f"{self._map.path}: was cut since it was opened; pack the dataset again")
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Index:
+        """The index of these rows; `Row.offset` and `image_offset` are bytes of the shard."""
+        inside = [row.image_offset - row.offset if row.file is None else 0 for row in rows]
+        columns = {
+            name: np.array([getattr(row, name) for row in rows], kind)
+            for name, kind in COLUMNS.items()
+            if name not in ("key", "image_offset", "format")
+        }
+        columns["key"] = order.keys_of(row.id for row in rows).astype(COLUMNS["key"])
+        columns["image_offset"] = np.array(inside, COLUMNS["image_offset"])
+        columns["format"] = np.array([_NUMBER[row.format] for row in rows], COLUMNS["format"])
+        named = any(row.file is not None for row in rows)
+        files = Texts.of([row.file or "" for row in rows]) if named else None
+        return cls(columns, Texts.of([row.id for row in rows]), files)
+
+    @classmethod
+    def open(cls, place: LocalPlace, *, crc32c: int) -> Index:
+        """The index of the dataset in `place`, mapped, if its bytes have the CRC-32C that the manifest says.
+
+        What stands in it is not judged yet: see `check`. Raises StorageError, DamageError.
+        """
+        map_ = place.map(FILE, crc32c=crc32c)
+        index = cls.over(map_.data, str(map_.path))
+        index._map = map_
+        return index
+
+    @classmethod
+    def over(cls, data: NDArray[np.uint8], where: str) -> Index:
+        """The index whose file has these bytes. Raises DamageError."""
+        try:
+            magic, n, *texts = _HEAD.unpack(bytes(data[: _HEAD.size]))
+        except struct.error:
+            raise DamageError(f"{where}: {len(data)} bytes are no index; pack the dataset again") from None
+        parts = list(_parts(n, texts)) if magic == _MAGIC else []
+        if not parts or parts[-1][1] + parts[-1][2] != len(data):
+            raise DamageError(f"{where}: {len(data)} bytes are no index of {n} records; pack the dataset again")
+        found = {name: data[start : start + size] for name, start, size in parts}
+        columns = {name: found[name].view(kind) for name, kind in COLUMNS.items()}
+        ids = Texts(found["id ends"].view(_ENDS), found["ids"])
+        files = Texts(found["file ends"].view(_ENDS), found["files"]) if texts[1] else None
+        return cls(columns, ids, files)
+
+    def check(self, shards: Sequence[tuple[str, int, int]], *, contiguous: bool, named: bool) -> None:
+        """Judges every number once: ranges, and that records lie one after the other in shards of (name, records,
+        bytes), with nothing between where `contiguous`; `named`: images may lie in files. Raises DamageError."""
+        if len(self) != sum(records for _, records, _ in shards):
+            raise DamageError(f"{FILE}: {len(self)} rows, the manifest says {sum(r for _, r, _ in shards)} records")
+        for texts in (self.ids, self.files):
+            if texts is not None and len(texts) and int(texts.ends[-1]) != len(texts.data):
+                raise DamageError(f"{FILE}: texts of {int(texts.ends[-1])} bytes in {len(texts.data)}")
+        begin = 0
+        for name, records, size in shards:
+            end = 0  # of the record before
+            for first in range(begin, begin + records, _LOT):
+                end = self._check(slice(first, min(first + _LOT, begin + records)), name, begin, end, contiguous, named)
+            if end > size or (contiguous and end != size):
+                raise DamageError(f"{FILE}: the records of {name} end at byte {end}, the manifest says {size} bytes")
+            begin += records
+
+    def _check(self, rows: slice, shard: str, begin: int, end: int, contiguous: bool, named: bool) -> int:
+        """One lot of a shard whose rows begin at `begin`, after a record that ends at `end`; where its last ends."""
+        of = {name: column[rows] for name, column in self.columns.items()}
+        start = of["offset"].astype(np.int64)
+        length = of["length"].astype(np.int64) + OVERHEAD_BYTES
+        before = np.concatenate([[end], (start + length)[:-1]])
+        image, image_length = of["image_offset"].astype(np.int64), of["image_length"].astype(np.int64)
+        inside = (image >= HEADER_BYTES) & (image + image_length <= length - (OVERHEAD_BYTES - HEADER_BYTES))
+        record = of["record"].astype(np.int64)
+        in_row = np.arange(rows.start - begin, rows.stop - begin)
+        texts = [self.ids] if self.files is None else [self.ids, self.files]
+        ascending = np.ones(len(start), bool)
+        for one in texts:
+            before_it = one.ends[rows.start - 1] if rows.start else np.uint64(0)
+            lengths = np.diff(one.ends[rows], prepend=before_it).astype(np.int64)
+            ascending &= lengths >= (0 if one is self.files else 1)
+        for good, what in (
+            ((start == before) if contiguous else (start >= before) & (start < 1 << 62), "offset"),
+            (inside | (image == 0) if named else inside, "place of the image"),
+            ((record == in_row) if contiguous else (record >= in_row), "number of the record"),
+            ((of["height"] > 0) & (of["height"] < 1 << 31), "height"),
+            ((of["width"] > 0) & (of["width"] < 1 << 31), "width"),
+            ((of["channels"] == 1) | (of["channels"] == 3), "number of channels"),
+            (of["format"] < len(FORMATS), "format"),
+            (ascending, "text"),
+        ):
+            if not good.all():
+                i = int(np.argmin(good))
+                where = f"{shard}, record {int(record[i])}, byte {int(start[i])}"
+                raise DamageError(f"{FILE}: the {what} of row {rows.start + i} ({where}) can't be; pack again")
+        return int(start[-1] + length[-1])
+
+    def write(self, file: IO[bytes]) -> None:
+        """Writes the file of this index."""
+        _write([self], file)
+
+
+def to_bytes(rows: Sequence[Row]) -> bytes:
+    """The file of these rows' index."""
+    file = io.BytesIO()
+    Index.of(rows).write(file)
+    return file.getvalue()
+
+
+def join(parts: Sequence[Path], out: Path) -> None:
+    """The index files `parts`, one after the other, as one: column by column, so that nothing of them is held in
+    memory. Raises StorageError, DamageError."""
+    with explained(out), out.open("wb") as file:
+        _write([Index.over(np.memmap(part, np.uint8, "r"), str(part)) for part in parts], file)
+
+
+def _write(parts: Sequence[Index], file: IO[bytes]) -> None:
+    n = sum(len(part) for part in parts)
+    ids = [part.ids for part in parts]
+    named = any(part.files is not None for part in parts)
+    files = [part.files or Texts(np.zeros(len(part), _ENDS), np.zeros(0, np.uint8)) for part in parts] if named else []
+    texts = [sum(len(one.data) for one in some) for some in (ids, files)]
+    pieces: dict[str, Iterator[NDArray[Any]]] = {name: _column(parts, name) for name in COLUMNS}
+    pieces |= {"id ends": _ends(ids), "ids": (one.data for one in ids)}
+    pieces |= {"file ends": _ends(files), "files": (one.data for one in files)}
+    file.write(_HEAD.pack(_MAGIC, n, *texts))
+    at = _HEAD.size
+    for name, start, size in _parts(n, texts):
+        file.write(bytes(start - at))
+        for piece in pieces[name]:
+            file.write(np.ascontiguousarray(piece).data)
+        at = start + size
+
+
+def _column(parts: Sequence[Index], name: str) -> Iterator[NDArray[Any]]:
+    return (part[name].astype(COLUMNS[name], copy=False) for part in parts)
+
+
+def _ends(texts: Sequence[Texts]) -> Iterator[NDArray[np.uint64]]:
+    before = 0
+    for one in texts:
+        yield (one.ends + np.uint64(before)).astype(_ENDS)
+        before += len(one.data)
+
+
+def _parts(n: int, texts: Sequence[int]) -> Iterator[tuple[str, int, int]]:
+    """(name, first byte, bytes) of each part of a file of `n` rows."""
+    sizes = {name: n * kind.itemsize for name, kind in COLUMNS.items()}
+    sizes |= {"id ends": n * _ENDS.itemsize, "ids": texts[0]}
+    if texts[1]:
+        sizes |= {"file ends": n * _ENDS.itemsize, "files": texts[1]}
+    at = _HEAD.size
+    for name, size in sizes.items():
+        at = -(-at // _ALIGNED) * _ALIGNED
+        yield name, at, size
+        at += size

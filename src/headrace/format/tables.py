@@ -1,0 +1,258 @@
+"""A dataset's tables, open: its manifest, where its records are (index) and what they are (catalog)."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from headrace.errors import DamageError, UsageError
+from headrace.format import catalog, index, manifest
+from headrace.format.frames import anywhere
+from headrace.format.index import Index
+from headrace.place.local import LocalPlace
+
+_GROUPS = 16  # row groups of the catalog that are held for whoever asks for single records
+
+
+class Table(Protocol):
+    """A catalog of n rows, with the columns of where each record lies. All may raise StorageError, DamageError."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+
+    def frame(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
+        """These columns, by default all, of these rows [m], by default all."""
+
+    def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Which of these rows, int64 [k] of 0 to m - 1, an SQL condition holds for. Raises UsageError."""
+
+    def row(self, row: int) -> dict[str, Any]:
+        """All columns of one row."""
+
+
+class Held:
+    """A Table in memory."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+        self.columns = tuple(frame.columns)
+
+    def frame(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
+        return anywhere(_gathered, self._frame if columns is None else self._frame.select(columns), rows)
+
+    def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        return anywhere(_where, self._frame, condition, rows)
+
+    def row(self, row: int) -> dict[str, Any]:
+        return self._frame.row(row, named=True)
+
+
+class Tables:
+    """The tables of the dataset in a folder. Opened in a time that hardly depends on their size, and shared between
+    processes: the index is mapped, columns of the catalog are read when they are asked for. Pickles as its path.
+
+    Raises NotThereError, UsageError (no dataset, or of another format), StorageError, DamageError (not what was
+    written, or what nobody can have written).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.place = LocalPlace(path)
+        self.manifest = manifest.read(self.place.path)
+        promised = self.manifest
+        self.index = Index.open(self.place, crc32c=promised.crc32c[index.FILE])
+        adopted = promised.adopted is not None
+        self.index.check(
+            [(entry.name, entry.records, entry.bytes) for entry in promised.shards],
+            contiguous=not adopted,
+            named=adopted,
+        )
+        self._catalog = catalog.File(self.place, crc32c=promised.crc32c[catalog.FILE], records=promised.stored)
+        self.first_row = np.cumsum([0, *(entry.records for entry in promised.shards)])
+        self.columns = (*catalog.SCHEMA, *([] if self.index.files is None else [catalog.IMAGE_FILE]))
+        self._groups: OrderedDict[int, pl.DataFrame] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) that stands for all content."""
+        parts = [self.manifest.files[catalog.FILE], *(entry.sha256 for entry in self.manifest.shards)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.place.path, self.fingerprint)
+
+    def shard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers int64 [m] of the shards in which these rows [m] lie."""
+        return np.searchsorted(self.first_row, rows, side="right") - 1
+
+    def frame(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
+        return anywhere(_frame, self, self.columns if columns is None else columns, rows)
+
+    def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        asked = catalog.columns_of(condition)
+        if unknown := [name for name in asked if name not in self.columns]:
+            raise UsageError(
+                f"where({condition!r}): no column {unknown[0]!r}; the columns are {', '.join(self.columns)}"
+            )
+        return anywhere(_where_in, self, condition, asked or ["label"], rows)
+
+    def row(self, row: int) -> dict[str, Any]:
+        group, at = divmod(row, catalog.GROUP)
+        with self._lock:
+            frame = self._groups.get(group)
+            if frame is None:
+                frame = anywhere(_group, self, group)
+                self._groups[group] = frame
+                if len(self._groups) > _GROUPS:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end(group)
+        return {**frame.row(at, named=True), **self._where_of(row)}
+
+    def ids(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The ids of these rows."""
+        ids = self.index.ids
+        return tuple(ids[row] for row in rows.tolist())
+
+    def unlike(self) -> str | None:
+        """Where index and catalog say different things of a record, None where they don't."""
+        for first in range(0, len(self), catalog.GROUP):
+            group = self._catalog.read(["id", "split"], first, catalog.GROUP)
+            rows = np.arange(first, first + len(group))
+            splits = (self.manifest.shards[number].split for number in self.shard(rows).tolist())
+            pairs = zip(group["id"], group["split"], self.ids(rows), splits, strict=True)
+            for row, (id_, split, indexed, of_shard) in enumerate(pairs, start=first):
+                if (id_, split) != (indexed, of_shard):
+                    return f"row {row} is {id_!r} of {split!r}, in the index it is {indexed!r} of {of_shard!r}"
+        return None
+
+    def _where_of(self, row: int) -> dict[str, Any]:
+        """The columns of the index for one row."""
+        of = {name: column[row].item() for name, column in self.index.columns.items()}
+        inside = of["image_offset"]
+        values = {
+            "shard": self.manifest.shards[int(self.shard(np.array([row]))[0])].name,
+            "offset": of["offset"],
+            "length": of["length"],
+            "image_offset": of["offset"] + inside if inside else 0,
+            "image_length": of["image_length"],
+            "format": index.FORMATS[of["format"]],
+            "height": of["height"],
+            "width": of["width"],
+            "channels": of["channels"],
+        }
+        if self.index.files is not None:
+            values[catalog.IMAGE_FILE] = self.index.files[row] or None
+        return values
+
+    def read(self, columns: Sequence[str], rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
+        """`frame` itself, which a forked child can't call."""
+        stored = [name for name in columns if name in catalog.WHAT]
+        parts = [] if not stored else [self.judged(self._catalog.read(stored))]
+        frame = parts[0] if parts else pl.DataFrame()
+        if rows is not None and parts:
+            frame = frame[rows]
+        found = [frame[name] if name in catalog.WHAT else self._column(name, rows) for name in columns]
+        return pl.DataFrame(found)
+
+    def group(self, number: int) -> pl.DataFrame:
+        """The columns of a row group of the catalog."""
+        first = number * catalog.GROUP
+        return self.judged(self._catalog.read([*catalog.WHAT], first, catalog.GROUP), first)
+
+    def judged(self, frame: pl.DataFrame, first: int = 0) -> pl.DataFrame:
+        """The columns themselves, of the rows from `first` on, if they can be. Raises DamageError."""
+        promised, has = self.manifest, frame.columns
+        wrong: dict[str, pl.Expr] = {}
+        for name in ("id", "split", "origin"):
+            if name in has:
+                wrong[name] = pl.col(name).is_null()
+        if "split" in has:
+            wrong["split"] |= ~pl.col("split").is_in(list(promised.splits))
+        if "label" in has:
+            wrong["label"] = ~pl.col("label").is_between(0, len(promised.classes) - 1)
+        if "box_labels" in has:
+            labels = pl.col("box_labels").list
+            wrong["box_labels"] = (labels.min() < 0) | (labels.max() >= len(promised.box_classes))
+            wrong["box_labels"] |= labels.eval(pl.element().is_null()).list.any()
+        for name in ("box_labels", "box_label_names"):
+            if name in has and "boxes" in has:
+                same = pl.col(name).list.len() == pl.col("boxes").list.len()
+                wrong[f"number of {name}"] = pl.col(name).is_not_null() & ~same.fill_null(False)
+        if "keypoints" in has:
+            sets = pl.col("keypoints").list
+            wrong["keypoints"] = sets.eval(pl.element().list.len().fill_null(0) != promised.keypoints).list.any()
+            if "boxes" in has:
+                wrong["number of keypoints"] = sets.len() != pl.col("boxes").list.len()
+        if not wrong:
+            return frame
+        any_of = pl.any_horizontal([one.fill_null(False) for one in wrong.values()])
+        bad = frame.lazy().with_row_index("__row").filter(any_of).head(1).collect()
+        if len(bad):
+            row = int(bad["__row"][0])
+            what = next(name for name, one in wrong.items() if bad.select(one.fill_null(False)).item())
+            raise DamageError(
+                f"{self.place.path / catalog.FILE}: the {what} of row {first + row} can't be; pack the dataset again"
+            )
+        return frame
+
+    def _column(self, name: str, rows: NDArray[np.int64] | None) -> pl.Series:
+        """A column that the index knows."""
+        every = slice(None) if rows is None else rows
+        if name == "shard":
+            of = self.shard(np.arange(len(self)) if rows is None else rows)
+            return pl.Series(name, [entry.name for entry in self.manifest.shards], pl.String).gather(of).alias(name)
+        if name == "format":
+            return pl.Series(name, index.FORMATS, pl.String).gather(self.index["format"][every]).alias(name)
+        if name == catalog.IMAGE_FILE:
+            assert self.index.files is not None
+            files = (self.index.files[row] or None for row in (range(len(self)) if rows is None else rows.tolist()))
+            return pl.Series(name, list(files), pl.String)
+        values = self.index[name][every]
+        if name == "image_offset":
+            values = np.where(values > 0, self.index["offset"][every] + values, 0)
+        return pl.Series(name, values).cast(catalog.SCHEMA[name])
+
+
+def _reopened(path: Path, fingerprint: str) -> Tables:
+    """The tables that were pickled. Raises DamageError: those of another dataset stand there now."""
+    tables = Tables(path)
+    if tables.fingerprint != fingerprint:
+        raise DamageError(f"{path}: holds another dataset than was opened; open it again")
+    return tables
+
+
+# What Polars has to do, as functions that `anywhere` can send away.
+
+
+def _frame(tables: Tables, columns: Sequence[str], rows: NDArray[np.int64] | None) -> pl.DataFrame:
+    return tables.read(columns, rows)
+
+
+def _group(tables: Tables, number: int) -> pl.DataFrame:
+    return tables.group(number)
+
+
+def _gathered(frame: pl.DataFrame, rows: NDArray[np.int64] | None) -> pl.DataFrame:
+    return frame if rows is None else frame[rows]
+
+
+def _where(frame: pl.DataFrame, condition: str, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    return catalog.where(_gathered(frame, rows), condition)
+
+
+def _where_in(
+    tables: Tables, condition: str, columns: Sequence[str], rows: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    return catalog.where(tables.read(columns, rows), condition)
