@@ -40,9 +40,9 @@ def permute(positions: NDArray[np.integer], *, n: int, seed: int, epoch: int) ->
     cycles until it falls below n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
     """
     x = np.asarray(positions)
-    if x.size and not (0 <= int(x.min()) and int(x.max()) < n):
-        outside = int(x.min() if x.min() < 0 else x.max())
-        raise IndexError(f"position {outside} is outside of an order of {n}")
+    least, most = (int(x.min()), int(x.max())) if x.size else (0, -1)
+    if least < 0 or most >= n:
+        raise IndexError(f"position {least if least < 0 else most} is outside of an order of {n}")
     # At least 64 values: below that eight rounds leave some permutations visibly rarer than others.
     half = max(3, ((n - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)

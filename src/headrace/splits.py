@@ -80,7 +80,7 @@ def _cycle(fractions: Sequence[float], n: int) -> NDArray[np.int64]:
     Who is furthest behind hangs on the place in the walk alone, and repeats where all fractions have come out even.
     """
     wanted = [_exact(fraction) for fraction in fractions]
-    left = 1 - sum(wanted)
+    left = 1 - sum(wanted, Fraction())
     if left > 0:
         wanted.append(left)
     whole = math.lcm(*(share.denominator for share in wanted))
