@@ -211,7 +211,7 @@ def test_order_ranks_and_resuming_are_those_of_pixels(shuffle: bool, drop_last: 
 
 def test_views_and_splits() -> None:
     ds = keep(Z, CLASSES, class_names=("a", "b", "c"), splits=HALVES, ids=[f"s{i}" for i in range(N)])
-    assert set(ds.split("val").class_counts.values()) == {5} and ds.store.named
+    assert set(ds.split("val").class_counts.values()) == {5} and not ds.manifest.numbered
     assert all(set(part.class_counts.values()) == {5} for part in ds.divide(HALVES))
     bees = ds.where("label_name = 'b'")
     assert same(all_of(bees.loader(shuffle=False)), Z[1::3]) and isinstance(bees.loader().options.target, Class)

@@ -551,11 +551,13 @@ def test_what_no_decoder_takes_is_damage_too(tmp_path: Path) -> None:
     data[row["image_offset"] + 20 : row["image_offset"] + row["image_length"]] = bytes(row["image_length"] - 20)
     payload = bytes(data[row["offset"] + 12 : row["offset"] + 12 + row["length"]])
     data[row["offset"] :] = tfrecord.frame(payload)
-    path.write_bytes(data)
-    with pytest.raises(DamageError, match=rf"{row['shard']}, record 1: .*JPEG.*; run 'headrace verify"):
-        list(hr.Dataset(ds.path).loader(size=8, batch_size=1))
+    (tmp_path / "theirs.tfrecord").write_bytes(data)
+    hr.adopt(tmp_path / "theirs.tfrecord", tmp_path / "adopted", progress=False)
+    adopted = hr.Dataset(tmp_path / "adopted")
+    with pytest.raises(DamageError, match=r"theirs\.tfrecord, record 1: .*JPEG.*; run 'headrace verify"):
+        list(adopted.loader(size=8, batch_size=1))
     with pytest.raises(DamageError, match="JPEG"):
-        _ = hr.Dataset(ds.path)[1].image
+        _ = adopted[1].image
 
 
 class Failing:

@@ -18,6 +18,7 @@ class SourceInfo:
     swaps, (i, i) for one that stays itself. `split_names`: the data comes divided into these, and each Record says its
     `split`. `boxes_dropped`, `keypoints_dropped`: reason -> how many boxes, and labelled keypoints, the Records come
     without. `skipped`: kind -> how many things were passed over. `root`: what to call the source in a message.
+    `numbered`: ids are mere positions, which mean nothing elsewhere.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -29,6 +30,7 @@ class SourceInfo:
     keypoints_dropped: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     root: str | None = None
+    numbered: bool = False
 
 
 def read(source: Iterable[Record | Reject]) -> Generator[Record | Reject, None, SourceInfo]:
