@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from headrace.format import catalog, example, index, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
@@ -133,7 +135,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
         made = (make_record(plan, shard, record) for record in plan.records(shard.start, shard.stop))
     rows: list[Row] = []
     rejects: list[Numbered] = []
-    bytes_in = boxes_clipped = boxes_dropped = 0
+    bytes_in = boxes_clipped = boxes_dropped = crc32c = 0
     keypoints_dropped: Counter[str] = Counter()
     with publish.HashedFile(folder / shard.name) as file:
         for item in made:
@@ -144,13 +146,14 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
             item.row.image_offset += file.size
             item.row.record = len(rows)
             file.write(item.record)
+            crc32c = google_crc32c.extend(crc32c, item.record)
             rows.append(item.row)
             bytes_in += item.bytes_in
             boxes_clipped += item.boxes_clipped
             boxes_dropped += item.boxes_dropped
             keypoints_dropped += item.keypoints_dropped
         size, sha256 = file.size, file.close()
-    entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256)
+    entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256, crc32c=crc32c)
     spans = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
     (folder / entry.index_name).write_bytes(spans.encode())
     where, what = parts_of(plan, i)
