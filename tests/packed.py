@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import headrace as hr
 from drawn import picture, saved
 from headrace.format import manifest
 from headrace.load.targets import Labels
+from headrace.sources.info import SourceInfo
 
 CLASSES = ("ant", "bee", "cow")
 FACE = ("nose", "left_eye", "right_eye")
@@ -38,7 +39,11 @@ class Source(list[hr.Record]):
 
     def __init__(self, records: Any, names: Sequence[str] | None = FACE, pairs: Any = None) -> None:
         super().__init__(records)
-        self.keypoint_names, self.flip_pairs = names, pairs
+        self.info = SourceInfo(keypoint_names=None if names is None else tuple(names), flip_pairs=pairs)
+
+    def __iter__(self) -> Generator[hr.Record, None, SourceInfo]:  # type: ignore[override]
+        yield from super().__iter__()
+        return self.info
 
 
 def shades(n: int, *, side: int = 8, classes: Sequence[str] = CLASSES) -> list[hr.Record]:
