@@ -147,7 +147,7 @@ def test_numbers_of_numpy_are_plain(tmp_path: Path) -> None:
 def test_a_spool_that_was_cut_is_no_record(tmp_path: Path) -> None:
     table = spooled(tmp_path / "s", [Record(id="a", encoded=bytes(100))])
     (tmp_path / "s" / "heap").write_bytes(b"a")
-    with pytest.raises(OSError, match=r"heap: ends at byte 1, wanted 101"):
+    with pytest.raises(OSError, match=r"heap: ends at byte 1, wanted 102"):
         table[0]
 
 

@@ -92,27 +92,25 @@ def prefix(table: Table, fingerprints: NDArray[np.int64], among: NDArray[np.bool
     """
     splits = table.column("split")
     changed = np.zeros(len(table), np.bool_)
+    of = memoryview(splits.data)
     for rows in same_ids(table, fingerprints, among):
-        changed[rows] = len({*splits[rows].tolist()}) > 1
+        if len({of[row] for row in rows}) > 1:
+            changed[rows] = True
     new = np.flatnonzero(changed)
     while len(new):
         # Ids as they will be, that others may have already.
         made = np.empty(len(new), np.int64)
         for start in range(0, len(new), _BLOCK):
-            made[start : start + _BLOCK] = hashes(
-                [_prefixed(table, splits, row) for row in new[start : start + _BLOCK]]
-            )
+            made[start : start + _BLOCK] = hashes(_prefixed(table, splits, new[start : start + _BLOCK]))
         like = rows_of(fingerprints, np.unique(made))
         like = like[among[like] & ~changed[like]]
-        ids = {_prefixed(table, splits, row) for row in new[np.isin(made, fingerprints[like])]}
-        new = like[[table.named(row)[0] in ids for row in like]] if ids else like[:0]
+        ids = {*_prefixed(table, splits, new[np.isin(made, fingerprints[like])])}
+        fingerprints[new] = made
+        new = like[np.array([id_ in ids for id_ in table.ids(like)], np.bool_)]
         changed[new] = True
     prefixed = np.flatnonzero(changed)
     if len(prefixed):
         table.prefix(prefixed)
-    for start in range(0, len(prefixed), _BLOCK):
-        some = prefixed[start : start + _BLOCK]
-        fingerprints[some] = hashes([table.named(row)[0] for row in some])
 
 
 def same_ids(table: Table, fingerprints: NDArray[np.int64], among: NDArray[np.bool_]) -> Iterator[list[int]]:
@@ -127,11 +125,11 @@ def same_ids(table: Table, fingerprints: NDArray[np.int64], among: NDArray[np.bo
     last = None
     for start in range(0, len(rows), _BLOCK):
         some = rows[start : start + _BLOCK]
-        for row, fingerprint in zip(some.tolist(), fingerprints[some].tolist(), strict=True):
+        for row, id_, fingerprint in zip(some.tolist(), table.ids(some), fingerprints[some].tolist(), strict=True):
             if fingerprint != last:
                 yield from (same for same in by_id.values() if len(same) > 1)
                 by_id, last = {}, fingerprint
-            by_id.setdefault(table.named(row)[0], []).append(row)
+            by_id.setdefault(id_, []).append(row)
     yield from (same for same in by_id.values() if len(same) > 1)
 
 
@@ -147,8 +145,9 @@ def rows_of(fingerprints: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArr
     return np.concatenate(out)
 
 
-def _prefixed(table: Table, splits: NDArray[np.int32], row: int) -> str:
-    return f"{table.splits[splits[row]]}/{table.named(row)[0]}"
+def _prefixed(table: Table, splits: NDArray[np.int32], rows: NDArray[np.int64]) -> list[str]:
+    """The ids of these rows with their splits in front."""
+    return [f"{table.splits[split]}/{id_}" for split, id_ in zip(splits[rows].tolist(), table.ids(rows), strict=True)]
 
 
 def _of_split(split: str, source: Iterable[Record | Reject]) -> Generator[Record | Reject, None, SourceInfo]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
 import struct
 import weakref
@@ -103,6 +104,19 @@ class Table:
         found["flags"][rows] |= PREFIXED
         found.flush()
 
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of these rows, many at a time."""
+        if not len(rows):
+            return []
+        found = np.memmap(self.folder / "rows", ROW, "r")[rows]
+        begins, ends = found["begin"].tolist(), (found["begin"] + found["id"]).tolist()
+        with (self.folder / "heap").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as heap:
+            ids = [_text(heap[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+        prefixed = (found["flags"] & PREFIXED) != 0
+        for i in np.flatnonzero(prefixed).tolist():
+            ids[i] = f"{self.splits[found['split'][i]]}/{ids[i]}"
+        return ids
+
     def named(self, row: int) -> tuple[str, str]:
         """(id, origin) of a row."""
         (begin, *_), lengths, (*_, split, _, flags) = self._row(row)
@@ -163,7 +177,8 @@ class Spool:
         self._names: dict[str, int] = {}
         self._splits: dict[str, int] = {}
         self._stacks: dict[int, tuple[int, Frames]] = {}  # each is kept, so that its address stays its own
-        self._n = self._end = 0
+        self._end = self._heap.write(b"\0")  # a map of it wants a byte at least
+        self._n = 0
 
     def __enter__(self) -> Spool:
         return self
