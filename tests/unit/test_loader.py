@@ -548,7 +548,8 @@ def test_what_no_decoder_takes_is_damage_too(tmp_path: Path) -> None:
     row = ds.catalog.row(1, named=True)
     path = ds.path / row["shard"]
     data = bytearray(path.read_bytes())
-    data[row["image_offset"] + 20 : row["image_offset"] + row["image_length"]] = bytes(row["image_length"] - 20)
+    middle = row["image_offset"] + row["image_length"] - 60
+    data[middle : middle + 2] = b"\xff\xd9"  # its end, too early
     payload = bytes(data[row["offset"] + 12 : row["offset"] + 12 + row["length"]])
     data[row["offset"] :] = tfrecord.frame(payload)
     (tmp_path / "theirs.tfrecord").write_bytes(data)
