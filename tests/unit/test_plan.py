@@ -104,6 +104,11 @@ def test_a_class_with_a_line_break_is_a_reject() -> None:
     assert made.classes == ("x",) and [n.item.id for n in made.rejects()] == ["a"]
 
 
+def test_a_label_of_any_length_is_a_reject() -> None:
+    made = plan([record("a", label=1 << 63), record("b", label=0)])
+    assert [n.item.reason for n in made.rejects()] == [f"label {1 << 63}, wanted the number of a class"]
+
+
 def test_a_second_record_of_an_id_is_a_reject() -> None:
     first, second, third = record("a", "x"), record("a", "y"), record("b", "x")
     made = plan([first, second, third])

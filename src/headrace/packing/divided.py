@@ -88,7 +88,8 @@ def nothing_in(said: SourceInfo) -> str:
 def prefix(table: Table, fingerprints: NDArray[np.int64], among: NDArray[np.bool_]) -> None:
     """Puts the split in front of each id that several splits have, and of those that one of these becomes by it.
 
-    `fingerprints` are the `hash` of the table's rows, and follow; `among`: which of them are Records.
+    `fingerprints` are the `hash` of the table's rows, and follow, so that none is looked at again; `among`: which of
+    them are Records.
     """
     splits = table.column("split")
     changed = np.zeros(len(table), np.bool_)

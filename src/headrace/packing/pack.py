@@ -99,6 +99,7 @@ def pack(
 
     source: one, or a source per split (name -> source). Then each split stands in the order that its source alone would
     have, an id that several splits have gets its split in front ("train/a.jpg"), and classes are the same for all.
+    It is read once, to its end; images that come as bytes are written beside `out` until they are packed.
     splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its

@@ -313,6 +313,8 @@ def _sound(record: Record) -> Record | Reject:
             return rejected(record, "read", (error.strerror or str(error)).lower())
         if data is not record.encoded:
             record = replace(record, encoded=data)
+    if record.label is not None and not -(1 << 63) <= record.label < 1 << 63:
+        return _unlabelled(record, f"label {record.label}, wanted the number of a class")
     if record.label_name is not None and "\n" in record.label_name:
         return _unlabelled(record, f"class name {record.label_name!r} holds a line break")
     if record.keypoints is not None or record.boxes is not None:
