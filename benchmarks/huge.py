@@ -132,11 +132,19 @@ def planning(n: Callable[[Job], int]) -> Callable[[Job], Result]:
         from headrace.packing.plan import make_plan
 
         def planned(records: int) -> tuple[float, Any]:
-            return stopwatch(
-                lambda: make_plan(
-                    Listed(records), options=ImageOptions(), splits=None, shards=16, shard_bytes=None, seed=0
+            with TemporaryDirectory(dir=Path(job["few"]).parent) as folder:
+                return stopwatch(
+                    lambda: make_plan(
+                        Listed(records),
+                        Path(folder) / "plan",
+                        out=Path(folder) / "out",
+                        options=ImageOptions(),
+                        splits=None,
+                        shards=16,
+                        shard_bytes=None,
+                        seed=0,
+                    )
                 )
-            )
 
         planned(job["few_records"])
         few_alone, _ = stopwatch(lambda: deque(Listed(job["few_records"]), maxlen=0))

@@ -62,7 +62,7 @@ class ArraysSource:
                 label_name=None if label < 0 else names[label],
                 origin=self.origin(i),
             )
-        return SourceInfo(class_names=self.class_names, root=self.stack.name)
+        return SourceInfo(class_names=self.class_names, root=self.stack.name, numbered=self.ids is None)
 
     def id(self, i: int) -> str:
         return str(i) if self.ids is None else self.ids[i]
