@@ -644,7 +644,7 @@ def test_the_three_verbs(headrace: Any, packed: Path, photos: Path, tmp_path: Pa
 @pytest.mark.parametrize("verb", ["train", "evaluate", "predict"])
 def test_help_holds_an_example(headrace: Any, verb: str) -> None:
     code, said, _ = headrace(verb, "--help")
-    assert code == 0 and f"Example: headrace {verb} " in said
+    assert code == 0 and f"Example:\n  headrace {verb} " in said
 
 
 def test_frameworks_are_kept_quiet(packed: Path, tmp_path: Path) -> None:
