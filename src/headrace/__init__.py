@@ -14,7 +14,7 @@ _HOME = {
     "Dataset": "headrace.load.dataset",
     "ArrayDataset": "headrace.load.arrays",
     "Loader": "headrace.load.loader",
-    "Batch": "headrace.load.loader",
+    "Batch": "headrace.load.iteration",
     "Class": "headrace.load.targets",
     "Boxes": "headrace.load.targets",
     "Grid": "headrace.load.targets",
@@ -68,7 +68,8 @@ if TYPE_CHECKING:
     from headrace.learn.train import train
     from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
-    from headrace.load.loader import Batch, Loader
+    from headrace.load.iteration import Batch
+    from headrace.load.loader import Loader
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, Points, Target
     from headrace.packing.pack import PackReport, pack

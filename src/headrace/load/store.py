@@ -151,6 +151,18 @@ class Store(ABC):
     def ids(self) -> pl.Series:
         return self.catalog["id"]
 
+    def ids_of(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The ids of these rows [b]."""
+        return tuple(self.ids[rows].to_list())
+
+    def prepare(self, *, keys: bool, boxes: bool) -> None:
+        """Makes now what threads will ask for: a cached_property has no lock from Python 3.12 on."""
+        _ = self.ids
+        if keys:
+            _ = self.keys
+        if boxes:
+            _ = self._all_objects
+
     @cached_property
     def named(self) -> bool:
         """Whether ids name the images. Else all are mere positions, in an array or in shards whose records say no id,
@@ -239,6 +251,9 @@ class Shards(Store):
         self.first_row = np.searchsorted(self.shard, np.arange(len(names)))
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Shards], tuple[Path]]:
+        return Shards, (self.path,)
 
     @property
     def fingerprint(self) -> str:
