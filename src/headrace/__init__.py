@@ -29,6 +29,8 @@ _HOME = {
     "Source": "headrace.sources",
     "Target": "headrace.load.targets",
     "Labels": "headrace.load.targets",
+    "Facts": "headrace.load.facts",
+    "Iteration": "headrace.load.iteration",
     "Augmentation": "headrace.imaging.augment",
     "Placement": "headrace.imaging.placement",
     "train": "headrace.learn.train",
@@ -68,7 +70,8 @@ if TYPE_CHECKING:
     from headrace.learn.train import train
     from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
-    from headrace.load.iteration import Batch
+    from headrace.load.facts import Facts
+    from headrace.load.iteration import Batch, Iteration
     from headrace.load.loader import Loader
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, Points, Target
@@ -98,6 +101,8 @@ __all__ = [
     "Source",
     "Target",
     "Labels",
+    "Facts",
+    "Iteration",
     "Augmentation",
     "Placement",
     "train",

@@ -39,17 +39,22 @@ class Pool:
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Future[Result]:
         """Queues a call."""
-        executor = self._of_process.get(os.getpid())
-        if executor is None:  # an executor without work has no threads, so one too many costs nothing
-            new = ThreadPoolExecutor(self.workers, thread_name_prefix="headrace")
-            executor = self._of_process.setdefault(os.getpid(), new)
-        return executor.submit(function, *args, **kwargs)
+        while True:
+            executor = self._of_process.get(os.getpid())
+            if executor is None:  # an executor without work has no threads, so one too many costs nothing
+                new = ThreadPoolExecutor(self.workers, thread_name_prefix="headrace")
+                executor = self._of_process.setdefault(os.getpid(), new)
+            try:
+                return executor.submit(function, *args, **kwargs)
+            except RuntimeError:  # closed since, by another thread; or the interpreter ends
+                if self._of_process.get(os.getpid()) is executor:
+                    raise
 
-    def close(self) -> None:
-        """Waits for what runs and ends the threads of this process; the next call of `submit` starts new ones."""
+    def close(self, *, wait: bool = True) -> None:
+        """Ends the threads of this process when they have done what is queued; `submit` starts new ones."""
         executor = self._of_process.pop(os.getpid(), None)
         if executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
+            executor.shutdown(wait=wait)
 
     def __reduce__(self) -> tuple[type[Pool], tuple[int]]:
         return Pool, (self.workers,)

@@ -280,8 +280,8 @@ def test_000_all_settings_in_one_file(faces: hr.Dataset, tmp_path: Path) -> None
 def test_000_a_source_labels_and_augmentation_of_ones_own(tmp_path: Path) -> None:
     """'Your implementation may and probably will look different': the class is extended for another dataset.
 
-    Here: any iterable of `hr.Record | hr.Reject` is an `hr.Source`; four names make an `hr.Target`, here the article's
-    own grid, whose point is the top left corner; five an `hr.Augmentation`.
+    Here: any iterable of `hr.Record | hr.Reject` is an `hr.Source`; four names on its base make an `hr.Target`, here
+    the article's own grid, whose point is the top left corner; five an `hr.Augmentation`.
     """
 
     class Corners(hr.Target):

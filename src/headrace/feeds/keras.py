@@ -10,6 +10,8 @@ import inspect
 import logging
 import sys
 import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -51,6 +53,7 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
         self._pass: _Pass | None = None
         self._forgotten: FrameType | None = None
         self._by_hand: int | None = None
+        self._watched: Callable[[], Any] = lambda: None
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -70,7 +73,10 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
             return
         with self._lock:
             why = asker.f_back  # a method of an EpochIterator
-            if self._pass is None or why is None:
+            if why is None:
+                return
+            self._watch(why.f_locals["self"])
+            if self._pass is None:
                 return
             if why.f_code.co_name == "reset":
                 self._forget(self._pass)
@@ -87,6 +93,13 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
             if now is None or now.asker is not asker:
                 self._pass = now = self._begin(asker)
             return _element(next(now.batches))
+
+    def _watch(self, iterator: Any) -> None:
+        """Has the loader's threads end with an EpochIterator, which is when `fit` ends: TensorFlow never lets go of the
+        generators that it was given, nor of what they hold."""
+        if keras.backend.backend() == "tensorflow" and self._watched() is not iterator:
+            self._watched = weakref.ref(iterator)
+            weakref.finalize(iterator, self.loader.rest).atexit = False
 
     @property
     def _start(self) -> Position:

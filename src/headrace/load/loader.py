@@ -259,6 +259,10 @@ class Loader:
     def _move(self, position: Position, *, begun: bool = False) -> None:
         self._position, self._begun, self._held = position, begun, None
 
+    def rest(self) -> None:
+        """Lets the loader's threads end, for who can't let go of the loader; a next batch starts new ones."""
+        self._pool.close(wait=False)
+
     def hold(self, why: str | None) -> None:
         """For a feed that can't know which of its batches were used: `state_dict` raises UsageError(why), until the
         loader is moved, by `epoch = ` or by an iteration, or this is None."""
