@@ -36,6 +36,7 @@ from headrace.imaging.sheet import LARGE, contact_sheet, fitted
 from headrace.learn import pictures
 from headrace.learn.backend import keras
 from headrace.learn.recipe import RunFolder
+from headrace.load.facts import Facts
 from headrace.load.targets import Labels
 from painted import assert_painted_at
 from said import Said
@@ -280,15 +281,15 @@ def test_000_all_settings_in_one_file(faces: hr.Dataset, tmp_path: Path) -> None
 def test_000_a_source_labels_and_augmentation_of_ones_own(tmp_path: Path) -> None:
     """'Your implementation may and probably will look different': the class is extended for another dataset.
 
-    Here: any iterable of `hr.Record | hr.Reject` is an `hr.Source`; four names make an `hr.Target`, here the article's
-    own grid, whose point is the top left corner; five an `hr.Augmentation`.
+    Here: any iterable of `hr.Record | hr.Reject` is an `hr.Source`; four names on its base make an `hr.Target`, here
+    the article's own grid, whose point is the top left corner; five an `hr.Augmentation`.
     """
 
-    class Corners:
+    class Corners(hr.Target):
         wants_boxes = True
         wants_keypoints = False
 
-        def check(self, dataset: hr.Dataset) -> None:
+        def check(self, facts: Facts) -> None:
             pass
 
         def encode(self, labels: Labels) -> NDArray[np.float32]:

@@ -29,7 +29,8 @@ from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.recipe import Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch, Loader
+from headrace.load.iteration import Batch
+from headrace.load.loader import Loader
 from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
@@ -230,6 +231,7 @@ class _Training:
                 if getattr(options, what) is not None:
                     raise UsageError(f"{name} comes compiled, with an optimizer of its own; leave {what} out")
         self.run, self.options = run, options
+        self.on_disk = not isinstance(dataset, ArrayDataset)
         self.loader = self._loader(train_part, size)
         self.val_loader = self._loader(val_part, size, val=True) if val_part else None
         if not len(self.loader):
@@ -505,8 +507,8 @@ class _Training:
 
     def _again(self) -> str:
         """What to type to go on: the command, or the call where only Python knows the dataset or the network."""
-        recipe, view = self.recipe, self.loader.dataset
-        by_command = not isinstance(view, ArrayDataset) and (not recipe.own_model or is_code(recipe.model))
+        recipe = self.recipe
+        by_command = self.on_disk and (not recipe.own_model or is_code(recipe.model))
         if not by_command:
             return f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
         words = ["headrace", "train", recipe.train.dataset, "--out", str(self.run.folder), "--resume"]
