@@ -50,7 +50,7 @@ class LoaderOptions:
     augment: random changes, by (seed, epoch, record id) alone.
     on_bad: a damaged record raises, or is left out of its batch, logged, and counted in `skipped`; a rank's batch may
         then be smaller than another's, or empty.
-    max_bad: how many may be left out of an epoch: a float is a share of its records, an int a count. It is per rank.
+    max_bad: how many may be left out of an epoch by any rank: a float is a share of all records, an int a count.
     min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it; with less the box is dropped.
     cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
     """
@@ -237,7 +237,7 @@ class Loader:
         return Position(position.epoch + 1, 0) if self._begun and position.batch else position
 
     def _iteration(self, start: Position, *, attached: bool) -> Iteration:
-        options, records = self.options, len(self.view) // self.options.world[1]
+        options, records = self.options, len(self.view)
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
         return Iteration(
             self._make,
