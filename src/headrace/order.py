@@ -1,6 +1,6 @@
 """Order and chance as arithmetic: permutation and random numbers from (seed, epoch, key) alone.
 
-Nothing here keeps a list, a buffer or a state; the same arguments give the same numbers on every machine, for any
+Nothing here has a state: the same arguments give the same numbers on every machine, for any
 number of workers, in every later version (tests/golden freezes them).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,28 @@ def permute(positions: NDArray[np.integer], *, n: int, seed: int, epoch: int) ->
             out[todo[inside]] = some[inside].astype(np.int64)
             some, todo = some[~inside], todo[~inside]
     return out
+
+
+_BLOCK = 2048
+
+
+def shuffled(start: int, stop: int, *, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """`permute` of the positions `start` to `stop`, int64 [stop - start].
+
+    Computed by the block, of which the last ones are kept: a batch of 32 alone costs as many calls as 2,048 positions.
+    """
+    blocks = [_block(number, n, seed, epoch) for number in range(start // _BLOCK, -(-stop // _BLOCK))]
+    whole = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.int64), *blocks])
+    first = start // _BLOCK * _BLOCK
+    return whole[start - first : stop - first]
+
+
+@lru_cache(64)
+def _block(number: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    positions = np.arange(number * _BLOCK, min(n, (number + 1) * _BLOCK))
+    block = permute(positions, n=n, seed=seed, epoch=epoch)
+    block.flags.writeable = False
+    return block
 
 
 def keys_of(ids: Iterable[str]) -> Keys:

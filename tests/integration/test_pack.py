@@ -463,7 +463,7 @@ def test_nothing_to_store_is_no_dataset(tmp_path: Path) -> None:
 def test_an_old_dataset_is_replaced_when_told(mixed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pack(of_names(mixed), out, max_rejects=6, shards=5)
-    with pytest.raises(UsageError, match="holds a dataset already; pass --overwrite to replace it"):
+    with pytest.raises(UsageError, match="holds a dataset already; pass overwrite=True to replace it"):
         pack(of_names(mixed), out, max_rejects=6, shards=2)
     assert len(list(out.glob("*.tfrecord"))) == 5
     pack(of_names(mixed), out, max_rejects=6, shards=2, overwrite=True)

@@ -23,21 +23,11 @@ from headrace.packing.divided import Divided
 from headrace.packing.plan import make_plan
 from headrace.place import local
 from headrace.record import Record, Reject
-from headrace.sources.info import SourceInfo
+from headrace.sources import SourceInfo
 from packed import CLASSES, shades
+from said import Said
 
 PATTERN = r"^(?P<label>cat|dog)\."
-
-
-class Source:
-    """Items, and what is said of all of them."""
-
-    def __init__(self, items: Any, **said: Any) -> None:
-        self.items, self.info = items, SourceInfo(**said)
-
-    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
-        yield from self.items
-        return self.info
 
 
 def named(*ids: str) -> list[Record]:
@@ -191,9 +181,9 @@ def test_classes_of_all_records(tmp_path: Path) -> None:
 
 
 def test_one_that_says_its_classes_says_them_for_all(tmp_path: Path) -> None:
-    report = pack({"a": shades(6), "b": Source(shades(3), class_names=(*CLASSES, "dog"))}, tmp_path / "one")
+    report = pack({"a": shades(6), "b": Said(shades(3), class_names=[*CLASSES, "dog"])}, tmp_path / "one")
     assert report.classes == (*CLASSES, "dog")
-    report = pack({"a": Source(shades(3), class_names=("ant", "bee")), "b": shades(3)}, tmp_path / "two", max_rejects=2)
+    report = pack({"a": Said(shades(3), class_names=("ant", "bee")), "b": shades(3)}, tmp_path / "two", max_rejects=2)
     assert [reject.reason for reject in report.rejects] == ["class 'cow' is none of the given ant, bee"] * 2
 
 
@@ -208,7 +198,7 @@ def test_one_that_says_its_classes_says_them_for_all(tmp_path: Path) -> None:
 )
 def test_what_they_say_must_be_the_same(name: str, one: Any, other: Any, says: str, tmp_path: Path) -> None:
     def sources(last: Any) -> dict[str, Any]:
-        return {"a": Source(shades(3), **{name: one}), "b": shades(3), "c": Source(shades(3), **{name: last})}
+        return {"a": Said(shades(3), **{name: one}), "b": shades(3), "c": Said(shades(3), **{name: last})}
 
     with pytest.raises(UsageError, match=f"{name} of split {says}; one dataset has one list: "):
         pack(sources(other), tmp_path / "out")
@@ -219,10 +209,22 @@ def test_what_they_say_must_be_the_same(name: str, one: Any, other: Any, says: s
 
 def test_what_they_counted_is_summed(tmp_path: Path) -> None:
     counts = {"boxes_dropped": Counter(a=1), "keypoints_dropped": Counter(b=2), "skipped": Counter({".txt": 3})}
-    report = pack(
-        {"a": Source(shades(1), **counts), "b": Source(shades(2), **counts), "c": shades(1)}, tmp_path / "out"
-    )
+    report = pack({"a": Said(shades(1), **counts), "b": Said(shades(2), **counts), "c": shades(1)}, tmp_path / "out")
     assert (report.boxes_dropped, report.keypoints_dropped, report.skipped) == ({"a": 2}, {"b": 4}, {".txt": 6})
+
+
+def once(name: str) -> Generator[Record, None, SourceInfo]:
+    """A generator, which can be read once, and says its names when it was."""
+    (one,) = shades(1)
+    yield Record(id=name, encoded=one.encoded, boxes=np.ones((0, 4), np.float32), box_labels=())
+    return SourceInfo(box_class_names=(name,))
+
+
+def test_what_generators_say(tmp_path: Path) -> None:
+    pack({"a": once("x"), "b": once("x")}, tmp_path / "out")
+    assert hr.Dataset(tmp_path / "out").manifest.box_classes == ("x",)
+    with pytest.raises(UsageError, match="box_class_names of split 'a' are x, those of split 'b' y"):
+        pack({"a": once("x"), "b": once("y")}, tmp_path / "other")
 
 
 def test_sources_are_read_one_record_at_a_time() -> None:
@@ -252,11 +254,11 @@ REFUSED = Reject(id="no", origin="list.csv:3", stage="read", reason="gone")
         ({1: shades(2)}, {}, UsageError, "split name 1: wanted letters"),
         ({"a": shades(2), "b": []}, {}, DataError, "split 'b': the source: holds no images"),
         ({"a": [], "b": []}, {}, DataError, "split 'a': the source: holds no images"),
-        ({"a": Source([], root="x", skipped={".txt": 2})}, {}, DataError, r"'a': x: holds no images \(passed over: 2"),
+        ({"a": Said([], root="x", skipped={".txt": 2})}, {}, DataError, r"'a': x: holds no images \(passed over: 2"),
         ({"a": shades(9), "b": [REFUSED]}, {"max_rejects": 1}, DataError, "'b': none of its 1 records can be .*gone"),
         ({"a": shades(2), "b": "folder"}, {}, UsageError, "the source gives 'f', wanted Records and Rejects"),
         (
-            {"a": Source(shades(2), class_names=("ant", "bee")), "b": shades(3)[2:]},
+            {"a": Said(shades(2), class_names=("ant", "bee")), "b": shades(3)[2:]},
             {"max_rejects": 1},
             DataError,
             "split 'b': none of its images can be used",
@@ -274,14 +276,14 @@ def test_a_source_that_says_its_splits_itself(tmp_path: Path) -> None:
     (one,) = shades(1)
     items = [Record(id=str(k), encoded=one.encoded, split="ab"[k % 2]) for k in range(6)]
     odd = Record(id="odd", encoded=one.encoded, split="c"), Record(id="none", encoded=one.encoded)
-    report = pack(Source([*items, *odd], split_names=("b", "a")), tmp_path / "out", max_rejects=2)
+    report = pack(Said([*items, *odd], split_names=("b", "a")), tmp_path / "out", max_rejects=2)
     assert list(report.splits.items()) == [("b", 3), ("a", 3)] and sorted(ids(tmp_path / "out", "b")) == ["1", "3", "5"]
     assert [reject.reason for reject in report.rejects] == [
         "split 'c' is none of the source's b, a",
         "split None is none of the source's b, a",
     ]
     with pytest.raises(UsageError, match="split name 'a b': wanted letters"):
-        pack(Source(items, split_names=("a b",)), tmp_path / "no")
+        pack(Said(items, split_names=("a b",)), tmp_path / "no")
 
 
 def test_a_dataset_has_splits_of_another_kind(tmp_path: Path) -> None:

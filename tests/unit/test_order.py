@@ -178,3 +178,12 @@ def test_shares_are_drawn_by_seed() -> None:
 
 def test_shares_of_nothing() -> None:
     assert shares(np.zeros(0, np.int64), {"a": 1.0}, seed=0).tolist() == []
+
+
+@pytest.mark.parametrize("n", [1, 2047, 2048, 2049, 5000])
+def test_shuffled_is_permute_by_the_block(n: int) -> None:
+    whole = order.permute(np.arange(n), n=n, seed=3, epoch=1)
+    for start in range(0, n, 701):
+        for stop in (start, min(n, start + 1), min(n, start + 32), n):
+            assert order.shuffled(start, stop, n=n, seed=3, epoch=1).tolist() == whole[start:stop].tolist()
+    assert order.shuffled(0, n, n=n, seed=4, epoch=1).tolist() != whole.tolist() or n == 1

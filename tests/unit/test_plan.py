@@ -6,7 +6,7 @@ import itertools
 import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from headrace.imaging.prepare import ImageOptions
 from headrace.packing import divided, spool
 from headrace.packing.plan import Numbered, Plan, make_plan
 from headrace.record import Part, Record, Reject
-from headrace.sources.info import SourceInfo
 from headrace.splits import check_splits
+from said import Said
 
 
 @pytest.fixture(autouse=True)
@@ -53,19 +53,6 @@ def many(n: int, *classes: str | None) -> list[Record]:
     return [record(f"r{i}", classes[i % len(classes)] if classes else None) for i in range(n)]
 
 
-class Given:
-    """A source that says its classes, or something else of its records."""
-
-    def __init__(
-        self, items: Sequence[Record | Reject], class_names: tuple[str, ...] | None = None, **more: Any
-    ) -> None:
-        self.items, self.info = items, SourceInfo(class_names=class_names, **more)
-
-    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
-        yield from self.items
-        return self.info
-
-
 @pytest.mark.parametrize(
     ("items", "classes", "labels"),
     [
@@ -76,8 +63,8 @@ class Given:
         # numbers alone
         ([record("a", label=2), record("b", label=0)], ("0", "1", "2"), [2, 0]),
         # names given: their order counts, and one without records stays
-        (Given(many(3, "b", "a"), ("z", "b", "a")), ("z", "b", "a"), [1, 2, 1]),
-        (Given([record("x", label=1)], ("no", "yes")), ("no", "yes"), [1]),
+        (Said(many(3, "b", "a"), class_names=("z", "b", "a")), ("z", "b", "a"), [1, 2, 1]),
+        (Said([record("x", label=1)], class_names=("no", "yes")), ("no", "yes"), [1]),
     ],
 )
 def test_classes(items: Any, classes: tuple[str, ...], labels: list[int | None]) -> None:
@@ -90,7 +77,7 @@ def test_classes(items: Any, classes: tuple[str, ...], labels: list[int | None])
 
 
 def test_a_class_none_of_the_given_is_a_reject() -> None:
-    made = plan(Given(many(3, "a", "b", None), ("a",)))
+    made = plan(Said(many(3, "a", "b", None), class_names=("a",)))
     assert made.classes == ("a",) and made.seen == 3
     assert sorted(ids(made)) == ["r0", "r2"]
     ((number, reject),) = [(n.number, n.item) for n in made.rejects()]
@@ -134,7 +121,7 @@ def test_ids_that_only_look_alike_are_none(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_one_that_is_refused_takes_no_id() -> None:
     items = [record("a", "strange"), record("a", "x"), record("a", "x"), record("b", "strange"), record("a", "strange")]
-    made = plan(Given(items, ("x",)))
+    made = plan(Said(items, class_names=("x",)))
     assert [one.number for one in planned(made)] == [1]
     assert [(n.number, str(n.item).split(": ")[1][:12]) for n in made.rejects()] == [
         (0, "class 'stran"),
@@ -156,11 +143,11 @@ def test_many_duplicates() -> None:
 
 def test_a_source_is_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a source without end no more is in memory than is to be written next; order and rejects know no batches."""
-    whole = plan(Given(many(100, "a", "b", "c"), ("a", "b")), seed=3)
+    whole = plan(Said(many(100, "a", "b", "c"), class_names=("a", "b")), seed=3)
     monkeypatch.setattr("headrace.packing.plan._BATCH", 7)
     monkeypatch.setattr(spool, "_BLOCK", 9)
     monkeypatch.setattr(divided, "_BLOCK", 5)
-    parts = plan(Given(many(100, "a", "b", "c"), ("a", "b")), seed=3)
+    parts = plan(Said(many(100, "a", "b", "c"), class_names=("a", "b")), seed=3)
     assert ids(parts) == ids(whole) and [*parts.rejects()] == [*whole.rejects()] and whole.refused == 33
     assert [(one.item.label, one.item.label_name) for one in planned(parts)] == [
         (one.item.label, one.item.label_name) for one in planned(whole)
@@ -252,7 +239,7 @@ def test_attributes_that_become_features(attributes: list[dict[str, Any]], kept:
     items = [record(str(i), "x", attributes=some) for i, some in enumerate(attributes)]
     # One that is refused has no say in it.
     refused = record("no", "strange", attributes={"extra": 5, "object_id": ["a"], "filename": 3})
-    assert plan(Given([*items, refused], ("x",))).attributes == kept
+    assert plan(Said([*items, refused], class_names=("x",))).attributes == kept
 
 
 def test_rejects_of_the_source_keep_their_place() -> None:
@@ -365,12 +352,12 @@ FACE = ("nose", "left_eye", "right_eye")
         ([record("a", keypoints=points(2)), *(record(f"r{i}", keypoints=points(3)) for i in range(2))], 3, (), ()),
         ([record("a", keypoints=points(2)), record("b", keypoints=points(3))], 2, (), ()),
         # as the source says
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE), 3, FACE, ((1, 2),)),
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=()), 3, FACE, ()),
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=((0, 2),)), 3, FACE, ((0, 2),)),
-        (Given([record("a", keypoints=points(3))], flip_pairs=((0, 0), (2, 1))), 3, (), ((0, 0), (2, 1))),
-        (Given([record("a", keypoints=points(3))], keypoint_names=None, flip_pairs=None), 3, (), ()),
-        (Given(many(2), keypoint_names=FACE), 3, FACE, ((1, 2),)),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE), 3, FACE, ((1, 2),)),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=()), 3, FACE, ()),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=[[0, 2]]), 3, FACE, ((0, 2),)),
+        (Said([record("a", keypoints=points(3))], flip_pairs=((0, 0), (2, 1))), 3, (), ((0, 0), (2, 1))),
+        (Said([record("a", keypoints=points(3))], keypoint_names=None, flip_pairs=None), 3, (), ()),
+        (Said(many(2), keypoint_names=FACE), 3, FACE, ((1, 2),)),
     ],
 )
 def test_keypoints(items: Any, k: int, names: tuple[str, ...], pairs: Any) -> None:
@@ -419,7 +406,7 @@ def test_keypoints_that_are_none_are_a_reject(bad: Any, reason: str) -> None:
 )
 def test_what_a_source_says_wrongly_of_keypoints(more: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        plan(Given([record("a", keypoints=points(3))], **more))
+        plan(Said([record("a", keypoints=points(3))], **more))
 
 
 def test_a_plan_can_be_sent_elsewhere() -> None:
@@ -475,8 +462,8 @@ def test_splits_that_are_none(splits: dict[str, float], says: str) -> None:
         (many(3), {"shards": 1, "shard_bytes": 1}, UsageError, "give shards or a shard size, not both"),
         (many(2), {"splits": {"a": 0.9, "b": 0.1}}, UsageError, "split 'b': 0.1 of 2 records is none; give it more"),
         ([record("a", label=-1)], {}, UsageError, "record 'a': label -1, wanted 0 to"),
-        (Given(many(1, "a"), ("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
-        (Given([record("a", label=2)], ("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
+        (Said(many(1, "a"), class_names=("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
+        (Said([record("a", label=2)], class_names=("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
     ],
 )
 def test_calls_that_are_at_fault(items: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:

@@ -58,25 +58,8 @@ class Divided:
             boxes_dropped=_sum(one.boxes_dropped for one in said.values()),
             keypoints_dropped=_sum(one.keypoints_dropped for one in said.values()),
             skipped=_sum(one.skipped for one in said.values()),
+            numbered=any(one.numbered for one in said.values()),
         )
-
-
-def read(source: Iterable[Record | Reject]) -> Generator[Record | Reject, None, SourceInfo]:
-    """The Records and Rejects of a source; the generator returns what the source says of the whole."""
-    said = yield from info.read(source)
-    return said if said != SourceInfo() else _from_attributes(source)
-
-
-def _from_attributes(source: object) -> SourceInfo:
-    """TEMPORARY, to go with the last source that says it in attributes: what they say as a SourceInfo."""
-    said: dict[str, Any] = {
-        name: None if (value := getattr(source, name, None)) is None else tuple(value)
-        for name in (*_SAID, "split_names")
-    }
-    counted = {"boxes_dropped": "dropped", "keypoints_dropped": "keypoints_dropped", "skipped": "skipped"}
-    said |= {name: dict(getattr(source, attribute, {})) for name, attribute in counted.items()}
-    root = getattr(source, "root", None)
-    return SourceInfo(**said, root=None if root is None else str(root))
 
 
 def nothing_in(said: SourceInfo) -> str:
@@ -155,7 +138,7 @@ def _of_split(split: str, source: Iterable[Record | Reject]) -> Generator[Record
     """What the source gives, each Record with the split. Raises DataError: no Record."""
     rejects = records = 0
     first: Reject | None = None
-    items = read(source)
+    items = info.read(source)
     while True:
         try:
             item = next(items)

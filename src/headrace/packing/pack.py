@@ -287,6 +287,7 @@ def _write_rest(
         boxes=sum(result.boxes for result in results) if plan.with_boxes else None,
         boxes_clipped=sum(result.boxes_clipped for result in results),
         boxes_dropped=dict(plan.info.boxes_dropped) | ({_OUTSIDE: outside} if outside else {}),
+        numbered=plan.info.numbered,
         keypoints=plan.keypoints,
         keypoint_names=plan.keypoint_names,
         flip_pairs=plan.flip_pairs,

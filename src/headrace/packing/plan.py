@@ -24,11 +24,11 @@ from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
-from headrace.packing.divided import Divided, nothing_in, prefix, read, same_ids
+from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import LABELLED, REJECT, Flat, Spool, Table
 from headrace.record import Keypoints, Record, Reject
 from headrace.sources.files import natural
-from headrace.sources.info import SourceInfo
+from headrace.sources.info import SourceInfo, read
 from headrace.splits import check_split_name, check_splits, shares
 
 DEFAULT_SHARD_BYTES = 128 * 10**6
