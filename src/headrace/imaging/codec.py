@@ -237,6 +237,10 @@ def decode_jpeg(
         raise BadImage("decode", _reason("jpeg", error)) from error
 
 
+_READ_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+_READ_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
 def decode_png(data: bytes | NDArray[np.uint8], *, channels: int, strict: bool = False) -> Pixels:
     """uint8 [h, w, channels] of a plain PNG. `strict` checks the PNG's own checksums too. Raises BadImage."""
     if strict:
@@ -247,11 +251,11 @@ def decode_png(data: bytes | NDArray[np.uint8], *, channels: int, strict: bool =
             raise
         except Exception as error:  # see decode
             raise BadImage("decode", _reason("png", error)) from error
-    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    encoded = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
+    pixels: Pixels | None = cv2.imdecode(encoded, _READ_GREY if channels == 1 else _READ_COLOUR)
     if pixels is None:
         raise BadImage("decode", "corrupt PNG")
-    return np.asarray(pixels, np.uint8).reshape(*pixels.shape[:2], channels)
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

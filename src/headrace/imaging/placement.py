@@ -45,6 +45,11 @@ class Placement:
         """The same, left to right."""
         return Placement(self.window, self.size, self.box, not self.flip)
 
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether it draws a `height` x `width` source pixel by pixel as it is."""
+        whole = (0, 0, width, height)
+        return self.window == whole and self.box == whole and self.size == (height, width) and not self.flip
+
     def least(self, height: int, width: int) -> Size:
         """(height, width) that a `height` x `width` source may be decoded to without the output losing detail."""
         (wx0, wy0, wx1, wy1), (bx0, by0, bx1, by1) = self.window, self.box
@@ -140,8 +145,11 @@ def carry_points(
 
 def draw(pixels: Pixels, placement: Placement, height: int, width: int, out: Pixels) -> None:
     """Draw the placement of `pixels`, decoded at any scale from a `height` x `width` source, into `out` [h, w, c]."""
-    x0, y0, x1, y1 = placement.window
     h, w = pixels.shape[:2]
+    if (h, w) == (height, width) and placement.keeps(height, width):
+        out[:] = pixels
+        return
+    x0, y0, x1, y1 = placement.window
     if (h, w) != (height, width):
         x0, x1 = _scaled(x0, x1, w / width, w)
         y0, y1 = _scaled(y0, y1, h / height, h)

@@ -26,7 +26,7 @@ from headrace.format import index, manifest, tfrecord
 from headrace.format.frames import anywhere
 from headrace.format.tables import Table, Tables
 from headrace.imaging import codec
-from headrace.imaging.placement import Placement, draw, place
+from headrace.imaging.placement import Placement, draw
 from headrace.place import local
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ def decode_stored(
     height: int,
     width: int,
     channels: int,
-    min_size: tuple[int, int] = (0, 0),
 ) -> codec.Pixels:
     """uint8 [h, w, channels] of bytes as the packer stores them, or as somebody else did. Raises BadImage."""
     if kind == "jpeg":
-        return codec.decode_jpeg(data, height=height, width=width, channels=channels, min_size=min_size)
+        return codec.decode_jpeg(data, height=height, width=width, channels=channels)
     if kind == "png":
         return codec.decode_png(data, channels=channels)
     encoded = data.tobytes()
@@ -55,10 +54,14 @@ def draw_stored(
 ) -> None:
     """Decodes stored bytes, at the smallest useful scale, into `out` [h, w, c]. Raises BadImage."""
     channels = out.shape[2]
-    if kind == "jpeg" and placement == place(height, width, (height, width), "stretch"):
-        codec.decode_jpeg(data, height=height, width=width, channels=channels, out=out)
-        return
-    pixels = decode_stored(data, kind, height, width, channels, placement.least(height, width))
+    if kind == "jpeg":
+        if placement.keeps(height, width):
+            codec.decode_jpeg(data, height=height, width=width, channels=channels, out=out)
+            return
+        least = placement.least(height, width)
+        pixels = codec.decode_jpeg(data, height=height, width=width, channels=channels, min_size=least)
+    else:
+        pixels = decode_stored(data, kind, height, width, channels)
     draw(pixels, placement, height, width, out)
 
 
