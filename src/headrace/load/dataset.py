@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,6 +26,7 @@ from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
 from headrace.record import Record
+from headrace.sources.info import SourceInfo
 from headrace.splits import shares
 
 if TYPE_CHECKING:
@@ -232,6 +233,19 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __iter__(self) -> Generator[StoredRecord, None, SourceInfo]:
+        """The records of this view, in its order: a Dataset is a source, and can be packed. Raises DamageError."""
+        for i in range(len(self)):
+            yield self[i]
+        return SourceInfo(
+            class_names=self.class_names,
+            box_class_names=self.box_class_names,
+            keypoint_names=self.keypoint_names,
+            flip_pairs=self.flip_pairs,
+            root=str(self.path),
+            numbered=self.manifest.numbered,
+        )
 
     def __getitem__(self, i: int) -> StoredRecord:
         """Record number `i` of this view, in constant time. Raises IndexError, DamageError."""

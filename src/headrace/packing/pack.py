@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -99,7 +100,7 @@ def pack(
 
     source: one, or a source per split (name -> source). Then each split stands in the order that its source alone would
     have, an id that several splits have gets its split in front ("train/a.jpg"), and classes are the same for all.
-    It is read once, to its end; images that come as bytes are written beside `out` until they are packed.
+    A source is read once, to its end; images that come as bytes are written beside `out` until they are packed.
     splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
@@ -149,31 +150,34 @@ def pack(
             shard_bytes=shard_size,
             seed=seed,
         )
-        budget = _Budget(plan, max_rejects)
-        with bar(total=plan.seen, unit="img", desc="pack", show=progress) as shown:
+        with contextlib.closing(plan):
+            budget = _Budget(plan, max_rejects)
+            with bar(total=plan.seen, unit="img", desc="pack", show=progress) as shown:
 
-            def tick(rejects: Iterable[Numbered], n: int) -> None:
-                budget.spend(rejects)
-                shown.update(n)
+                def tick(rejects: Iterable[Numbered], n: int) -> None:
+                    budget.spend(rejects)
+                    shown.update(n)
 
-            tick(plan.rejects(), plan.refused)
-            if runner is None:
-                results = list(_run_here(plan, staging, threads, tick))
-            else:
-                results = []
-                for result in runner(plan, staging):
-                    results.append(result)
-                    tick(map(numbered, result.rejects.splitlines()), result.entry.records + result.refused)
-                place = {shard.name: i for i, shard in enumerate(plan.shards)}
-                results.sort(key=lambda result: place[result.entry.name])
-        rejects = tuple(n.item for n in sorted(budget.rejects, key=lambda n: n.number) if isinstance(n.item, Reject))
-        stored = sum(result.entry.records for result in results)
-        if stored + len(rejects) != plan.seen:
-            raise AssertionError(f"{plan.seen} seen, {stored} stored, {len(rejects)} rejected: some are lost")
-        if not stored:
-            raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects, len(rejects))}")
-        recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
-        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
+                tick(plan.rejects(), plan.refused)
+                if runner is None:
+                    results = list(_run_here(plan, staging, threads, tick))
+                else:
+                    results = []
+                    for result in runner(plan, staging):
+                        results.append(result)
+                        tick(map(numbered, result.rejects.splitlines()), result.entry.records + result.refused)
+                    place = {shard.name: i for i, shard in enumerate(plan.shards)}
+                    results.sort(key=lambda result: place[result.entry.name])
+            rejects = tuple(
+                n.item for n in sorted(budget.rejects, key=lambda n: n.number) if isinstance(n.item, Reject)
+            )
+            stored = sum(result.entry.records for result in results)
+            if stored + len(rejects) != plan.seen:
+                raise AssertionError(f"{plan.seen} seen, {stored} stored, {len(rejects)} rejected: some are lost")
+            if not stored:
+                raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects, len(rejects))}")
+            recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
+            made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
         shutil.rmtree(scratch)
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
     for entry in made.shards:

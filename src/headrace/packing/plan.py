@@ -6,6 +6,7 @@ holds for all of them: small, plain data that can be pickled, and all that a wor
 
 from __future__ import annotations
 
+import contextlib
 import json
 from array import array
 from collections import Counter
@@ -113,6 +114,11 @@ class Plan:
                 record = replace(record, label_name=self.classes[record.label])
             yield Numbered(row, record)
 
+    def close(self) -> None:
+        """Lets go of its files."""
+        self.table.close()
+        self.order.close()
+
     def rejects(self) -> Iterator[Numbered]:
         """The Rejects that the source gave and the plan made, in the order of the source. Raises OSError."""
         with (self.table.folder / "rejects").open("rb") as lines:
@@ -124,9 +130,9 @@ def line(number: int, reject: Reject) -> bytes:
     return json.dumps([number, reject.id, reject.origin, reject.stage, reject.reason]).encode() + b"\n"
 
 
-def numbered(line: bytes) -> Numbered:
-    """What `line` was made of."""
-    number, id_, origin, stage, reason = json.loads(line)
+def numbered(text: bytes) -> Numbered:
+    """What a `line` was made of."""
+    number, id_, origin, stage, reason = json.loads(text)
     return Numbered(number, Reject(id=id_, origin=origin, stage=stage, reason=reason))
 
 
@@ -159,61 +165,65 @@ def make_plan(
     tally = _Tally()
     with Spool(scratch) as spool:
         info = _spool(source, spool, tally)
+        _check_outside(out, spool.folders)
+        _check_undivided(info.split_names, splits)
+        for name in info.split_names or ():
+            check_split_name(name)
         table = spool.table()
-    _check_outside(out, spool.folders)
-    named = info.split_names
-    _check_undivided(named, splits)
-    for name in named or ():
-        check_split_name(name)
-    fault, first = _faults(table, info, distinct=isinstance(source, Divided))
-    points, names, pairs = _keypoints(info, table, fault)
-    refused = _write_rejects(table, info, fault, first, points, tally)
-    if not len(table):
-        raise DataError(nothing_in(info))
-    box_classes = _box_class_names(info.box_class_names, tally)
-    classes = _class_names(info.class_names, tally)
-    rows = np.flatnonzero(fault == 0)
-    del fault
-    _check_labels(table, rows, classes, tally)
-    among = tuple(fractions) if named is None else named
-    counts = _write_order(table, rows, classes, fractions, named, seed)
-    for split, n in zip(among, counts, strict=True):
-        if not n and len(rows):
-            if named is not None:
-                raise DataError(f"split {split!r}: none of its images can be used, and it would be empty")
-            raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(rows)} records is none; give it more")
-    count = shards or _shards_by_size(table, rows, options, shard_bytes or DEFAULT_SHARD_BYTES)
-    made: list[ShardPlan] = []
-    at = 0
-    for split, n in zip(among, counts, strict=True):
-        of = max(1, min(n, shards or -(-n * count // max(1, len(rows)))))
-        made += [
-            ShardPlan(
-                name=f"{split}-{i:05d}-of-{of:05d}.tfrecord",
-                split=split,
-                start=at + n * i // of,
-                stop=at + n * (i + 1) // of,
-            )
-            for i in range(of)
-        ]
-        at += n
-    return Plan(
-        options=options,
-        info=info,
-        classes=classes,
-        box_classes=box_classes,
-        with_boxes=tally.boxed > 0,
-        attributes=tally.attributes(),
-        keypoints=points,
-        keypoint_names=names,
-        flip_pairs=pairs,
-        splits=fractions if named is None else named,
-        shards=tuple(made),
-        table=table,
-        order=Flat(_order_of(table), np.int64),
-        seen=len(table),
-        refused=refused,
-    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(table.close)
+        named = info.split_names
+        fault, first = _faults(table, info, distinct=isinstance(source, Divided))
+        points, names, pairs = _keypoints(info, table, fault)
+        refused = _write_rejects(table, info, fault, first, points, tally)
+        if not len(table):
+            raise DataError(nothing_in(info))
+        box_classes = _box_class_names(info.box_class_names, tally)
+        classes = _class_names(info.class_names, tally)
+        rows = np.flatnonzero(fault == 0)
+        del fault
+        _check_labels(table, rows, classes, tally)
+        among = tuple(fractions) if named is None else named
+        counts = _write_order(table, rows, classes, fractions, named, seed)
+        for split, n in zip(among, counts, strict=True):
+            if not n and len(rows):
+                if named is not None:
+                    raise DataError(f"split {split!r}: none of its images can be used, and it would be empty")
+                raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(rows)} records is none; give it more")
+        count = shards or _shards_by_size(table, rows, options, shard_bytes or DEFAULT_SHARD_BYTES)
+        made: list[ShardPlan] = []
+        at = 0
+        for split, n in zip(among, counts, strict=True):
+            of = max(1, min(n, shards or -(-n * count // max(1, len(rows)))))
+            made += [
+                ShardPlan(
+                    name=f"{split}-{i:05d}-of-{of:05d}.tfrecord",
+                    split=split,
+                    start=at + n * i // of,
+                    stop=at + n * (i + 1) // of,
+                )
+                for i in range(of)
+            ]
+            at += n
+        plan = Plan(
+            options=options,
+            info=info,
+            classes=classes,
+            box_classes=box_classes,
+            with_boxes=tally.boxed > 0,
+            attributes=tally.attributes(),
+            keypoints=points,
+            keypoint_names=names,
+            flip_pairs=pairs,
+            splits=fractions if named is None else named,
+            shards=tuple(made),
+            table=table,
+            order=Flat(_order_of(table), np.int64),
+            seen=len(table),
+            refused=refused,
+        )
+        stack.pop_all()
+    return plan
 
 
 def _check_undivided(named: Sequence[str] | None, splits: Mapping[str, float] | None) -> None:

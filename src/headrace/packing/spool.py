@@ -41,12 +41,15 @@ _BLOCK = 1 << 16  # rows
 
 
 class Flat:
-    """A file of values of one type, read from any thread by their numbers. Pickles as its path. Raises OSError."""
+    """A file of values of one type, read from any thread by their numbers. Pickles as its path. Raises OSError.
+
+    It is open until `close`, or until nobody has it any more.
+    """
 
     def __init__(self, path: Path, kind: DTypeLike) -> None:
         self.path, self.kind = path, np.dtype(kind)
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._handle)
+        self.close = weakref.finalize(self, os.close, self._handle)
 
     def bytes(self, start: int, stop: int) -> bytes:
         """Those of values `start` to `stop`."""
@@ -81,6 +84,11 @@ class Table:
 
     def __len__(self) -> int:
         return self.n
+
+    def close(self) -> None:
+        """Lets go of the files: a disk that they are on is busy with them, full or not."""
+        self._rows.close()
+        self._heap.close()
 
     def __reduce__(self) -> Any:
         return Table, (self.folder, self.n, self.names, self.splits, self.stacks)
@@ -184,8 +192,10 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._rows.close()
-        self._heap.close()
+        try:
+            self._rows.close()
+        finally:  # on a full disk neither can be closed without an error
+            self._heap.close()
 
     def table(self) -> Table:
         """What was written."""
