@@ -1,6 +1,10 @@
 """Headrace: labelled images to the model. Packed once into sharded TFRecords, fed at the speed of the JPEG decoder.
 
-The public names are imported when first used, so that `import headrace` costs next to nothing and knows no framework.
+The verbs and nouns are few: `pack`, `adopt`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`, `PhotoLoader`,
+`Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `errors`, `compat`. What these hold
+and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
+
+All is imported when first used, so that `import headrace` costs next to nothing and knows no framework.
 """
 
 from __future__ import annotations
@@ -50,8 +54,18 @@ _HOME = {
     "DamageError": "headrace.errors",
 }
 
+_MODULES = {
+    "sources": "headrace.sources",
+    "targets": "headrace.load.targets",
+    "augment": "headrace.imaging.augment",
+    "errors": "headrace.errors",
+    "compat": "headrace.compat",
+}
+_VERBS = ("pack", "adopt", "train", "evaluate", "predict")
+_NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
+
 if TYPE_CHECKING:
-    from headrace import compat, sources
+    from headrace import compat, errors, sources
     from headrace.adopting.adopt import AdoptReport, adopt
     from headrace.errors import (
         DamageError,
@@ -62,12 +76,14 @@ if TYPE_CHECKING:
         StorageError,
         UsageError,
     )
+    from headrace.imaging import augment
     from headrace.imaging.augment import Augmentation, ColorJitter, HorizontalFlip, RandomResizedCrop
     from headrace.imaging.placement import Placement
     from headrace.learn.evaluate import evaluate
     from headrace.learn.predict import predict
     from headrace.learn.run import Run
     from headrace.learn.train import train
+    from headrace.load import targets
     from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
     from headrace.load.facts import Facts
@@ -82,6 +98,9 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "sources",
+    "targets",
+    "augment",
+    "errors",
     "compat",
     "Dataset",
     "ArrayDataset",
@@ -124,12 +143,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("sources", "compat"):
-        return importlib.import_module(f"headrace.{name}")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'headrace' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return ["__version__", *_VERBS, *_NOUNS, *_MODULES]
