@@ -129,7 +129,7 @@ def flip(path: Path, byte: int, bit: int = 0) -> None:
 def shard_of(ds: hr.Dataset, i: int) -> tuple[Path, int, int, int]:
     """(file, record number in it, offset, payload length) of record `i` of a dataset."""
     row = ds.catalog.row(i, named=True)
-    names = ds.store.catalog["shard"].to_list()
+    names = ds.store.table.frame(["shard"])["shard"].to_list()
     return ds.path / row["shard"], int(ds.rows[i]) - names.index(row["shard"]), row["offset"], row["length"]
 
 

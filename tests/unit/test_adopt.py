@@ -173,7 +173,8 @@ def test_overwrite(tmp_path: Path) -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     adopt([shard(tmp_path / "a.tfrecord", 9)], tmp_path / "ds")
-    assert {path.name for path in (tmp_path / "ds").iterdir()} == {"headrace.json", "catalog.parquet", "rejects.jsonl"}
+    written = {path.name for path in (tmp_path / "ds").iterdir()}
+    assert written == {"headrace.json", "headrace.index", "catalog.parquet", "rejects.jsonl"}
     assert {path.name for path in tmp_path.iterdir()} == {"a.tfrecord", "ds"}
 
 
@@ -807,16 +808,26 @@ def test_a_change_in_the_middle_is_found_by_the_records_crc(made: Path) -> None:
     assert [(d.shard, d.record) for d in ds.verify().damaged] == [("../b.tfrecord", 200)]
 
 
-def test_sound_records_of_another_file_are_told_by_their_marks(tmp_path: Path) -> None:
-    """All addresses hold, all CRCs are right, the ends are the same: only what all CRCs are together tells."""
-    paths = [shard(tmp_path / name, 400) for name in ("a.tfrecord", "b.tfrecord")]
-    adopt(paths[0], tmp_path / "ds")
+def test_another_record_with_sound_crcs_is_told_by_the_index(tmp_path: Path) -> None:
+    """All addresses hold, the ends are the same; only the CRC that the index promised tells."""
+    path = shard(tmp_path / "a.tfrecord", 400)
+    adopt(path, tmp_path / "ds")
     records = [payload(**plain(k)) for k in range(400)]
     records[200] = payload(**plain(200, image__class__label=1))
-    write(paths[0], records)
+    write(path, records)
     ds = hr.Dataset(tmp_path / "ds")
-    assert ds[200].label == 2
+    with pytest.raises(DamageError, match=r"a\.tfrecord, record 200, byte \d+: payload CRC is 0x"):
+        ds[200]
     ((shard_name, record, reason),) = [(d.shard, d.record, d.reason) for d in ds.verify().damaged]
+    assert (shard_name, record) == ("../a.tfrecord", 200) and reason.endswith(": another record")
+
+
+def test_another_rejected_record_is_told_by_the_marks(tmp_path: Path) -> None:
+    """No table knows it: only what the CRCs of all records are together tells."""
+    path = shard(tmp_path / "a.tfrecord", 400, {200: {"image__encoded": b"no image"}})
+    adopt(path, tmp_path / "ds")
+    shard(path, 400, {200: {"image__encoded": b"an image"}})
+    ((shard_name, record, reason),) = [(d.shard, d.record, d.reason) for d in verify(tmp_path / "ds").damaged]
     assert (shard_name, record) == ("../a.tfrecord", None) and "not those that were adopted" in reason
 
 
@@ -835,10 +846,15 @@ def test_damage_in_a_rejected_record_is_found_too(tmp_path: Path) -> None:
 def test_bits_of_what_adopt_wrote(made: Path) -> None:
     flip(made / "catalog.parquet", 100)
     with pytest.raises(DamageError, match=r"catalog\.parquet"):
-        hr.Dataset(made)
+        hr.Dataset(made).where("label = 0")
     flip(made.parent / "b.tfrecord", 100)
     damaged = {d.shard for d in verify(made).damaged}
     assert damaged == {"catalog.parquet", "../b.tfrecord"}
+    flip(made / "catalog.parquet", 100)
+    flip(made / "headrace.index", 100)
+    with pytest.raises(DamageError, match=r"headrace\.index"):
+        hr.Dataset(made)
+    assert {d.shard for d in verify(made).damaged} == {"headrace.index", "../b.tfrecord"}
     flip(made / "headrace.json", 100)
     with pytest.raises((DamageError, UsageError)):
         hr.Dataset(made)

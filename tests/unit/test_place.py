@@ -254,14 +254,3 @@ def test_hashed_file(tmp_path: Path) -> None:
     whole = b"".join(parts)
     assert (tmp_path / "x").read_bytes() == whole
     assert digest == hashlib.sha256(whole).hexdigest() == local.digest(tmp_path / "x")
-
-
-def test_map_file(tmp_path: Path) -> None:
-    files(tmp_path, {"x": b"abc", "empty": b""})
-    mapped = local.map_file(tmp_path / "x")
-    assert bytes(mapped) == b"abc" and not mapped.flags.writeable
-    assert len(local.map_file(tmp_path / "empty")) == 0
-    with pytest.raises(StorageError, match=f"^{tmp_path}/none: no such file or directory$"):
-        local.map_file(tmp_path / "none")
-    with pytest.raises(StorageError, match="is a directory"):
-        local.map_file(tmp_path)

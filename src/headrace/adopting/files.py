@@ -19,6 +19,7 @@ from headrace.adopting.schema import Schema
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import tfrecord
 from headrace.place import local
+from headrace.place.local import LocalPlace, Slices
 from headrace.sources.files import natural
 from headrace.splits import DEFAULT_SPLIT
 
@@ -78,6 +79,10 @@ class ShardFile:
     mtime_ns: int
     ends: str
     marks: Any = field(default_factory=hashlib.sha256)
+
+    def content(self) -> Slices:
+        """Its bytes, for one thread."""
+        return Slices(LocalPlace(self.path.parent), self.path.name, self.size)
 
     def check_unchanged(self) -> None:
         status = self.path.stat()
@@ -260,14 +265,14 @@ def sample(files: Sequence[ShardFile]) -> Schema:
     if not found.records:
         lines = []
         for file in files[:_SHOWN]:
-            gap = next((p for p in tfrecord.walk(local.map_file(file.path)) if isinstance(p, tfrecord.Gap)), None)
+            gap = next((p for p in tfrecord.walk(file.content()) if isinstance(p, tfrecord.Gap)), None)
             lines.append(f"{file.path}: {'0 bytes' if gap is None else f'byte {gap.offset}: {gap.reason}'}")
         raise DataError(f"no sound record in any of {len(files)} files{listed(lines)}")
     return found
 
 
 def _first_payloads(file: ShardFile) -> Iterator[bytes]:
-    data = local.map_file(file.path)
+    data = file.content()
     left = _SAMPLED_RECORDS
     for piece in tfrecord.walk(data):
         if isinstance(piece, tfrecord.Span):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +20,7 @@ from headrace.place import local
 from headrace.record import Reject
 
 _CHUNK_RECORDS, _CHUNK_BYTES = 256, 1 << 22
-_READ_AHEAD = 1 << 22
+_MOST_IMAGE = (1 << 32) - 1  # bytes that the index can say
 
 
 @dataclass(slots=True)
@@ -44,7 +42,6 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     file: int
-    data: NDArray[np.uint8]
     first: int
     pieces: list[tfrecord.Span | tfrecord.Gap]
     size: int
@@ -68,31 +65,30 @@ class Pass:
 
     def __iter__(self) -> Iterator[_Chunk]:
         for number, file in enumerate(self.files):
-            data = local.map_file(file.path)
-            with local.explained(file.path), file.path.open("rb", buffering=0) as raw:
-                pieces: list[tfrecord.Span | tfrecord.Gap] = []
-                first = begin = end = 0
-                for piece in tfrecord.walk(data, _ahead(raw)):
-                    pieces.append(piece)
-                    end = piece.end
-                    if len(pieces) == _CHUNK_RECORDS or end - begin > _CHUNK_BYTES:
-                        yield _Chunk(number, data, first, pieces, end - begin)
-                        first, begin, pieces = first + len(pieces), end, []
-                if pieces:
-                    yield _Chunk(number, data, first, pieces, end - begin)
+            pieces: list[tfrecord.Span | tfrecord.Gap] = []
+            first = begin = end = 0
+            for piece in tfrecord.walk(file.content()):
+                pieces.append(piece)
+                end = piece.end
+                if len(pieces) == _CHUNK_RECORDS or end - begin > _CHUNK_BYTES:
+                    yield _Chunk(number, first, pieces, end - begin)
+                    first, begin, pieces = first + len(pieces), end, []
+            if pieces:
+                yield _Chunk(number, first, pieces, end - begin)
 
     def read(self, chunk: _Chunk) -> Read:
         file = self.files[chunk.file]
+        data = file.content()
         out: list[Found | Reject | Skipped] = []
         marks: list[bytes] = []
         for number, piece in enumerate(chunk.pieces, start=chunk.first):
             gap = piece
             if isinstance(piece, tfrecord.Span):
                 try:
-                    payload = tfrecord.payload_bytes_at(chunk.data, *piece)
+                    payload = bytes(tfrecord.payload_at(data, *piece))
                 except tfrecord.BadRecord as error:
                     gap = tfrecord.Gap(piece.offset, piece.end, error.offset, error.reason)
-            marks.append(tfrecord.mark(chunk.data, gap))
+            marks.append(tfrecord.mark(data, gap))
             if isinstance(gap, tfrecord.Gap):
                 out.append(Skipped(shard=str(file.path), record=number, **gap._asdict()))
                 continue
@@ -118,7 +114,7 @@ class Pass:
             offset = span.offset + tfrecord.HEADER_BYTES + values.image_offset
         elif self.images is not None and values.file:
             named = values.file
-            image = local.inside(self.images, named).read_bytes()
+            image = local.content(local.inside(self.images, named), _MOST_IMAGE)
             sha256, crc = hashlib.sha256(image).hexdigest(), tfrecord.masked_crc(image)
         else:
             key = self.reader.map.image or self.reader.map.file
@@ -144,23 +140,6 @@ class Pass:
         )
         values.image = None
         return Found(number, row, values, header.orientation)
-
-
-def _ahead(raw: Any) -> Callable[[int], None]:
-    """Reads a file into the page cache a little before it is needed, with its disk waiting outside of the GIL: the
-    page faults of a memory map would stop every thread."""
-    scratch = bytearray(_READ_AHEAD)
-    done = 0
-
-    def touch(offset: int) -> None:
-        nonlocal done
-        while done <= offset + _READ_AHEAD:
-            n = os.preadv(raw.fileno(), [scratch], done)
-            if not n:
-                done = 1 << 62
-            done += n
-
-    return touch
 
 
 def _reject(file: ShardFile, number: int, stage: str, reason: str) -> Reject:

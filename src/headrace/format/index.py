@@ -71,11 +71,15 @@ class Texts:
 
     def __getitem__(self, row: int) -> str:
         """Raises DamageError: no UTF-8."""
-        begin = int(self.ends[row - 1]) if row else 0
         try:
-            return bytes(self.data[begin : int(self.ends[row])]).decode()
+            return self.raw(row).decode()
         except UnicodeDecodeError:
             raise DamageError(f"{FILE}: the text of row {row} is no UTF-8; run 'headrace verify'") from None
+
+    def raw(self, row: int) -> bytes:
+        """The text's bytes."""
+        begin = int(self.ends[row - 1]) if row else 0
+        return bytes(self.data[begin : int(self.ends[row])])
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:

@@ -33,22 +33,33 @@ def explained(path: Path | str) -> Iterator[None]:
         raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}") from error
 
 
+_BLOCK, _ENDS = 1 << 22, 1 << 16
+
+
 def digest(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_ENDS = 1 << 16
+    """sha256 (hex) of a regular file. Raises OSError."""
+    file, found, offset = _File(str(path)), hashlib.sha256(), 0
+    while block := os.pread(file.number, _BLOCK, offset):
+        found.update(block)
+        offset += len(block)
+    return found.hexdigest()
 
 
 def digest_ends(path: Path) -> str:
-    """sha256 (hex) of the first and the last 64 KiB of a file. Raises OSError."""
-    with path.open("rb") as file:
-        head = file.read(_ENDS)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(len(head), size - _ENDS))
-        return hashlib.sha256(head + file.read()).hexdigest()
+    """sha256 (hex) of the first and the last 64 KiB of a regular file. Raises OSError."""
+    file = _File(str(path))
+    head = os.pread(file.number, _ENDS, 0)
+    end = max(len(head), os.fstat(file.number).st_size - _ENDS)
+    return hashlib.sha256(head + os.pread(file.number, _ENDS, end)).hexdigest()
+
+
+def content(path: Path, most: int) -> bytes:
+    """All bytes of a regular file of `most` bytes at most. Raises OSError."""
+    file = _File(str(path))
+    size = os.fstat(file.number).st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"{size} bytes, wanted at most {most}", str(path))
+    return _read(file.number, 0, size)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -61,17 +72,6 @@ def inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(root):
         raise PermissionError(errno.EPERM, f"leads out of {folder}", name)
     return path
-
-
-def map_file(path: Path) -> NDArray[np.uint8]:
-    """A file's bytes as a read-only uint8 array backed by a memory map. Raises StorageError."""
-    with explained(path), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return np.zeros(0, np.uint8)
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-
-
-_BLOCK = 1 << 22
 
 
 class LocalPlace:
@@ -93,15 +93,9 @@ class LocalPlace:
         path = self._path_of(name)
         try:
             file = _files.open(path)
-            data = os.pread(file.number, length, offset)
-            while len(data) < length:  # a signal, or more than 2 GiB
-                more = os.pread(file.number, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            return _read(file.number, offset, length)
         except OSError as error:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-        return data
 
     def forget(self, name: str) -> None:
         """Lets go of an open file that may have been replaced."""
@@ -133,14 +127,15 @@ class LocalPlace:
         """The file `name` as a map that processes share, if its bytes have this CRC-32C: for tables of a dataset's own,
         which nobody writes to after they are published. Raises StorageError, DamageError."""
         path = self.path / name
-        with explained(path), path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with explained(path):
+            file = _File(str(path))
+            size = os.fstat(file.number).st_size
             found = 0
             for offset in range(0, size, _BLOCK):  # read, not mapped: the disk is waited for without the lock
-                found = google_crc32c.extend(found, os.pread(file.fileno(), _BLOCK, offset))
-            if found != crc32c:
+                found = google_crc32c.extend(found, os.pread(file.number, _BLOCK, offset))
+            if found != crc32c or not size:
                 raise DamageError(f"{path}: CRC-32C is 0x{found:08x}, the manifest says 0x{crc32c:08x}; pack again")
-            return Map(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return Map(path, mmap.mmap(file.number, 0, access=mmap.ACCESS_READ))
 
 
 class Map:
@@ -153,6 +148,45 @@ class Map:
     def is_cut(self) -> bool:
         """Whether the file has become shorter than what is mapped of it, and reading it would end the process."""
         return self._mapped.size() < len(self.data)
+
+
+class Slices:
+    """The bytes of a file as a value that is cut like bytes, and read in blocks on the way: not from two threads.
+
+    Raises StorageError, also where the file ends before the `size` that it had.
+    """
+
+    def __init__(self, place: LocalPlace, name: str, size: int, block: int = _BLOCK) -> None:
+        self._place, self._name, self._size, self._block = place, name, size, block
+        self._begin, self._held = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        begin, end, _ = part.indices(self._size)
+        if end <= begin:
+            return b""
+        if not self._begin <= begin <= end <= self._begin + len(self._held):
+            n = min(max(self._block, end - begin), self._size - begin)
+            self._begin, self._held = begin, self._place.read(self._name, begin, n)
+            if len(self._held) < n:
+                raise StorageError(
+                    f"{self._place.path / self._name}: ends at byte {begin + len(self._held)}, it had {self._size} "
+                    "bytes: it was cut while it was read"
+                )
+        return self._held[begin - self._begin : end - self._begin]
+
+
+def _read(number: int, offset: int, length: int) -> bytes:
+    """The bytes of an open file; fewer where it ends before. Raises OSError."""
+    data = os.pread(number, length, offset)
+    while len(data) < length:  # a signal, or more than 2 GiB
+        more = os.pread(number, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 class _File:
