@@ -19,12 +19,15 @@ from headrace.adopting.schema import Schema
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import tfrecord
 from headrace.place import local
-from headrace.place.local import LocalPlace, Slices
+from headrace.place.local import BLOCK, LocalPlace, Slices
 from headrace.sources.files import natural
 from headrace.splits import DEFAULT_SPLIT
 
 _SAMPLED_SHARDS, _SAMPLED_RECORDS = 16, 16
 _SHOWN = 20
+# Of a compressed file, how many times its bytes it may unpack to; and what any may. Encoded images hardly shrink, and
+# raw ones not to a hundredth.
+_MOST_GROWTH, _SMALL = 100, 1 << 26
 
 # What a shard in a folder is called: x.tfrecord, x.tfrec.gz, x.tfrecord-00000-of-00010, x-00000-of-00010.
 _SHARD_NAME = re.compile(r"^[^.].*\.tfrec(ord)?s?(\.(gz|zlib))?$|^[^.].*-[0-9]+-of-[0-9]+$")
@@ -80,9 +83,9 @@ class ShardFile:
     ends: str
     marks: Any = field(default_factory=hashlib.sha256)
 
-    def content(self) -> Slices:
-        """Its bytes, for one thread."""
-        return Slices(LocalPlace(self.path.parent), self.path.name, self.size)
+    def content(self, block: int = BLOCK) -> Slices:
+        """Its bytes, for one thread, read in blocks of so many."""
+        return Slices(LocalPlace(self.path.parent), self.path.name, self.size, block)
 
     def check_unchanged(self) -> None:
         status = self.path.stat()
@@ -226,11 +229,20 @@ def _compression(path: Path) -> str | None:
 
 
 def _unpack(path: Path, kind: str, out: Path) -> Skipped | None:
-    """Unpacks a compressed file into `out`; where it is cut or damaged what was read before is kept, and that said."""
+    """Unpacks a compressed file into `out`; where it is cut or damaged what was read before is kept, and that said.
+
+    Raises StorageError, DataError: it grows as no records of images do, and would fill the disk.
+    """
     reason = None
     with local.explained(path), path.open("rb") as raw, out.open("wb") as file:
+        most = max(_MOST_GROWTH * os.fstat(raw.fileno()).st_size, _SMALL)
         try:
             for block in _gzip(raw) if kind == "GZIP" else _zlib(raw):
+                if file.tell() + len(block) > most:
+                    raise DataError(
+                        f"{path}: unpacks to more than {most} bytes, {_MOST_GROWTH} times its own; that is no file of "
+                        "images. Unpack it yourself if it is one"
+                    )
                 file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             reason = f"the {kind} stream is cut or damaged ({error})"

@@ -69,7 +69,7 @@ def tasks(
             if isinstance(piece, Damage):
                 yield found(entry, piece.reason, piece.record, piece.offset)
                 continue
-            end = piece.end if isinstance(piece, tfrecord.Gap) else piece.span.end
+            _, end = _bounds(piece)
             if lot and (len(lot) == LOT_RECORDS or end - begin > LOT_BYTES):
                 yield Task(entry, _rows(lot), functools.partial(check, lot))
                 lot, begin = [], end
@@ -79,6 +79,11 @@ def tasks(
     if lot:
         yield Task(entry, _rows(lot), functools.partial(check, lot))
     yield Task(entry, 0, lambda: ([], b""), last=True)
+
+
+def _bounds(piece: _Record | tfrecord.Gap) -> tuple[int, int]:
+    """(first byte, end)."""
+    return (piece.begin, piece.end) if isinstance(piece, tfrecord.Gap) else (piece.span.offset, piece.span.end)
 
 
 def _rows(lot: list[_Record | tfrecord.Gap]) -> int:
@@ -136,7 +141,8 @@ def _check(
     """The faults of these pieces, which lie close to each other, and their marks."""
     damaged: list[Damage] = []
     marks: list[bytes] = []
-    data = Slices(place, entry.name, size)
+    begin, end = (_bounds(piece)[at] for piece, at in ((lot[0], 0), (lot[-1], 1)))
+    data = Slices(place, entry.name, size, block=end - begin)
     for piece in lot:
         if isinstance(piece, tfrecord.Gap):
             marks.append(tfrecord.mark(data, piece))

@@ -210,6 +210,13 @@ def to_bytes(rows: Sequence[Row]) -> bytes:
     return file.getvalue()
 
 
+def joined(parts: Sequence[Index]) -> Index:
+    """These indices, one after the other, in memory."""
+    file = io.BytesIO()
+    _write(parts, file)
+    return Index.over(np.frombuffer(file.getbuffer(), np.uint8), FILE)
+
+
 def join(parts: Sequence[Path], out: Path) -> None:
     """The index files `parts`, one after the other, as one: column by column, so that nothing of them is held in
     memory. Raises StorageError, DamageError."""

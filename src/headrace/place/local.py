@@ -33,13 +33,14 @@ def explained(path: Path | str) -> Iterator[None]:
         raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}") from error
 
 
-_BLOCK, _ENDS = 1 << 22, 1 << 16
+BLOCK = 1 << 22  # bytes that are read at a time
+_ENDS = 1 << 16
 
 
 def digest(path: Path) -> str:
     """sha256 (hex) of a regular file. Raises OSError."""
     file, found, offset = _File(str(path)), hashlib.sha256(), 0
-    while block := os.pread(file.number, _BLOCK, offset):
+    while block := os.pread(file.number, BLOCK, offset):
         found.update(block)
         offset += len(block)
     return found.hexdigest()
@@ -116,7 +117,7 @@ class LocalPlace:
             raise StorageError(f"{path}: no regular file")
         return status.st_size
 
-    def blocks(self, name: str, size: int = _BLOCK) -> Iterator[bytes]:
+    def blocks(self, name: str, size: int = BLOCK) -> Iterator[bytes]:
         """The whole file `name` in blocks of `size` bytes. Raises StorageError."""
         offset = 0
         while data := self.read(name, offset, size):
@@ -131,8 +132,8 @@ class LocalPlace:
             file = _File(str(path))
             size = os.fstat(file.number).st_size
             found = 0
-            for offset in range(0, size, _BLOCK):  # read, not mapped: the disk is waited for without the lock
-                found = google_crc32c.extend(found, os.pread(file.number, _BLOCK, offset))
+            for offset in range(0, size, BLOCK):  # read, not mapped: the disk is waited for without the lock
+                found = google_crc32c.extend(found, os.pread(file.number, BLOCK, offset))
             if found != crc32c or not size:
                 raise DamageError(f"{path}: CRC-32C is 0x{found:08x}, the manifest says 0x{crc32c:08x}; pack again")
             return Map(path, mmap.mmap(file.number, 0, access=mmap.ACCESS_READ))
@@ -156,7 +157,7 @@ class Slices:
     Raises StorageError, also where the file ends before the `size` that it had.
     """
 
-    def __init__(self, place: LocalPlace, name: str, size: int, block: int = _BLOCK) -> None:
+    def __init__(self, place: LocalPlace, name: str, size: int, block: int = BLOCK) -> None:
         self._place, self._name, self._size, self._block = place, name, size, block
         self._begin, self._held = 0, b""
 
