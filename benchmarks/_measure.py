@@ -8,23 +8,26 @@ meets all arms alike. What an arm does is the benchmark's own business.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
+Made = TypeVar("Made")
 Job = dict[str, Any]  # what a child is told, as JSON on its standard input
 Result = dict[str, Any]  # what it answers, as JSON: `clocked`'s facts and the arm's own
 
@@ -43,15 +46,28 @@ PACKAGES = (
     "tensorflow-cpu",
     "keras",
     "torch",
+    "grain",
+    "array_record",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One contestant: `what` it is, in a line, and how it is measured (in a child process)."""
+    """One contestant: `what` it is, in a line, how it is measured (in a child process), and the modules it `needs`."""
 
     what: str
     measure: Callable[[Job], Result]
+    needs: tuple[str, ...] = ()
+
+
+def skipped(arms: Mapping[str, Arm]) -> dict[str, str]:
+    """Why an arm can't be measured here, by arm: a module that it needs is not installed."""
+    absent = {name: [module for module in arm.needs if util.find_spec(module) is None] for name, arm in arms.items()}
+    return {
+        name: f"{', '.join(modules)} not installed; pip install 'headrace[bench]'"
+        for name, modules in absent.items()
+        if modules
+    }
 
 
 def cores() -> int:
@@ -69,6 +85,14 @@ def warm_page_cache(paths: Sequence[Path]) -> int:
     return sum(len(p.read_bytes()) for p in paths)
 
 
+def forget(paths: Sequence[Path]) -> None:
+    """Drops the files from the page cache (what of them is written to disk, and mapped by nobody)."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
 def clocked(work: Callable[[], int]) -> Result:
     """What `work` says it did (`images`), its wall `seconds`, and the cores that `others` used meanwhile."""
     begin, busy, own = time.perf_counter(), _machine_busy(), _own_busy()
@@ -76,6 +100,60 @@ def clocked(work: Callable[[], int]) -> Result:
     seconds = time.perf_counter() - begin
     others = (_machine_busy() - busy) - (_own_busy() - own)
     return {"images": images, "seconds": seconds, "others": round(max(0.0, others) / seconds, 2)}
+
+
+def megabytes() -> dict[str, float]:
+    """What this process holds itself (`anonymous`), and the pages of files that it has mapped (`mapped`), which others
+    share: /proc/self/smaps_rollup, in MB."""
+    lines = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    of = {line[0]: int(line[1]) * 1024 / 1e6 for line in lines}
+    return {"anonymous": of["Anonymous:"], "mapped": of["Rss:"] - of["Anonymous:"]}
+
+
+def grown(work: Callable[[], tuple[Result, Any]]) -> Result:
+    """What `work` answers, beside what it made and is kept here, and by how many MB this process has grown.
+
+    `anonymous_mb` and `mapped_mb` at the end, over `before_mb`, the anonymous memory of the imports; `peak_mb` the most
+    anonymous memory at any time, looked at every 10 ms; cores that `others` used.
+    """
+    gc.collect()
+    before, peak, over = megabytes(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.01):
+            lines = Path("/proc/self/status").read_text().splitlines()  # smaps_rollup walks all pages, this does not
+            peak = max(peak, next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssAnon")))
+
+    answer: Result = {}
+    made: Any = None
+
+    def run() -> int:
+        nonlocal answer, made
+        answer, made = work()
+        return 1
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    others = clocked(run)["others"]
+    after = megabytes()
+    del made  # not before: what it holds is what is measured
+    over.set()
+    watcher.join()
+    return answer | {
+        "before_mb": round(before["anonymous"], 1),
+        "anonymous_mb": round(after["anonymous"] - before["anonymous"], 1),
+        "peak_mb": round(max(peak, after["anonymous"]) - before["anonymous"], 1),
+        "mapped_mb": round(after["mapped"] - before["mapped"], 1),
+        "others": others,
+    }
+
+
+def stopwatch(work: Callable[[], Made]) -> tuple[float, Made]:
+    """The wall seconds of `work`, and what it made."""
+    begin = time.perf_counter()
+    made = work()
+    return time.perf_counter() - begin, made
 
 
 def child(arms: Mapping[str, Arm]) -> bool:
@@ -102,16 +180,20 @@ def in_child(arm: str, job: Job) -> Result:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def rounds(arms: Sequence[str], job: Job, repeats: int) -> dict[str, list[Result]]:
-    """Results of `repeats` rounds by arm, in the order of `arms`."""
+def rounds(
+    arms: Sequence[str], job: Job, repeats: int, told: Callable[[Result], str] | None = None
+) -> dict[str, list[Result]]:
+    """Results of `repeats` rounds by arm, in the order of `arms`; `told` says what each found, by default its rate."""
     results: dict[str, list[Result]] = {arm: [] for arm in arms}
     for k in range(repeats):
         first = k % len(arms)
         for arm in [*arms[first:], *arms[:first]]:
             result = in_child(arm, job)
-            result["rate"] = result["images"] / result["seconds"]
+            if told is None:
+                result["rate"] = result["images"] / result["seconds"]
             results[arm].append(result)
-            line = f"round {k + 1}/{repeats}  {arm:<18}{result['rate']:8.0f} images/s"
+            said = f"{result['rate']:8.0f} images/s" if told is None else told(result)
+            line = f"round {k + 1}/{repeats}  {arm:<18}{said}"
             if result["others"] > QUIET:
                 line += f"  not alone: others used {result['others']:.2f} cores"
             print(line, file=sys.stderr)
@@ -153,7 +235,10 @@ def facts(benchmark: str) -> dict[str, Any]:
 
 
 def publish(report: Mapping[str, Any], table: str, json_path: Path | None) -> None:
-    """Print the facts and the table (Markdown); write the whole report as JSON where wanted."""
+    """Print the facts and the table (Markdown); write the whole report as JSON where wanted ("-": print that alone)."""
+    if json_path == Path("-"):
+        print(json.dumps(report, indent=2))
+        return
     machine = report["machine"]
     print(f"\n{report['command']}")
     print(
@@ -162,6 +247,8 @@ def publish(report: Mapping[str, Any], table: str, json_path: Path | None) -> No
     )
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report["job"].items()))
+    for arm, reason in report.get("skipped", {}).items():
+        print(f"skipped: {arm}: {reason}")
     print(f"\n{table}")
     if json_path is not None:
         json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

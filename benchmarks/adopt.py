@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from _measure import HEADER, Arm, Job, Result, child, clocked, facts, markdown, publish, rounds, row, summarise
+from _measure import HEADER, Arm, Job, Result, child, clocked, facts, forget, markdown, publish, rounds, row, summarise
 
 BLOCK = 1 << 22  # bytes of one read
 
@@ -66,14 +66,6 @@ def write(folder: Path, total: int, shards: int, image_bytes: int) -> int:
             file.flush()
             os.fsync(file.fileno())
     return n
-
-
-def forget(paths: list[Path]) -> None:
-    """Drops the files from the page cache."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(handle)
 
 
 def cold(start: Callable[[Job], Callable[[list[Path]], int]]) -> Callable[[Job], Result]:

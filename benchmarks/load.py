@@ -1,4 +1,4 @@
-"""Images/s of shuffled batches: Headrace, tf.data, Keras and PyTorch, beside the limit that the decoder sets.
+"""Images/s of shuffled batches: Headrace, tf.data, Keras, PyTorch and Grain, beside the limits that the decoder sets.
 
     python benchmarks/load.py FOLDER [--packed DS] [--size 224] [--batch-size 32] [--images N] [--repeats 5]
                                      [--json FILE] [--memory]
@@ -6,8 +6,9 @@
 FOLDER holds JPEG files, in class folders or not. They are packed as they are (no resize) into 16 shards in a
 temporary folder, or taken from DS, packed from FOLDER before. Every arm delivers the same images at the same
 size with as many workers as there are cores; page cache warm; a process per measurement; whole epochs for
-about three seconds, the start of each epoch counted; the images counted and checked. `--memory` measures the
-loader's memory over 20 epochs instead.
+about three seconds, the start of each epoch counted; the images counted and checked. Before the rounds Grain's arm is
+measured once with each number of threads and way of batching, and takes the fastest into them. Arms whose package is
+not installed are skipped. `--memory` measures the loader's memory over 20 epochs instead.
 
 Result: see README.md beside this file.
 """
@@ -40,6 +41,7 @@ from _measure import (
     publish,
     rounds,
     row,
+    skipped,
     summarise,
     warm_page_cache,
 )
@@ -150,6 +152,59 @@ def torch_dataloader(job: Job) -> Epochs:
     return lambda epochs: sum(len(batch) for _ in range(epochs) for batch in loader)
 
 
+def grain(job: Job) -> Epochs:
+    """One iterator over all epochs, so no start but the first counts; `job["grain"]` says how many threads, and whether
+    these make whole batches or images."""
+    import cv2
+    import grain
+    import numpy as np
+
+    cv2.setNumThreads(0)
+    side, threads = job["size"], job["grain"]["threads"]
+
+    def image(record: bytes) -> Any:
+        pixels = cv2.imdecode(np.frombuffer(record, np.uint8), cv2.IMREAD_COLOR_RGB)
+        return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LINEAR)
+
+    source = grain.sources.ArrayRecordDataSource([job["array_record"]])
+    images = grain.MapDataset.source(source).seed(0).shuffle().map(image)
+
+    def run(epochs: int) -> int:
+        if job["grain"]["whole_batches"]:
+            options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+            batches = images.batch(job["batch_size"]).repeat(epochs).to_iter_dataset(options)
+        else:
+            options = grain.ReadOptions(num_threads=threads)
+            batches = images.repeat(epochs).to_iter_dataset(options).batch(job["batch_size"])
+        return sum(len(batch) for batch in batches)
+
+    return run
+
+
+def tuned(job: Job) -> list[Result]:
+    """Grain's arm once with each setting, the fastest first: {"threads", "whole_batches", "images_per_second"}."""
+    tried = []
+    for threads in sorted({cores(), 2 * cores(), 16}):  # 16 is its default
+        for whole_batches in (True, False):
+            setting = {"threads": threads, "whole_batches": whole_batches}
+            result = in_child("Grain, threads", job | {"grain": setting})
+            tried.append(setting | {"images_per_second": round(result["images"] / result["seconds"], 1)})
+    return sorted(tried, key=lambda setting: -setting["images_per_second"])
+
+
+def write_array_record(packed: Path, out: Path) -> None:
+    """The images of the dataset, as they are stored, in the form that Grain reads at random."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    import headrace as hr
+
+    dataset = hr.Dataset(packed)
+    writer = ArrayRecordWriter(str(out), "group_size:1,uncompressed")  # JPEGs don't get smaller
+    for i in range(len(dataset)):
+        writer.write(dataset[i].read())
+    writer.close()
+
+
 def decode_only(job: Job) -> Epochs:
     from simplejpeg import decode_jpeg
 
@@ -165,11 +220,53 @@ def decode_only(job: Job) -> Epochs:
             for data in chunk
         )
 
-    chunks = [encoded[i : i + job["batch_size"]] for i in range(0, len(encoded), job["batch_size"])]
+    return chunked(decode, encoded, job["batch_size"])
+
+
+def decode_and_resize(job: Job) -> Epochs:
+    """The calls into libjpeg-turbo and OpenCV that the loader makes for fit="stretch", all else worked out before."""
+    import cv2
+    import numpy as np
+    from simplejpeg import decode_jpeg
+
+    import headrace as hr
+
+    dataset = hr.Dataset(job["packed"])
+    side = job["size"]
+
+    def calls(encoded: bytes, height: int, width: int) -> tuple[bytes, dict[str, int], int | None]:
+        """The bytes, at which scale to decode them, and how to resize what comes out; None where it is the size."""
+        scaled = {factor: (-(-height // factor), -(-width // factor)) for factor in (8, 4, 2, 1)}
+        factor = next((f for f, decoded in scaled.items() if min(decoded) >= side), 1)
+        h, w = scaled[factor]
+        scale = {"min_height": h, "min_width": w, "min_factor": factor} if factor > 1 else {}
+        if (h, w) == (side, side):
+            return encoded, scale, None
+        return encoded, scale, cv2.INTER_AREA if min(h, w) > 2 * side else cv2.INTER_LINEAR
+
+    records = (dataset[i] for i in range(len(dataset)))
+    images = [calls(record.read(), record.height, record.width) for record in records]
+
+    def make(chunk: Sequence[tuple[bytes, dict[str, int], int | None]]) -> int:
+        batch = np.empty((len(chunk), side, side, 3), np.uint8)
+        for out, (encoded, scale, method) in zip(batch, chunk, strict=True):
+            pixels = decode_jpeg(encoded, "RGB", strict=False, **scale)
+            if method is None:
+                out[:] = pixels
+            else:
+                cv2.resize(pixels, (side, side), dst=out, interpolation=method)
+        return len(batch)
+
+    return chunked(make, images, job["batch_size"])
+
+
+def chunked(work: Callable[[Sequence[Any]], int], images: Sequence[Any], size: int) -> Epochs:
+    """Epochs of `work` on `size` images a task, with a thread per core."""
+    chunks = [images[i : i + size] for i in range(0, len(images), size)]
 
     def run(epochs: int) -> int:
         with ThreadPoolExecutor(cores()) as threads:
-            return sum(threads.map(decode, chunks * epochs))
+            return sum(threads.map(work, chunks * epochs))
 
     return run
 
@@ -205,19 +302,33 @@ def memory(job: Job) -> Result:
 ARMS = {
     "headrace": Arm(what="Loader over the packed shards: uint8, fit='stretch'", measure=timed(headrace)),
     "tf.data": Arm(
-        what="the same shards, all AUTOTUNE, an iterator per epoch as in fit: float32", measure=timed(tf_data)
+        what="the same shards, all AUTOTUNE, an iterator per epoch as in fit: float32",
+        measure=timed(tf_data),
+        needs=("tensorflow",),
     ),
     "tf.data, repeat": Arm(
         what="the same, one iterator over all epochs",
         measure=timed(lambda job: tf_data(job, one_iterator=True)),
+        needs=("tensorflow",),
     ),
     "Keras PyDataset": Arm(
         what="load_img (nearest, its default) over the files, fit's enqueuer, threads: float32",
         measure=timed(keras_pydataset),
+        needs=("keras",),
     ),
     "torch DataLoader": Arm(
         what="cv2 imread + linear over the files, persistent worker processes: uint8",
         measure=timed(torch_dataloader),
+        needs=("torch",),
+    ),
+    "Grain, threads": Arm(
+        what="the same images in an ArrayRecord, cv2 decode + linear, the fastest number of threads: uint8",
+        measure=timed(grain),
+        needs=("grain", "array_record"),
+    ),
+    "decode + resize only": Arm(
+        what="the loader's own calls of simplejpeg and cv2, bytes in memory, threads, into batches, nothing else",
+        measure=timed(decode_and_resize),
     ),
     "decode only": Arm(
         what="the limit: simplejpeg scaled, bytes in memory, threads, no resize, no batch",
@@ -278,7 +389,14 @@ def main() -> None:
             report["memory"] = in_child("memory", job)
             table = memory_table(report["memory"])
         else:
-            report["arms"] = summarise(ARMS, rounds(list(ARMS), job, args.repeats))
+            report["skipped"] = skipped(ARMS)
+            arms = [arm for arm in ARMS if arm not in report["skipped"]]
+            if "Grain, threads" in arms:
+                job["array_record"] = str(Path(scratch, "images.array_record"))
+                write_array_record(packed, Path(job["array_record"]))
+                report["grain"] = tuned(job)
+                job["grain"] = report["grain"][0]
+            report["arms"] = summarise(ARMS, rounds(arms, job, args.repeats))
             table = rate_table(report["arms"])
     publish(report, table, args.json)
 

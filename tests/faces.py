@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace.imaging.codec import Pixels, encode_jpeg
+from headrace.sources import SourceInfo
 
 NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 _PLACES = np.array([(-0.32, -0.25), (0.32, -0.25), (0.0, 0.1), (-0.25, 0.5), (0.25, 0.5)])  # of a face of radius 1
@@ -57,8 +59,6 @@ class Faces(list[hr.Record]):
     `unlabelled`: the share of points of which, by chance, nothing is said.
     """
 
-    keypoint_names = NAMES
-
     def __init__(
         self, folder: Path, n: int, *, seed: int = 0, size: tuple[int, int] = (96, 96), unlabelled: float = 0.0
     ) -> None:
@@ -73,3 +73,7 @@ class Faces(list[hr.Record]):
             self.append(
                 hr.Record(id=path.name, path=str(path), boxes=box[None], box_labels=("face",), keypoints=points[None])
             )
+
+    def __iter__(self) -> Generator[hr.Record, None, SourceInfo]:
+        yield from super().__iter__()
+        return SourceInfo(keypoint_names=NAMES)

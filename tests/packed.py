@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,21 @@ from PIL import Image
 import headrace as hr
 from drawn import picture, saved
 from headrace.format import manifest
+from headrace.load.facts import Facts
 from headrace.load.targets import Labels
+from headrace.sources import SourceInfo
 
 CLASSES = ("ant", "bee", "cow")
 FACE = ("nose", "left_eye", "right_eye")
 
 
-class Keep:
+class Keep(hr.Target):
     """A target that gives the labels as they are."""
 
     wants_boxes = False
     wants_keypoints = True
 
-    def check(self, dataset: hr.Dataset) -> None:
+    def check(self, facts: Facts) -> None:
         pass
 
     def encode(self, labels: Labels) -> Labels:
@@ -38,7 +41,11 @@ class Source(list[hr.Record]):
 
     def __init__(self, records: Any, names: Sequence[str] | None = FACE, pairs: Any = None) -> None:
         super().__init__(records)
-        self.keypoint_names, self.flip_pairs = names, pairs
+        self.info = SourceInfo(keypoint_names=None if names is None else tuple(names), flip_pairs=pairs)
+
+    def __iter__(self) -> Generator[hr.Record, None, SourceInfo]:
+        yield from super().__iter__()
+        return self.info
 
 
 def shades(n: int, *, side: int = 8, classes: Sequence[str] = CLASSES) -> list[hr.Record]:
@@ -136,6 +143,14 @@ def shard_of(ds: hr.Dataset, i: int) -> tuple[Path, int, int, int]:
 def threads() -> set[threading.Thread]:
     """Our threads that are alive (tqdm and TensorFlow have theirs)."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("headrace")}
+
+
+def threads_left(before: set[threading.Thread]) -> set[threading.Thread]:
+    """Our threads that stay beside those of `before`, once the others had the time to end."""
+    gc.collect()  # a failed test's traceback may hold an iterator
+    for thread in threads() - before:
+        thread.join(timeout=10)
+    return threads() - before
 
 
 def rewrite_manifest(folder: Path, **changes: Any) -> None:

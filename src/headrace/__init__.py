@@ -14,7 +14,7 @@ _HOME = {
     "Dataset": "headrace.load.dataset",
     "ArrayDataset": "headrace.load.arrays",
     "Loader": "headrace.load.loader",
-    "Batch": "headrace.load.loader",
+    "Batch": "headrace.load.iteration",
     "Class": "headrace.load.targets",
     "Boxes": "headrace.load.targets",
     "Grid": "headrace.load.targets",
@@ -29,6 +29,8 @@ _HOME = {
     "Source": "headrace.sources",
     "Target": "headrace.load.targets",
     "Labels": "headrace.load.targets",
+    "Facts": "headrace.load.facts",
+    "Iteration": "headrace.load.iteration",
     "Augmentation": "headrace.imaging.augment",
     "Placement": "headrace.imaging.placement",
     "train": "headrace.learn.train",
@@ -68,7 +70,9 @@ if TYPE_CHECKING:
     from headrace.learn.train import train
     from headrace.load.arrays import ArrayDataset
     from headrace.load.dataset import Dataset
-    from headrace.load.loader import Batch, Loader
+    from headrace.load.facts import Facts
+    from headrace.load.iteration import Batch, Iteration
+    from headrace.load.loader import Loader
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, Points, Target
     from headrace.packing.pack import PackReport, pack
@@ -97,6 +101,8 @@ __all__ = [
     "Source",
     "Target",
     "Labels",
+    "Facts",
+    "Iteration",
     "Augmentation",
     "Placement",
     "train",

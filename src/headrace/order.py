@@ -1,6 +1,6 @@
 """Order and chance as arithmetic: permutation and random numbers from (seed, epoch, key) alone.
 
-Nothing here keeps a list, a buffer or a state; the same arguments give the same numbers on every machine, for any
+Nothing here has a state: the same arguments give the same numbers on every machine, for any
 number of workers, in every later version (tests/golden freezes them).
 """
 
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Keys = NDArray[np.uint64]
 
-_U64 = 0xFFFFFFFFFFFFFFFF
+# Positions that are worked on at once: what is made of them by the way stays in the processor's cache.
+CHUNK = 1 << 16
+
 _ROUNDS = 8
 
 
@@ -37,24 +40,49 @@ def permute(positions: NDArray[np.integer], *, n: int, seed: int, epoch: int) ->
     A bijection of 0..n-1 in constant memory: a balanced Feistel network over the next power of four, walked along its
     cycles until it falls below n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
     """
-    x = np.asarray(positions).astype(np.uint64)
-    if x.size and (int(x.max()) >= n):
-        raise IndexError(f"position {int(x.max())} is outside of an order of {n}")
+    x = np.asarray(positions)
+    least, most = (int(x.min()), int(x.max())) if x.size else (0, -1)
+    if least < 0 or most >= n:
+        raise IndexError(f"position {least if least < 0 else most} is outside of an order of {n}")
     # At least 64 values: below that eight rounds leave some permutations visibly rarer than others.
     half = max(3, ((n - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
     keys = [np.uint64(_key(seed, epoch, r)) for r in range(_ROUNDS)]
     out = np.empty(x.shape, np.int64)
-    todo = np.arange(x.size)
-    while todo.size:
-        left, right = x >> shift, x & mask
-        for key in keys:
-            left, right = right, left ^ (_mix(right ^ key) & mask)
-        x = (left << shift) | right
-        inside = x < n
-        out[todo[inside]] = x[inside].astype(np.int64)
-        x, todo = x[~inside], todo[~inside]
+    for start in range(0, x.size, CHUNK):
+        some = x[start : start + CHUNK].astype(np.uint64)
+        todo = np.arange(start, start + some.size)
+        while todo.size:
+            left, right = some >> shift, some & mask
+            for key in keys:
+                left, right = right, left ^ (_mix(right ^ key) & mask)
+            some = (left << shift) | right
+            inside = some < n
+            out[todo[inside]] = some[inside].astype(np.int64)
+            some, todo = some[~inside], todo[~inside]
     return out
+
+
+_BLOCK = 2048
+
+
+def shuffled(start: int, stop: int, *, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """`permute` of the positions `start` to `stop`, int64 [stop - start].
+
+    Computed by the block, of which the last ones are kept: a batch of 32 alone costs as many calls as 2,048 positions.
+    """
+    blocks = [_block(number, n, seed, epoch) for number in range(start // _BLOCK, -(-stop // _BLOCK))]
+    whole = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.int64), *blocks])
+    first = start // _BLOCK * _BLOCK
+    return whole[start - first : stop - first]
+
+
+@lru_cache(64)
+def _block(number: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    positions = np.arange(number * _BLOCK, min(n, (number + 1) * _BLOCK))
+    block = permute(positions, n=n, seed=seed, epoch=epoch)
+    block.flags.writeable = False
+    return block
 
 
 def keys_of(ids: Iterable[str]) -> Keys:

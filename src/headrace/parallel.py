@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import ParamSpec, TypeVar
 
 from headrace.errors import UsageError
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
 def check_workers(workers: int | None) -> int:
@@ -23,25 +24,72 @@ def check_workers(workers: int | None) -> int:
     return workers
 
 
-def ordered(
-    function: Callable[[Work], Result], work: Iterable[Work], *, workers: int, ahead: int
-) -> Generator[Result, None, None]:
-    """`function` of each piece of work, on `workers` threads, in order, at most `ahead` pieces begun before their turn.
+class Pool:
+    """Threads that are shared: started when first needed, and again in a forked child, which has none of its parent's.
 
-    An exception of the function comes out in its turn. Closing the iterator (leaving a loop early does) cancels what
-    has not begun and waits for the rest, so that no thread stays behind.
+    They end when the last reference to the pool is gone or the interpreter ends. A pickled pool is its number of
+    workers. OpenCV loses some hundred bytes with every thread that ends, so who works again and again keeps its pool.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="headrace")
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._of_process: dict[int, ThreadPoolExecutor] = {}
+
+    def submit(
+        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Future[Result]:
+        """Queues a call."""
+        while True:
+            executor = self._of_process.get(os.getpid())
+            if executor is None:  # an executor without work has no threads, so one too many costs nothing
+                new = ThreadPoolExecutor(self.workers, thread_name_prefix="headrace")
+                executor = self._of_process.setdefault(os.getpid(), new)
+            try:
+                return executor.submit(function, *args, **kwargs)
+            except RuntimeError:  # closed since, by another thread; or the interpreter ends
+                if self._of_process.get(os.getpid()) is executor:
+                    raise
+
+    def close(self, *, wait: bool = True) -> None:
+        """Ends the threads of this process when they have done what is queued; `submit` starts new ones."""
+        executor = self._of_process.pop(os.getpid(), None)
+        if executor is not None:
+            executor.shutdown(wait=wait)
+
+    def __reduce__(self) -> tuple[type[Pool], tuple[int]]:
+        return Pool, (self.workers,)
+
+
+def ordered(
+    function: Callable[[Work], Result], work: Iterable[Work], *, workers: int | Pool, ahead: int
+) -> Generator[Result, None, None]:
+    """`function` of each piece of work, in order, at most `ahead` pieces begun before their turn.
+
+    `workers` is a pool to share, or a number of threads that end with the iterator. An exception of the function comes
+    out in its turn. Closing the iterator (leaving a loop early does) cancels what has not begun and waits for the rest.
+    """
+    pool = workers if isinstance(workers, Pool) else Pool(workers)
+    process = os.getpid()
     pending: deque[Future[Result]] = deque()
     try:
         for piece in work:
             pending.append(pool.submit(function, piece))
             if len(pending) > ahead:
-                yield pending.popleft().result()
+                yield _first(pending)
         while pending:
-            yield pending.popleft().result()
+            yield _first(pending)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        if os.getpid() == process:  # in a forked child nobody works on what is pending
+            wait([future for future in pending if not future.cancel()])
+        if pool is not workers:
+            pool.close()
+
+
+def _first(pending: deque[Future[Result]]) -> Result:
+    """The result of the first, which stays pending until it is there: an interrupt leaves nothing running unseen."""
+    result = pending[0].result()
+    pending.popleft()
+    return result
 
 
 def memory() -> int:

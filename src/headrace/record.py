@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,23 @@ Boxes = NDArray[np.float32]
 Keypoints = NDArray[np.float32]
 
 
+class Frames(Protocol):
+    """Images without bytes of their own, numbered from 0."""
+
+    def frame(self, i: int) -> Drawn: ...
+
+
 class Drawn(Protocol):
-    """Pixels that become the bytes of an image file when they are asked for. `path`: the file they lie in, or None."""
+    """Pixels that become the bytes of an image file when they are asked for: `stack.frame(number)`.
+
+    `path`: the file they lie in, or None.
+    """
+
+    @property
+    def stack(self) -> Frames: ...
+
+    @property
+    def number(self) -> int: ...
 
     @property
     def path(self) -> str | None: ...
@@ -27,11 +43,35 @@ class Drawn(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An image file's bytes inside of a larger file: `length` bytes from byte `offset` on of `path`."""
+
+    path: str
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or self.length < 0:
+            raise UsageError(f"{self.path}: {self.length} bytes from byte {self.offset} on, wanted both from 0")
+
+    def read(self) -> bytes:
+        """The bytes. Raises OSError: the file can't be read, or ends before them."""
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.length)
+        if len(data) < self.length:
+            end = self.offset + len(data)
+            raise OSError(errno.EIO, f"{self.length} bytes from byte {self.offset} on, and the file ends at byte {end}")
+        return data
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
     """One labelled image.
 
-    `encoded` holds the image file's bytes, or `path` says where to find them, or `pixels` makes them.
+    `encoded` holds the image file's bytes, `path` names the file, `part` says where in a larger file they lie, or
+    `pixels` makes them: one of the four.
     A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
     `boxes` float32 [n, 4] = x0, y0, x1, y1 in pixels, half-open, of the image *as its bytes are stored* (before any
     EXIF turn, but see `size`); None when the source says nothing about boxes, [0, 4] for a negative.
@@ -48,6 +88,7 @@ class Record:
     id: str
     encoded: bytes | None = None
     path: str | None = None
+    part: Part | None = None
     pixels: Drawn | None = None
     label: int | None = None
     label_name: str | None = None
@@ -66,8 +107,10 @@ class Record:
             return self.encoded
         if self.pixels is not None:
             return self.pixels.encode()
+        if self.part is not None:
+            return self.part.read()
         if self.path is None:
-            raise ValueError(f"record {self.id!r} has neither encoded bytes nor a path nor pixels")
+            raise ValueError(f"record {self.id!r} has no image: wanted encoded bytes, a path, a part or pixels")
         return Path(self.path).read_bytes()
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import operator
+from array import array
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import order
 from headrace.errors import UsageError
-from headrace.order import permute
 
 DEFAULT_SPLIT = "train"
+
+_MOST_PARTS = 10**9
 
 
 def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
@@ -39,15 +45,65 @@ def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed:
     drawn in the seed's order. Walking the items stratum by stratum, each goes to the share that is furthest behind.
     """
     n = len(strata)
-    wanted = np.array([*fractions.values(), max(0.0, 1.0 - sum(fractions.values()))])
-    shuffled = permute(np.arange(n), n=n, seed=seed, epoch=0) if n else np.zeros(0, np.int64)
-    walk = shuffled[np.argsort(strata[shuffled], kind="stable")]
-    behind = np.zeros(len(wanted))
     out = np.empty(n, np.int64)
-    for item in walk:
-        behind += wanted
-        chosen = int(np.argmax(behind))
-        behind[chosen] -= 1.0
-        out[item] = chosen
+    if not n:
+        return out
+    cycle = _cycle(list(fractions.values()), n)
+    least = int(strata.min())
+    codes = strata
+    if int(strata.max()) - least > max(n, 1 << 16):
+        codes, least = np.unique(strata, return_inverse=True)[1], 0
+    counts = np.zeros(0, np.int64)
+    for start in range(0, n, order.CHUNK):
+        some = np.bincount(codes[start : start + order.CHUNK] - least, minlength=len(counts))
+        some[: len(counts)] += counts
+        counts = some
+    # Where in the walk each stratum's next item stands.
+    at = np.cumsum(counts) - counts
+    for start in range(0, n, order.CHUNK):
+        items = order.permute(np.arange(start, min(n, start + order.CHUNK)), n=n, seed=seed, epoch=0)
+        of = codes[items] - least
+        sorted_ = np.argsort(of, kind="stable")
+        items, of = items[sorted_], of[sorted_]
+        first = np.flatnonzero(np.diff(of, prepend=of[0] - 1))
+        lengths = np.diff(first, append=len(of))
+        place = np.arange(len(of)) + np.repeat(at[of[first]] - first, lengths)
+        at[of[first]] += lengths
+        out[items] = cycle[place % len(cycle)]
     out[out == len(fractions)] = -1
     return out
+
+
+def _cycle(fractions: Sequence[float], n: int) -> NDArray[np.int64]:
+    """To which share the items of a walk of `n` go, int64 [m], m <= n, over and over: one more for what is left over.
+
+    Who is furthest behind hangs on the place in the walk alone, and repeats where all fractions have come out even.
+    """
+    wanted = [_exact(fraction) for fraction in fractions]
+    left = 1 - sum(wanted, Fraction())
+    if left > 0:
+        wanted.append(left)
+    whole = math.lcm(*(share.denominator for share in wanted))
+    steps = [share.numerator * (whole // share.denominator) for share in wanted]
+    m = min(n, whole)
+    if len(steps) == 2 and sum(steps) == whole and 2 * whole * (m + 1) < 2**63:
+        # The first of two is behind as long as it has fewer than its fraction of the walk, rounded.
+        taken = (2 * steps[0] * np.arange(m + 1) + whole) // (2 * whole)
+        return 1 - np.diff(taken)
+    behind = [0] * len(steps)
+    cycle = array("q")
+    for _ in range(m):
+        behind = list(map(operator.add, behind, steps))
+        most = max(behind)
+        chosen = behind.index(most)
+        behind[chosen] = most - whole
+        cycle.append(chosen)
+    return np.frombuffer(cycle, np.int64)
+
+
+def _exact(fraction: float) -> Fraction:
+    """The simplest fraction that is this float, as 81/100 is 0.81; else the nearest of a billion parts at most."""
+    parts = 1000
+    while float(found := Fraction(fraction).limit_denominator(parts)) != fraction and parts < _MOST_PARTS:
+        parts *= 10
+    return found

@@ -63,7 +63,8 @@ def readable(folder: Path) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "catalog.jsonl").write_text(text, encoding="utf-8")
     raw = json.loads((folder / manifest.FILE).read_bytes())
-    del raw["sha256"], raw["files"][catalog.FILE], raw["headrace_version"], raw["schema"]
+    del raw["sha256"], raw["headrace_version"], raw["schema"]
+    del raw["files"][catalog.FILE], raw["crc32c"][catalog.FILE]
     (folder / manifest.FILE).write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

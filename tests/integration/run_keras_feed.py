@@ -21,9 +21,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import headrace as hr
-from headrace.errors import DamageError
+from headrace.errors import DamageError, UsageError
+from headrace.load.facts import Facts
 from headrace.load.targets import Labels
-from packed import flip, pack, shades, shard_of
+from packed import flip, pack, shades, shard_of, threads, threads_left
 
 N = 19
 PER_METRIC = 10  # 20 bits: a float32 has 24
@@ -99,13 +100,13 @@ def model() -> Any:
     return made
 
 
-class Halves:
+class Halves(hr.Target):
     """Targets for two heads."""
 
     wants_boxes = False
     wants_keypoints = False
 
-    def check(self, dataset: hr.Dataset) -> None:
+    def check(self, facts: Facts) -> None:
         pass
 
     def encode(self, labels: Labels) -> dict[str, Any]:
@@ -116,6 +117,62 @@ def fit(feed: Any, *, made: Any = None, log: Log | None = None, **options: Any) 
     log = log or Log()
     (made or model()).fit(feed, callbacks=[log], verbose=0, **options)
     return log
+
+
+def due(ds: hr.Dataset, k: int) -> list[list[int]]:
+    """The batches from number `k` of the first epoch on, for three epochs, as `Log` has them."""
+    loader = ds.loader(batch_size=2, seed=4)
+    return [sorted(int(id_) for id_ in batch.ids) for _ in range(3) for batch in loader][k:]
+
+
+class States(Log):
+    """And the loader's state at the end of each epoch: its epoch and batch, or None where it is refused."""
+
+    def __init__(self, loader: hr.Loader) -> None:
+        super().__init__()
+        self.loader = loader
+        self.states: list[Any] = []
+
+    def take(self) -> None:
+        try:
+            state = self.loader.state_dict()
+            self.states.append([state["epoch"], state["batch"]])
+        except UsageError:
+            self.states.append(None)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self.take()
+
+
+class ByHand(States):
+    """A callback that looks at the feed wherever it is called, and takes states."""
+
+    def __init__(self, feed: Any) -> None:
+        super().__init__(feed.loader)
+        self.feed = feed
+
+    def look(self) -> None:
+        for i in (3, 0):
+            assert np.array_equal(self.feed[i][0], self.loader[i].images)
+        assert len(self.feed) == self.feed.num_batches == 10
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.look()
+        self.take()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self.look()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        super().on_train_batch_end(batch, logs)
+        self.look()
+        self.take()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.look()
+        super().on_epoch_end(epoch, logs)
 
 
 def ids(loader: hr.Loader) -> list[list[int]]:
@@ -174,7 +231,27 @@ def main(folder: Path) -> dict[str, Any]:
     loader = ds.loader(batch_size=2, seed=4)
     with closing(iter(loader)) as run:
         next(run)
-    out["in the middle"] = [fit(loader.to_keras(), made=built, epochs=1).epochs, loader.epoch]
+    out["after a break"] = [fit(loader.to_keras(), made=built, epochs=1).epochs, loader.epoch]
+
+    out["resumed"] = []
+    for k in range(10):
+        loader = ds.loader(batch_size=2, seed=4, workers=2)
+        loader.load_state_dict(loader.state_dict() | {"batch": k})
+        log = fit(loader.to_keras(), made=built if k % 2 else model(), epochs=3 if k == 9 else 2)
+        out["resumed"].append([k, log.epochs, due(ds, k), loader.state_dict()])
+    loader.load_state_dict(loader.state_dict() | {"epoch": 0, "batch": 4})
+    log = fit(loader.to_keras(), made=built, steps_per_epoch=4, epochs=4)
+    out["resumed in steps"] = [log.epochs, due(ds, 4)]
+
+    loader = ds.loader(batch_size=2, seed=4)
+    feed = loader.to_keras()
+    by_hand = ByHand(feed)
+    fit(feed, log=by_hand, epochs=2)
+    out["by hand"] = [by_hand.epochs, due(ds, 0), by_hand.states]
+    states = States(loader)
+    loader.epoch = 0
+    fit(feed, made=built, log=states, steps_per_epoch=3, epochs=7)
+    out["states in steps"] = [states.epochs, states.states]
 
     loader = ds.loader(batch_size=4, target=Halves())
     inputs = keras.Input((8, 8, 3))
@@ -199,7 +276,10 @@ def main(folder: Path) -> dict[str, Any]:
         len(plain.to_keras()[0]),
     ]
 
-    out["threads"] = sorted(t.name for t in threading.enumerate() if t.name.startswith(("headrace", "Worker")))
+    before = threads()
+    fit(ds.loader(batch_size=2, workers=3).to_keras(), made=built)
+    workers_of_keras = [thread for thread in threading.enumerate() if thread.name.startswith("Worker")]
+    out["threads"] = sorted(thread.name for thread in [*threads_left(before), *workers_of_keras])
 
     steps = []
     for per_epoch in (1, 2, 3, 5):
@@ -217,13 +297,13 @@ def main(folder: Path) -> dict[str, Any]:
     return out
 
 
-class Nothing:
+class Nothing(hr.Target):
     """No targets: what `predict` is fed with."""
 
     wants_boxes = False
     wants_keypoints = False
 
-    def check(self, dataset: hr.Dataset) -> None:
+    def check(self, facts: Facts) -> None:
         pass
 
     def encode(self, labels: Labels) -> None:

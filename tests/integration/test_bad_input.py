@@ -39,13 +39,13 @@ def everything(folder: Path) -> dict[str, bytes | None]:
         (["missing", "out"], 2, "missing: no such file or folder"),
         (["missing", "out", *NAMES], 2, "missing: no such folder"),
         (["missing", "out", "--format", "folders"], 2, "missing: no such folder"),
-        (["photos/cat.0.jpg", "out"], 2, "no source reads this file; pass --format, one of names, folders"),
+        (["photos/cat.0.jpg", "out"], 2, "no format reads this file; pass --format NAME, one of wider (A text"),
         (["photos/cat.0.jpg", "out", *NAMES], 2, "photos/cat.0.jpg: is a file, wanted a folder of images"),
         (["photos", "out", "--format", "names"], 2, "--format names needs --pattern"),
         (["photos", "out", "--format", "names", "--pattern", "cat"], 2, "pattern 'cat' has no group 'label'"),
         (["photos", "out", "--format", "names", "--pattern", "(cat"], 2, "is no regular expression: missing )"),
-        (["photos", "out", "--format", "tfds"], 2, "--format 'tfds': wanted one of names, folders"),
-        (["photos", "out"], 2, "photos: the format can't be guessed. Tried: folders"),
+        (["photos", "out", "--format", "tfds"], 2, "--format is 'tfds', wanted one of names, folders"),
+        (["photos", "out"], 2, "photos: the format can't be guessed; pass --format NAME, one of names (Images"),
         (["photos", "out", *NAMES, "--split", "train=0.9,val=0.2"], 2, "fractions of the splits sum to 1.1, wanted 1"),
         (["photos", "out", *NAMES, "--split", "train=0.5"], 2, "fractions of the splits sum to 0.5, wanted 1"),
         (["photos", "out", *NAMES, "--split", "train=0.96,val=0.04"], 2, "0.04 of 10 records is none; give it more"),
@@ -80,10 +80,7 @@ def test_one_clear_line_and_nothing_written(
 
 
 # name: (bytes, reason as counted over all)
-DEEP = (
-    "more than … bits per sample …; convert it to … bits, or pack it with value_range / --value-range, "
-    "its values of black and white"
-)
+DEEP = "more than … bits per sample …; convert it to … bits, or pack it with value_range, its values of black and white"
 BAD = {
     "cat.90.jpg": (b"", "empty file …"),
     "cat.91.jpg": (b"<!doctype html><html>404 Not found</html>", "not an image: an HTML page"),
@@ -119,7 +116,7 @@ def test_too_many_rejects(source: Path, tmp_path: Path) -> None:
     assert (ended.code, ended.out) == (1, "")
     first, *rest = ended.err.splitlines()
     assert re.match(
-        r"headrace: \d of 16 records are rejected so far, 1 are allowed \(max_rejects\); nothing was", first
+        r"headrace: \d of 16 records are rejected so far, 1 are allowed \(--max-rejects\); nothing was", first
     )
     assert len(rest) == int(first.split()[1]) > 1 and all(line.startswith(f"  {source}/cat.9") for line in rest)
     assert everything(tmp_path) == before

@@ -335,4 +335,4 @@ def test_the_three_verbs(packed: Path, folder: Path, tmp_path: Path) -> None:
     told = json.loads(done.out)
     assert (done.code, told["predicted"], told["pictures"]) == (0, 10, str(tmp_path / "P" / "drawn")), done.err
     done = headrace("predict", run, folder / "photos" / "001.jpg", "--out", tmp_path / "P", "--threshold", 0.99)
-    assert done.code == 0 and "photos with what was found: " in done.out
+    assert done.code == 0 and "images with predictions drawn: " in done.out

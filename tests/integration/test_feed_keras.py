@@ -138,9 +138,47 @@ def test_after_an_epoch_that_was_left_all_begins_anew(seen: dict[str, Any]) -> N
     assert epochs[0][:3] == stopped[0]
 
 
-def test_a_loader_in_the_middle_of_an_epoch_gives_a_whole_one(seen: dict[str, Any]) -> None:
-    epochs, epoch = seen["in the middle"]
-    assert [records(epoch) for epoch in epochs] == [ONCE] and epoch == 1
+def test_after_a_break_it_is_the_next_epoch(seen: dict[str, Any]) -> None:
+    epochs, epoch = seen["after a break"]
+    assert [records(epoch) for epoch in epochs] == [ONCE] and epoch == 2
+
+
+def test_a_state_goes_on_with_the_batches_that_were_left(seen: dict[str, Any]) -> None:
+    """From every batch of an epoch on, with models that are built and those at whose shapes Keras looks first."""
+    assert [k for k, *_ in seen["resumed"]] == list(range(10))
+    for k, epochs, planned, state in seen["resumed"]:
+        assert [len(epoch) for epoch in epochs] == [10 - k, 10, 10][: len(epochs)]
+        served = [batch for epoch in epochs for batch in epoch]
+        assert served == planned[: len(served)], k
+        assert (state["epoch"], state["batch"]) == (len(epochs), 0)
+
+
+def test_a_state_goes_on_in_steps(seen: dict[str, Any]) -> None:
+    """Six batches are left of ten; Keras's epochs are of four steps, and one ends where a pass does."""
+    epochs, planned = seen["resumed in steps"]
+    assert [len(epoch) for epoch in epochs] == [4, 2, 4, 4]
+    assert [batch for epoch in epochs for batch in epoch] == planned[:14]
+
+
+def test_what_a_callback_takes_by_hand_is_not_taken_from_training(seen: dict[str, Any]) -> None:
+    epochs, planned, _ = seen["by hand"]
+    assert [batch for epoch in epochs for batch in epoch] == planned[:20] and len(epochs) == 2
+
+
+def test_a_state_in_the_middle_of_a_fit_is_refused(seen: dict[str, Any]) -> None:
+    """It is known before the first batch and after the last of an epoch, and no feed guesses in between."""
+    states = seen["by hand"][2]
+    assert states == [[0, 0], *[None] * 10, [1, 0], *[None] * 10, [2, 0]]
+
+
+def test_states_between_steps(seen: dict[str, Any]) -> None:
+    """Ten batches a pass, in epochs of three: there is a state where they end together."""
+    epochs, states = seen["states in steps"]
+    served = 0
+    for epoch, state in zip(epochs, states, strict=True):
+        served += len(epoch)
+        assert state == ([served // 10, 0] if served % 10 == 0 else None)
+    assert any(states)
 
 
 def test_dict_targets(seen: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 import headrace as hr
 from headrace.errors import UsageError
-from packed import flip, pack, photos, shades, shard_of, threads
+from packed import flip, pack, photos, shades, shard_of, threads, threads_left
 
 tf = pytest.importorskip("tensorflow")
 
@@ -27,15 +26,6 @@ def ds(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
 
 def numbers(feed: Any) -> list[list[int]]:
     return [images[:, 0, 0, 0].tolist() for images, _ in feed.as_numpy_iterator()]
-
-
-def headrace_threads() -> list[threading.Thread]:
-    """Our threads that stay, once TensorFlow has had the time to end its iterator."""
-    gc.collect()
-    ours = threads()
-    for thread in ours:
-        thread.join(timeout=10)
-    return [thread for thread in ours if thread.is_alive()]
 
 
 def test_what_comes(ds: hr.Dataset) -> None:
@@ -68,12 +58,49 @@ def test_repeat_goes_on_with_the_next_epoch(ds: hr.Dataset) -> None:
 
 
 def test_taking_a_few_leaves_no_thread(ds: hr.Dataset) -> None:
+    before = threads()
     feed = ds.loader(batch_size=1, workers=4).to_tf()
     assert len(list(feed.take(2).as_numpy_iterator())) == 2
     for _ in feed:
         break
-    assert headrace_threads() == []
     assert len(numbers(feed)) == N  # and the next is whole again
+    del feed
+    assert not threads_left(before)
+
+
+@pytest.mark.parametrize("k", range(6))
+def test_a_state_counts_what_was_taken_and_goes_on_there(ds: hr.Dataset, k: int) -> None:
+    """Nothing is taken ahead: neither by a prefetch here nor by one that TensorFlow puts in by itself."""
+    loader = ds.loader(batch_size=4, workers=3)
+    wanted = [[int(id_) for id_ in batch.ids] for _ in range(3) for batch in loader]
+    loader = ds.loader(batch_size=4, workers=3)
+    feed = iter(loader.to_tf())
+    for taken in range(k):
+        assert next(feed)[0][:, 0, 0, 0].numpy().tolist() == wanted[taken]
+        state = loader.state_dict()
+        assert (state["epoch"], state["batch"]) == ((0, taken + 1) if taken < 4 else (1, 0))
+    state = loader.state_dict()
+    other = ds.loader(batch_size=4)
+    other.load_state_dict(state)
+    rest = other.to_tf()
+    assert int(rest.cardinality()) == (5 if k in (0, 5) else tf.data.UNKNOWN_CARDINALITY)
+    assert numbers(rest) + numbers(rest) == wanted[k : 10 if k < 5 else 15]
+
+
+def test_what_is_made_of_it_holds_the_loader(ds: hr.Dataset) -> None:
+    made = ds.loader(batch_size=4).to_tf().map(lambda images, targets: images).repeat(2).prefetch(1)
+    gc.collect()
+    assert len(list(made)) == 10
+    assert len(list(iter(ds.loader(batch_size=4).to_tf()))) == 5
+
+
+def test_a_state_that_is_loaded_too_late_is_refused(ds: hr.Dataset) -> None:
+    loader = ds.loader(batch_size=4)
+    feed = loader.to_tf()
+    loader.load_state_dict(loader.state_dict() | {"batch": 2})
+    with pytest.raises(tf.errors.OpError, match=r"a state in mid-epoch was loaded after to_tf\(\)"):
+        numbers(feed)
+    assert [len(batch) for batch in numbers(loader.to_tf())] == [4, 4, 3]
 
 
 def test_images_alone(tmp_path: Path) -> None:
@@ -111,7 +138,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     ds = pack(shades(N), tmp_path / "ds", shards=1)
     path, number, offset, _ = shard_of(ds, 15)
     flip(path, offset + 40)
+    before = threads()
     feed = ds.loader(batch_size=4, shuffle=False).to_tf()
     with pytest.raises(tf.errors.OpError, match=rf"{path.name}, record {number}, byte {offset + 12}: payload CRC"):
         numbers(feed)
-    assert headrace_threads() == []
+    del feed
+    assert not threads_left(before)

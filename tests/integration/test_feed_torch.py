@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 import headrace as hr
+from headrace.load.facts import Facts
 from headrace.load.targets import Labels
-from packed import pack, photos, shades, threads
+from packed import pack, photos, shades, threads, threads_left
 
 torch = pytest.importorskip("torch")
 
@@ -79,11 +81,11 @@ def test_dict_targets(tmp_path: Path) -> None:
 
 
 def test_a_target_in_no_plain_layout(ds: hr.Dataset) -> None:
-    class Backwards:
+    class Backwards(hr.Target):
         wants_boxes = False
         wants_keypoints = False
 
-        def check(self, dataset: hr.Dataset) -> None:
+        def check(self, facts: Facts) -> None:
             pass
 
         def encode(self, labels: Labels) -> Any:
@@ -120,7 +122,25 @@ def test_leaving_early_leaves_no_thread(ds: hr.Dataset) -> None:
     before = threads()
     for _ in ds.loader(batch_size=2, workers=4).to_torch():
         break
-    assert threads() == before
+    assert not threads_left(before)
+
+
+def test_it_is_sent_with_its_position(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=4).to_torch()
+    for _ in zip(range(2), feed, strict=False):
+        pass
+    other = pickle.loads(pickle.dumps(feed))
+    assert other.state_dict() == feed.state_dict()
+    for some in (feed, other):
+        some.load_state_dict(some.state_dict())
+    assert all(torch.equal(one, two) for (one, _), (two, _) in zip(feed, other, strict=True))
+
+
+def test_a_peek_takes_nothing(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=4).to_torch()
+    feed.load_state_dict(feed.state_dict() | {"batch": 3})
+    iter(feed)
+    assert len(list(feed)) == 2
 
 
 # Each feed, and what blocks it: the error is an ImportError of one line that says what to install.

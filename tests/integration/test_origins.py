@@ -36,8 +36,10 @@ from headrace.imaging.sheet import LARGE, contact_sheet, fitted
 from headrace.learn import pictures
 from headrace.learn.backend import keras
 from headrace.learn.recipe import RunFolder
+from headrace.load.facts import Facts
 from headrace.load.targets import Labels
 from painted import assert_painted_at
+from said import Said
 
 layers = keras.layers
 
@@ -279,15 +281,15 @@ def test_000_all_settings_in_one_file(faces: hr.Dataset, tmp_path: Path) -> None
 def test_000_a_source_labels_and_augmentation_of_ones_own(tmp_path: Path) -> None:
     """'Your implementation may and probably will look different': the class is extended for another dataset.
 
-    Here: any iterable of `hr.Record | hr.Reject` is an `hr.Source`; four names make an `hr.Target`, here the article's
-    own grid, whose point is the top left corner; five an `hr.Augmentation`.
+    Here: any iterable of `hr.Record | hr.Reject` is an `hr.Source`; four names on its base make an `hr.Target`, here
+    the article's own grid, whose point is the top left corner; five an `hr.Augmentation`.
     """
 
-    class Corners:
+    class Corners(hr.Target):
         wants_boxes = True
         wants_keypoints = False
 
-        def check(self, dataset: hr.Dataset) -> None:
+        def check(self, facts: Facts) -> None:
             pass
 
         def encode(self, labels: Labels) -> NDArray[np.float32]:
@@ -979,18 +981,13 @@ def of_classes(shape: tuple[int, ...], classes: int) -> Any:
 TASKS = {"classification": of_classes, "detection": of_cells, "keypoints": of_maps}
 
 
-class Labelled(list[hr.Record]):
-    """Faces with boxes, keypoints, and a class."""
-
-    keypoint_names = NAMES
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, hr.Run]:
-    """A run of each task on the same faces."""
+    """A run of each task on the same faces, with boxes, keypoints, and a class."""
     folder = tmp_path_factory.mktemp("tasks")
     drawn = Faces(folder / "photos", 24, seed=3)
-    source = Labelled(replace(record, label_name=("odd", "even")[i % 2]) for i, record in enumerate(drawn))
+    labelled = [replace(record, label_name=("odd", "even")[i % 2]) for i, record in enumerate(drawn)]
+    source = Said(labelled, keypoint_names=NAMES)
     hr.pack(source, folder / "ds", progress=False)
     options = QUICK | {"size": SIDE, "batch_size": 24, "learning_rate": 0.01}
     return {

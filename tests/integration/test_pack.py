@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import threading
+import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,10 +22,13 @@ import headrace as hr
 from drawn import TINY_PNG, exif, files, image, jpeg, photos, saved
 from headrace.errors import DataError, UsageError
 from headrace.format import example, tfrecord
+from headrace.imaging.prepare import ImageOptions
 from headrace.packing import pack as packing
-from headrace.packing.plan import Plan
+from headrace.packing.plan import Plan, make_plan
 from headrace.packing.shard import ShardResult, make_record, pack_shard
 from headrace.place import local
+from headrace.record import Part
+from headrace.sources.info import SourceInfo
 
 PATTERN = r"^(?P<label>cat|dog)\."
 
@@ -39,6 +44,18 @@ def digests(folder: Path) -> dict[str, str]:
 
 def pack(source: Any, out: Path, **options: Any) -> hr.PackReport:
     return hr.pack(source, out, **{"progress": False} | options)
+
+
+class Given(list[hr.Record]):
+    """Records, and what their source says of all."""
+
+    def __init__(self, records: Any, **said: Any) -> None:
+        super().__init__(records)
+        self.info = SourceInfo(**said)
+
+    def __iter__(self) -> Generator[hr.Record, None, SourceInfo]:  # type: ignore[override]
+        yield from super().__iter__()
+        return self.info
 
 
 def of_names(root: Path, **options: Any) -> Any:
@@ -187,6 +204,102 @@ def test_who_makes_the_shards_is_a_parameter(mixed: Path, tmp_path: Path) -> Non
     assert digests(tmp_path / "here") == digests(tmp_path / "there")
     assert [str(r) for r in here.rejects] == [str(r) for r in there.rejects]
     assert is_whole(there, tmp_path / "there")
+
+
+def test_what_goes_to_a_worker_and_comes_back_is_small(mixed: Path, tmp_path: Path) -> None:
+    """A plan of ten times the records is as long, but for its shards; so is what a shard's maker says of it."""
+    sizes = []
+
+    def measured(plan: Plan, folder: Path) -> Iterator[ShardResult]:
+        results = [pack_shard(plan, i, folder) for i in range(len(plan.shards))]
+        sizes.append((len(pickle.dumps(plan)), len(pickle.dumps(results))))
+        yield from results
+
+    for n in (30, 300):
+        items = [
+            hr.Record(id=f"{i:03d}", encoded=TINY_PNG, label_name="x", origin=f"list.csv:{i:03d}") for i in range(n)
+        ]
+        pack(items, tmp_path / str(n), shards=3, runner=measured)
+    assert max(sizes[0]) < 3000 and all(abs(a - b) < 50 for a, b in zip(*sizes, strict=True))
+
+
+def test_nothing_of_the_plan_is_published(mixed: Path, tmp_path: Path) -> None:
+    report = pack(of_names(mixed), tmp_path / "out", max_rejects=0.5, shards=2)
+    known = {"headrace.json", "headrace.index", "catalog.parquet", "rejects.jsonl", "label_map.pbtxt"}
+    known |= {"dataset_info.json", "features.json", "image.class.label.labels.txt"}
+    shards = {f"train-0000{i}-of-00002{end}" for i in range(2) for end in (".tfrecord", ".idx")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == known | shards
+    assert report.bytes_out == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+
+
+def test_shards_do_not_know_in_how_many_parts_the_tables_came(mixed: Path, tmp_path: Path) -> None:
+    """Index and catalog of many shards hold what those of one hold, row by row."""
+    found = []
+    for shards in (1, 7):
+        pack(of_names(mixed), tmp_path / str(shards), max_rejects=0.5, shards=shards)
+        catalog = hr.Dataset(tmp_path / str(shards)).catalog
+        found.append(catalog.drop("shard", "offset", "image_offset"))
+    assert found[0].equals(found[1])
+
+
+def test_a_view_is_packed_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset's records bring their bytes: 15 MB of them are planned in a third of that, and keep all they had."""
+    rng = np.random.default_rng(0)
+    items = [
+        hr.Record(
+            id=f"{i:02d}",
+            encoded=saved(rng.integers(0, 256, (250, 330, 3), np.uint8), "PNG"),
+            label_name="cba"[i % 3],
+            boxes=np.array([[i, 2, i + 20.5, 40]] * (i % 3), np.float32).reshape(-1, 4),
+            box_labels=("hat", "face")[: i % 3],
+            attributes={"camera": ["left", "right"][i % 2], "n": i},
+            origin=f"list.csv:{i}",
+        )
+        for i in range(60)
+    ]
+    source = Given(items, class_names=("c", "b", "a", "z"), box_class_names=("hat", "face", "tail"))
+    pack(source, tmp_path / "all", shards=2)
+    view = hr.Dataset(tmp_path / "all").where("label_name <> 'a'")
+    monkeypatch.setattr("headrace.packing.plan._BATCH_BYTES", 1 << 20)
+    tracemalloc.start()
+    options: dict[str, Any] = {"splits": None, "shards": 1, "shard_bytes": None, "seed": 5}
+    make_plan(view, tmp_path / "scratch", out=tmp_path / "out", options=ImageOptions(), **options)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < sum(len(record.encoded or b"") for record in items) / 3
+
+    pack(view, tmp_path / "out", shards=3, seed=5)
+    there = hr.Dataset(tmp_path / "out")
+    assert there.class_names == ("c", "b", "a", "z") and there.box_class_names == ("hat", "face", "tail")
+    found = {record.id: record for record in (there[i] for i in range(len(there)))}
+    assert len(found) == len(view) == 40
+    for record in (view[i] for i in range(len(view))):
+        other = found[record.id]
+        for name in ("encoded", "label", "label_name", "box_labels", "attributes", "origin"):
+            assert getattr(other, name) == getattr(record, name), name
+        assert np.array_equal(other.boxes, record.boxes)  # type: ignore[arg-type]
+
+
+def test_images_inside_of_a_larger_file(tmp_path: Path) -> None:
+    images = [jpeg(seed=i) for i in range(5)]
+    (tmp_path / "all.tar").write_bytes(b"".join(images))
+    starts = np.cumsum([0, *map(len, images)]).tolist()
+    path = str(tmp_path / "all.tar")
+    parts = [Part(path, at, len(image)) for at, image in zip(starts, images, strict=False)]
+    bad = {"cut": Part(path, starts[-1] - 9, 100), "gone": Part(f"{path}.gz", 0, 9), "text": Part(path, 0, 0)}
+    records = [hr.Record(id=str(i), part=part) for i, part in enumerate(parts)]
+    records += [hr.Record(id=name, part=part, origin=name if name != "text" else "x:1") for name, part in bad.items()]
+    report = pack(records, tmp_path / "out", max_rejects=3)
+    assert is_whole(report, tmp_path / "out") and report.bytes_in == starts[-1]
+    found = hr.Dataset(tmp_path / "out")
+    assert {record.id: record.encoded for record in (found[i] for i in range(5))} == dict(
+        zip("01234", images, strict=True)
+    )
+    assert [str(reject) for reject in report.rejects] == [
+        f"{path}: 100 bytes from byte {starts[-1] - 9} on, and the file ends at byte {starts[-1]} (read)",
+        f"{path}.gz: no such file or directory (read)",
+        f"x:1: empty file (0 bytes): {path!r} (header)",
+    ]
 
 
 def test_a_runner_that_loses_a_shard_is_found_out(mixed: Path, tmp_path: Path) -> None:
@@ -350,7 +463,7 @@ def test_nothing_to_store_is_no_dataset(tmp_path: Path) -> None:
 def test_an_old_dataset_is_replaced_when_told(mixed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pack(of_names(mixed), out, max_rejects=6, shards=5)
-    with pytest.raises(UsageError, match="holds a dataset already; pass --overwrite to replace it"):
+    with pytest.raises(UsageError, match="holds a dataset already; pass overwrite=True to replace it"):
         pack(of_names(mixed), out, max_rejects=6, shards=2)
     assert len(list(out.glob("*.tfrecord"))) == 5
     pack(of_names(mixed), out, max_rejects=6, shards=2, overwrite=True)
@@ -493,6 +606,6 @@ def test_real_mri_slices(channels: int | None, real_data: Path, tmp_path: Path) 
     """Palette, RGBA and grey pictures, PNGs named .jpg, spaces in names, .JPG and .jpeg: all of them are stored."""
     report = pack(hr.sources.folders(real_data / "mri"), tmp_path / "out", channels=channels, max_rejects=0)
     assert report.classes == ("no", "yes") and report.seen == report.stored > 200
-    catalog = pl.read_parquet(tmp_path / "out" / "catalog.parquet")
+    catalog = hr.Dataset(tmp_path / "out").catalog
     assert set(catalog["channels"]) == ({channels} if channels else {1, 3})
     assert set(catalog["format"]) <= {"jpeg", "png"}

@@ -33,6 +33,7 @@ from headrace.learn.tasks.keypoints import Keypoints
 from headrace.learn.train import Trained, train
 from headrace.load.photos import read_photo
 from packed import pack
+from said import Said
 
 SIDE = 96
 
@@ -318,11 +319,8 @@ def test_truth_comes_back_to_the_photo_however_it_was_packed(
     box = np.array([[43, 38, 92, 57]], np.float32)
     boxes = {"boxes": box, "box_labels": ("face",)} if with_boxes else {}
 
-    class Source(list[hr.Record]):
-        keypoint_names = NAMES
-
     record = hr.Record(id="sub/a.jpg", path=str(photo), keypoints=sets, **boxes)  # type: ignore[arg-type]
-    pack(Source([record]), tmp_path / "ds", **packing)
+    pack(Said([record], keypoint_names=NAMES), tmp_path / "ds", **packing)
     result = predict(trained.run, [tmp_path / "in"], out=tmp_path / "P", truth=tmp_path / "ds", threshold=1.0)
     assert result.accuracy == 0 and result.pictures is not None
     drawn = read_photo(result.pictures / "a.jpg", ImageOptions()).astype(int)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import polars as pl
 import pytest
@@ -19,6 +19,7 @@ from headrace.errors import UsageError
 from headrace.format import catalog, example, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.example import Floats, Ints, Strings
+from headrace.place.local import LocalPlace
 
 KEYS = st.text(st.characters(codec="utf-8"), max_size=8)
 FEATURES = st.dictionaries(
@@ -137,10 +138,11 @@ def test_rows_come_back(given_rows: list[Row]) -> None:
     assert catalog.to_bytes(frame.clone()) == data
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, catalog.FILE).write_bytes(data)
-        found = catalog.read(Path(folder), sha256=hashlib.sha256(data).hexdigest())
-    assert found.equals(frame) and dict(found.schema) == catalog.SCHEMA
+        file = catalog.File(LocalPlace(Path(folder)), crc32c=google_crc32c.value(data), records=len(given_rows))
+        found = file.read([*catalog.WHAT])
+    assert found.equals(frame) and dict(found.schema) == catalog.WHAT
     for row, values in zip(given_rows, found.rows(named=True), strict=True):
-        for name in set(catalog.SCHEMA) - {"boxes", "keypoints", "attributes"}:
+        for name in set(catalog.WHAT) - {"boxes", "keypoints", "attributes"}:
             assert values[name] == getattr(row, name)
         for name in ("boxes", "keypoints"):
             wanted = getattr(row, name)

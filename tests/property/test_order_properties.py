@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -51,6 +53,25 @@ def test_shares(strata: list[int], weights: list[int], left: int, seed: int) -> 
         for stratum in set(strata):
             of = np.array(strata) == stratum
             assert abs((found[of] == i).sum() - of.sum() * fraction) <= 2 + 1e-6
+
+
+@given(
+    n=st.integers(1, 200),
+    weights=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    left=st.integers(0, 20),
+    noise=st.sampled_from([0, 1e-13, -1e-13]),
+)
+def test_who_is_furthest_behind_is_next(n: int, weights: list[int], left: int, noise: float) -> None:
+    """In the walk of one stratum, against the same said naively, in exact numbers; noise of floats decides nothing."""
+    total = sum(weights) + left
+    found = shares(np.zeros(n, np.int64), {f"s{i}": weight / total + noise for i, weight in enumerate(weights)}, seed=1)
+    wanted = [Fraction(weight, total) for weight in [*weights, left]]
+    given = [0] * len(wanted)
+    walk = found[order.permute(np.arange(n), n=n, seed=1, epoch=0)].tolist()
+    for step, chosen in enumerate(walk, start=1):
+        behind = [step * share - number for share, number in zip(wanted, given, strict=True)]
+        assert behind.index(max(behind)) == (len(weights) if chosen == -1 else chosen)
+        given[chosen] += 1
 
 
 @given(ids=st.lists(st.text(st.characters(codec="utf-8")), max_size=50, unique=True), seed=seeds, epoch=epochs)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from headrace import sources
 from headrace.errors import DataError
 from headrace.record import Record, Reject
+from headrace.sources.info import collect
 from headrace.sources.wider import ATTRIBUTES
 
 NAMES = ("a.jpg", "p/b.JPG", "p/c d.png", "0--ü/e.jpeg")
@@ -153,14 +154,14 @@ def test_what_is_written_is_read(
         line += 2 + len(written)
     options = {"max_faces": max_faces, "min_side": min_side, "skip_invalid": skip_invalid}
     made = source(root, text.encode(), **options)
-    items = list(made)
+    items, info = collect(made)
     assert [item.id for item in items] == [name for name, _ in wanted]
     assert [item.origin for item in items] == [f"wider.txt:{n}" for n in lines]
     for item, (_, rows) in zip(items, wanted, strict=True):
         assert item.boxes.tolist() == [[x, y, x + w, y + h] for x, y, w, h, *_ in rows]
         assert [*zip(*item.attributes.values(), strict=True)] == [r[4:] for r in rows]
-    assert made.dropped.total() == lost
-    assert made.skipped.total() == left_out
+    assert sum(info.boxes_dropped.values()) == lost
+    assert sum(info.skipped.values()) == left_out
 
 
 @settings(max_examples=200)

@@ -235,7 +235,7 @@ def test_digests_are_of_the_numbers_and_ids_may_be_positions(tmp_path: Path) -> 
     assert mirrored.store.digests(mirrored.rows) == found[::-1]
     others = GREY.astype(np.int16), GREY.reshape(N, 24, 20)
     assert not any(set(hr.ArrayDataset(x).store.digests(ds.rows)) & set(found) for x in others)
-    assert file.store.named and not ds.store.named
+    assert not file.manifest.numbered and ds.manifest.numbered
     with (tmp_path / "x.npy").open("r+b") as cut:
         cut.truncate(1000)
     with pytest.raises(DamageError, match=r"x.npy\[59\]: the file ends before it"):

@@ -18,6 +18,7 @@ from headrace.imaging import codec
 from headrace.packing.pack import Runner
 from headrace.packing.plan import Plan
 from headrace.packing.shard import pack_shard
+from headrace.sources.info import collect
 from headrace.sources.stack import InFile, InMemory
 from packed import pack, pixels_of
 
@@ -189,7 +190,7 @@ LABELS = {
 @pytest.mark.parametrize(("y", "names", "wanted", "classes"), LABELS.values(), ids=LABELS)
 def test_labels(y: Any, names: Any, wanted: list[int | None], classes: tuple[str, ...] | None) -> None:
     source = hr.sources.arrays(X[:4], y, class_names=names)
-    assert source.class_names == classes
+    assert collect(source)[1].class_names == classes
     assert labels(source) == [(i, None if i is None or classes is None else classes[i]) for i in wanted]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import catalog
 from headrace.format.catalog import Row
+from headrace.place.local import LocalPlace
 
 
 def row(k: int, **changes: object) -> Row:
@@ -36,19 +37,33 @@ NEGATIVE = row(4, boxes=np.zeros((0, 4), np.float32), box_labels=[], box_label_n
 FRAME = catalog.table([row(0), row(1), BARE, FULL, NEGATIVE])
 
 
-def written(folder: Path, data: bytes) -> str:
+def written(folder: Path, data: bytes, *, records: int = 5) -> catalog.File:
     (folder / catalog.FILE).write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
+    return catalog.File(LocalPlace(folder), crc32c=google_crc32c.value(data), records=records)
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
-    sha256 = written(tmp_path, catalog.to_bytes(FRAME))
-    frame = catalog.read(tmp_path, sha256=sha256)
-    assert frame.equals(FRAME) and dict(frame.schema) == catalog.SCHEMA
+    file = written(tmp_path, catalog.to_bytes(FRAME))
+    frame = file.read([*catalog.WHAT])
+    assert frame.equals(FRAME) and dict(frame.schema) == catalog.WHAT
     full = frame.row(3, named=True)
     assert full["boxes"] == [[1, 2, 3.5, 4]] and full["keypoints"] == [[[1, 2, 2], [0, 0, 0]]]
     assert catalog.attributes(full["attributes"]) == {"a": "é", "b": [1, None]}
     assert full["attributes"].index('"a"') < full["attributes"].index('"b"')
+    assert file.read(["label", "id"], 1, 2).rows() == [(1, "ü1"), (None, "ü2")]
+
+
+@pytest.mark.parametrize("lots", [[5], [1, 4], [2, 0, 2, 1]])
+def test_parts_are_joined_to_the_same_bytes(tmp_path: Path, lots: list[int]) -> None:
+    begin, parts = 0, []
+    for number, n in enumerate(lots):
+        parts.append(tmp_path / f"{number}*.part")
+        parts[-1].write_bytes(catalog.to_bytes(FRAME[begin : begin + n]))
+        begin += n
+    catalog.join(parts, tmp_path / "whole")
+    catalog.join([tmp_path / "whole"], tmp_path / "again")
+    assert pl.read_parquet(tmp_path / "whole").equals(FRAME)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def test_nothing_said_is_null_and_nothing_there_is_empty() -> None:
@@ -66,7 +81,7 @@ def test_the_same_rows_give_the_same_bytes() -> None:
 
 
 def test_no_rows() -> None:
-    assert dict(catalog.table([]).schema) == catalog.SCHEMA
+    assert dict(catalog.table([]).schema) == catalog.WHAT
 
 
 # (condition, rows): a comparison with null holds for no row, as in SQL
@@ -75,14 +90,14 @@ WHERE = [
     ("label <> 0", [1, 3]),
     ("label IS NULL", [2]),
     ("NOT (label = 0)", [1, 3]),
-    ("label_name = 'dog' AND height > 11", [3]),
+    ("label_name = 'dog' AND origin <> 'a:1'", [3]),
     ("label_name IN ('cat', 'dog')", [0, 1, 3, 4]),
     ("id LIKE '%0'", [0]),
     ("boxes IS NOT NULL", [3, 4]),
-    ("height > AVG(height)", [3, 4]),
+    ("label > AVG(label)", [1, 3]),
     ("1 = 1", [0, 1, 2, 3, 4]),
     ("1 = 0", []),
-    ("height BETWEEN 11 AND 12", [1, 2]),
+    ("origin BETWEEN 'a:1' AND 'a:2'", [1, 2]),
 ]
 
 
@@ -107,23 +122,42 @@ def test_where_of_no_rows() -> None:
     assert catalog.where(FRAME[:0], "label = 0").tolist() == []
 
 
+def test_the_columns_of_a_condition() -> None:
+    assert sorted(set(catalog.columns_of("label = 1 AND height > AVG(height)"))) == ["height", "label"]
+    assert catalog.columns_of("1 = 1") == []
+
+
 def test_other_bytes_than_promised(tmp_path: Path) -> None:
     written(tmp_path, catalog.to_bytes(FRAME))
-    with pytest.raises(DamageError, match=r"catalog\.parquet: sha256 is .*, the manifest says 0000"):
-        catalog.read(tmp_path, sha256="0" * 64)
+    file = catalog.File(LocalPlace(tmp_path), crc32c=0, records=5)
+    with pytest.raises(DamageError, match=r"catalog\.parquet: CRC-32C is 0x.*, the manifest says 0x00000000"):
+        file.read(["id"])
+
+
+def test_another_file_under_its_name(tmp_path: Path) -> None:
+    file = written(tmp_path, catalog.to_bytes(FRAME))
+    file.read(["id"])
+    (tmp_path / "new").write_bytes(catalog.to_bytes(FRAME.reverse()))
+    (tmp_path / "new").replace(tmp_path / catalog.FILE)
+    with pytest.raises(DamageError, match="where the dataset was packed anew meanwhile open it again"):
+        file.read(["label"])
 
 
 def test_not_parquet(tmp_path: Path) -> None:
     with pytest.raises(DamageError, match=r"catalog\.parquet: not a readable catalog .*; pack the dataset again"):
-        catalog.read(tmp_path, sha256=written(tmp_path, b"not a table"))
+        written(tmp_path, b"not a table").read(["id"])
 
 
 def test_columns_missing(tmp_path: Path) -> None:
-    sha256 = written(tmp_path, catalog.to_bytes(FRAME.drop("label", "boxes")))
-    with pytest.raises(DamageError, match="columns label, boxes are missing"):
-        catalog.read(tmp_path, sha256=sha256)
+    with pytest.raises(DamageError, match="not the columns of a catalog: label None, boxes None; pack"):
+        written(tmp_path, catalog.to_bytes(FRAME.drop("label", "boxes"))).read(["id"])
+
+
+def test_other_rows_than_promised(tmp_path: Path) -> None:
+    with pytest.raises(DamageError, match="5 rows, the manifest says 6 records; pack"):
+        written(tmp_path, catalog.to_bytes(FRAME), records=6).read(["id"])
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"catalog\.parquet: no such file"):
-        catalog.read(tmp_path, sha256="")
+        catalog.File(LocalPlace(tmp_path), crc32c=0, records=5).read(["id"])

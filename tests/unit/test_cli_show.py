@@ -89,7 +89,7 @@ def test_batch(words: str, options: dict[str, object], there: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("shades --size 8 --augment flip", "--size, --augment: of a batch only; say --batch too"),
+        ("shades --size 8 --augment flip", "--size, --augment: of a batch only; add --batch"),
         ("shades --epoch 1", "--epoch: of a batch only"),
         ("shades --n 0", "n is 0, wanted 1 to 1000"),
         ("shades --batch --n 1001", "n is 1001, wanted 1 to 1000"),
@@ -100,7 +100,7 @@ def test_batch(words: str, options: dict[str, object], there: Path, tmp_path: Pa
         ("boxed --batch", "the images differ in size; pass size"),
         ("shades --batch --target grid", "the dataset has no boxes"),
         ("shades --batch --target rings", "--target is 'rings', known are class, boxes, grid, heatmap, points"),
-        ("shades --batch --target class --cells 3", "--cells are those of a grid; say --target grid too"),
+        ("shades --batch --target class --cells 3", "--cells are those of a grid; add --target grid"),
         ("boxed --batch --size 8 --target grid --cells 0", "cells is 0, wanted at least 1"),
         ("shades --batch --augment flip,blur", "--augment has blur, known are flip, crop, colour"),
         ("shades --batch --size 8px", "--size '8px': wanted N or HEIGHTxWIDTH"),
@@ -139,4 +139,4 @@ def test_damage(there: Path, tmp_path: Path) -> None:
 
 def test_help() -> None:
     ended = headrace("show", "--help")
-    assert ended.code == 0 and "Example: headrace show" in ended.out
+    assert ended.code == 0 and "Example:\n  headrace show" in ended.out

@@ -20,8 +20,9 @@ from drawn import exif, files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources.coco import _read, recognise
-from headrace.sources.guess import guess
+from headrace.sources.coco import FORMAT, _read, recognise
+from headrace.sources.info import SourceInfo, collect
+from headrace.sources.registry import guess
 from packed import Keep
 
 PERSON = {"id": 1, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2]]}
@@ -80,8 +81,9 @@ def test_a_record(tmp_path: Path) -> None:
     assert second.boxes.tolist() == [[2, 3, 12, 11]] and second.keypoints.shape == (1, 3, 3)
     # an image without annotations is a negative
     assert (third.id, third.boxes.shape, third.keypoints.shape, third.box_labels) == ("9.jpg", (0, 4), (0, 3, 3), ())
-    assert made.box_class_names == ("person", "car") and made.keypoint_names == tuple(PERSON["keypoints"])
-    assert not made.dropped and not made.skipped and not made.keypoints_dropped
+    assert collect(made)[1] == SourceInfo(
+        box_class_names=("person", "car"), keypoint_names=tuple(PERSON["keypoints"]), root=str(made.root)
+    )
 
 
 def test_any_order_of_lists_and_annotations(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_classes_are_in_the_order_of_category_ids(tmp_path: Path) -> None:
     said = coco(*(thing(i, 7, c) for i, c in enumerate(names)), categories=[{"id": i, "name": names[i]} for i in names])
     made = source(tmp_path, said)
     assert [r.box_labels for r in made] == [("b", "zebra", "a", "zebra", "nobody"), (), ()]
-    assert made.box_class_names == ("zebra", "nobody", "a", "b")
+    assert collect(made)[1].box_class_names == ("zebra", "nobody", "a", "b")
     files(tmp_path / "images", {f"{i}.jpg": jpeg(30, 40) for i in (7, 8, 9)})
     hr.pack(made, tmp_path / "ds", progress=False)
     ds = hr.Dataset(tmp_path / "ds")
@@ -187,8 +189,9 @@ def test_quirks(tmp_path: Path, name: str) -> None:
     said, wanted, dropped = QUIRKS[name]
     made = source(tmp_path, said)
     for _ in range(2):  # counted anew each time
-        assert gist(made) == wanted
-        assert made.dropped == dropped
+        items, info = collect(made)
+        assert gist(items) == wanted
+        assert info.boxes_dropped == dropped
 
 
 # an annotation, and why its image is a Reject
@@ -268,11 +271,12 @@ def test_segmentations(tmp_path: Path) -> None:
     some = [thing(i, 7, segmentation=mask) for i, mask in enumerate(masks)]
     said = coco(*some, thing(8, 7, bbox=[1, 1, 0, 0], segmentation=RLE), thing(9, 7), thing(10, 8, segmentation=[]))
     made = source(tmp_path, said)
-    assert "segmentation" not in next(iter(made)).attributes and made.skipped == {"segmentations": 4}
+    assert "segmentation" not in next(iter(made)).attributes
+    assert collect(made)[1].skipped == {"segmentations": 4}
     made = source(tmp_path, said, segmentation="keep")
-    first, second, _ = made
+    (first, second, _), info = collect(made)
     assert first.attributes["segmentation"] == [*masks, None] and second.attributes["segmentation"] == [None]
-    assert not made.skipped and made.dropped == {"without width or height": 1}
+    assert not info.skipped and info.boxes_dropped == {"without width or height": 1}
     with pytest.raises(UsageError, match="segmentation is 'rle', wanted one of drop, keep"):
         source(tmp_path, said, segmentation="rle")
 
@@ -280,7 +284,8 @@ def test_segmentations(tmp_path: Path) -> None:
 def test_crowds_may_be_left_out(tmp_path: Path) -> None:
     made = source(tmp_path, coco(person(1, 7, iscrowd=1), thing(2, 7), thing(3, 8, iscrowd=True)), skip_crowd=True)
     assert gist(made) == ["7.jpg 1", "8.jpg 0", "9.jpg 0"]
-    assert made.dropped == {"crowd": 2} and made.keypoints_dropped == {"of dropped boxes": 2}
+    info = collect(made)[1]
+    assert info.boxes_dropped == {"crowd": 2} and info.keypoints_dropped == {"of dropped boxes": 2}
 
 
 DOG = {"id": 5, "name": "dog", "keypoints": ["nose", "tail"]}
@@ -291,11 +296,14 @@ def test_categories_of_different_keypoints(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"left_eye, right_eye; dog: nose, tail\); take one by category="):
         list(source(tmp_path, said))
     made = source(tmp_path, said, category="person")
-    assert gist(made) == ["7.jpg 1", "8.jpg 0", "9.jpg 0"] and made.dropped == {"of other categories": 2}
-    assert made.box_class_names == ("person",) and not made.keypoints_dropped
+    assert gist(made) == ["7.jpg 1", "8.jpg 0", "9.jpg 0"]
+    info = collect(made)[1]
+    assert info.boxes_dropped == {"of other categories": 2}
+    assert info.box_class_names == ("person",) and not info.keypoints_dropped
     made = source(tmp_path, said, category=("dog", "car"))
     assert [r.keypoints.shape for r in made] == [(1, 2, 3), (1, 2, 3), (0, 2, 3)]
-    assert made.box_class_names == ("car", "dog") and made.keypoint_names == ("nose", "tail")
+    info = collect(made)[1]
+    assert info.box_class_names == ("car", "dog") and info.keypoint_names == ("nose", "tail")
     assert [r.keypoints for r in source(tmp_path, said, category="car")] == [None] * 3
     with pytest.raises(UsageError, match=r"category 'cat': .*x\.json has person, car, dog"):
         list(source(tmp_path, said, category="cat"))
@@ -309,8 +317,8 @@ def test_keypoints_without_names(tmp_path: Path) -> None:
     """As many as most annotations have."""
     some = [thing(i, 7, keypoints=[1, 2, 2] * 2) for i in range(2)]
     made = source(tmp_path, coco(*some, thing(3, 8, keypoints=[1, 2, 2]), thing(4, 9), categories=[CAR]))
-    first, second, third = made
-    assert (first.keypoints.shape, third.keypoints.shape, made.keypoint_names) == ((2, 2, 3), (1, 2, 3), None)
+    (first, second, third), info = collect(made)
+    assert (first.keypoints.shape, third.keypoints.shape, info.keypoint_names) == ((2, 2, 3), (1, 2, 3), None)
     assert second.reason == "keypoints holds 3 numbers, wanted 3 for each of 2 points (image 8)"
 
 
@@ -355,7 +363,7 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
     made = source(tmp_path, b"\xef\xbb\xbf" + json.dumps(coco(thing(1, 7))).encode())
     assert gist(made) == ["7.jpg 1", "8.jpg 0", "9.jpg 0"]
     assert guess(tmp_path / "x.json") == (
-        "coco",
+        FORMAT,
         "it is JSON with a list of images and of annotations and of categories",
     )
 
@@ -454,11 +462,11 @@ def test_each_object_by_itself(tmp_path: Path) -> None:
         "7.jpg#12",
         (25, 15, 55, 45),
     )
-    assert third.id == "9.jpg#14" and made.skipped == {"images without objects": 1}
+    assert third.id == "9.jpg#14" and collect(made)[1].skipped == {"images without objects": 1}
     assert first.boxes.tolist() == [[4, 4, 12, 20]] and first.box_labels == ("person",)
     assert first.attributes == {"image_id": 7, "annotation_id": [11], "area": [5.5], "is_crowd": [0]}
     ended = headrace("pack", tmp_path / "x.json", tmp_path / "ds", "--per-object", "--margin", 0.25, "--size", "48x24")
-    assert ended.code == 0 and "passed over 1: images without objects" in ended.out
+    assert ended.code == 0 and "skipped 1: images without objects" in ended.out
     ds = hr.Dataset(tmp_path / "ds")
     stored = {record.id: record for record in (ds[i] for i in range(len(ds)))}
     # twice as large as the window, which begins at (2, 0)
@@ -536,7 +544,7 @@ def test_what_a_plain_reading_finds(tmp_path_factory: pytest.TempPathFactory, so
                 (box, np.array(points, np.float32).reshape(3, 3).tolist(), made_of["id"])
             )
         seen.add(key)
-    items = list(made)
+    items, info = collect(made)
     records = [item for item in items if isinstance(item, Record)]
     assert [record.attributes["image_id"] for record in records] == order
     for record in records:
@@ -546,7 +554,7 @@ def test_what_a_plain_reading_finds(tmp_path_factory: pytest.TempPathFactory, so
     stray = [item for item in items if isinstance(item, Reject)]
     assert len(stray) == sum(made_of["image_id"] == 4 for made_of in some)
     kept = sum(len(record.boxes) for record in records if record.boxes is not None)
-    assert len(some) == kept + len(stray) + sum(made.dropped.values())
+    assert len(some) == kept + len(stray) + sum(info.boxes_dropped.values())
 
 
 # --- the real file -------------------------------------------------------------------------------------------------

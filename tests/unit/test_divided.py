@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,17 @@ from hypothesis import strategies as st
 import headrace as hr
 from drawn import files, jpeg, photos
 from headrace.errors import DataError, UsageError
+from headrace.imaging.prepare import ImageOptions
+from headrace.packing import divided, spool
 from headrace.packing.divided import Divided
+from headrace.packing.plan import make_plan
 from headrace.place import local
 from headrace.record import Record, Reject
+from headrace.sources import SourceInfo
 from packed import CLASSES, shades
+from said import Said
 
 PATTERN = r"^(?P<label>cat|dog)\."
-
-
-class Source(list[Any]):
-    """Items, and what is said of all of them."""
-
-    def __init__(self, items: Any, **said: Any) -> None:
-        super().__init__(items)
-        self.__dict__.update(said)
 
 
 def named(*ids: str) -> list[Record]:
@@ -39,6 +37,17 @@ def named(*ids: str) -> list[Record]:
 
 def pack(source: Any, out: Path, **options: Any) -> hr.PackReport:
     return hr.pack(source, out, **{"progress": False} | options)
+
+
+def planned(sources: dict[str, Any]) -> list[Record]:
+    """The records of a plan of these sources, in the order of the sources."""
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"splits": None, "shards": 1, "shard_bytes": None, "seed": 0}
+        made = make_plan(
+            Divided(sources), Path(folder) / "plan", out=Path(folder) / "out", options=ImageOptions(), **options
+        )
+        found = sorted(made.records(0, made.shards[-1].stop), key=lambda one: one.number)
+        return [one.item for one in found if isinstance(one.item, Record)]
 
 
 def ids(folder: Path, split: str) -> list[str]:
@@ -100,17 +109,32 @@ def test_the_same_bytes_for_any_number_of_workers(workers: int, tmp_path: Path) 
         ({"a": "x", "b": "x a/x"}, {"a": "a/x", "b": "b/x b/a/x"}),
         ({"a": "x a/x a/a/x", "b": "x b/x"}, {"a": "a/x a/a/x a/a/a/x", "b": "b/x b/b/x"}),
         # Two of one source are what they have always been: the second is a Reject.
-        ({"a": "x x", "b": "z"}, {"a": "x x", "b": "z"}),
+        ({"a": "x x", "b": "z"}, {"a": "x", "b": "z"}),
+        ({"a": "x x", "b": "x"}, {"a": "a/x", "b": "b/x"}),
     ],
 )
-def test_ids_of_several_splits(sources: dict[str, str], wanted: dict[str, str]) -> None:
+@pytest.mark.parametrize("alike", [False, True])
+def test_ids_of_several_splits(
+    sources: dict[str, str], wanted: dict[str, str], alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if alike:  # ids decide, not what they are found by
+        for module in (divided, spool):
+            monkeypatch.setattr(module, "hashes", lambda ids: [len(id_) % 2 for id_ in ids])
     for order in (list(sources), list(sources)[::-1]):
-        made = Divided({split: named(*sources[split].split()) for split in order})
         found: dict[str, list[str]] = {split: [] for split in sources}
-        for item in made:
-            assert isinstance(item, Record) and item.split is not None and item.origin == item.id
-            found[item.split].append(item.id)
+        for record in planned({split: named(*sources[split].split()) for split in order}):
+            assert record.split is not None and record.origin == record.id
+            found[record.split].append(record.id)
         assert found == {split: some.split() for split, some in wanted.items()}
+
+
+def test_an_origin_of_its_own_stays() -> None:
+    (one,) = shades(1)
+    items = [Record(id="x", encoded=one.encoded, origin="list.csv:3")]
+    assert [(r.id, r.origin) for r in planned({"a": items, "b": items})] == [
+        ("a/x", "list.csv:3"),
+        ("b/x", "list.csv:3"),
+    ]
 
 
 names = st.lists(st.sampled_from(["x", "y", "a/x", "b/x", "a/a/x", "b/a/x", "a/b/x"]), min_size=1, unique=True)
@@ -118,7 +142,7 @@ names = st.lists(st.sampled_from(["x", "y", "a/x", "b/x", "a/a/x", "b/a/x", "a/b
 
 @given(st.dictionaries(st.sampled_from("abc"), names, min_size=1))
 def test_ids_are_unique_and_few_are_changed(sources: dict[str, list[str]]) -> None:
-    made = list(Divided({split: named(*some) for split, some in sources.items()}))
+    made = planned({split: named(*some) for split, some in sources.items()})
     assert len({item.id for item in made}) == len(made) == sum(map(len, sources.values()))
     counts = Counter(id_ for some in sources.values() for id_ in some)
     changed = {id_ for split, some in sources.items() for id_ in some if f"{split}/{id_}" in {i.id for i in made}}
@@ -157,9 +181,9 @@ def test_classes_of_all_records(tmp_path: Path) -> None:
 
 
 def test_one_that_says_its_classes_says_them_for_all(tmp_path: Path) -> None:
-    report = pack({"a": shades(6), "b": Source(shades(3), class_names=[*CLASSES, "dog"])}, tmp_path / "one")
+    report = pack({"a": shades(6), "b": Said(shades(3), class_names=[*CLASSES, "dog"])}, tmp_path / "one")
     assert report.classes == (*CLASSES, "dog")
-    report = pack({"a": Source(shades(3), class_names=("ant", "bee")), "b": shades(3)}, tmp_path / "two", max_rejects=2)
+    report = pack({"a": Said(shades(3), class_names=("ant", "bee")), "b": shades(3)}, tmp_path / "two", max_rejects=2)
     assert [reject.reason for reject in report.rejects] == ["class 'cow' is none of the given ant, bee"] * 2
 
 
@@ -174,42 +198,46 @@ def test_one_that_says_its_classes_says_them_for_all(tmp_path: Path) -> None:
 )
 def test_what_they_say_must_be_the_same(name: str, one: Any, other: Any, says: str, tmp_path: Path) -> None:
     def sources(last: Any) -> dict[str, Any]:
-        return {"a": Source(shades(3), **{name: one}), "b": shades(3), "c": Source(shades(3), **{name: last})}
+        return {"a": Said(shades(3), **{name: one}), "b": shades(3), "c": Said(shades(3), **{name: last})}
 
     with pytest.raises(UsageError, match=f"{name} of split {says}; one dataset has one list: "):
         pack(sources(other), tmp_path / "out")
     assert not list(tmp_path.iterdir())
     if name != "flip_pairs":
-        pack(sources([*one]), tmp_path / "out")
+        pack(sources(one), tmp_path / "out")
 
 
 def test_what_they_counted_is_summed(tmp_path: Path) -> None:
-    counts = {"dropped": Counter(a=1), "keypoints_dropped": Counter(b=2), "skipped": Counter({".txt": 3})}
-    report = pack(
-        {"a": Source(shades(1), **counts), "b": Source(shades(2), **counts), "c": shades(1)}, tmp_path / "out"
-    )
+    counts = {"boxes_dropped": Counter(a=1), "keypoints_dropped": Counter(b=2), "skipped": Counter({".txt": 3})}
+    report = pack({"a": Said(shades(1), **counts), "b": Said(shades(2), **counts), "c": shades(1)}, tmp_path / "out")
     assert (report.boxes_dropped, report.keypoints_dropped, report.skipped) == ({"a": 2}, {"b": 4}, {".txt": 6})
 
 
-class Once:
-    """A source that can say its names only when it was read."""
-
-    box_class_names: tuple[str, ...] = ()
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __iter__(self) -> Iterator[Record]:
-        (one,) = shades(1)
-        self.box_class_names = (self.name,)
-        yield Record(id=self.name, encoded=one.encoded, boxes=np.ones((0, 4), np.float32), box_labels=())
+def once(name: str) -> Generator[Record, None, SourceInfo]:
+    """A generator, which can be read once, and says its names when it was."""
+    (one,) = shades(1)
+    yield Record(id=name, encoded=one.encoded, boxes=np.ones((0, 4), np.float32), box_labels=())
+    return SourceInfo(box_class_names=(name,))
 
 
-def test_what_is_known_only_after_reading(tmp_path: Path) -> None:
-    pack({"a": Once("x"), "b": Once("x")}, tmp_path / "out")
+def test_what_generators_say(tmp_path: Path) -> None:
+    pack({"a": once("x"), "b": once("x")}, tmp_path / "out")
     assert hr.Dataset(tmp_path / "out").manifest.box_classes == ("x",)
     with pytest.raises(UsageError, match="box_class_names of split 'a' are x, those of split 'b' y"):
-        pack({"a": Once("x"), "b": Once("y")}, tmp_path / "other")
+        pack({"a": once("x"), "b": once("y")}, tmp_path / "other")
+
+
+def test_sources_are_read_one_record_at_a_time() -> None:
+    """Neither is a list made of a source, nor is the next one begun before the first was read."""
+    begun: list[str] = []
+
+    def source(split: str) -> Iterator[Record]:
+        begun.append(split)
+        yield from named("x", "y")
+
+    items = iter(Divided({split: source(split) for split in "ab"}))
+    seen = [(next(items).id, [*begun]) for _ in range(4)]
+    assert seen == [("x", ["a"]), ("y", ["a"]), ("x", ["a", "b"]), ("y", ["a", "b"])]
 
 
 # --- calls and data at fault -----------------------------------------------------------------------------------------
@@ -226,11 +254,11 @@ REFUSED = Reject(id="no", origin="list.csv:3", stage="read", reason="gone")
         ({1: shades(2)}, {}, UsageError, "split name 1: wanted letters"),
         ({"a": shades(2), "b": []}, {}, DataError, "split 'b': the source: holds no images"),
         ({"a": [], "b": []}, {}, DataError, "split 'a': the source: holds no images"),
-        ({"a": Source([], root="x", skipped={".txt": 2})}, {}, DataError, r"'a': x: holds no images \(passed over: 2"),
+        ({"a": Said([], root="x", skipped={".txt": 2})}, {}, DataError, r"'a': x: holds no images \(passed over: 2"),
         ({"a": shades(9), "b": [REFUSED]}, {"max_rejects": 1}, DataError, "'b': none of its 1 records can be .*gone"),
         ({"a": shades(2), "b": "folder"}, {}, UsageError, "the source gives 'f', wanted Records and Rejects"),
         (
-            {"a": Source(shades(2), class_names=("ant", "bee")), "b": shades(3)[2:]},
+            {"a": Said(shades(2), class_names=("ant", "bee")), "b": shades(3)[2:]},
             {"max_rejects": 1},
             DataError,
             "split 'b': none of its images can be used",
@@ -248,14 +276,14 @@ def test_a_source_that_says_its_splits_itself(tmp_path: Path) -> None:
     (one,) = shades(1)
     items = [Record(id=str(k), encoded=one.encoded, split="ab"[k % 2]) for k in range(6)]
     odd = Record(id="odd", encoded=one.encoded, split="c"), Record(id="none", encoded=one.encoded)
-    report = pack(Source([*items, *odd], split_names=("b", "a")), tmp_path / "out", max_rejects=2)
+    report = pack(Said([*items, *odd], split_names=("b", "a")), tmp_path / "out", max_rejects=2)
     assert list(report.splits.items()) == [("b", 3), ("a", 3)] and sorted(ids(tmp_path / "out", "b")) == ["1", "3", "5"]
     assert [reject.reason for reject in report.rejects] == [
         "split 'c' is none of the source's b, a",
         "split None is none of the source's b, a",
     ]
     with pytest.raises(UsageError, match="split name 'a b': wanted letters"):
-        pack(Source(items, split_names=("a b",)), tmp_path / "no")
+        pack(Said(items, split_names=("a b",)), tmp_path / "no")
 
 
 def test_a_dataset_has_splits_of_another_kind(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import headrace as hr
 from drawn import jpeg
 from headrace.errors import DataError, UsageError
+from headrace.load.facts import Facts
 from headrace.load.targets import Labels
 from packed import pack
 
@@ -185,11 +186,11 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
     assert ds.loader(size=60, target=Nothing()).lost() == 0
 
 
-class Nothing:
+class Nothing(hr.Target):
     wants_boxes = False
     wants_keypoints = False
 
-    def check(self, dataset: hr.Dataset) -> None:
+    def check(self, facts: Facts) -> None:
         pass
 
     def encode(self, labels: Labels) -> None:

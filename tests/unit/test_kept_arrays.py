@@ -206,12 +206,11 @@ def test_order_ranks_and_resuming_are_those_of_pixels(shuffle: bool, drop_last: 
     assert same(
         np.concatenate([batch.images for batch in (*begun, *other)]), all_of(keep(Z, CLASSES).loader(**options))
     )
-    assert ranks[0].dataset.loader(batch_size=1, world=(0, 2))[0].images.shape == (0, 6, 7)
 
 
 def test_views_and_splits() -> None:
     ds = keep(Z, CLASSES, class_names=("a", "b", "c"), splits=HALVES, ids=[f"s{i}" for i in range(N)])
-    assert set(ds.split("val").class_counts.values()) == {5} and ds.store.named
+    assert set(ds.split("val").class_counts.values()) == {5} and not ds.manifest.numbered
     assert all(set(part.class_counts.values()) == {5} for part in ds.divide(HALVES))
     bees = ds.where("label_name = 'b'")
     assert same(all_of(bees.loader(shuffle=False)), Z[1::3]) and isinstance(bees.loader().options.target, Class)
@@ -275,7 +274,8 @@ def test_a_cut_file_is_damage_with_an_address(tmp_path: Path) -> None:
     with pytest.raises(DamageError, match=r"y.npy\[29\]: the file ends before it.*changed since"):
         only_y.loader(shuffle=False)[0]
     loader = only_y.loader(shuffle=False, on_bad="skip")
-    assert same(loader[0].targets["mask"], MASKS[:29]) and same(loader[0].images, Z[:29])
+    (batch,) = loader
+    assert same(batch.targets["mask"], MASKS[:29]) and same(batch.images, Z[:29])
     assert len(loader.skipped) == 1 and loader.skipped[0].startswith(f"{paths[1]}[29]: the file ends")
 
 

@@ -208,12 +208,13 @@ def test_the_catalog_contradicts_the_record(tmp_path: Path) -> None:
     """Another point, another box or another count than in the record is found by verify."""
     import hashlib
 
+    import google_crc32c
     import polars as pl
 
     from headrace.format import catalog
 
     ds = pack(Source([record("a", [FACE], [[50, 0, 110, 40]])]), tmp_path / "ds")
-    path, frame = tmp_path / "ds" / catalog.FILE, ds.store.catalog
+    frame = ds.store.table.frame([*catalog.WHAT])
     other = [[*FACE[:2], [100, 30.5, 2]]]
     cases: dict[str, tuple[str, Any]] = {
         "keypoints": ("image/object/keypoint/y", [other]),
@@ -222,8 +223,12 @@ def test_the_catalog_contradicts_the_record(tmp_path: Path) -> None:
     }
     for column, (key, value) in cases.items():
         changed = frame.with_columns(pl.Series(column, value, dtype=catalog.SCHEMA[column]))
-        files(tmp_path / "ds", {catalog.FILE: catalog.to_bytes(changed)})
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        rewrite_manifest(tmp_path / "ds", files={**ds.manifest.files, catalog.FILE: digest})
+        data = catalog.to_bytes(changed)
+        files(tmp_path / "ds", {catalog.FILE: data})
+        rewrite_manifest(
+            tmp_path / "ds",
+            files={**ds.manifest.files, catalog.FILE: hashlib.sha256(data).hexdigest()},
+            crc32c={**ds.manifest.crc32c, catalog.FILE: google_crc32c.value(data)},
+        )
         reasons = [damage.reason for damage in hr.Dataset(tmp_path / "ds").verify().damaged]
         assert f"the record's {key} is not what the catalog says" in reasons

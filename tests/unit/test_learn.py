@@ -19,7 +19,7 @@ from headrace.learn.recipe import Options, Part, Recipe, RunFolder
 from headrace.learn.tasks import Means, for_recipe
 from headrace.learn.tasks.classification import Classification
 from headrace.learn.train import best_of, is_over
-from headrace.load.loader import Batch
+from headrace.load.iteration import Batch
 
 TASK = Classification(("cat", "dog", "eel"))
 

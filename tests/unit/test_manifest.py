@@ -16,7 +16,7 @@ from headrace.format.manifest import Manifest, ShardEntry
 
 def shard(split: str, i: int, n: int, records: int) -> ShardEntry:
     return ShardEntry(
-        name=f"{split}-{i:05d}-of-{n:05d}.tfrecord", split=split, records=records, bytes=100 * records, sha256="ab"
+        name=f"{split}-{i:05d}-of-{n:05d}.tfrecord", split=split, records=records, bytes=100 * records, sha256="ab" * 32
     )
 
 
@@ -31,7 +31,8 @@ MADE = Manifest(
     shards=(shard("train", 0, 2, 3), shard("train", 1, 2, 2), shard("val", 0, 1, 2)),
     pack_options={"size": [1, 2], "quality": 95},
     schema={"id": "String"},
-    files={"catalog.parquet": "cd"},
+    files={"catalog.parquet": "cd" * 32, "headrace.index": "ef" * 32},
+    crc32c={"catalog.parquet": 1, "headrace.index": 2},
 )
 
 

@@ -61,6 +61,35 @@ def test_a_few_positions_of_a_huge_order_need_no_memory(n: int) -> None:
     assert order.permute(positions[[3, 0]], n=n, seed=1, epoch=0).tolist() == found[[3, 0]].tolist()
 
 
+def test_an_order_of_many_needs_little_beside_it() -> None:
+    positions = np.arange(10**6)
+    tracemalloc.start()
+    found = order.permute(positions, n=len(positions), seed=1, epoch=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * found.nbytes
+    assert (order.permute(positions[123_456:], n=len(positions), seed=1, epoch=0) == found[123_456:]).all()
+
+
+def test_shares_of_many_need_little_beside_them() -> None:
+    strata = (np.arange(2 * 10**6) % 1000).astype(np.int32)
+    tracemalloc.start()
+    found = shares(strata, {"a": 0.8, "b": 0.1, "c": 0.1}, seed=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * found.nbytes
+    assert np.bincount(found).tolist() == [1_600_000, 200_000, 200_000]
+    assert np.abs(np.bincount(strata[found == 0]) - 1600).max() <= 1
+
+
+@pytest.mark.parametrize("strata", [[10**15, -5, 10**15, 7], [-1, -1, 5]])
+def test_strata_are_any_numbers(strata: list[int]) -> None:
+    """Only which items have the same one counts, and which comes first."""
+    small = np.unique(strata, return_inverse=True)[1]
+    fractions = {"a": 0.5, "b": 0.25}
+    assert (shares(np.array(strata), fractions, seed=0) == shares(small, fractions, seed=0)).all()
+
+
 @pytest.mark.parametrize(("positions", "n"), [([5], 5), ([0, 7], 5), ([-1], 5), ([0], 0)])
 def test_positions_outside_are_refused(positions: list[int], n: int) -> None:
     with pytest.raises(IndexError, match=f"order of {n}"):
@@ -149,3 +178,12 @@ def test_shares_are_drawn_by_seed() -> None:
 
 def test_shares_of_nothing() -> None:
     assert shares(np.zeros(0, np.int64), {"a": 1.0}, seed=0).tolist() == []
+
+
+@pytest.mark.parametrize("n", [1, 2047, 2048, 2049, 5000])
+def test_shuffled_is_permute_by_the_block(n: int) -> None:
+    whole = order.permute(np.arange(n), n=n, seed=3, epoch=1)
+    for start in range(0, n, 701):
+        for stop in (start, min(n, start + 1), min(n, start + 32), n):
+            assert order.shuffled(start, stop, n=n, seed=3, epoch=1).tolist() == whole[start:stop].tolist()
+    assert order.shuffled(0, n, n=n, seed=4, epoch=1).tolist() != whole.tolist() or n == 1

@@ -86,7 +86,7 @@ def test_an_oserror_becomes_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "overwrite", "says"),
     [
-        (lambda out: files(out, {MARK: b"1"}), False, "holds a dataset already; pass --overwrite to replace it"),
+        (lambda out: files(out, {MARK: b"1"}), False, "holds a dataset already; pass overwrite=True to replace it"),
         (lambda out: files(out, {"x": b"1"}), False, "is a folder with other files in it"),
         (lambda out: files(out, {"x": b"1"}), True, "is a folder with other files in it"),
         (lambda out: files(out, {".x": b"1"}), True, "is a folder with other files in it"),

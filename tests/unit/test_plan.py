@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,18 @@ import pytest
 
 from drawn import TINY_PNG, jpeg
 from headrace.errors import DataError, UsageError
+from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions
-from headrace.packing.plan import Plan, make_plan
-from headrace.record import Record, Reject
+from headrace.packing import divided, spool
+from headrace.packing.plan import Numbered, Plan, make_plan
+from headrace.record import Part, Record, Reject
 from headrace.splits import check_splits
+from said import Said
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def record(id_: str, label_name: str | None = None, **more: Any) -> Record:
@@ -25,28 +35,22 @@ def record(id_: str, label_name: str | None = None, **more: Any) -> Record:
 
 def plan(source: Iterable[Record | Reject], **options: Any) -> Plan:
     chosen: dict[str, Any] = {"splits": None, "shards": None, "shard_bytes": None, "seed": 0}
-    return make_plan(source, options=ImageOptions(), **chosen | options)
+    folder = Path(tempfile.mkdtemp())
+    return make_plan(source, folder / "plan", out=folder / "out", options=ImageOptions(), **chosen | options)
+
+
+def planned(made: Plan, split: str | None = None) -> list[Numbered]:
+    """The records of a plan, with their places in the source, in the order of packing."""
+    shards = [shard for shard in made.shards if split in (None, shard.split)]
+    return [one for shard in shards for one in made.records(shard.start, shard.stop)]
 
 
 def ids(made: Plan, split: str | None = None) -> list[str]:
-    return [n.item.id for shard in made.shards if split in (None, shard.split) for n in shard.records]
+    return [one.item.id for one in planned(made, split)]
 
 
 def many(n: int, *classes: str | None) -> list[Record]:
     return [record(f"r{i}", classes[i % len(classes)] if classes else None) for i in range(n)]
-
-
-class Given:
-    """A source that says its classes, or something else of its records."""
-
-    def __init__(
-        self, items: Sequence[Record | Reject], class_names: tuple[str, ...] | None = None, **more: object
-    ) -> None:
-        self.items, self.class_names = items, class_names
-        self.__dict__.update(more)
-
-    def __iter__(self) -> Iterator[Record | Reject]:
-        return iter(self.items)
 
 
 @pytest.mark.parametrize(
@@ -59,24 +63,24 @@ class Given:
         # numbers alone
         ([record("a", label=2), record("b", label=0)], ("0", "1", "2"), [2, 0]),
         # names given: their order counts, and one without records stays
-        (Given(many(3, "b", "a"), ("z", "b", "a")), ("z", "b", "a"), [1, 2, 1]),
-        (Given([record("x", label=1)], ("no", "yes")), ("no", "yes"), [1]),
+        (Said(many(3, "b", "a"), class_names=("z", "b", "a")), ("z", "b", "a"), [1, 2, 1]),
+        (Said([record("x", label=1)], class_names=("no", "yes")), ("no", "yes"), [1]),
     ],
 )
 def test_classes(items: Any, classes: tuple[str, ...], labels: list[int | None]) -> None:
     made = plan(items)
     assert made.classes == classes
-    found = {n.number: n.item for shard in made.shards for n in shard.records}
+    found = {one.number: one.item for one in planned(made)}
     assert [found[i].label for i in range(len(found))] == labels
     for item in found.values():
         assert item.label_name == (None if item.label is None else classes[item.label])
 
 
 def test_a_class_none_of_the_given_is_a_reject() -> None:
-    made = plan(Given(many(3, "a", "b", None), ("a",)))
+    made = plan(Said(many(3, "a", "b", None), class_names=("a",)))
     assert made.classes == ("a",) and made.seen == 3
     assert sorted(ids(made)) == ["r0", "r2"]
-    ((number, reject),) = [(n.number, n.item) for n in made.rejects]
+    ((number, reject),) = [(n.number, n.item) for n in made.rejects()]
     assert number == 1 and (reject.id, reject.origin, reject.stage) == ("r1", "list.csv:r1", "label")
     assert reject.reason == "class 'b' is none of the given a"
 
@@ -84,7 +88,12 @@ def test_a_class_none_of_the_given_is_a_reject() -> None:
 def test_a_class_with_a_line_break_is_a_reject() -> None:
     """The side files hold a class per line."""
     made = plan([record("a", "x\ny"), record("b", "x")])
-    assert made.classes == ("x",) and [n.item.id for n in made.rejects] == ["a"]
+    assert made.classes == ("x",) and [n.item.id for n in made.rejects()] == ["a"]
+
+
+def test_a_label_of_any_length_is_a_reject() -> None:
+    made = plan([record("a", label=1 << 63), record("b", label=0)])
+    assert [n.item.reason for n in made.rejects()] == [f"label {1 << 63}, wanted the number of a class"]
 
 
 def test_a_second_record_of_an_id_is_a_reject() -> None:
@@ -92,16 +101,152 @@ def test_a_second_record_of_an_id_is_a_reject() -> None:
     made = plan([first, second, third])
     assert sorted(ids(made)) == ["a", "b"] and made.seen == 3
     assert made.classes == ("x",)
-    (reject,) = [n.item for n in made.rejects]
+    (reject,) = [n.item for n in made.rejects()]
     assert isinstance(reject, Reject)
     assert reject.reason == "duplicate id 'a', first at list.csv:a"
+
+
+def test_ids_that_only_look_alike_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fingerprints of 64 bits find duplicates; the ids themselves decide."""
+    monkeypatch.setattr(spool, "hashes", lambda ids: [len(id_) for id_ in ids])
+    refused = Reject(id="b", origin="list.csv:0", stage="read", reason="no")
+    made = plan([refused, *map(record, ("a", "b", "c", "b", "ab", "b", "c", "abc"))])
+    assert [(n.number, str(n.item)) for n in made.rejects()][1:] == [
+        (4, "list.csv:b: duplicate id 'b', first at list.csv:b (label)"),
+        (6, "list.csv:b: duplicate id 'b', first at list.csv:b (label)"),
+        (7, "list.csv:c: duplicate id 'c', first at list.csv:c (label)"),
+    ]
+    assert sorted(one.number for one in planned(made)) == [1, 2, 3, 5, 8] and made.refused == 4
+
+
+def test_one_that_is_refused_takes_no_id() -> None:
+    items = [record("a", "strange"), record("a", "x"), record("a", "x"), record("b", "strange"), record("a", "strange")]
+    made = plan(Said(items, class_names=("x",)))
+    assert [one.number for one in planned(made)] == [1]
+    assert [(n.number, str(n.item).split(": ")[1][:12]) for n in made.rejects()] == [
+        (0, "class 'stran"),
+        (2, "duplicate id"),
+        (3, "class 'stran"),
+        (4, "duplicate id"),
+    ]
+
+
+def test_many_duplicates() -> None:
+    """Each of them is told from where the first one was read; what only they have is not the dataset's."""
+    items = [record(f"r{i % 700}", f"c{i // 700}", boxes=BOX, box_labels=(f"b{i // 700}",)) for i in range(2000)]
+    made = plan(items)
+    assert (made.refused, made.classes, made.box_classes) == (1300, ("c0",), ("b0",))
+    assert [(n.number, n.item.reason) for n in made.rejects()] == [
+        (i, f"duplicate id 'r{i % 700}', first at list.csv:r{i % 700}") for i in range(700, 2000)
+    ]
+
+
+def test_a_source_is_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a source without end no more is in memory than is to be written next; order and rejects know no batches."""
+    whole = plan(Said(many(100, "a", "b", "c"), class_names=("a", "b")), seed=3)
+    monkeypatch.setattr("headrace.packing.plan._BATCH", 7)
+    monkeypatch.setattr(spool, "_BLOCK", 9)
+    monkeypatch.setattr(divided, "_BLOCK", 5)
+    parts = plan(Said(many(100, "a", "b", "c"), class_names=("a", "b")), seed=3)
+    assert ids(parts) == ids(whole) and [*parts.rejects()] == [*whole.rejects()] and whole.refused == 33
+    assert [(one.item.label, one.item.label_name) for one in planned(parts)] == [
+        (one.item.label, one.item.label_name) for one in planned(whole)
+    ]
+
+
+class Counted(bytes):
+    """Bytes that know how many of them there are at once."""
+
+    alive = most = 0
+
+    def __init__(self, *_: Any) -> None:
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+
+    def __del__(self) -> None:
+        Counted.alive -= 1
+
+
+def test_bytes_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MB of records, of which 16 MB are held; and all of them are there again when they are asked for."""
+    monkeypatch.setattr(Counted, "alive", 0)
+    monkeypatch.setattr(Counted, "most", 0)
+    made = plan((Record(id=str(i), encoded=Counted(bytes([i]) * 10**6)) for i in range(64)), shards=1)
+    assert Counted.most < 20
+    found = {one.number: one.item.encoded for one in planned(made)}
+    assert found == {i: bytes([i]) * 10**6 for i in range(64)}
+
+
+class Lazy(Record):
+    """Makes its bytes itself, when they are read."""
+
+    def read(self) -> bytes:
+        if self.id == "bad":
+            raise BadImage("decode", "nothing to see")
+        if self.id == "gone":
+            raise OSError(2, "No such file")
+        return TINY_PNG
+
+
+def test_records_that_read_in_their_own_way() -> None:
+    made = plan([Lazy(id="good"), Lazy(id="bad", origin="x:1"), Lazy(id="gone")])
+    assert [one.item.encoded for one in planned(made)] == [TINY_PNG]
+    assert [str(n.item) for n in made.rejects()] == ["x:1: nothing to see (decode)", "gone: no such file (read)"]
+
+
+def test_a_part_of_a_file_is_read_when_its_record_is_made(tmp_path: Path) -> None:
+    (tmp_path / "all.tar").write_bytes(b"head" + TINY_PNG + b"tail")
+    made = plan([Record(id="a", part=Part(str(tmp_path / "all.tar"), 4, len(TINY_PNG)))])
+    (one,) = planned(made)
+    assert isinstance(one.item, Record) and one.item.encoded is None and one.item.read() == TINY_PNG
+
+
+@pytest.mark.parametrize("image", [{"path": "{}/a.jpg"}, {"part": "{}/all.tar"}])
+def test_images_in_the_folder_that_would_be_replaced(tmp_path: Path, image: dict[str, str]) -> None:
+    out = tmp_path / "out"
+    ((kind, path),) = image.items()
+    where: Any = path.format(out / "below")
+    items = [record("other"), Record(id="a", **{kind: Part(where, 0, 1) if kind == "part" else where})]
+    with pytest.raises(UsageError, match=r"out: images of the source lie in it \(.*below\); choose another place"):
+        make_plan(
+            items, tmp_path / "s", out=out, options=ImageOptions(), splits=None, shards=1, shard_bytes=None, seed=0
+        )
+
+
+@pytest.mark.parametrize("what", ["boxes", "keypoints"])
+@pytest.mark.parametrize("given", [[[0, 0, 1, 1]], np.array(["x"]), np.array([None])])
+def test_what_is_no_array_of_numbers_is_a_reject(what: str, given: Any) -> None:
+    made = plan([record("a", **{what: given}), record("b")])
+    ((number, reason),) = [(n.number, n.item.reason) for n in made.rejects()]
+    assert number == 0 and reason.startswith(f"the {what} are ") and reason.endswith(", wanted an array float32")
+
+
+def test_attributes_that_are_no_json_stop_at_once() -> None:
+    with pytest.raises(UsageError, match=r"record .b.: its attributes are no JSON: .* is object"):
+        plan([record("a", attributes={"n": np.int64(3)}), record("b", attributes={"x": object()})])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kept"),
+    [
+        ([{"extra": "a"}, {"extra": "b"}, {}], ("extra",)),
+        ([{"extra": "a"}, {"extra": 1}, {}], ()),
+        ([{"class_conf": 1.0, "filename": "a"}, {"filename": "b", "other": [1]}], ("filename", "class_conf")),
+        ([{"other": 1}], ()),
+    ],
+)  # fmt: skip
+def test_attributes_that_become_features(attributes: list[dict[str, Any]], kept: tuple[str, ...]) -> None:
+    items = [record(str(i), "x", attributes=some) for i, some in enumerate(attributes)]
+    # One that is refused has no say in it.
+    refused = record("no", "strange", attributes={"extra": 5, "object_id": ["a"], "filename": 3})
+    assert plan(Said([*items, refused], class_names=("x",))).attributes == kept
 
 
 def test_rejects_of_the_source_keep_their_place() -> None:
     refused = Reject(id="bad", origin="list.csv:2", stage="read", reason="no")
     made = plan([record("a"), refused, record("b")])
-    assert made.seen == 3 and [(n.number, n.item) for n in made.rejects] == [(1, refused)]
-    assert sorted(n.number for shard in made.shards for n in shard.records) == [0, 2]
+    assert made.seen == 3 and [*made.rejects()] == [Numbered(1, refused)]
+    assert sorted(one.number for one in planned(made)) == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +268,7 @@ def test_shard_names(n: int, splits: Any, shards: int | None, names: list[str]) 
 
 @pytest.mark.parametrize(("n", "shards"), [(10, 3), (100, 7), (99, 98)])
 def test_shards_are_of_even_length(n: int, shards: int) -> None:
-    lengths = [len(shard.records) for shard in plan(many(n), shards=shards).shards]
+    lengths = [len(shard) for shard in plan(many(n), shards=shards).shards]
     assert len(lengths) == shards and sum(lengths) == n
     assert max(lengths) - min(lengths) <= 1
 
@@ -152,10 +297,7 @@ def test_splits_are_stratified(seed: int) -> None:
     labels = ["cat"] * 60 + ["dog"] * 30 + [None] * 10
     items = [record(f"r{i}", label) for i, label in enumerate(labels)]
     made = plan(items, splits={"train": 0.8, "val": 0.1, "test": 0.1}, seed=seed)
-    found = {
-        split: Counter(n.item.label_name for shard in made.shards if shard.split == split for n in shard.records)
-        for split in made.splits
-    }
+    found = {split: Counter(one.item.label_name for one in planned(made, split)) for split in made.splits}
     assert found == {
         "train": {"cat": 48, "dog": 24, None: 8},
         "val": {"cat": 6, "dog": 3, None: 1},
@@ -210,12 +352,12 @@ FACE = ("nose", "left_eye", "right_eye")
         ([record("a", keypoints=points(2)), *(record(f"r{i}", keypoints=points(3)) for i in range(2))], 3, (), ()),
         ([record("a", keypoints=points(2)), record("b", keypoints=points(3))], 2, (), ()),
         # as the source says
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE), 3, FACE, ((1, 2),)),
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=()), 3, FACE, ()),
-        (Given([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=[[0, 2]]), 3, FACE, ((0, 2),)),
-        (Given([record("a", keypoints=points(3))], flip_pairs=((0, 0), (2, 1))), 3, (), ((0, 0), (2, 1))),
-        (Given([record("a", keypoints=points(3))], keypoint_names=None, flip_pairs=None), 3, (), ()),
-        (Given(many(2), keypoint_names=FACE), 3, FACE, ((1, 2),)),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE), 3, FACE, ((1, 2),)),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=()), 3, FACE, ()),
+        (Said([record("a", keypoints=points(3))], keypoint_names=FACE, flip_pairs=[[0, 2]]), 3, FACE, ((0, 2),)),
+        (Said([record("a", keypoints=points(3))], flip_pairs=((0, 0), (2, 1))), 3, (), ((0, 0), (2, 1))),
+        (Said([record("a", keypoints=points(3))], keypoint_names=None, flip_pairs=None), 3, (), ()),
+        (Said(many(2), keypoint_names=FACE), 3, FACE, ((1, 2),)),
     ],
 )
 def test_keypoints(items: Any, k: int, names: tuple[str, ...], pairs: Any) -> None:
@@ -246,8 +388,9 @@ def test_keypoints_that_are_none_are_a_reject(bad: Any, reason: str) -> None:
     good = [record("a", keypoints=points(3), boxes=BOX), record("b", keypoints=points(3, 0)), record("c")]
     made = plan([record("bad", **bad), *good, refused])
     assert sorted(ids(made)) == ["a", "b", "c"] and made.seen == 5
-    assert [n.number for n in made.rejects] == [0, 4]
-    reject = made.rejects[0].item
+    rejects = [*made.rejects()]
+    assert [n.number for n in rejects] == [0, 4]
+    reject = rejects[0].item
     assert isinstance(reject, Reject) and (reject.id, reject.origin, reject.stage) == ("bad", "list.csv:bad", "label")
     assert reject.reason.startswith(reason)
 
@@ -263,12 +406,14 @@ def test_keypoints_that_are_none_are_a_reject(bad: Any, reason: str) -> None:
 )
 def test_what_a_source_says_wrongly_of_keypoints(more: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        plan(Given([record("a", keypoints=points(3))], **more))
+        plan(Said([record("a", keypoints=points(3))], **more))
 
 
 def test_a_plan_can_be_sent_elsewhere() -> None:
     made = plan(many(20, "a", "b"), splits={"train": 0.5, "val": 0.5}, shards=2)
-    there = pickle.loads(pickle.dumps(made))
+    sent = pickle.dumps(made)
+    assert len(sent) < 3000
+    there = pickle.loads(sent)
     assert ids(there) == ids(made)
     assert (there.classes, there.shards[0].name, there.options) == (made.classes, made.shards[0].name, made.options)
 
@@ -317,8 +462,8 @@ def test_splits_that_are_none(splits: dict[str, float], says: str) -> None:
         (many(3), {"shards": 1, "shard_bytes": 1}, UsageError, "give shards or a shard size, not both"),
         (many(2), {"splits": {"a": 0.9, "b": 0.1}}, UsageError, "split 'b': 0.1 of 2 records is none; give it more"),
         ([record("a", label=-1)], {}, UsageError, "record 'a': label -1, wanted 0 to"),
-        (Given(many(1, "a"), ("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
-        (Given([record("a", label=2)], ("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
+        (Said(many(1, "a"), class_names=("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
+        (Said([record("a", label=2)], class_names=("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
     ],
 )
 def test_calls_that_are_at_fault(items: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:

@@ -437,7 +437,7 @@ def test_16_bits_become_8_and_stay_exact() -> None:
     assert np.array_equal(pixels_of(made), codec.upright(wanted, 6))
     made = prepare(data, ImageOptions(value_range=(0, 4095), max_side=28))
     assert (made.format, made.height, made.width) == ("jpeg", 28, 20)
-    with pytest.raises(codec.BadImage, match="pack it with value_range / --value-range"):
+    with pytest.raises(codec.BadImage, match="pack it with value_range, its values"):
         prepare(data, ImageOptions())
 
 

@@ -18,6 +18,7 @@ from headrace.errors import DamageError, UsageError
 from headrace.imaging.sheet import Tile, contact_sheet
 from headrace.load import show
 from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
+from headrace.load.view import View
 from packed import CLASSES, Keep, Source, faces, flip, pack, photos, pixels_of, shades, shard_of
 
 MAGENTA, GREEN = (233, 30, 140), (0, 200, 90)
@@ -153,7 +154,7 @@ def test_arrays_are_shown() -> None:
 
 def test_many_images_are_small(boxed: hr.Dataset) -> None:
     view = hr.Dataset(boxed.path)
-    view.rows = np.tile(view.rows, 5)
+    view.view = View(view.store, np.tile(view.rows, 5))
     assert Seen(lambda: view.show(100)).large and not Seen(lambda: view.show(101)).large
 
 

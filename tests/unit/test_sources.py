@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import subprocess
 import sys
+import textwrap
 from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from drawn import files
@@ -16,7 +22,8 @@ from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources.files import natural
-from headrace.sources.guess import guess
+from headrace.sources.info import SourceInfo, collect, read
+from headrace.sources.registry import guess
 
 CAT_OR_DOG = r"^(?P<label>cat|dog)\."
 
@@ -87,7 +94,7 @@ def test_class_is_the_top_folder(tmp_path: Path) -> None:
     (reject,) = rejects(source)
     assert (reject.id, reject.stage) == ("loose.jpg", "label")
     assert reject.reason == "lies beside the class folders, in none of them"
-    assert source.skipped == {".txt": 1}
+    assert collect(source)[1].skipped == {".txt": 1}
 
 
 JUNK = [
@@ -108,11 +115,9 @@ CANDIDATES = ["a/cat.JPEG", "cat.1.jpg", "cat.2.JPG", "cat.3", "cat.webp", "noex
 
 def test_junk_is_passed_over_and_the_rest_counted(tmp_path: Path) -> None:
     source = sources.names(folder(tmp_path, *JUNK, *NO_IMAGES, *CANDIDATES), pattern=CAT_OR_DOG)
-    assert list(labels(source)) == CANDIDATES
-    assert source.skipped == {".txt": 1, ".csv": 1, ".json": 1, ".mp4": 1, ".part": 1, ".gz": 1}
-    # A source can be gone through again, and counts anew.
-    assert list(labels(source)) == CANDIDATES
-    assert source.skipped.total() == 6
+    items, info = collect(source)
+    assert list(labels(items)) == CANDIDATES
+    assert info.skipped == {".txt": 1, ".csv": 1, ".json": 1, ".mp4": 1, ".part": 1, ".gz": 1}
 
 
 def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
@@ -177,7 +182,7 @@ def test_pipes_are_passed_over(tmp_path: Path) -> None:
     (root / "a" / "3.jpg").symlink_to("2.jpg")
     source = sources.folders(root)
     assert list(labels(source)) == ["a/1.jpg"]
-    assert source.skipped == {"(no regular file)": 2}
+    assert collect(source)[1].skipped == {"(no regular file)": 2}
 
 
 def test_names_that_are_no_utf8_are_rejected(tmp_path: Path) -> None:
@@ -226,7 +231,7 @@ def test_a_root_that_may_not_be_read(tmp_path: Path) -> None:
 import sys
 from headrace import sources
 from headrace.errors import StorageError
-from headrace.sources.guess import guess
+from headrace.sources.registry import guess
 for call in (sources.folders, lambda path: sources.names(path, pattern='(?P<label>a)'), guess):
     try:
         call(sys.argv[1])
@@ -279,15 +284,19 @@ def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
     ],
 )
 def test_guess(names: list[str], pattern: str | None, format_: str, says: str, tmp_path: Path) -> None:
-    found, why = guess(folder(tmp_path, *names), pattern=pattern)
-    assert found == format_ and says in why
+    found, why = guess(folder(tmp_path, *names), () if pattern is None else ("pattern",))
+    assert found.name == format_ and says in why
 
 
 @pytest.mark.parametrize(
     ("names", "error", "says"),
     [
         # loose images could be anything: what was tried is said
-        (["cat.1.jpg"], UsageError, r"can't be guessed\. Tried: folders .*; names .*--pattern"),
+        (
+            ["cat.1.jpg"],
+            UsageError,
+            r"can't be guessed; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A folder",
+        ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),
     ],
@@ -299,7 +308,7 @@ def test_no_guess(names: list[str], error: type[Exception], says: str, tmp_path:
 
 def test_no_guess_of_what_is_no_folder(tmp_path: Path) -> None:
     file = files(tmp_path, {"a.csv": b""}) / "a.csv"
-    with pytest.raises(UsageError, match="no source reads this file; pass --format, one of names, folders"):
+    with pytest.raises(UsageError, match=r"no format reads this file; pass format=NAME, one of wider \(A text"):
         guess(file)
     with pytest.raises(NotThereError, match="no such file or folder"):
         guess(tmp_path / "none")
@@ -311,3 +320,136 @@ def test_real_test1_photos_have_no_class(real_data: Path) -> None:
     source = sources.names(real_data / "catsdogs" / "train", pattern=CAT_OR_DOG)
     assert set(labels(source).values()) == {"cat", "dog"}
     assert len(labels(source)) == 800
+
+
+# --- what a source says of the whole ---------------------------------------------------------------------------------
+
+FACES = """0--Parade/a.jpg
+3
+1 1 5 5 0 0 0 0 0 0
+1 1 0 5 1 1 1 1 1 1
+2 2 5 5 2 0 0 1 0 0
+"""
+COCO = {
+    "images": [{"id": 1, "file_name": "0--Parade/a.jpg"}, {"id": 2, "file_name": "17.jpg"}],
+    "categories": [{"id": 3, "name": "cat", "keypoints": ["nose", "tail"]}],
+    "annotations": [
+        {"id": i, "image_id": 1, "category_id": 3, "bbox": [1, 1, 5, i], "keypoints": [1, 1, 2, 0, 0, 0]}
+        for i in range(3)
+    ],
+}
+ITEMS = [
+    {"filename": "17.jpg", "id": "17", "class": {"label": 1, "text": "cat"}},
+    {"filename": "gone.jpg", "id": "gone", "class": {"label": 0}},
+]
+
+
+def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
+    """A source of each format over the same files, and what it is to say."""
+    folder(root, "0--Parade/a.jpg", "17.jpg", "notes.txt")
+    annotations = folder(root.parent / "annotations")
+    (annotations / "wider.txt").write_text(FACES)
+    (annotations / "coco.json").write_text(json.dumps(COCO))
+    wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
+    coco = sources.coco(annotations / "coco.json", images=root, flip_pairs=[[0, 1]])  # type: ignore[list-item]
+    skipped = {".txt": 1}
+    return {
+        "names": (
+            sources.names(root, pattern=CAT_OR_DOG, class_names=["cat", "dog"]),
+            SourceInfo(class_names=("cat", "dog"), skipped=skipped, root=str(root)),
+        ),
+        "folders": (sources.folders(root), SourceInfo(skipped=skipped, root=str(root))),
+        "wider": (
+            wider,
+            SourceInfo(boxes_dropped={"without width or height": 1, "invalid": 1}, root=str(wider.root)),
+        ),
+        "coco": (
+            coco,
+            SourceInfo(
+                box_class_names=("cat",),
+                keypoint_names=("nose", "tail"),
+                flip_pairs=((0, 1),),
+                boxes_dropped={"without width or height": 1},
+                keypoints_dropped={"of dropped boxes": 1},
+                root=str(coco.root),
+            ),
+        ),
+        "visipedia": (
+            sources.visipedia(ITEMS, images=root, keypoint_names=["nose"]),
+            SourceInfo(class_names=("0", "cat"), keypoint_names=("nose",), root="dataset"),
+        ),
+        "arrays": (
+            sources.arrays(np.zeros((2, 4, 4), np.uint8), ["b", "a"]),
+            SourceInfo(class_names=("a", "b"), root="x"),
+        ),
+    }
+
+
+def test_a_source_says_the_same_each_time_and_twice_at_once(tmp_path: Path) -> None:
+    made = every_source(tmp_path / "images")
+    assert set(made) == set(sources.__all__) - {"Source", "SourceInfo"}
+    for name, (source, wanted) in made.items():
+        ids = [item.id for item in source]
+        assert len(ids) > 0, name
+        for _ in range(2):
+            items, info = collect(source)
+            assert ([item.id for item in items], info) == (ids, wanted), name
+        # One reading inside of another: the first item of one, all of the other, the rest.
+        outer = read(source)
+        first = next(outer)
+        assert collect(source)[1] == wanted, name
+        rest, info = collect(outer)
+        assert ([first.id, *(item.id for item in rest)], info) == (ids, wanted), name
+        with pytest.raises(FrozenInstanceError):
+            setattr(source, fields(source)[0].name, "another")
+
+
+def test_what_any_iterable_says() -> None:
+    records = [Record(id="a"), Record(id="b")]
+
+    def plain() -> Iterator[Record]:
+        yield from records
+
+    def telling() -> Generator[Record, None, SourceInfo]:
+        yield from records
+        return SourceInfo(class_names=("x",))
+
+    def returning() -> Generator[Record, None, int]:
+        yield from records
+        return 7
+
+    for source, info in [
+        (records, SourceInfo()),
+        (iter(records), SourceInfo()),
+        (plain(), SourceInfo()),
+        (returning(), SourceInfo()),
+        (telling(), SourceInfo(class_names=("x",))),
+    ]:
+        assert collect(source) == (records, info)
+
+
+def test_source_info_is_a_copy() -> None:
+    """What a source goes on counting with is its own."""
+    counted, names, pairs = Counter({".txt": 1}), ["a", "b"], [[0, 1]]
+    info = SourceInfo(class_names=names, flip_pairs=pairs, skipped=counted)  # type: ignore[arg-type]
+    counted[".txt"] += 1
+    names.append("c")
+    pairs.append([2, 3])
+    assert info == SourceInfo(class_names=("a", "b"), flip_pairs=((0, 1),), skipped={".txt": 1})
+    assert pickle.loads(pickle.dumps(info)) == info
+
+
+def test_the_example_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in Source's documentation, as it stands there."""
+    assert sources.Source.__doc__ is not None
+    names: dict[str, Any] = {"Record": Record, "SourceInfo": SourceInfo}
+    exec(textwrap.dedent(sources.Source.__doc__.partition("own:\n")[2]), names)
+    (tmp_path / "labels.txt").write_text("a.jpg cat\n\nb.jpg dog\n")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        items, info = collect(names["Lines"]())
+        assert [(item.id, item.label_name, item.origin) for item in items if isinstance(item, Record)] == [
+            ("a.jpg", "cat", "labels.txt:1"),
+            ("b.jpg", "dog", "labels.txt:3"),
+        ]
+        assert info == SourceInfo(class_names=("cat", "dog"), skipped={"empty lines": 1})

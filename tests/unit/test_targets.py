@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import headrace as hr
 from headrace.errors import DataError, UsageError
-from headrace.load.loader import own_target
-from headrace.load.targets import Boxes, Class, Labels
+from headrace.load.targets import Boxes, Class, Labels, own_target
 from packed import pack, photos, shades
 
 
@@ -90,9 +90,9 @@ def test_a_dataset_without_boxes_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_target_a_dataset_brings(tmp_path: Path) -> None:
-    assert own_target(pack(shades(3), tmp_path / "classes")) == Class()
-    assert own_target(pack(photos(6, boxes=True), tmp_path / "boxes")) == Boxes()
-    assert own_target(pack(shades(3, classes=()), tmp_path / "none")) is None
+    assert own_target(pack(shades(3), tmp_path / "classes").view.facts) == Class()
+    assert own_target(pack(photos(6, boxes=True), tmp_path / "boxes").view.facts) == Boxes()
+    assert own_target(pack(shades(3, classes=()), tmp_path / "none").view.facts) is None
 
 
 def test_another_target_than_its_own(tmp_path: Path) -> None:
@@ -104,11 +104,11 @@ def test_another_target_than_its_own(tmp_path: Path) -> None:
 
 
 def test_a_target_of_ones_own(tmp_path: Path) -> None:
-    class Half:
+    class Half(hr.Target):
         wants_boxes = False
         wants_keypoints = False
 
-        def check(self, dataset: object) -> None:
+        def check(self, facts: object) -> None:
             pass
 
         def encode(self, labels: Labels) -> object:

@@ -106,7 +106,7 @@ def test_a_random_crop_drops_what_it_hides(tmp_path: Path) -> None:
     loader = pack(some, tmp_path / "ds").loader(
         batch_size=200, size=60, augment=(hr.RandomResizedCrop(scale=(0.1, 0.3), ratio=(1, 1)),)
     )
-    rows = loader._rows(0, 0)
+    rows = loader.view.rows[loader._positions(0, 0)]
     placements = loader._placements(rows, loader._chances(rows, 0))
     batch = loader[0]
     kinds = set()

@@ -21,7 +21,8 @@ from drawn import image as drawn_image
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import example
 from headrace.sources import visipedia
-from headrace.sources.guess import guess
+from headrace.sources.info import collect
+from headrace.sources.registry import guess
 from listed import FULL, boxes, item, photos
 from packed import pack
 
@@ -46,12 +47,11 @@ def reason(raw: Any, **options: Any) -> str:
 
 
 def test_every_field() -> None:
-    source = visipedia([full()])
-    (record,) = source
+    (record,), info = collect(visipedia([full()]))
     assert isinstance(record, hr.Record)
     assert (record.id, record.encoded, record.path, record.origin) == ("0", jpeg(), None, "dataset[0]")
-    assert source.class_names == ("0", "Indigo Bunting") and record.label_name == "Indigo Bunting"
-    assert source.box_class_names == ("0", "bird") and record.box_labels == ("bird",)
+    assert info.class_names == ("0", "Indigo Bunting") and record.label_name == "Indigo Bunting"
+    assert info.box_class_names == ("0", "bird") and record.box_labels == ("bird",)
     assert record.boxes is not None and record.boxes.dtype == np.float32
     assert np.allclose(record.boxes, [[5.6, 8, 44.8, 36]], atol=1e-5)
     assert record.keypoints is not None and record.keypoints.dtype == np.float32
@@ -260,7 +260,7 @@ def test_class_names(
     classes: list[Any], names: tuple[str, ...] | None, wanted: list[str | None], tmp_path: Path
 ) -> None:
     source = visipedia([item(k, **({} if one is None else {"class": one})) for k, one in enumerate(classes)])
-    assert source.class_names == names
+    assert collect(source)[1].class_names == names
     assert [found.label_name for found in source if isinstance(found, hr.Record)] == wanted
     ds = pack(source, tmp_path / "ds")  # type: ignore[arg-type]
     assert ds.class_names == (names or ())
@@ -286,9 +286,9 @@ def test_class_names(
     ],
 )
 def test_given_class_names(class_: Any, wanted: str) -> None:
-    (found,) = source = visipedia([item(**{"class": class_})], class_names=["cat", "dog"])
+    (found,), info = collect(visipedia([item(**{"class": class_})], class_names=["cat", "dog"]))
     assert (found.label_name if isinstance(found, hr.Record) else found.reason) == wanted
-    assert source.class_names == ("cat", "dog")
+    assert info.class_names == ("cat", "dog")
 
 
 def test_labels_that_contradict_each_other() -> None:
@@ -314,7 +314,7 @@ def test_labels_that_contradict_each_other() -> None:
 )
 def test_classes_of_boxes(bbox: Any, wanted: Any, names: Any, tmp_path: Path) -> None:
     raw = [item(object=boxes((0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1), **bbox))]
-    assert one(raw[0]).box_labels == wanted and visipedia(raw).box_class_names == names
+    assert one(raw[0]).box_labels == wanted and collect(visipedia(raw))[1].box_class_names == names
     ds = pack(visipedia(raw), tmp_path / "ds")  # type: ignore[arg-type]
     assert ds.box_class_names == (names or ()) and ds[0].box_labels == wanted
 
@@ -345,7 +345,8 @@ def test_keypoint_names_and_pairs() -> None:
     names = ["nose", "left_eye", "right_eye"]
     raw = [item(0, object={"parts": {"x": [0.1] * 3, "y": [0.2] * 3}}), item(1, object={"count": 0, "parts": {}})]
     source = visipedia(raw, keypoint_names=names, flip_pairs=[(1, 2)])
-    assert source.keypoint_names == tuple(names) and source.flip_pairs == ((1, 2),)
+    info = collect(source)[1]
+    assert info.keypoint_names == tuple(names) and info.flip_pairs == ((1, 2),)
     assert [found.keypoints.shape for found in source if isinstance(found, hr.Record)] == [(1, 3, 3), (0, 3, 3)]  # type: ignore[union-attr]
     assert reason(raw[0], keypoint_names=["nose"]) == (
         "object.parts has 3 points per object, there are 1 keypoint names"
@@ -521,7 +522,7 @@ def test_told_by_content(text: str, format: str | None, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"one of .*visipedia"):
             guess(path)
     else:
-        assert guess(path)[0] == format
+        assert guess(path)[0].name == format
 
 
 def test_packed_by_the_command(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from drawn import files
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources.guess import guess
+from headrace.sources.info import SourceInfo, collect
+from headrace.sources.registry import guess
 from headrace.sources.wider import ATTRIBUTES
 
 A = "p/a.jpg\n1\n1 2 10 20 2 1 1 0 2 1 \n"
@@ -73,7 +74,7 @@ def test_a_record(tmp_path: Path) -> None:
     assert second.boxes.tolist() == [[3, 4, 8, 10], [7, 8, 16, 18]]
     assert second.attributes["invalid"] == [1, 0] and second.attributes["blur"] == [0, 1]
     assert second.box_labels == ("face", "face")
-    assert not made.dropped and not made.skipped
+    assert collect(made)[1] == SourceInfo(root=str(made.root))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_images_without_faces(text: str, dropped: int, then: str, tmp_path: Path
     assert gist(rest) == (["p/b.jpg 2"] if then else [])
     assert first.boxes.shape == (0, 4) and first.boxes.dtype == np.float32
     assert first.box_labels == () and first.attributes == {name: [] for name in ATTRIBUTES}
-    assert made.dropped == ({"without width or height": dropped} if dropped else {})
+    assert collect(made)[1].boxes_dropped == ({"without width or height": dropped} if dropped else {})
 
 
 def test_faces_that_are_dropped_take_their_attributes_along(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_faces_that_are_dropped_take_their_attributes_along(tmp_path: Path) -> N
         assert record.boxes.tolist() == [[1, 1, 6, 6], [2, 2, 7, 7]]
         assert record.attributes == {name: [0, 0] for name in ATTRIBUTES} | {"blur": [0, 2]}
         assert record.box_labels == ("face", "face")
-        assert made.dropped == {"without width or height": 2}
+        assert collect(made)[1].boxes_dropped == {"without width or height": 2}
 
 
 FACES = (
@@ -154,10 +155,11 @@ FACES = (
 def test_filters(options: dict[str, Any], wanted: list[str], dropped: dict[str, int], tmp_path: Path) -> None:
     made = source(tmp_path, FACES, **options)
     for _ in range(2):
-        assert gist(made) == wanted
-        assert made.dropped == dropped
+        items, info = collect(made)
+        assert gist(items) == wanted
+        assert info.boxes_dropped == dropped
         left_out = 3 - len(wanted)
-        assert made.skipped == ({f"images of more than {options['max_faces']} faces": left_out} if left_out else {})
+        assert info.skipped == ({f"images of more than {options['max_faces']} faces": left_out} if left_out else {})
 
 
 @pytest.mark.parametrize("name", ["max_faces", "min_side"])
@@ -241,7 +243,7 @@ def test_out_of_step(name: str, end: str, tmp_path: Path) -> None:
     found, error = to_the_fault(source(tmp_path, text))
     assert found == ["p/a.jpg 1"]
     assert error is not None
-    assert error.startswith(f"{tmp_path}/wider.txt:{line}: ") and says in error and "--lenient" in error
+    assert error.startswith(f"{tmp_path}/wider.txt:{line}: ") and says in error and "lenient=True" in error
     # It goes on at the next file name, and nothing of what follows is lost or mixed up.
     items = list(source(tmp_path, text, lenient=True))
     assert gist(items) == ["p/a.jpg 1", f"{id_} :{line}", "p/b.jpg 2", "p/c.jpg 0"]
@@ -456,9 +458,9 @@ def test_guess(text: str, says: str | None, tmp_path: Path) -> None:
     path = files(tmp_path, {"some.txt": text.encode()}) / "some.txt"
     if says is not None:
         found, why = guess(path)
-        assert found == "wider" and why.startswith(says)
+        assert found.name == "wider" and why.startswith(says)
     else:
-        with pytest.raises(UsageError, match="no source reads this file; pass --format, one of names, folders, wider"):
+        with pytest.raises(UsageError, match=r"no format reads this file; pass format=NAME, one of wider \(A text"):
             guess(path)
 
 

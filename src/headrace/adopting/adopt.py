@@ -162,7 +162,7 @@ def adopt(
         if skipped and not salvage:
             places = f"{len(skipped)} place{'s' if len(skipped) > 1 else ''}"
             raise DamageError(
-                f"damage in {places}:{listed(skipped)}\npass --salvage to take what is sound; nothing was published"
+                f"damage in {places}:{listed(skipped)}\npass salvage=True to take what is sound; nothing was published"
             )
         for file in files:
             file.check_unchanged()
@@ -258,7 +258,7 @@ def _choose(layout: Layout | None, given: Mapping[str, str], found: Schema, *, h
     image = None if chosen.image is None else found.keys[chosen.image]
     if chosen.file is not None and (image is None or image.is_empty):
         if not has_images:
-            raise refuse(f"these records only name their image ({chosen.file}); pass --images DIR, where it is:")
+            raise refuse(f"these records only name their image ({chosen.file}); pass images=DIR, where it is:")
     elif image is not None and not image.is_image:
         raise refuse(f"{chosen.image!r} holds no encoded images (JPEG, PNG, ...):", _hint(found))
     if chosen.boxes and not chosen.box_pixels and chosen.boxes[0] in found.keys:
@@ -266,8 +266,8 @@ def _choose(layout: Layout | None, given: Mapping[str, str], found: Schema, *, h
         if numbers and float(np.median(numbers)) > 2:
             flag = ",".join(chosen.boxes)
             raise refuse(
-                f"the boxes of {flag} reach to {max(numbers):g}: pixels, it seems, and not 0 to 1; say so by "
-                f"--map boxes={flag}:{chosen.box_order + ':' if len(chosen.boxes) == 1 else ''}pixels"
+                f"the boxes of {flag} reach to {max(numbers):g}: pixels, it seems, and not 0 to 1; then pass "
+                f"map={{'boxes': '{flag}:{chosen.box_order + ':' if len(chosen.boxes) == 1 else ''}pixels'}}"
             )
     return chosen
 
@@ -284,8 +284,8 @@ def _hint(found: Schema) -> str:
     """What a map might look like."""
     image = next((name for name, key in found.keys.items() if key.is_image), None)
     if image is None:
-        return "  no key holds encoded images; --map image=KEY needs one (or --map file=KEY --images DIR)"
+        return "  no key holds encoded images; map={'image': 'KEY'} needs one (or map={'file': 'KEY'} and images=DIR)"
     numbers = (name for name, key in sorted(found.keys.items()) if key.kind == "int64" and key.high == 1)
     texts = (name for name, key in sorted(found.keys.items()) if key.is_text and key.high == 1)
     label = next(numbers, None) or next(texts, None)
-    return f"  perhaps: --map image={image}" + (f" --map label={label}" if label else "")
+    return f"  perhaps: map={ ({'image': image} | ({'label': label} if label else {}))!r}"

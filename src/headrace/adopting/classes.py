@@ -150,7 +150,7 @@ def of_boxes(said: Sequence[Said], counts: NDArray[np.int64], m: Map, given: Nam
         notes.append(
             f"{m.box_labels} is taken to count classes from {start}, "
             + ("as one is 0" if start == 0 else "as TF Object Detection does, and none is 0")
-            + f"; --map box_labels={m.box_labels}:from{1 - start} says otherwise"
+            + f"; pass map={{'box_labels': '{m.box_labels}:from{1 - start}'}} if they count from {1 - start}"
         )
     if given is not None and given.numbers is not None and start == 0 and m.box_labels == "image/object/bbox/label":
         # A label map counts from 1.

@@ -162,7 +162,7 @@ def open_files(
         more = f" (and {len(compressed) - 1} more)" if len(compressed) > 1 else ""
         raise UsageError(
             f"{path}{more}: is a {kind} file, in which no record can be reached by itself; "
-            "pass --convert to unpack such files into the dataset's folder, or unpack them yourself"
+            "pass convert=True to unpack such files into the dataset's folder, or unpack them yourself"
         )
     kinds = dict(compressed)
     for path in paths:

@@ -133,7 +133,7 @@ def _from_features_json(path: Path, schema: Schema) -> Layout | None:
         match = _BBOX_FORMAT.fullmatch(given)
         if match is None:
             raise UsageError(
-                f"{path}: boxes are {given}, which is not known here; pass --map boxes=KEY:xyxy or the like"
+                f"{path}: boxes are {given}, which is not known here; pass map={{'boxes': 'KEY:xyxy'}} or the like"
             )
         inside = key.rpartition("/")[0] + "/"
         order: Any = match[2].lower()

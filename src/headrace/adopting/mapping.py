@@ -15,7 +15,7 @@ _UNITS = ("pixels", "normalised")
 _BASES = {"from0": 0, "from1": 1}
 FIELDS = {
     "image": "the encoded image",
-    "file": "the name of the image's file, below --images",
+    "file": "the name of the image's file, in the folder images",
     "id": "what tells records apart",
     "label": "the class, a number or a text",
     "label_text": "the class's name beside its number",
@@ -59,7 +59,7 @@ class Map:
 
     @property
     def keys(self) -> dict[str, str]:
-        """Field -> key, as `--map` takes it, for each field that has one."""
+        """Field -> key, as `map` takes it, for each field that has one."""
         raw = asdict(self)
         out = {name: ",".join(raw[name]) if isinstance(raw[name], tuple) else raw[name] for name in FIELDS if raw[name]}
         if len(self.boxes) == 1:
@@ -84,7 +84,7 @@ def with_given(base: Map, given: Mapping[str, str], schema: Schema) -> Map:
     for name, value in given.items():
         if name not in FIELDS:
             fields = "\n".join(f"  {field:15} {what}" for field, what in FIELDS.items())
-            raise UsageError(f"--map {name}={value}: the fields are\n{fields}")
+            raise UsageError(f"map={{{name!r}: {value!r}}}: the fields are\n{fields}")
         flags: list[str] = []
         while value not in schema.keys and value.rpartition(":")[2] in _FLAGS.get(name, ()):
             value, _, flag = value.rpartition(":")
@@ -94,11 +94,13 @@ def with_given(base: Map, given: Mapping[str, str], schema: Schema) -> Map:
             if key not in schema.keys:
                 words = f"; after a ':' it takes {', '.join(_FLAGS[name])}" if ":" in key and name in _FLAGS else ""
                 raise UsageError(
-                    f"--map {name}={value}: no record looked at has the key {key!r}{words}\n{schema.table()}"
+                    f"map={{{name!r}: {value!r}}}: no record looked at has the key {key!r}{words}\n{schema.table()}"
                 )
         wanted = {"boxes": (0, 1, 4), "keypoints": (0, 1, 2, 3)}.get(name, (0, 1))
         if len(keys) not in wanted:
-            raise UsageError(f"--map {name}={value}: {len(keys)} keys, wanted {' or '.join(map(str, wanted[1:]))}")
+            raise UsageError(
+                f"map={{{name!r}: {value!r}}}: {len(keys)} keys, wanted {' or '.join(map(str, wanted[1:]))}"
+            )
         if name in ("boxes", "keypoints"):
             made = replace(made, **{name: keys})  # type: ignore[arg-type]
         else:

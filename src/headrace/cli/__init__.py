@@ -9,20 +9,22 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, learn, show
+from headrace.cli import adopt, data, demo, learn, pack, show
+from headrace.cli.command import Verbs
 from headrace.errors import HeadraceError
 from headrace.version import __version__
 
 app = typer.Typer(
     name="headrace",
-    help="Labelled images to the model: pack once, load fast, train, evaluate, predict.",
-    epilog="Example: headrace pack photos/train cats --format names --pattern '^(?P<label>cat|dog)' --size 160 && "
-    "headrace train cats --out run",
+    cls=Verbs,
+    help="Pack labelled images into TFRecords once; load them fast; train, evaluate and predict with them.",
+    epilog="headrace pack photos cats --size 160 --split train=0.8,val=0.2\nheadrace train cats --out run",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+pack.register(app)
 data.register(app)
 adopt.register(app)
 show.register(app)
@@ -38,7 +40,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
     pass
 
@@ -50,7 +52,7 @@ def main() -> None:
     # What Pillow has to say of odd metadata, on lines of its own; what matters of it becomes a Reject.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        app()
+        app(prog_name="headrace")
     except HeadraceError as error:
         print(f"headrace: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.words import (
+from headrace.cli.command import Verb, spelled
+from headrace.cli.options import (
     AsJson,
+    MaxPixels,
+    MaxRejects,
+    Overwrite,
     Verbose,
     Workers,
-    amount,
-    boxes_text,
-    count_reasons,
     parse_names,
     parse_rejects,
-    print_json,
-    told,
 )
+from headrace.cli.text import amount, boxes_text, count_reasons, log_shown, print_json
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,51 +28,63 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Adds the verb to `app`."""
     app.command(
-        epilog="Example: headrace adopt shards/*.tfrecord cats\n\n"
-        "Example: headrace adopt shards cats --map image=jpg --map label=y:from1 --split train"
+        cls=Verb,
+        epilog="headrace adopt shards/*.tfrecord cats\n"
+        "headrace adopt shards cats --map image=jpg --map label=y:from1 --split train",
     )(adopt)
 
 
 def adopt(
-    shards: Annotated[list[Path], typer.Argument(help="TFRecord files, or folders of them.", readable=False)],
-    out: Annotated[Path, typer.Argument(help="The dataset folder to make.", readable=False)],
+    ctx: typer.Context,
+    shards: Annotated[
+        list[Path], typer.Argument(metavar="SHARDS", help="TFRecord files, or folders of them.", readable=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The dataset folder to make.", readable=False)],
     map: Annotated[
         list[str] | None,
         typer.Option(
-            help="FIELD=KEY, over what is recognised; FIELD is image, file, id, label, label_text, boxes (one key or "
-            "xmin,ymin,xmax,ymax), box_labels, box_label_text, keypoints or keypoint_text. After KEY may stand :from0 "
-            "or :from1 (label, box_labels), :xyxy, :yxyx, :xywh (boxes), :pixels (boxes, keypoints).",
-            show_default=False,
+            metavar="FIELD=KEY",
+            help="The key that holds a field, where it is not recognised; may be repeated. FIELD is image, file, id, "
+            "label, label_text, boxes (one key or xmin,ymin,xmax,ymax), box_labels, box_label_text, keypoints or "
+            "keypoint_text. KEY may end in :from0 or :from1 (label, box_labels), :xyxy, :yxyx or :xywh (boxes), "
+            ":pixels (boxes, keypoints).",
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="The split of all files; by default their names say it.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="Split of all files; by default taken from their names.")
     ] = None,
     classes: Annotated[
-        str | None,
-        typer.Option(help="Class names in index order, a,b,c, or a file of them.", show_default=False),
+        str | None, typer.Option(metavar="A,B,C|FILE", help="Class names in index order, or a file of them.")
     ] = None,
-    box_classes: Annotated[str | None, typer.Option(help="The same for what boxes hold.", show_default=False)] = None,
+    box_classes: Annotated[
+        str | None, typer.Option(metavar="A,B,C|FILE", help="Names of the box classes, likewise.")
+    ] = None,
     keypoint_names: Annotated[
-        str | None, typer.Option(help="Names of the keypoints in their order, a,b,c.", show_default=False)
+        str | None, typer.Option(metavar="A,B,C", help="Names of the keypoints in their order.")
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Where images are that records only name.", show_default=False, readable=False),
+        typer.Option(metavar="DIR", help="Folder of the images, where records only name them.", readable=False),
     ] = None,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Leave out what is damaged, and go on.")] = False,
-    convert: Annotated[bool, typer.Option("--convert", help="Unpack GZIP and ZLIB files into OUT.")] = False,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Skip damaged records and adopt the rest.")] = False,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Decompress GZIP and ZLIB files into OUT; else they are an error.")
+    ] = False,
+    max_rejects: MaxRejects = "10%",
+    max_pixels: MaxPixels = 100_000_000,
     workers: Workers = None,
-    max_rejects: Annotated[str, typer.Option(help="Unusable records allowed: a share (10%) or a count (25).")] = "10%",
-    max_pixels: Annotated[int, typer.Option(help="Larger images are rejected unread.")] = 100_000_000,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
+    overwrite: Overwrite = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a dataset of TFRecord files where they are, without rewriting or copying them."""
+    """Use existing TFRecord files as a dataset, in place.
+
+    The files are indexed and checked; they are neither copied nor rewritten.
+    """
     from headrace.adopting.adopt import adopt as run
 
-    with told(verbose):
+    flags = ctx.command.flags(ctx)  # type: ignore[attr-defined]
+    with log_shown(verbose):
         report = run(
             shards,
             out,
@@ -90,7 +102,7 @@ def adopt(
             overwrite=overwrite,
         )
     if as_json:
-        _print_report(report)
+        _print_report(report, flags)
         return
     typer.echo(f"{out}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
     for reason, n in count_reasons(report.rejects).items():
@@ -103,7 +115,7 @@ def adopt(
         typer.echo(f"  {report.skipped_bytes} bytes were skipped")
     typer.echo(f"  layout: {report.layout}; {' '.join(f'--map {name}={key}' for name, key in report.map.items())}")
     for note in report.notes:
-        typer.echo(f"  {note}")
+        typer.echo(f"  {spelled(note, flags)}")
     splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:
@@ -116,7 +128,7 @@ def adopt(
     typer.echo(f"  {amount(report.bytes)}; {report.seconds:.1f} s, {amount(report.bytes_per_second)}/s")
 
 
-def _print_report(report: AdoptReport) -> None:
+def _print_report(report: AdoptReport, flags: dict[str, str]) -> None:
     print_json(
         {
             "seen": report.seen,
@@ -135,7 +147,7 @@ def _print_report(report: AdoptReport) -> None:
             "keypoint_names": list(report.keypoint_names),
             "keypoints_dropped": dict(report.keypoints_dropped),
             "shards": report.shards,
-            "notes": list(report.notes),
+            "notes": [spelled(note, flags) for note in report.notes],
             "damaged": [
                 {
                     "shard": damage.shard,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.cli.command import Verb
 from headrace.errors import HeadraceError, UsageError
 
 if TYPE_CHECKING:
@@ -24,15 +25,15 @@ _SIDE = 96
 
 def register(app: typer.Typer) -> None:
     """Adds this module's verb to `app`."""
-    app.command(epilog="Example: headrace demo /tmp/demo")(demo)
+    app.command(cls=Verb, epilog="headrace demo /tmp/demo")(demo)
 
 
 def demo(
-    out: Annotated[Path, typer.Argument(help="The folder to work in.")] = Path("demo"),
-    photos: Annotated[int, typer.Option(help="How many to draw for training, per class.")] = 300,
-    epochs: Annotated[int, typer.Option(help="Epochs to train.")] = 15,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to work in; demo by default.")] = Path("demo"),
+    photos: Annotated[int, typer.Option(metavar="N", help="Training images to draw of each class.")] = 300,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Number of epochs.")] = 15,
 ) -> None:
-    """Draw photos, pack them, train, evaluate and predict: the whole way in about two minutes on a CPU."""
+    """Draw images, pack them, train and predict, in two minutes."""
     mark = out / ".headrace-demo"
     if out.exists():
         if not mark.exists() and any(out.iterdir()):
@@ -53,7 +54,7 @@ def demo(
     _run("train", data, "--out", run, "--model", "vanilla", "--epochs", epochs, "--batch-size", 16)
     _run("evaluate", run, data)
     _run("predict", run, test, "--out", seen, "--pattern", pattern)
-    typer.echo(f"\nDone. What the model says of photos it never saw: {seen / 'predictions.png'}")
+    typer.echo(f"\nDone. Predictions on images that were not used for training: {seen / 'predictions.png'}")
 
 
 def _run(*words: object) -> None:

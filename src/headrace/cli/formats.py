@@ -1,96 +1,173 @@
-"""From `pack`'s options to a source: which of them each format takes, and what it makes of them."""
+"""The registry of formats on the command line: their options as flags, from these to a source, and what they read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import functools
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import typer
 
-from headrace import sources
+from headrace.cli.command import write_examples, write_rows
+from headrace.cli.options import Flag, flag_of, parse_names, parse_pairs, parse_paths, parse_range
 from headrace.errors import UsageError
 from headrace.sources import Source
-from headrace.sources.guess import guess
+from headrace.sources.formats import Format, Option
+from headrace.sources.registry import FORMATS, find_format, guess
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """`make(path, **options)` gives the source; `options` are the ones it takes, `needs` what to say without one."""
-
-    make: Callable[..., Source]
-    options: tuple[str, ...]
-    needs: Mapping[str, str] = field(default_factory=dict)
-
-
-FORMATS = {
-    "names": Format(
-        sources.names,
-        ("pattern", "unlabelled", "class_names"),
-        {"pattern": "e.g. --pattern '^(?P<label>cat|dog)'"},
-    ),
-    "folders": Format(sources.folders, ("class_names",)),
-    "wider": Format(
-        sources.wider,
-        ("images", "lenient", "max_faces", "min_side", "skip_invalid"),
-        {"images": "the folder that the names in the file start from"},
-    ),
-    "coco": Format(
-        sources.coco, ("images", "category", "skip_crowd", "segmentation", "flip_pairs", "per_object", "margin")
-    ),
-    "visipedia": Format(sources.visipedia, ("images", "class_names", "keypoint_names", "flip_pairs")),
-    "arrays": Format(sources.arrays, ("y", "key", "label_key", "value_range", "class_names")),
+# What is typed for a value of a type, and what makes the value of it.
+_WRITTEN: dict[Any, tuple[str, Any]] = {
+    str: ("TEXT", None),
+    int: ("N", None),
+    float: ("X", None),
+    Path: ("PATH", None),
+    list[str]: ("NAME", None),
+    tuple[str, ...]: ("A,B,C", parse_names),
+    tuple[tuple[int, int], ...]: ("I-J,K-L", parse_pairs),
+    tuple[float, float]: ("LOW,HIGH", parse_range),
 }
 
-_FLAGS = {"class_names": "--classes", "y": "--labels"}
 
-# Options of a format that the packer takes for all others.
-_OF_THE_PACKER = ("value_range",)
+@functools.cache
+def flags() -> tuple[Flag, ...]:
+    """The options of all formats, each once, hidden from the help of pack."""
+    options = {option.name: option for entry in FORMATS.values() for option in entry.options}
+    return tuple(_flag(option) for option in options.values())
 
 
-def read(
-    paths: Path | Mapping[str, Path], format: str | None, given: Mapping[str, Any]
+def _flag(option: Option) -> Flag:
+    if option.type is bool:
+        return Flag(name=option.name, help=option.help, type=bool)
+    metavar, parse = _written(option)
+    if option.per_split:
+        parse = functools.partial(parse_paths, what=flag_of(option.name))
+    several = option.per_split or option.type == list[str]
+    kind = option.type if option.type in (int, float) else str
+    return Flag(name=option.name, help=option.help, metavar=metavar, type=kind, several=several, parse=parse)
+
+
+def _written(option: Option) -> tuple[str, Any]:
+    if choices := _choices(option):
+        return f"[{'|'.join(choices)}]", None
+    metavar, parse = _WRITTEN[option.type]
+    return (f"[SPLIT=]{metavar}" if option.per_split else metavar), parse
+
+
+def _choices(option: Option) -> tuple[str, ...]:
+    return () if get_origin(option.type) in (list, tuple) else get_args(option.type)
+
+
+# --- from flags to a source ------------------------------------------------------------------------------------------
+
+
+def open_sources(
+    paths: Path | Mapping[str, Path], format: str | None, options: Mapping[str, Any], *, general: frozenset[str]
 ) -> tuple[Source | dict[str, Source], dict[str, Any]]:
-    """The source of a path, or a source per split, with the options that were `given` a value; and the options left to
-    the packer. A value may be a dict of its own with a value per split. Raises UsageError, and what sources raise."""
-    options = {name: value for name, value in given.items() if value is not None and value is not False}
-    for name, value in options.items():
-        for split in value if isinstance(value, dict) else ():
+    """The source of a path, or a source per split, and the options left over: `general` ones that it doesn't take.
+
+    The value of an option that may have one per split may be a dict. Raises UsageError, and what sources raise.
+    """
+    divided = {name: value for name, value in options.items() if isinstance(value, dict) and name not in general}
+    for name, values in divided.items():
+        for split, value in values.items():
             if isinstance(paths, Path) or split not in paths:
                 there = "no splits" if isinstance(paths, Path) else f"the splits {', '.join(paths)}"
-                raise UsageError(f"{_flag(name)} {split}={value[split]}: no split {split!r}, the sources have {there}")
+                raise UsageError(f"{flag_of(name)} {split}={value}: no split {split!r}, the sources have {there}")
     if isinstance(paths, Path):
-        return _source(paths, format, options, "")
+        return _source(paths, format, options, general, "")
     found: dict[str, Source] = {}
     left: dict[str, Any] = {}
     for split, path in paths.items():
-        mine = {name: value.get(split) if isinstance(value, dict) else value for name, value in options.items()}
-        mine = {name: value for name, value in mine.items() if value is not None}
-        found[split], others = _source(path, format, mine, f" for split {split!r}")
+        mine = {name: value for name, value in options.items() if name not in divided}
+        mine |= {name: values[split] for name, values in divided.items() if split in values}
+        found[split], others = _source(path, format, mine, general, f" for split {split!r}")
         left |= others
     return found, left
 
 
-def _source(path: Path, format: str | None, options: Mapping[str, Any], of: str) -> tuple[Source, dict[str, Any]]:
-    """The source of `path`, and the options left to the packer; `of` says which source it is."""
+def _source(
+    path: Path, format: str | None, options: Mapping[str, Any], general: frozenset[str], of: str
+) -> tuple[Source, dict[str, Any]]:
+    """The source of `path`, and the options left over; `of` says which source it is."""
     if format is None:
-        format, why = guess(path, pattern=options.get("pattern"))
-        typer.echo(f"headrace: taking --format {format}{of}: {why}", err=True)
-    if format not in FORMATS:
-        raise UsageError(f"--format {format!r}: wanted one of {', '.join(FORMATS)}")
-    chosen = FORMATS[format]
-    left = {name: options[name] for name in _OF_THE_PACKER if name in options and name not in chosen.options}
-    options = {name: value for name, value in options.items() if name not in left}
-    for name in options:
-        if name not in chosen.options:
-            takers = " and ".join(other for other, form in FORMATS.items() if name in form.options)
-            raise UsageError(f"{_flag(name)} is for --format {takers}, the format is {format}")
-    for name, hint in chosen.needs.items():
-        if name not in options:
-            raise UsageError(f"--format {format} needs {_flag(name)}{of}, {hint}")
-    return chosen.make(path, **options), left
+        chosen, why = guess(path, options)
+        typer.echo(f"headrace: taking --format {chosen.name}{of}: {why}", err=True)
+    else:
+        chosen = find_format(format)
+    taken = {name: value for name, value in options.items() if chosen.option(name)}
+    left = {name: value for name, value in options.items() if name not in taken}
+    for name in left:
+        if name not in general:
+            takers = " and ".join(entry.name for entry in FORMATS.values() if entry.option(name))
+            raise UsageError(f"{flag_of(name)} is for --format {takers}, the format is {chosen.name}")
+    for option in chosen.options:
+        if option.required and option.name not in taken:
+            flag, hint = flag_of(option.name), option.help[0].lower() + option.help[1:].rstrip(".")
+            raise UsageError(
+                f"--format {chosen.name} needs {flag}{of}, {hint}, "
+                f"e.g. {flag} {shlex.quote(str(chosen.example[1][option.name]))}"
+            )
+    return chosen.make(path, **taken), left
 
 
-def _flag(name: str) -> str:
-    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+# --- for people and programs -----------------------------------------------------------------------------------------
+
+
+def write_list(formatter: Any) -> None:
+    """All formats: what each reads, and its options."""
+    for entry in FORMATS.values():
+        options = ", ".join(flag_of(option.name) for option in entry.options)
+        write_rows(formatter, [(entry.name, f"{entry.reads}."), ("", options)], column=11)
+
+
+def write_page(formatter: Any, entry: Format) -> None:
+    """One format: its options with their help, and an example."""
+    formatter.write_text(f"{entry.name}: {entry.reads}")
+    with formatter.section("Options"):
+        write_rows(formatter, [_row(option) for option in entry.options])
+    write_examples(formatter, example(entry))
+
+
+def _row(option: Option) -> tuple[str, str]:
+    flag = flag_of(option.name) + ("" if option.type is bool else f" {_written(option)[0]}")
+    notes = [
+        *(["required"] if option.required else []),
+        *(["may be repeated"] if option.type == list[str] else []),
+        *(["may be repeated, for each split"] if option.per_split else []),
+        *([f"default {option.default}"] if option.default not in (None, False) else []),
+    ]
+    return flag, option.help + (f" [{', '.join(notes)}]" if notes else "")
+
+
+def example(entry: Format) -> str:
+    """A command that packs a source of this format."""
+    path, options = entry.example
+    words = ["headrace", "pack", path, "out", "--format", entry.name]
+    for name, value in options.items():
+        words += [flag_of(name), ",".join(value) if isinstance(value, tuple) else str(value)]
+    return shlex.join(words)
+
+
+def facts(entry: Format) -> dict[str, Any]:
+    """The same, for JSON."""
+    return {
+        "name": entry.name,
+        "reads": entry.reads,
+        "takes": entry.takes,
+        "options": [
+            {
+                "name": option.name,
+                "flag": flag_of(option.name),
+                "value": None if option.type is bool else _written(option)[0],
+                "choices": list(_choices(option)),
+                "default": option.default,
+                "required": option.required,
+                "per_split": option.per_split,
+                "help": option.help,
+            }
+            for option in entry.options
+        ],
+        "example": example(entry),
+    }

@@ -13,172 +13,227 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.words import AsJson, Workers, parse_dataset, parse_size, parse_split
+from headrace.cli.command import Verb
+from headrace.cli.options import AsJson, Workers, parse_dataset, parse_size, parse_split
 from headrace.errors import HeadraceError, UsageError
 
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train has made.", readable=False)]
-
-
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by train.", readable=False)]
 Network = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="FILE:FUNCTION",
-        help="The network that RUN was trained with, where it has code of its own; it is run.",
-        show_default=False,
+        help="The network that RUN was trained with, if it is your own; its code is run.",
     ),
 ]
+
+_DATA, _MODEL, _TRAINING = "Data", "Model", "Training"
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's verbs to `app`."""
     app.command(
-        epilog="Example: headrace train cats --out run --model vanilla --epochs 25\n\n"
-        "Example: headrace train cats --out run --divide train=0.81,val=0.19 --model net.py:build --monitor val_loss"
-        "\n\nExample: headrace train faces --val wider-val --out run --epochs 100 --patience 10"
+        cls=Verb,
+        epilog="headrace train cats --out run --model vanilla --epochs 25\n"
+        "headrace train cats --out run --divide train=0.81,val=0.19 --model net.py:build --monitor val_loss\n"
+        "headrace train faces --val wider-val --out run --epochs 100 --patience 10",
     )(train)
-    app.command(epilog="Example: headrace evaluate run cats:val --worst")(evaluate)
+    app.command(cls=Verb, epilog="headrace evaluate run cats:val --worst")(evaluate)
     app.command(
-        epilog="Example: headrace predict run photos/test --out predicted\n\n"
-        "Example: headrace predict run cats:val --out predicted"
+        cls=Verb,
+        epilog="headrace predict run photos/test --out predicted\nheadrace predict run cats:val --out predicted",
     )(predict)
 
 
 def train(
     dataset: Annotated[
-        str, typer.Argument(metavar="DS[:SPLIT]", help="A dataset, or a split of it to train on; 'train' by default.")
+        str, typer.Argument(metavar="DS[:SPLIT]", help="A dataset, or the split of it to train on; train by default.")
     ],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="The folder to make: the model and all about it.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder to make, with the model and its history.")],
     val: Annotated[
         str | None,
         typer.Option(
-            metavar="DS[:SPLIT]", help="Another dataset to validate on; its split 'val' by default.", show_default=False
+            metavar="DS[:SPLIT]",
+            help="Another dataset to validate on; its split val by default.",
+            rich_help_panel=_DATA,
         ),
     ] = None,
     divide: Annotated[
         str | None,
         typer.Option(
-            help="train=0.81,val=0.19: divide DS by --seed, stratified by class; nothing is repacked.",
-            show_default=False,
+            metavar="train=SHARE,val=SHARE",
+            help="Divide DS at random, by --seed and stratified by class; nothing is repacked.",
+            rich_help_panel=_DATA,
         ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="SPLIT", help="Split to train on; train by default.", rich_help_panel=_DATA),
+    ] = None,
+    val_split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT", help="Split to validate on; val by default, if there is one.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Use at most N images of each split, for a quick try.", rich_help_panel=_DATA),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Input size of the model; as packed by default, 224 for detection and keypoints.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[stretch|crop|pad]",
+            help="How images come to that size; stretch by default.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="Any of flip, crop, colour, or ''; all by default for detection and keypoints, else none.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(metavar="[memory]", help="Keep decoded images in memory; off by default.", rich_help_panel=_DATA),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="classification, detection, keypoints; told from the dataset by default.", show_default=False
+            metavar="[classification|detection|keypoints]",
+            help="What to learn; inferred from the dataset by default.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="vanilla (default) or mobilenet_v2; detection: mobilenet_v2; keypoints: mobilenet_v2 (heatmaps) or "
-            "mobilenet_v2_points (coordinates). Or your own, file.py:function: it gets input_shape (h, w, c) and the "
-            "number of classes, and gives a Keras model for pixels of 0 to 255.",
-            show_default=False,
+            metavar="NAME|FILE:FUNCTION",
+            help="vanilla (default) or mobilenet_v2; mobilenet_v2 for detection; for keypoints mobilenet_v2 (heatmaps) "
+            "or mobilenet_v2_points (coordinates). Or your own function: it gets input_shape (h, w, c) and the number "
+            "of classes, and returns a Keras model for pixels from 0 to 255.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     alpha: Annotated[
         float | None,
         typer.Option(
-            help="mobilenet_v2: its width; 1 by default, 0.75 for detection and keypoints.", show_default=False
+            metavar="X",
+            help="Width multiplier of mobilenet_v2; 1 by default, 0.75 for detection and keypoints.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="mobilenet_v2: 'imagenet' or a weights file; random by default.", show_default=False),
+        typer.Option(
+            metavar="[imagenet|FILE]",
+            help="Initial weights of mobilenet_v2; random by default.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
     frozen: Annotated[
         bool | None,
-        typer.Option("--frozen", help="mobilenet_v2: train nothing but what comes after it.", show_default=False),
+        typer.Option("--frozen", help="Freeze the backbone, mobilenet_v2.", rich_help_panel=_MODEL),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Times through the training images; 25 by default.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", help="Number of epochs; 25 by default.", rich_help_panel=_TRAINING),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Images per step; 32 by default, 16 for detection and keypoints.", show_default=False),
+        typer.Option(
+            metavar="N",
+            help="Images per step; 32 by default, 16 for detection and keypoints.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
     drop_last: Annotated[
         bool | None,
-        typer.Option("--drop-last", help="Leave out a last, smaller batch (TPUs want that).", show_default=False),
+        typer.Option(
+            "--drop-last",
+            help="Skip a last batch that is smaller than the others (TPUs want that).",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="0.001 by default, 0.004 for detection, 0.002 for keypoints.", show_default=False),
+        typer.Option(
+            metavar="X",
+            help="0.001 by default, 0.004 for detection, 0.002 for keypoints.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
     schedule: Annotated[
         str | None,
         typer.Option(
-            help="constant (default), or cosine with a warm-up (default for detection and keypoints).",
-            show_default=False,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="The model's input: N (square) or HxW pixels; as packed by default, 224 for detection and keypoints.",
-            show_default=False,
-        ),
-    ] = None,
-    fit: Annotated[
-        str | None,
-        typer.Option(help="How images come to that size: stretch (default), crop, pad.", show_default=False),
-    ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            help="Any of flip,crop,colour, or ''; none by default, all for detection and keypoints.", show_default=False
+            metavar="[constant|cosine]",
+            help="Learning rate schedule, cosine with a warm-up; constant by default, cosine for detection and "
+            "keypoints.",
+            rich_help_panel=_TRAINING,
         ),
     ] = None,
     patience: Annotated[
         int | None,
-        typer.Option(help="Stop after so many epochs without a better one; never by default.", show_default=False),
+        typer.Option(
+            metavar="N", help="Stop after N epochs without improvement; off by default.", rich_help_panel=_TRAINING
+        ),
     ] = None,
     monitor: Annotated[
         str | None,
         typer.Option(
-            help="What makes an epoch better: a column of history.csv, such as val_loss, val_auc:max; by default the "
-            "task's own, such as val_accuracy.",
-            show_default=False,
+            metavar="METRIC[:max|:min]",
+            help="Metric that the best epoch is chosen by, as in val_loss or val_auc:max; val_accuracy or the task's "
+            "own by default.",
+            rich_help_panel=_TRAINING,
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="To train on; 'train' by default.", show_default=False)] = None,
-    val_split: Annotated[
-        str | None, typer.Option(help="To validate on; 'val', if there, by default.", show_default=False)
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="So many images of each part at most, evenly drawn; to try things out.", show_default=False),
-    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of weights, order, augmentation, --divide; 0 by default.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Random seed of weights, order, augmentation and --divide; 0 by default.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
     deterministic: Annotated[
-        bool | None, typer.Option("--deterministic", help="The same bits each time; slower.", show_default=False)
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="memory: keep decoded images; nothing by default.", show_default=False)
+        bool | None,
+        typer.Option("--deterministic", help="Make runs repeatable bit by bit; slower.", rich_help_panel=_TRAINING),
     ] = None,
     options: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Options from a TOML file (epochs = 10) or another RUN's recipe.json; those given here go over them.",
-            show_default=False,
+            help="Read options from a TOML file (epochs = 10) or another run's recipe.json; those of the command line "
+            "take precedence.",
         ),
     ] = None,
-    workers: Workers = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from RUN's last checkpoint, with its own options; name a --model of your own again."
+            "--resume",
+            help="Continue RUN from its last checkpoint, with its options; repeat --model if it is your own.",
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing RUN.")] = False,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model on a dataset. Stopped in any way, it goes on where it was with --resume."""
-    with _hushed():
+    """Train a model on a dataset.
+
+    A run that was interrupted continues with --resume.
+    """
+    with _quiet_stderr():
         from headrace.learn.recipe import Options, RunFolder
         from headrace.learn.train import train as run
 
@@ -233,11 +288,11 @@ def train(
         print(json.dumps(result.json()))
         return
     best = {name: value for name, value in result.best.items() if name not in ("epoch", "learning_rate")}
-    told = " ".join(f"{name} {value:.4f}" for name, value in best.items())
+    metrics = " ".join(f"{name} {value:.4f}" for name, value in best.items())
     print(f"{result.epochs} epochs, {result.images_per_second:.0f} images/s")
     if result.stopped_early:
-        print(f"stopped early: no better epoch among the last {result.epochs - int(result.best['epoch'])}")
-    print(f"kept epoch {result.best['epoch']}: {told}")
+        print(f"stopped early: no improvement in the last {result.epochs - int(result.best['epoch'])} epochs")
+    print(f"kept epoch {result.best['epoch']}: {metrics}")
     print(f"{result.run}: model.keras, layers.txt, recipe.json, history.csv, curves.png, logs")
 
 
@@ -247,31 +302,30 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DS[:SPLIT]",
-            help="A dataset, or a split of it: by default what RUN was validated on, else 'val', else all.",
+            help="A dataset, or a split of it; by default the one RUN was validated on, else val, else all.",
         ),
     ],
-    split: Annotated[str | None, typer.Option(help="The split, as behind DS.", show_default=False)] = None,
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="The same as DS:SPLIT.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for evaluation.json and pictures; RUN/evaluations/DS-SPLIT by default.", show_default=False
+            metavar="DIR", help="Folder for evaluation.json and figures; RUN/evaluations/DS-SPLIT by default."
         ),
     ] = None,
     worst: Annotated[
-        bool, typer.Option("--worst", help="Show in examples.png what RUN is furthest off, the worst first.")
+        bool, typer.Option("--worst", help="Show the largest errors in examples.png, the worst first.")
     ] = False,
-    limit: Annotated[
-        int | None, typer.Option(help="So many records at most, evenly drawn.", show_default=False)
-    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Use at most N records, evenly spaced.")] = None,
     network: Network = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a trained model on a dataset: loss, accuracy, precision and recall per class; average precision; PCK.
+    """Evaluate a trained model on a dataset.
 
-    And show it: a figure, and in examples.png 32 records with what was observed and what was estimated.
+    Reports loss, accuracy, precision and recall per class; average precision for boxes; PCK for keypoints. Writes a
+    figure, and examples.png: 32 records with ground truth and prediction.
     """
-    with _hushed():
+    with _quiet_stderr():
         from headrace.learn.evaluate import evaluate as judge
 
     path, of = parse_dataset(dataset)
@@ -289,52 +343,46 @@ def evaluate(
 def predict(
     run: RunPath,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES…|DS[:SPLIT]", help="Image files, folders, globs; or a dataset.")
+        list[str], typer.Argument(metavar="IMAGES|DS[:SPLIT]", help="Image files, folders, globs; or a dataset.")
     ],
     out: Annotated[
         Path,
         typer.Option(
             metavar="DIR",
-            help="Folder for predictions.csv, predictions.png, rejects.jsonl and drawn: photos with boxes or points.",
+            help="Folder for predictions.csv, predictions.png, rejects.jsonl, and images with boxes or points drawn.",
         ),
     ],
     pattern: Annotated[
         str | None,
         typer.Option(
-            help="Where the class is known: regular expression with a group 'label', searched in the file name.",
-            show_default=False,
+            metavar="REGEX",
+            help="Regular expression with a group named label, for images whose file name tells the true class.",
         ),
     ] = None,
     by_folder: Annotated[
-        bool, typer.Option("--by-folder", help="Where the class is known: it is the folder's name.")
+        bool, typer.Option("--by-folder", help="The name of an image's folder is its true class.")
     ] = False,
     truth: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DS",
-            help="Dataset that says what is in the photos: their class, or boxes or points, drawn as well.",
-            show_default=False,
-        ),
+        typer.Option(metavar="DS", help="Dataset with the true class, boxes or keypoints of the same images."),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            help="Least score of what is shown: 0.5 by default for detection, 0.3 for keypoints.", show_default=False
-        ),
+        typer.Option(metavar="X", help="Lowest score to show; 0.5 by default for detection, 0.3 for keypoints."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help="The first so many images; of a dataset so many, evenly drawn.", show_default=False),
+        typer.Option(metavar="N", help="Use at most N images: the first, or evenly spaced ones of a dataset."),
     ] = None,
     network: Network = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a trained model about images, or about the records of a dataset. Makes a table and a sheet of pictures.
+    """Run a trained model on images, or on the records of a dataset.
 
-    What is known to be wrong is framed in red.
+    Writes a table and a contact sheet. Where the truth is known, wrong predictions are framed in red.
     """
-    with _hushed():
+    with _quiet_stderr():
         from headrace.learn.predict import predict as ask
 
     path, split = parse_dataset(images[0]) if len(images) == 1 else (None, None)
@@ -357,14 +405,14 @@ def predict(
     counts = ", ".join(f"{n} {name}" for name, n in result.classes.items())
     print(f"{result.predicted} images: {counts}")
     if result.accuracy is not None:
-        print(f"share of images that are right, where the truth is known: {result.accuracy:.4f}")
+        print(f"accuracy, where the truth is known: {result.accuracy:.4f}")
     if result.rejects:
-        print(f"{len(result.rejects)} files can't be used, see {result.rejects_file}")
+        print(f"{len(result.rejects)} files rejected, see {result.rejects_file}")
     print(f"table: {result.csv}")
     if result.picture:
         print(f"picture: {result.picture}")
     if result.pictures:
-        print(f"photos with what was found: {result.pictures}")
+        print(f"images with predictions drawn: {result.pictures}")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -372,7 +420,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _quiet_stderr() -> Iterator[None]:
     """Imports a framework without what it says about itself; when the import fails, it is said after all."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

@@ -8,69 +8,83 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.words import AsJson, parse_dataset, parse_size, print_json
+from headrace.cli.command import Verb
+from headrace.cli.options import AsJson, parse_dataset, parse_size
+from headrace.cli.text import print_json
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _EXAMPLE = (
-    "Example: headrace show faces:train --where 'width > 300' --out faces.png\n\n"
-    "Example: headrace show faces:train --batch --size 224 --augment flip,crop --target grid --n 16 --out batch.png"
+    "headrace show faces:train --where 'width > 300' --out faces.png\n"
+    "headrace show faces:train --batch --size 224 --augment flip,crop --n 16 --out batch.png"
 )
+
+_BATCH = "Batch (with --batch)"
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's verb to `app`."""
-    app.command(epilog=_EXAMPLE)(show)
+    app.command(cls=Verb, epilog=_EXAMPLE)(show)
 
 
 def show(
     ds: Annotated[str, typer.Argument(metavar="DS[:SPLIT]", help="A dataset, or one split of it.")],
-    out: Annotated[Path, typer.Option(metavar="PICTURE", help="The picture to make, .png or .jpg.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to make, .png or .jpg.")],
     where: Annotated[
         str | None,
-        typer.Option(
-            metavar="SQL", help="Only records for which this holds: \"label_name = 'cat'\".", show_default=False
-        ),
+        typer.Option(metavar="SQL", help="Only records for which this holds, as in \"label_name = 'cat'\"."),
     ] = None,
-    n: Annotated[int, typer.Option(help="Images at most, evenly drawn; with --batch the size of the batch.")] = 32,
+    n: Annotated[
+        int, typer.Option(metavar="N", help="Number of images, evenly spaced; with --batch the batch size.")
+    ] = 32,
     batch: Annotated[
-        bool, typer.Option("--batch", help="A batch as a model gets it, with what its targets say.")
+        bool, typer.Option("--batch", help="Show a training batch: augmented images and decoded targets.")
     ] = False,
     size: Annotated[
         str | None,
-        typer.Option(help="batch: N (square) or HxW pixels; by default as packed.", show_default=False),
+        typer.Option(metavar="N|HxW", help="Image size of the batch; as packed by default.", rich_help_panel=_BATCH),
     ] = None,
     fit: Annotated[
         str | None,
-        typer.Option(help="batch: how images come to that size: stretch (default), crop, pad.", show_default=False),
+        typer.Option(
+            metavar="[stretch|crop|pad]",
+            help="How images come to that size; stretch by default.",
+            rich_help_panel=_BATCH,
+        ),
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="batch: any of flip,crop,colour; none by default.", show_default=False)
+        str | None,
+        typer.Option(metavar="NAME,…", help="Any of flip, crop, colour; none by default.", rich_help_panel=_BATCH),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            help="batch: class, boxes, grid, heatmap, points; by default boxes where there are any, else class.",
-            show_default=False,
+            metavar="[class|boxes|grid|heatmap|points]",
+            help="What is learnt; boxes by default where there are any, else class.",
+            rich_help_panel=_BATCH,
         ),
     ] = None,
     cells: Annotated[
-        int | None, typer.Option(help="batch: cells of a grid's side; 7 by default.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", help="Cells on each side of the grid; 7 by default.", rich_help_panel=_BATCH),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="batch: of order and augmentation; 0 by default.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", help="Random seed of order and augmentation; 0 by default.", rich_help_panel=_BATCH),
     ] = None,
     epoch: Annotated[
         int | None,
-        typer.Option(min=0, help="batch: the epoch whose first batch it is; 0 by default.", show_default=False),
+        typer.Option(
+            min=0, metavar="N", help="Show the first batch of this epoch; 0 by default.", rich_help_panel=_BATCH
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a picture of a dataset: images with classes, boxes, keypoints and ids, or a batch as a model gets it."""
+    """Draw images of a dataset with their labels, or a training batch."""
     from headrace.load.dataset import Dataset
     from headrace.place.local import explained
     from headrace.place.publish import write_atomic
@@ -86,7 +100,7 @@ def show(
     }
     asked = {name: value for name, value in said.items() if value is not None}
     if asked and not batch:
-        raise UsageError(f"--{', --'.join(asked)}: of a batch only; say --batch too")
+        raise UsageError(f"--{', --'.join(asked)}: of a batch only; add --batch")
     kind = _KINDS.get(out.suffix.lower())
     if kind is None:
         raise UsageError(f"--out {str(out)!r}: wanted a name that ends with .png or .jpg")
@@ -134,7 +148,7 @@ def _target(name: str | None, cells: int | None) -> Any:
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
 
     if cells is not None and name != "grid":
-        raise UsageError("--cells are those of a grid; say --target grid too")
+        raise UsageError("--cells are those of a grid; add --target grid")
     if name is None:
         return None
     known = {"class": Class, "boxes": Boxes, "grid": Grid, "heatmap": Heatmap, "points": Points}

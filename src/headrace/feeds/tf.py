@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,7 +10,8 @@ from headrace.errors import UsageError
 from headrace.feeds import require
 
 if TYPE_CHECKING:
-    from headrace.load.loader import Batch, Loader
+    from headrace.load.iteration import Batch
+    from headrace.load.loader import Loader
 
 tf = require("tensorflow", extra="tensorflow")
 
@@ -20,26 +22,40 @@ def to_tf(loader: Loader) -> TFDataset:
     """tf.data.Dataset of (images uint8 [b, h, w, c], targets); images alone without targets.
 
     Arrays that a dataset keeps come as they are, [b, ...] of their own type, in this machine's byte order.
-    Each iteration of it is the loader's next epoch; its cardinality is len(loader). Raises UsageError: no batches.
+    Each iteration of it is one of the loader: of the epoch that is due, or of the rest of it when the state was loaded
+    before this is called. What tf.data has taken counts as delivered in `loader.state_dict()`: nothing here takes a
+    batch ahead of its turn, but what is added to it may (prefetch, shuffle, a parallel map), and `model.fit` takes one
+    to look at its shape, for which `to_keras` is made. Its cardinality is len(loader), unknown where a rest is first.
+    Raises UsageError: no batches; while iterating, as an error of TensorFlow: a state was loaded since.
     """
     if not len(loader):
         raise UsageError(f"no batches: {loader!r}")
+    has_rest = loader.due.batch > 0
+    held = weakref.ref(loader)  # TensorFlow never lets go of a generator function; the dataset below holds the loader
 
     def batches() -> Iterator[Any]:
-        # Not map: closing a generator closes what it iterates, and with it the loader's threads.
-        run = iter(loader)
-        try:
+        # Not map: closing a generator closes what it iterates, and with it what was made ahead.
+        loader = held()
+        if loader is None:
+            raise UsageError("the loader of this tf.data.Dataset is gone; keep it, or the dataset that to_tf() gave")
+        if loader.due.batch and not has_rest:
+            raise UsageError("a state in mid-epoch was loaded after to_tf(); call to_tf() again")
+        with iter(loader) as run:
             for batch in run:
                 yield _element(batch)
-        finally:
-            run.close()
 
     def spec(array: Any) -> Any:
         return tf.TensorSpec([None, *array.shape[1:]], array.dtype)
 
     signature = tf.nest.map_structure(spec, _element(loader[0]))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(loader))).prefetch(1)
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False
+    dataset = dataset.with_options(options)
+    if not has_rest:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(loader)))
+    dataset.headrace_loader = loader  # and what is made of it holds the dataset
+    return dataset
 
 
 def _element(batch: Batch) -> Any:

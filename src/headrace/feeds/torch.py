@@ -10,7 +10,8 @@ import numpy as np
 from headrace.feeds import native, require
 
 if TYPE_CHECKING:
-    from headrace.load.loader import Batch, Loader
+    from headrace.load.iteration import Batch
+    from headrace.load.loader import Loader
 
 torch = require("torch", extra="torch")
 
@@ -32,7 +33,7 @@ class TorchFeed:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(_kept if self.loader.dataset.keeps else _tensors, iter(self.loader))
+        return map(_kept if self.loader.view.keeps else _tensors, iter(self.loader))
 
     def state_dict(self) -> dict[str, Any]:
         return self.loader.state_dict()

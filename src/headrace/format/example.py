@@ -312,6 +312,8 @@ _ATTRIBUTES: Mapping[str, tuple[str, type[Feature], Feature]] = {
     "keypoint_score": ("image/object/parts/score", Floats, Floats()),
 }
 
+KEYED = tuple(_ATTRIBUTES)
+
 
 def attributes_with_keys(attributes: Iterable[tuple[Mapping[str, Any], int]]) -> tuple[str, ...]:
     """Which attributes of these records, (attributes, number of objects) each, become features: those of the kind that

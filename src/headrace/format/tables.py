@@ -101,7 +101,7 @@ class Tables:
         return anywhere(_frame, self, self.columns if columns is None else columns, rows)
 
     def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        asked = catalog.columns_of(condition)
+        asked = list(dict.fromkeys(catalog.columns_of(condition)))
         if unknown := [name for name in asked if name not in self.columns]:
             raise UsageError(
                 f"where({condition!r}): no column {unknown[0]!r}; the columns are {', '.join(self.columns)}"

@@ -140,8 +140,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS, value_range: Range
         if value_range is None:
             raise BadImage(
                 "header",
-                f"{found}; convert it to 8 bits, or pack it with value_range / --value-range, its values of black and "
-                "white",
+                f"{found}; convert it to 8 bits, or pack it with value_range, its values of black and white",
             )
         if kind == "tiff" and not _is_exact(image):
             raise BadImage("header", f"{found}, of a kind that can't be read exactly; convert it to 8 bits")

@@ -41,6 +41,10 @@ class Placement:
         tx, ty = bx0 - wx0 * sx, by0 - wy0 * sy
         return Move(-sx, self.size[1] - tx, sy, ty) if self.flip else Move(sx, tx, sy, ty)
 
+    def mirrored(self) -> Placement:
+        """The same, left to right."""
+        return Placement(self.window, self.size, self.box, not self.flip)
+
     def least(self, height: int, width: int) -> Size:
         """(height, width) that a `height` x `width` source may be decoded to without the output losing detail."""
         (wx0, wy0, wx1, wy1), (bx0, by0, bx1, by1) = self.window, self.box

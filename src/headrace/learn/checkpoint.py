@@ -40,7 +40,7 @@ def read(path: Path) -> Checkpoint:
             arrays = {name: file[name] for name in file.files}  # the zip's own CRC checks each
         progress = json.loads(arrays.pop("meta").tobytes())
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}); start the run anew with --overwrite") from error
+        raise DataError(f"{path} is damaged ({error}); start the run anew with overwrite=True") from error
     if (version := progress.pop("version")) != _VERSION:
         raise UsageError(f"{path} has version {version}, this headrace reads version {_VERSION}")
     return Checkpoint(arrays, progress)

@@ -14,7 +14,7 @@ from headrace.imaging import sheet
 from headrace.learn import networks, parts, pictures, plots, tasks
 from headrace.learn.run import Run
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch
+from headrace.load.iteration import Batch
 from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar

@@ -77,7 +77,7 @@ def divided(dataset: Dataset, options: Options) -> dict[str, Chosen]:
     whole = dataset.split(options.split) if options.split else dataset
     if len(whole.splits) > 1:
         raise UsageError(
-            f"{dataset.path}: is divided into {', '.join(whole.splits)} already; say which of them to divide (split), "
+            f"{dataset.path}: is divided into {', '.join(whole.splits)} already; pass the one to divide (split), "
             "or leave divide out"
         )
     views = whole.divide(options.divide, seed=options.seed)
@@ -92,7 +92,7 @@ def _training(dataset: Dataset, options: Options) -> Chosen:
     there = list(dataset.splits)
     split = options.split or ("train" if "train" in there else None)
     if split is None and len(there) > 1:
-        raise UsageError(f"{dataset.path}: has no split 'train'; say which to train on: {', '.join(there)}")
+        raise UsageError(f"{dataset.path}: has no split 'train'; pass the one to train on (split): {', '.join(there)}")
     return Chosen(dataset.split(split), split) if split else Chosen(dataset)
 
 
@@ -101,7 +101,7 @@ def _validation(val: Dataset) -> Chosen:
     if val.is_view or len(there) < 2:
         return Chosen(val, there[0] if len(there) == 1 else None)
     if "val" not in there:
-        raise UsageError(f"{val.path}: has no split 'val'; say which to validate on: {', '.join(there)}")
+        raise UsageError(f"{val.path}: has no split 'val'; pass the one to validate on (val_split): {', '.join(there)}")
     return Chosen(val.split("val"), "val")
 
 

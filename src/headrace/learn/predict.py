@@ -314,7 +314,7 @@ def find_images(images: Iterable[Path | str]) -> tuple[list[str], list[Reject]]:
 def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset | Path | str | None) -> Observe:
     """What says of a photo what is known about it, None where nothing is."""
     if task.on_photo and (by_folder or pattern is not None):
-        raise UsageError("pattern and by_folder say a photo's class; what is in it says truth, a packed dataset")
+        raise UsageError("pattern and by_folder say the class of an image; for boxes and keypoints pass truth=DS")
     if truth is not None and (by_folder or pattern is not None):
         raise UsageError(
             "what is observed comes from truth, a packed dataset, or from pattern or by_folder, not from both"
@@ -371,7 +371,7 @@ def _pictures(paths: Sequence[str], folder: Path) -> dict[str, Path]:
         pictures[path] = picture
     photos = {os.path.realpath(path) for path in paths}
     if clash := next((picture for picture in pictures.values() if os.path.realpath(picture) in photos), None):
-        raise UsageError(f"{clash}: is one of the photos, and its picture would replace it; choose another --out")
+        raise UsageError(f"{clash}: is one of the photos, and its picture would replace it; choose another place (out)")
     return pictures
 
 

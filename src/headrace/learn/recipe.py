@@ -288,9 +288,7 @@ class RunFolder:
     def read_recipe(self) -> Recipe:
         """The recipe. Raises NotThereError (no folder), UsageError (no RUN, or not of this version), DataError."""
         if not self.folder.is_dir():
-            raise NotThereError(
-                f"{self.folder}: there is no such run; 'headrace train DS --out {self.folder}' makes it"
-            )
+            raise NotThereError(f"{self.folder}: there is no such run; train makes one")
         try:
             read = json.loads(self.recipe_json.read_text())
         except FileNotFoundError:

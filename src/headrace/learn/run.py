@@ -17,9 +17,10 @@ from headrace.learn import networks, parts, tasks
 from headrace.learn.backend import jit, keras
 from headrace.learn.recipe import Recipe, RunFolder, filled
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch
+from headrace.load.facts import Facts
+from headrace.load.iteration import Batch
 from headrace.load.photos import Photo, PhotoLoader, View
-from headrace.load.targets import Labels
+from headrace.load.targets import Labels, Target
 
 if TYPE_CHECKING:
     from headrace.learn.evaluate import Evaluation
@@ -186,13 +187,13 @@ class Run:
         return model
 
 
-class _NoTarget:
+class _NoTarget(Target):
     """For a loader whose labels nobody asks about, so that records without any are loaded too."""
 
     wants_boxes = False
     wants_keypoints = False
 
-    def check(self, dataset: Dataset) -> None:
+    def check(self, facts: Facts) -> None:
         pass
 
     def encode(self, labels: Labels) -> None:

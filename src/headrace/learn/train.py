@@ -29,7 +29,8 @@ from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.recipe import Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch, Loader
+from headrace.load.iteration import Batch
+from headrace.load.loader import Loader
 from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
@@ -174,7 +175,7 @@ def _check_free(run: RunFolder, overwrite: bool) -> None:
     if run.recipe_json.exists():
         if not overwrite:
             raise UsageError(
-                f"{folder}: holds a run already; pass --resume to go on with it, --overwrite to replace it"
+                f"{folder}: holds a run already; pass resume=True to go on with it, overwrite=True to replace it"
             )
     elif any(folder.iterdir()):
         raise UsageError(f"{folder}: is a folder with other files in it, which are not replaced; choose another")
@@ -230,6 +231,7 @@ class _Training:
                 if getattr(options, what) is not None:
                     raise UsageError(f"{name} comes compiled, with an optimizer of its own; leave {what} out")
         self.run, self.options = run, options
+        self.on_disk = not isinstance(dataset, ArrayDataset)
         self.loader = self._loader(train_part, size)
         self.val_loader = self._loader(val_part, size, val=True) if val_part else None
         if not len(self.loader):
@@ -505,8 +507,8 @@ class _Training:
 
     def _again(self) -> str:
         """What to type to go on: the command, or the call where only Python knows the dataset or the network."""
-        recipe, view = self.recipe, self.loader.dataset
-        by_command = not isinstance(view, ArrayDataset) and (not recipe.own_model or is_code(recipe.model))
+        recipe = self.recipe
+        by_command = self.on_disk and (not recipe.own_model or is_code(recipe.model))
         if not by_command:
             return f"train(dataset, out={str(self.run.folder)!r}, resume=True)"
         words = ["headrace", "train", recipe.train.dataset, "--out", str(self.run.folder), "--resume"]
@@ -581,7 +583,7 @@ def _input(dataset: Dataset, options: Options) -> tuple[Size | None, tuple[int, 
         return check_size(options.size), dataset.store.image_shape, str(dataset.store.dtype)
     size = check_size(options.size) or dataset.image_size
     if size is None:
-        raise UsageError(f"{dataset.path}: the images differ in size; pass the model's (size)")
+        raise UsageError(f"{dataset.path}: the images differ in size; pass that of the model, size=N")
     return size, (*size, dataset.channels), "uint8"
 
 

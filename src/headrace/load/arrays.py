@@ -26,6 +26,7 @@ from headrace.imaging.placement import Placement, draw
 from headrace.imaging.prepare import ImageOptions
 from headrace.load.dataset import Dataset
 from headrace.load.store import Store
+from headrace.load.view import View
 from headrace.record import Reject
 from headrace.sources.arrays import Array, ArraysSource, LabelsAre, open_arrays
 from headrace.sources.stack import Range, digest
@@ -218,8 +219,6 @@ class ArrayDataset(Dataset):
     Raises UsageError, NotThereError, DataError, StorageError.
     """
 
-    store: ArrayStore
-
     def __init__(
         self,
         x: Array,
@@ -247,7 +246,13 @@ class ArrayDataset(Dataset):
             key=key,
             label_key=label_key,
         )
-        self._open(ArrayStore(source, splits, seed, max_rejects))
+        self.view = View(ArrayStore(source, splits, seed, max_rejects))
+
+    @property
+    def store(self) -> ArrayStore:
+        store = self.view.store
+        assert isinstance(store, ArrayStore)
+        return store
 
     @property
     def rejects(self) -> tuple[Reject, ...]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +24,7 @@ from headrace.imaging.augment import Augmentation
 from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
+from headrace.load.view import View
 from headrace.record import Record
 from headrace.splits import shares
 
@@ -81,17 +80,25 @@ class Dataset:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._open(Shards(Path(path)))
+        self.view = View(Shards(Path(path)))
 
-    def _open(self, store: Store) -> None:
-        self.store = store
-        self.rows: NDArray[np.int64] = np.arange(len(self.store))
-        self._what: tuple[str, ...] = ()
+    def _of(self, view: View) -> Dataset:
+        dataset = object.__new__(type(self))
+        dataset.view = view
+        return dataset
 
-    def _view(self, rows: NDArray[np.int64], what: str) -> Dataset:
-        view = object.__new__(type(self))
-        view.store, view.rows, view._what = self.store, rows, (*self._what, what)
-        return view
+    def _take(self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str) -> Dataset:
+        return self._of(self.view.take(positions, what))
+
+    @property
+    def store(self) -> Store:
+        """Where the records are, of the whole dataset."""
+        return self.view.store
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The catalog rows int64 [n] of this view's records."""
+        return self.view.rows
 
     @property
     def path(self) -> Path:
@@ -101,7 +108,7 @@ class Dataset:
     @property
     def title(self) -> str:
         """What this is, for people: "cats / split 'train'"."""
-        return "".join([self.path.absolute().name, *(f" / {what}" for what in self._what)])
+        return self.view.title
 
     @property
     def manifest(self) -> manifest.Manifest:
@@ -113,27 +120,25 @@ class Dataset:
         """sha256 (hex) over the content of the whole dataset on disk, whatever the view."""
         return self.store.fingerprint
 
-    @cached_property
+    @property
     def view_fingerprint(self) -> str:
         """sha256 (hex) over the content and the records of this view in their order."""
-        return hashlib.sha256(self.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
+        return self.view.fingerprint
 
     @property
     def what(self) -> str:
         """What this view is of the whole, in words: "split 'train' / where width > 300"; "" for the whole."""
-        return " / ".join(self._what)
+        return " / ".join(self.view.what)
 
     @property
     def is_view(self) -> bool:
         """Whether it was chosen out of the whole by split, divide, where or sample."""
-        return bool(self._what)
+        return bool(self.view.what)
 
     @property
     def whole(self) -> Dataset:
         """All records of the dataset that this is a view of."""
-        view = self._view(np.arange(len(self.store)), "")
-        view._what = ()
-        return view
+        return self._of(View(self.store))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -148,7 +153,7 @@ class Dataset:
     @property
     def has_boxes(self) -> bool:
         """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
-        return self.manifest.boxes is not None
+        return self.view.has_boxes
 
     @property
     def keypoints(self) -> int:
@@ -202,7 +207,7 @@ class Dataset:
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class indices int64 [n], -1 for a record without a label."""
-        return self.store.labels[self.rows]
+        return self.view.labels
 
     @property
     def keeps(self) -> bool:
@@ -215,7 +220,7 @@ class Dataset:
 
         Of images that are kept, their last axis when they are [h, w, c], else 0.
         """
-        return self.manifest.channels
+        return self.view.channels
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -223,8 +228,7 @@ class Dataset:
 
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
-        h, w = self.store.height, self.store.width
-        return (int(h[0]), int(w[0])) if h[0] and (h == h[0]).all() and (w == w[0]).all() else None
+        return self.view.image_size
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -260,7 +264,7 @@ class Dataset:
         if name not in self.manifest.splits:
             raise UsageError(f"{self.path}: no split {name!r}; it has {', '.join(self.manifest.splits)}")
         number = list(self.manifest.splits).index(name)
-        return self._view(self.rows[self.store.splits_of(self.rows) == number], f"split {name!r}")
+        return self._take(self.store.splits_of(self.rows) == number, f"split {name!r}")
 
     def divide(self, fractions: Mapping[str, float], *, seed: int = 0) -> tuple[Dataset, ...]:
         """Disjoint views in the order of `fractions` {name: share}, stratified by class, by seed; nothing is repacked.
@@ -274,7 +278,7 @@ class Dataset:
             raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
         share = shares(self.labels, fractions, seed=seed)
         return tuple(
-            self._view(self.rows[share == i], f"{name} {fraction:g} (seed {seed})")
+            self._take(share == i, f"{name} {fraction:g} (seed {seed})")
             for i, (name, fraction) in enumerate(fractions.items())
         )
 
@@ -284,14 +288,14 @@ class Dataset:
             raise UsageError(f"n is {n}, wanted 1 or more")
         if n >= len(self):
             return self
-        return self._view(self.rows[order.evenly(len(self), n)], f"{n} of {len(self)}")
+        return self._take(order.evenly(len(self), n), f"{n} of {len(self)}")
 
     def where(self, condition: str) -> Dataset:
         """The records for which the SQL `condition` on the catalog holds: "label_name = 'cat' AND width > 300".
 
         Raises UsageError: no valid condition, or an unknown column.
         """
-        return self._view(self.rows[self.store.table.where(condition, self._some_rows)], f"where {condition}")
+        return self._take(self.store.table.where(condition, self._some_rows), f"where {condition}")
 
     def features(self, *names: str) -> Iterator[dict[str, FeatureValue]]:
         """For each record of this view, in its order, the features of these `names` as its tf.train.Example holds them.
@@ -328,11 +332,13 @@ class Dataset:
         workers: int | None = None,
         world: tuple[int, int] = (0, 1),
         on_bad: OnBad = "raise",
+        max_bad: float | int = 0.10,
         min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
     ) -> Loader:
         """Batches of this view: see Loader."""
-        from headrace.load.loader import Loader, LoaderOptions, own_target
+        from headrace.load.loader import Loader, LoaderOptions
+        from headrace.load.targets import own_target
 
         options = LoaderOptions(
             batch_size=batch_size,
@@ -340,16 +346,17 @@ class Dataset:
             fit=fit,
             shuffle=shuffle,
             seed=seed,
-            target=own_target(self) if target is None else target,
+            target=own_target(self.view.facts(objects=False)) if target is None else target,
             augment=tuple(augment),
             drop_last=drop_last,
             workers=workers,
             world=world,
             on_bad=on_bad,
+            max_bad=max_bad,
             min_visible=min_visible,
             cache=cache,
         )
-        return Loader(self, options)
+        return Loader(self.view, options)
 
     def show(self, n: int = 32, *, batch: bool = False, epoch: int = 0, **options: Any) -> Image.Image:
         """A contact sheet of up to `n` records, evenly drawn from this view, with class, boxes, keypoints and id.
@@ -362,7 +369,7 @@ class Dataset:
             raise UsageError(f"show() takes {', '.join(options)} with batch=True only")
         from headrace.load import show  # fonts and drawing are nothing for who only loads
 
-        show.check(self, n)
+        show.check(self.view, n)
         if not batch:
             return show.show_records(self, n)
         loader = self.loader(batch_size=n, **options)
@@ -386,7 +393,7 @@ class Dataset:
         if self.has_keypoints:
             sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
-        what = "".join(f" / {what}" for what in self._what)
+        what = "".join(f" / {what}" for what in self.view.what)
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:

@@ -1,4 +1,4 @@
-"""Loader: batches of a Dataset in an order. Threads, one batch per task, straight from the memory map into the batch.
+"""Loader: batches of a view in an order. Threads, one batch per task, straight from the store into the batch.
 
 What order a seed means is order's; what targets mean is targets'; what a framework wants is the feeds'.
 """
@@ -8,20 +8,22 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
-from headrace.imaging import codec, geometry, mirror
+from headrace.imaging import geometry, mirror
 from headrace.imaging.augment import Augmentation
 from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
-from headrace.load.dataset import Dataset
-from headrace.load.targets import Boxes, Class, Kept, Labels, Target
+from headrace.load.cache import MemoryCache
+from headrace.load.facts import Facts
+from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
+from headrace.load.targets import Labels, Target
+from headrace.load.view import View
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,18 +37,8 @@ OnBad: TypeAlias = Literal["raise", "skip"]
 Cache: TypeAlias = Literal["memory"]
 
 STATE_VERSION = 1
+_SIZES = 4096  # of images whose placements are remembered
 _log = logging.getLogger("headrace")
-
-
-class Batch(NamedTuple):
-    """`images` uint8 [b, h, w, c], c = 1 or 3 (RGB); `targets` as the target makes them, None without; `ids` [b].
-
-    Of a dataset that keeps its arrays, `images` are [b, ...] of their own type and shape.
-    """
-
-    images: NDArray[Any]
-    targets: Any
-    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +48,9 @@ class LoaderOptions:
     batch_size: records of a *global* batch, before `world` = (rank, size) takes its part of it.
     size, fit: what every image is brought to; size None is the size all stored images share.
     augment: random changes, by (seed, epoch, record id) alone.
-    on_bad: a damaged record raises, or is left out of its batch, logged, and counted in `loader.skipped`.
+    on_bad: a damaged record raises, or is left out of its batch, logged, and counted in `skipped`; a rank's batch may
+        then be smaller than another's, or empty.
+    max_bad: how many may be left out of an epoch: a float is a share of its records, an int a count. It is per rank.
     min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it; with less the box is dropped.
     cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
     """
@@ -72,6 +66,7 @@ class LoaderOptions:
     workers: int | None
     world: tuple[int, int]
     on_bad: OnBad
+    max_bad: float | int
     min_visible: float
     cache: Cache | None
 
@@ -86,59 +81,72 @@ class LoaderOptions:
             raise UsageError(f"world is {self.world}, wanted (rank, size) with 0 <= rank < size")
         if self.on_bad not in get_args(OnBad):
             raise UsageError(f"on_bad is {self.on_bad!r}, wanted raise or skip")
+        if not (self.max_bad >= 0 and (isinstance(self.max_bad, int) or self.max_bad <= 1)):
+            raise UsageError(f"max_bad is {self.max_bad}, wanted a share (a float, 0 to 1) or a count (an int)")
         if not 0 <= self.min_visible <= 1:
             raise UsageError(f"min_visible is {self.min_visible}, wanted 0 to 1")
         if self.cache is not None and self.cache not in get_args(Cache):
             raise UsageError(f"cache is {self.cache!r}, wanted None or 'memory'")
 
 
-def own_target(dataset: Dataset) -> Target | None:
-    """The target a dataset brings itself: y where it is kept, boxes where it has them, else the class, or None."""
-    if dataset.store.kept:
-        return Kept()
-    if dataset.has_boxes:
-        return Boxes()
-    return Class() if (dataset.labels >= 0).any() else None
-
-
 class Loader:
-    """Batches of a Dataset, by number or in order.
+    """Batches of a view of a dataset, by number or in order.
 
-    `loader[i]` is batch i of the current epoch, a pure function of (dataset, options, epoch, i), from any thread.
-    `iter(loader)` gives the rest of a loaded state's epoch, else a whole epoch: the current one, or the next one
-    when the current one was begun already. `epoch` can be set. Order and content never depend on `workers`.
+    `loader[i]` is batch i of the current epoch, a pure function of (view, options, epoch, i), from any thread.
+    `iter(loader)` is an Iteration of the epoch that is due: the rest of it after `load_state_dict`, else a whole one,
+    the current one or, when the current one was begun already, the next. Each batch that it delivers moves the loader:
+    `loader.state_dict()` is that of the iteration which delivered last. So an iterator that delivered nothing (a peek)
+    has changed nothing; after a `break`, or a `close`, the next one is of the next epoch, unless the state is loaded
+    again; and of two at once each goes its own way. `loader.iterate(state)` is one that never moves the loader. `epoch`
+    can be set. Order and content never depend on `workers`, whose threads all iterations of a loader share.
 
     `batch.images` is [b, *image_shape] of `dtype`: (h, w, c) of uint8, or where the dataset keeps arrays as they are,
     their own; then `size` is (0, 0) unless they are [h, w] or [h, w, c].
+
+    It can be pickled and copied, with its position and without its threads and what `cache` holds.
 
     Raises UsageError, DataError (the dataset has not what the target needs) when made; DamageError with the record's
     address when a batch is made and on_bad is "raise".
     """
 
-    def __init__(self, dataset: Dataset, options: LoaderOptions) -> None:
-        if dataset.keeps:
-            _check_keeps(dataset, options)
-        size = options.size or dataset.image_size or ((0, 0) if dataset.keeps else None)
+    def __init__(self, view: View, options: LoaderOptions) -> None:
+        if view.keeps:
+            _check_keeps(view, options)
+        size = options.size or view.image_size or ((0, 0) if view.keeps else None)
         if size is None:
             raise UsageError("the images differ in size; pass size=(height, width)")
-        _check_kept(dataset, options, size)
-        if options.target is not None:
-            options.target.check(dataset)
-            if options.target.wants_keypoints and any(change.flips for change in options.augment):
-                _check_pairs(dataset)
-        self.dataset = dataset
+        _check_kept(view, options, size)
+        _check_world(len(view), options)
+        target, promised = options.target, view.store.manifest
+        wants_boxes = target is not None and (target.wants_boxes or target.wants_keypoints)
+        if target is not None:
+            facts = view.facts(objects=wants_boxes)
+            target.check(facts)
+            if target.wants_keypoints and any(change.flips for change in options.augment):
+                _check_pairs(facts)
+        view.store.prepare(keys=bool(options.augment), boxes=wants_boxes)
+        self.view = view
         self.options = options
         self.size: Size = size
-        self.channels = dataset.channels
-        self.dtype = dataset.store.dtype
-        self.image_shape = dataset.store.image_shape if dataset.keeps else (*size, self.channels)
+        self.channels = view.channels
+        self.dtype = view.store.dtype
+        self.image_shape = view.store.image_shape if view.keeps else (*size, self.channels)
         self.workers = parallel.check_workers(options.workers)
-        self._epoch = 0
-        self._delivered = 0
-        self._resuming = False
+        self._position, self._begun = Position(0, 0), False
+        self._held: str | None = None
         self._skipped: dict[str, None] = {}
-        self._cache = _Cache(self) if options.cache else None
-        self._mirrored = mirror.order(dataset.keypoints, dataset.flip_pairs)
+        self._logged: set[str] = set()
+        self._pool = parallel.Pool(self.workers)
+        self._cache = _cache(view, options, size) if options.cache else None
+        self._mirrored = mirror.order(promised.keypoints, promised.flip_pairs)
+        self._box_classes = len(promised.box_classes)
+        self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
+
+    def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
+        return Loader, (self.view, self.options), (self._position, self._begun)
+
+    def __setstate__(self, state: tuple[Position, bool]) -> None:
+        self._position, self._begun = state
 
     @property
     def batch_size(self) -> int:
@@ -148,15 +156,15 @@ class Loader:
     @property
     def epoch(self) -> int:
         """The epoch that `loader[i]` speaks of: 0 at first, one more when an iteration has ended."""
-        return self._epoch
+        return self._position.epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._epoch, self._delivered, self._resuming = operator.index(epoch), 0, False
+        self._move(Position(operator.index(epoch), 0))
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Addresses of the damaged records that were left out so far."""
+        """Addresses of the damaged records that batches of `iter(loader)` came without, each once."""
         return tuple(self._skipped)
 
     @property
@@ -164,10 +172,11 @@ class Loader:
         """What a photo goes through to be as the images of this loader, but for chance: for PhotoLoader."""
         from headrace.load.photos import Preparation
 
-        if self.dataset.keeps:
-            raise UsageError(f"{self.dataset.path}: keeps its arrays as they are, which no photo can be made like")
+        store = self.view.store
+        if store.keeps:
+            raise UsageError(f"{store.path}: keeps its arrays as they are, which no photo can be made like")
         return Preparation(
-            pack_options=self.dataset.manifest.pack_options,
+            pack_options=store.manifest.pack_options,
             size=self.size,
             fit=self.options.fit,
             channels=self.channels,
@@ -175,23 +184,26 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
-        n, b = len(self.dataset), self.batch_size
+        n, b = len(self.view), self.batch_size
         return n // b if self.options.drop_last else -(-n // b)
 
     def __getitem__(self, i: int) -> Batch:
         """Batch `i` of the current epoch. Raises IndexError, DamageError."""
-        return self._make(self._epoch, self._index(i))
+        batch, bad = self._make(self.epoch, self._index(i))
+        self._log(bad)
+        return batch
 
     def labels(self, i: int) -> Labels:
         """What the targets of batch `i` of the current epoch are made of, found without decoding anything.
 
         Damaged records are in it. Raises IndexError, DamageError (y is kept in a file, and that has been cut).
         """
-        rows = self._rows(self._epoch, self._index(i))
+        epoch = self.epoch
+        rows = self.view.rows[self._positions(epoch, self._index(i))]
         kept = self._room(len(rows))
         for slot, row in enumerate(rows.tolist()):
             self._keep(row, kept, slot)
-        return self._labels(rows, self._placements(rows, self._chances(rows, self._epoch)), kept)
+        return self._labels(rows, self._placements(rows, self._chances(rows, epoch)), kept)
 
     def show(self, i: int = 0) -> Image.Image:
         """A contact sheet of batch `i` of the current epoch as a model gets it: images with what their targets say.
@@ -201,39 +213,81 @@ class Loader:
         from headrace.load.show import show_batch
 
         i = self._index(i)
-        return show_batch(self, i, self.dataset.store.ids_of(self._rows(self._epoch, i)))
+        return show_batch(self, i, self.view.store.ids_of(self.view.rows[self._positions(self.epoch, i)]))
 
     def lost(self) -> int:
         """How many boxes of the current epoch have no place in its targets, where these have such a limit."""
-        lost = getattr(self.options.target, "lost", None)
-        return 0 if lost is None else sum(lost(self.labels(i)) for i in range(len(self)))
+        target = self.options.target
+        return 0 if target is None else sum(target.lost(self.labels(i)) for i in range(len(self)))
 
-    def __iter__(self) -> Generator[Batch, None, None]:
-        if not self._resuming and self._delivered:
-            self._epoch, self._delivered = self._epoch + 1, 0
-        self._resuming = False
-        return self._run(self._epoch, self._delivered)
+    def __iter__(self) -> Iteration:
+        return self._iteration(self.due, attached=True)
 
-    def _run(self, epoch: int, start: int) -> Generator[Batch, None, None]:
-        n = len(self)
-        make = functools.partial(self._make, epoch)
-        batches = parallel.ordered(make, range(start, n), workers=self.workers, ahead=self.workers + 1)
-        try:
-            for i, batch in enumerate(batches, start=start):
-                self._epoch, self._delivered = (epoch, i + 1) if i + 1 < n else (epoch + 1, 0)
-                yield batch
-        finally:
-            batches.close()
+    def iterate(self, state: dict[str, Any] | None = None) -> Iteration:
+        """The rest of the epoch in which `state` was taken, or of the epoch that is due. It never moves the loader.
+
+        Raises UsageError: the state belongs to another loader.
+        """
+        return self._iteration(self.due if state is None else self._position_in(state), attached=False)
+
+    @property
+    def due(self) -> Position:
+        """Where the next iteration begins."""
+        position = self._position
+        return Position(position.epoch + 1, 0) if self._begun and position.batch else position
+
+    def _iteration(self, start: Position, *, attached: bool) -> Iteration:
+        options, records = self.options, len(self.view) // self.options.world[1]
+        most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
+        return Iteration(
+            self._make,
+            start,
+            len(self),
+            pool=self._pool,
+            budget=Budget(most, records),
+            state=self._state,
+            delivered=self._deliver if attached else self._deliver_apart,
+        )
+
+    def _deliver(self, position: Position, bad: tuple[str, ...]) -> None:
+        self._deliver_apart(position, bad)
+        self._skipped.update(dict.fromkeys(bad))
+        self._move(position, begun=True)
+
+    def _deliver_apart(self, _: Position, bad: tuple[str, ...]) -> None:
+        self._log(bad)
+
+    def _move(self, position: Position, *, begun: bool = False) -> None:
+        self._position, self._begun, self._held = position, begun, None
+
+    def rest(self) -> None:
+        """Lets the loader's threads end, for who can't let go of the loader; a next batch starts new ones."""
+        self._pool.close(wait=False)
+
+    def hold(self, why: str | None) -> None:
+        """For a feed that can't know which of its batches were used: `state_dict` raises UsageError(why), until the
+        loader is moved, by `epoch = ` or by an iteration, or this is None."""
+        self._held = why
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands, JSON-able: what was delivered counts, not what was made ahead.
 
-        It does not depend on `world`, so a run may go on with another number of ranks.
+        It does not depend on `world`, so a run may go on with another number of ranks. Raises UsageError: a framework
+        is in the middle of an epoch and does not say what of it was used.
         """
-        return {"version": STATE_VERSION, "epoch": self._epoch, "batch": self._delivered} | self._identity()
+        if self._held is not None:
+            raise UsageError(self._held)
+        return self._state(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next iteration goes on where `state` was taken. Raises UsageError: it belongs to another loader."""
+        self._move(self._position_in(state))
+
+    def _state(self, position: Position) -> dict[str, Any]:
+        return {"version": STATE_VERSION, **position._asdict()} | self._identity()
+
+    def _position_in(self, state: dict[str, Any]) -> Position:
+        """Where a state was taken. Raises UsageError."""
         if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
             raise UsageError(f"not the state of a loader of version {STATE_VERSION}: {state!r:.80}")
         for name, mine in self._identity().items():
@@ -244,13 +298,13 @@ class Loader:
         epoch, batch = state.get("epoch"), state.get("batch")
         if not (isinstance(epoch, int) and isinstance(batch, int) and 0 <= batch < max(1, len(self))):
             raise UsageError(f"the state's epoch {epoch!r}, batch {batch!r} are out of range")
-        self._epoch, self._delivered, self._resuming = epoch, batch, True
+        return Position(epoch, batch)
 
     def _identity(self) -> dict[str, Any]:
         options = self.options
         return {
-            "dataset": self.dataset.view_fingerprint,
-            "records": len(self.dataset),
+            "dataset": self.view.fingerprint,
+            "records": len(self.view),
             "batch_size": options.batch_size,
             "shuffle": options.shuffle,
             "seed": options.seed,
@@ -276,9 +330,10 @@ class Loader:
         return to_tf(self)
 
     def __repr__(self) -> str:
-        shape = "x".join(map(str, self.image_shape)) + (f" {self.dtype}" if self.dataset.keeps else "")
+        shape = "x".join(map(str, self.image_shape)) + (f" {self.dtype}" if self.view.keeps else "")
         order_ = f"shuffled by seed {self.options.seed}" if self.options.shuffle else "in order"
-        return f"Loader({len(self)} batches of {self.batch_size}, {shape}, {order_}; {self.dataset!r})"
+        records = f"{len(self.view)} records of {self.view.title}"
+        return f"Loader({len(self)} batches of {self.batch_size}, {shape}, {order_}; {records})"
 
     def _index(self, i: int) -> int:
         i, n = operator.index(i), len(self)
@@ -286,80 +341,79 @@ class Loader:
             raise IndexError(f"batch {i} of {n}")
         return i % n
 
-    def _rows(self, epoch: int, i: int) -> NDArray[np.int64]:
-        """Catalog rows int64 [b] of this rank's part of global batch `i`."""
-        n, options = len(self.dataset), self.options
+    def _positions(self, epoch: int, i: int) -> NDArray[np.int64]:
+        """Positions int64 [b] in the view of this rank's part of global batch `i`."""
+        n, options = len(self.view), self.options
         start = i * options.batch_size
         stop = min(n, start + options.batch_size)
         rank, ranks = options.world
         low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
-        positions = np.arange(low, high)
-        if options.shuffle:
-            positions = order.permute(positions, n=n, seed=options.seed, epoch=epoch)
-        return self.dataset.rows[positions]
+        return (
+            order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch) if options.shuffle else np.arange(low, high)
+        )
 
-    def _make(self, epoch: int, i: int) -> Batch:
-        store, options = self.dataset.store, self.options
+    def _make(self, epoch: int, i: int) -> Made:
+        store, options = self.view.store, self.options
         store.check_whole()
-        rows = self._rows(epoch, i)
+        positions = self._positions(epoch, i)
+        rows = self.view.rows[positions]
         images, kept = np.empty((len(rows), *self.image_shape), self.dtype), self._room(len(rows))
         chances = self._chances(rows, epoch)
         placements = self._placements(rows, chances)
+        colours = [(change.colour, chance) for change, chance in zip(options.augment, chances, strict=True)]
+        numbers = rows.tolist()
+        draw, where = (store.draw, numbers) if self._cache is None else (self._cache.draw, positions.tolist())
         good: list[int] = []
-        for slot, (row, placement) in enumerate(zip(rows.tolist(), placements, strict=True)):
+        bad: list[str] = []
+        for slot, (number, placement) in enumerate(zip(where, placements, strict=True)):
             out = images[len(good)]
             try:
-                self._draw(row, placement, out)
-                self._keep(row, kept, len(good))
+                draw(number, placement, out)
+                if kept:
+                    self._keep(numbers[slot], kept, len(good))
             except DamageError as error:
                 if options.on_bad == "raise":
                     raise
-                if str(error) not in self._skipped:
-                    _log.warning("left out: %s", error)
-                self._skipped[str(error)] = None
+                bad.append(str(error))
                 continue
-            for change, chance in zip(options.augment, chances, strict=True):
-                change.colour(out, chance[slot])
+            for colour, chance in colours:
+                colour(out, chance[slot])
             good.append(slot)
-        if len(good) < len(rows):
+        if bad:
             rows, images, placements = rows[good], images[: len(good)], [placements[slot] for slot in good]
             kept = {name: part[: len(good)] for name, part in kept.items()}
         target = options.target
         targets = None if target is None else target.encode(self._labels(rows, placements, kept))
-        return Batch(images, targets, store.ids_of(rows))
+        return Made(Batch(images, targets, store.ids_of(rows)), tuple(bad))
+
+    def _log(self, bad: tuple[str, ...]) -> None:
+        for address in bad:
+            if address not in self._logged:
+                self._logged.add(address)
+                _log.warning("left out: %s", address)
 
     def _placements(self, rows: NDArray[np.int64], chances: list[NDArray[np.float64]]) -> list[Placement]:
         """Where the pixels of each image go."""
-        heights, widths = (sides[rows].tolist() for sides in (self.dataset.store.height, self.dataset.store.width))
-        out = []
-        for slot, (height, width) in enumerate(zip(heights, widths, strict=True)):
-            placement = place(height, width, self.size, self.options.fit)
-            for change, chance in zip(self.options.augment, chances, strict=True):
-                placement = change.place(placement, chance[slot])
-            out.append(placement)
-        return out
+        store = self.view.store
+        placements = list(map(self._place, store.height[rows].tolist(), store.width[rows].tolist()))
+        for change, chance in zip(self.options.augment, chances, strict=True):
+            placements = list(map(change.place, placements, chance))
+        return placements
 
     def _room(self, b: int) -> dict[str, NDArray[Any]]:
         """Room for what the dataset keeps of y, [b, ...] by name."""
-        return {name: np.empty((b, *part.shape[1:]), part.dtype) for name, part in self.dataset.store.kept.items()}
+        return {name: np.empty((b, *part.shape[1:]), part.dtype) for name, part in self.view.store.kept.items()}
 
     def _keep(self, row: int, kept: dict[str, NDArray[Any]], slot: int) -> None:
         """What is kept of y for one image into its slot of the batch. Raises DamageError."""
         for name, part in kept.items():
-            part[slot] = self.dataset.store.read_kept(row, name)
-
-    def _draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
-        """One image into its slot of the batch. Raises DamageError."""
-        if self._cache is None:
-            self.dataset.store.draw(row, placement, out)
-        else:
-            self._cache.draw(row, placement, out)
+            part[slot] = self.view.store.read_kept(row, name)
 
     def _chances(self, rows: NDArray[np.int64], epoch: int) -> list[NDArray[np.float64]]:
         """For each augmentation, random numbers float64 [b, draws] of the records."""
         if not self.options.augment:
             return []
-        keys, seed, stream = self.dataset.store.keys[rows], self.options.seed, 0
+        keys, seed, stream = self.view.store.keys[rows], self.options.seed, 0
         out = []
         for change in self.options.augment:
             streams = range(stream, stream + change.draws)
@@ -368,9 +422,8 @@ class Loader:
         return out
 
     def _labels(self, rows: NDArray[np.int64], placements: list[Placement], y: dict[str, NDArray[Any]]) -> Labels:
-        store = self.dataset.store
-        classes = len(self.dataset.box_class_names)
-        labels = Labels(classes=store.labels[rows], size=self.size, box_classes=classes, kept=y)
+        store = self.view.store
+        labels = Labels(classes=store.labels[rows], size=self.size, box_classes=self._box_classes, kept=y)
         target, least = self.options.target, self.options.min_visible
         if target is None or not (target.wants_boxes or target.wants_keypoints):
             return labels
@@ -394,11 +447,11 @@ class Loader:
         )
 
 
-def _check_keeps(dataset: Dataset, options: LoaderOptions) -> None:
+def _check_keeps(view: View, options: LoaderOptions) -> None:
     """Raises UsageError when an option would change numbers that are kept as they are."""
-    shape = f"{dataset.store.dtype} {list(dataset.store.image_shape)}"
+    shape = f"{view.store.dtype} {list(view.store.image_shape)}"
     for asked, why in (
-        (options.size not in (None, dataset.image_size) and f"size {options.size}", "is brought to no other size"),
+        (options.size not in (None, view.image_size) and f"size {options.size}", "is brought to no other size"),
         (options.fit != "stretch" and f"fit {options.fit!r}", "is brought to no other size"),
         (options.augment and f"augment {options.augment[0]}", "has no pixels, which an augmentation changes"),
         (options.cache and f"cache {options.cache!r}", "is not decoded, which a cache would save"),
@@ -407,14 +460,14 @@ def _check_keeps(dataset: Dataset, options: LoaderOptions) -> None:
             raise UsageError(f"{asked}: x is kept as it is ({shape}) and {why}; leave it out, or dtype='keep'")
 
 
-def _check_kept(dataset: Dataset, options: LoaderOptions, size: Size) -> None:
+def _check_kept(view: View, options: LoaderOptions, size: Size) -> None:
     """Raises UsageError when the pixels would move and an array of y, that may be of such pixels, would not.
 
     Numbers per image, [n] and [n, k], may be true of a flipped image or not: that only the caller knows.
     """
-    for name, part in dataset.store.kept.items():
+    for name, part in view.store.kept.items():
         moved = [str(change) for change in options.augment if change.crops or change.flips]
-        if size != (dataset.image_size or size):
+        if size != (view.image_size or size):
             moved.append(f"size {size}")
         if moved and len(part.shape) > 2:
             what = f"y[{name!r}]" if name else "y"
@@ -424,43 +477,35 @@ def _check_kept(dataset: Dataset, options: LoaderOptions, size: Size) -> None:
             )
 
 
-def _check_pairs(dataset: Dataset) -> None:
-    """Raises UsageError when nobody can say what a mirror makes of the dataset's keypoints."""
-    unpaired = mirror.unpaired(dataset.keypoints, dataset.keypoint_names, dataset.flip_pairs)
+def _check_world(n: int, options: LoaderOptions) -> None:
+    """Raises UsageError when a rank's part of a batch would be empty: its mean is NaN, and layers refuse it."""
+    b, ranks = options.batch_size, options.world[1]
+    if b < ranks:
+        raise UsageError(
+            f"batch_size is {b}, the records of a batch of all {ranks} ranks together (world), so that some would get "
+            f"none; pass batch_size={ranks} or more"
+        )
+    tail = n % b
+    if 0 < tail < ranks and not options.drop_last:
+        raise UsageError(
+            f"the last of {-(-n // b)} batches has {tail} of {n} records, so some of {ranks} ranks would get none; "
+            "pass drop_last=True or another batch_size"
+        )
+
+
+def _cache(view: View, options: LoaderOptions, size: Size) -> MemoryCache:
+    """Raises UsageError."""
+    if any(change.crops for change in options.augment):
+        raise UsageError("cache keeps images at their final size; a random crop needs more: leave one of them out")
+    return MemoryCache(view, size, options.fit, view.channels)
+
+
+def _check_pairs(facts: Facts) -> None:
+    """Raises UsageError when nobody can say what a mirror makes of the keypoints."""
+    unpaired = mirror.unpaired(facts.keypoints, facts.keypoint_names, facts.flip_pairs)
     if unpaired:
         raise UsageError(
             f"a flip makes left keypoints right ones, and nobody said the partner of {', '.join(unpaired)}; leave out "
             "HorizontalFlip, or pack again with the source's flip_pairs=((1, 2), …), numbers of points that change "
             "places, (0, 0) for one that stays itself"
         )
-
-
-class _Cache:
-    """Images of a loader after decoding and resizing, before augmentation; filled as they are first asked for."""
-
-    def __init__(self, loader: Loader) -> None:
-        if any(change.crops for change in loader.options.augment):
-            raise UsageError("cache keeps images at their final size; a random crop needs more: leave one of them out")
-        self._loader = loader
-        rows = loader.dataset.rows
-        shape = (len(rows), *loader.size, loader.channels)
-        wanted = int(np.prod(shape))
-        if wanted > 0.8 * parallel.memory():
-            raise UsageError(
-                f"cache would take {wanted / 1e9:.1f} GB, this machine has {parallel.memory() / 1e9:.1f} GB"
-            )
-        self._images = np.empty(shape, np.uint8)
-        self._filled = np.zeros(len(rows), bool)
-        self._slot = dict(zip(rows.tolist(), range(len(rows)), strict=True))
-
-    def draw(self, row: int, placement: Placement, out: codec.Pixels) -> None:
-        slot = self._slot[row]
-        image = self._images[slot]
-        if not self._filled[slot]:
-            store, loader = self._loader.dataset.store, self._loader
-            plain = place(int(store.height[row]), int(store.width[row]), loader.size, loader.options.fit)
-            decoded = np.empty_like(image)
-            store.draw(row, plain, decoded)
-            image[:] = decoded  # at once: another thread may be reading what it has put there itself
-            self._filled[slot] = True
-        out[:] = image[:, ::-1] if placement.flip else image

@@ -17,7 +17,7 @@ from headrace.errors import UsageError
 from headrace.imaging import codec, geometry, levels
 from headrace.imaging.placement import Fit, Size, check_fit, check_size, place
 from headrace.imaging.prepare import ImageOptions, prepare
-from headrace.load.loader import Batch
+from headrace.load.iteration import Batch
 from headrace.load.store import draw_stored
 from headrace.record import Boxes, Keypoints, Reject
 
@@ -124,13 +124,14 @@ class PhotoLoader:
             raise UsageError(f"batch_size is {batch_size}, wanted at least 1")
         self.batch_size = batch_size
         self.workers = parallel.check_workers(workers)
+        self._pool = parallel.Pool(self.workers)
 
     def __len__(self) -> int:
         return -(-len(self.photos) // self.batch_size)
 
     def __iter__(self) -> Iterator[Photos]:
         starts = range(0, len(self.photos), self.batch_size)
-        return parallel.ordered(self._make, starts, workers=self.workers, ahead=self.workers + 1)
+        return parallel.ordered(self._make, starts, workers=self._pool, ahead=self.workers + 1)
 
     def _make(self, start: int) -> Photos:
         photos = self.photos[start : start + self.batch_size]

@@ -16,12 +16,14 @@ from headrace.imaging.drawing import ROOM, with_boxes, with_cells, with_dashes, 
 from headrace.imaging.geometry import Move
 from headrace.imaging.lettering import font, wrapped
 from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted
+from headrace.load.facts import Facts
 from headrace.load.targets import Boxes, Grid, Heatmap, Labels, Points
 from headrace.order import evenly
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Loader
+    from headrace.load.view import View
 
 MOST = 1000  # images on one sheet: of more nobody could tell anything
 _CLEAR = 100  # images up to which those with drawings on them are large
@@ -41,7 +43,7 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
     """Record `i` with what is known of it, `side` pixels long; one that can't be read says why."""
     try:
         record = dataset[i]
-        canvas = _Canvas(dataset, record.image, side)
+        canvas = _Canvas(dataset.view.facts(objects=False), record.image, side)
     except (DamageError, StorageError) as error:
         (id_,) = dataset.store.ids_of(dataset.rows[i : i + 1])
         return Tile(_words(str(error), side), _caption(f"damaged: {id_}", str(error)), right=False)
@@ -60,20 +62,19 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
 def show_batch(loader: Loader, i: int, ids: Sequence[str]) -> Image.Image:
     """Batch `i` of a loader's epoch, in which records `ids` should be: its images as a model gets them, with what its
     targets say of them. Raises as `loader[i]` does."""
-    dataset, target = loader.dataset, loader.options.target
-    check(dataset, loader.batch_size)
+    view, target = loader.view, loader.options.target
+    check(view, loader.batch_size)
     batch, labels = loader[i], loader.labels(i)
     side = _side(len(batch.ids), drawn=target is not None and (target.wants_boxes or target.wants_keypoints))
     slots = {id_: slot for slot, id_ in enumerate(ids)}  # labels has damaged records too, that are not in the batch
     tiles = []
     for j, id_ in enumerate(batch.ids):
-        canvas = _Canvas(dataset, batch.images[j], side)
+        canvas = _Canvas(view.facts(objects=False), batch.images[j], side)
         lines = _draw(canvas, loader, batch.targets, j, labels, slots[id_])
         tiles.append(Tile(canvas.pixels, _caption(*lines, id_)))
     options, (height, width) = loader.options, loader.size
     said = [
-        f"{dataset.title}: batch {i} of epoch {loader.epoch}, "
-        f"{len(tiles)} of {_count(len(dataset), 'record', 'records')}",
+        f"{view.title}: batch {i} of epoch {loader.epoch}, {len(tiles)} of {_count(len(view), 'record', 'records')}",
         f"{height}x{width} {options.fit}",
         *(type(part).__name__ for part in (*options.augment, target) if part is not None),
     ]
@@ -86,10 +87,10 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
     Of the targets that are ours the numbers are decoded, so that the picture shows what a model learns; of another's,
     the labels that it had.
     """
-    dataset, target, size = loader.dataset, loader.options.target, loader.size
+    target, size = loader.options.target, loader.size
     label, there = int(labels.classes[slot]), labels.box_image == slot
     boxes = labels.boxes[there]
-    lines = [dataset.class_names[label]] if label >= 0 else []
+    lines = [loader.view.class_names[label]] if label >= 0 else []
     if isinstance(target, Grid):
         (grid,) = encoded = targets[j : j + 1]
         (found,) = target.decode(encoded, size=size)
@@ -126,15 +127,15 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
 class _Canvas:
     """An image brought to a longer side of `side` pixels, RGB; what is drawn on it comes in pixels of the image."""
 
-    def __init__(self, dataset: Dataset, image: Pixels, side: int) -> None:
-        self.dataset = dataset
+    def __init__(self, facts: Facts, image: Pixels, side: int) -> None:
+        self.facts = facts
         self.pixels = fitted(image, side)
         (height, width), (h, w) = image.shape[:2], self.pixels.shape[:2]
         self._move = Move(w / width, 0.0, h / height, 0.0)
 
     def boxes(self, boxes: NDArray[np.float32], labels: NDArray[np.int64] | None) -> None:
         """In the colours of their classes, and with their names where there are several and there is room."""
-        names = self.dataset.box_class_names
+        names = self.facts.box_classes
         texts = [""] * len(boxes)
         if labels is not None and len(names) > 1 and min(self.pixels.shape[:2]) >= ROOM:
             texts = [names[label] if label >= 0 else "" for label in labels.tolist()]
@@ -147,7 +148,7 @@ class _Canvas:
 
     def points(self, points: NDArray[np.float32], *, hidden: NDArray[np.bool_] | None = None) -> None:
         """Sets of keypoints [n, k, 3]."""
-        names = self.dataset.keypoint_names or tuple(map(str, range(self.dataset.keypoints)))
+        names = self.facts.keypoint_names or tuple(map(str, range(self.facts.keypoints)))
         moved = self._move.points(points).reshape(-1, 3)
         open_ = None if hidden is None else hidden.ravel()
         self.pixels = with_points(self.pixels, moved, names * len(points), hidden=open_)
@@ -161,14 +162,14 @@ class _Canvas:
         self.pixels = with_heat(self.pixels, heat)
 
 
-def check(dataset: Dataset, n: int) -> None:
+def check(view: View, n: int) -> None:
     """Raises UsageError when there is nothing to show of `n` images."""
     if not 1 <= n <= MOST:
         raise UsageError(f"n is {n}, wanted 1 to {MOST}: of more images nobody could tell anything")
-    if not len(dataset):
-        raise UsageError(f"{dataset.title}: there is no record in it to show")
-    if dataset.keeps:
-        raise UsageError(f"{dataset.title}: its numbers are kept as they are, and are no pixels to show")
+    if not len(view):
+        raise UsageError(f"{view.title}: there is no record in it to show")
+    if view.keeps:
+        raise UsageError(f"{view.title}: its numbers are kept as they are, and are no pixels to show")
 
 
 def _side(images: int, *, drawn: bool) -> int:

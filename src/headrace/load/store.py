@@ -293,7 +293,13 @@ class Shards(Store):
         promised = tables.manifest
         super().__init__(tables.place.path, promised, tables)
         _check_unchanged(self.path, promised)
-        self.height, self.width, self.channels = (tables.index[name] for name in ("height", "width", "channels"))
+        column = tables.index.columns
+        self.height, self.width, self.channels = column["height"], column["width"], column["channels"]
+        # By name here, as they are asked for image by image.
+        self._offset, self._length, self._crc = column["offset"], column["length"], column["crc"]
+        self._image_offset, self._image_length = column["image_offset"], column["image_length"]
+        self._format = column["format"]
+        self._names = [entry.name for entry in promised.shards]
         self._starts: list[int] = tables.first_row.tolist()
         splits = list(promised.splits)
         self._split_of_shard = np.array([splits.index(entry.split) for entry in promised.shards], np.int64)
@@ -322,11 +328,11 @@ class Shards(Store):
         return of
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
-        start = int(self._index["image_offset"][row])
+        start = int(self._image_offset[row])
         if not start:
             return self._fetch_file(row)
         begin = start - tfrecord.HEADER_BYTES
-        return self._payload(row)[begin : begin + int(self._index["image_length"][row])]
+        return self._payload(row)[begin : begin + int(self._image_length[row])]
 
     def digests(self, rows: NDArray[np.int64]) -> list[str]:
         known = zip(rows.tolist(), self.table.frame(["sha256"], rows)["sha256"].to_list(), strict=True)
@@ -336,7 +342,7 @@ class Shards(Store):
         return self._payload(row).tobytes()
 
     def draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
-        kind = index.FORMATS[self._index["format"][row]]
+        kind = index.FORMATS[self._format[row]]
         data = self.fetch(row)
         try:
             draw_stored(data, kind, int(self.height[row]), int(self.width[row]), placement, out)
@@ -352,14 +358,14 @@ class Shards(Store):
 
     def _payload(self, row: int) -> NDArray[np.uint8]:
         """The payload of a record, checked. Raises DamageError, StorageError (too many open files, no memory)."""
-        start = int(self._index["offset"][row]) + tfrecord.HEADER_BYTES
-        length = int(self._index["length"][row])
-        name = self.manifest.shards[self._shard(row)].name
+        start = int(self._offset[row]) + tfrecord.HEADER_BYTES
+        length = int(self._length[row])
+        name = self._names[self._shard(row)]
         data = self._read(row, name, start, length)
-        wanted = int(self._index["crc"][row])
+        wanted = int(self._crc[row])
         if len(data) == length and tfrecord.masked_crc(data) == wanted:
             return np.frombuffer(data, np.uint8)
-        if not int(self._index["image_offset"][row]):  # the CRC is that of the file, the record vouches for itself
+        if not self._image_offset[row]:  # the CRC is that of the file, the record vouches for itself
             return np.frombuffer(self._own_payload(row, name, start - tfrecord.HEADER_BYTES, length), np.uint8)
         if len(data) < length:
             found = f"byte {start + len(data)}: the file ends here, the record has {length} bytes from byte {start}"
@@ -388,7 +394,7 @@ class Shards(Store):
             raise DamageError(
                 f"{self.address(row)}: {self._images / name}: {reason}; run 'headrace verify {self.path}'"
             ) from None
-        if tfrecord.masked_crc(data) != int(self._index["crc"][row]):
+        if tfrecord.masked_crc(data) != int(self._crc[row]):
             raise DamageError(
                 f"{self.address(row)}: {self._images / name} was changed since it was adopted; adopt the shards again"
             )

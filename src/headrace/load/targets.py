@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, UsageError
 from headrace.imaging.geometry import area
 from headrace.imaging.placement import Size
-
-if TYPE_CHECKING:
-    from headrace.load.dataset import Dataset
+from headrace.load.facts import Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,36 +42,43 @@ class Labels:
 
 
 class Target(Protocol):
-    """What a Loader asks for targets. `wants_boxes`: whether `encode` reads boxes; `wants_keypoints`: both of them."""
+    """What a Loader asks for targets. `wants_boxes`: whether `encode` reads boxes; `wants_keypoints`: both of them.
 
+    A target of your own takes this as its base, and overrides `lost` where it has a limit.
+    """
+
+    __slots__ = ()
     wants_boxes: bool
     wants_keypoints: bool
 
-    def check(self, dataset: Dataset) -> None:
-        """Raises UsageError or DataError when the dataset has not what this target needs."""
+    def check(self, facts: Facts) -> None:
+        """Raises UsageError or DataError when the records have not what this target needs."""
         ...
 
     def encode(self, labels: Labels) -> Any:
         """The targets of a batch: an array, or a dict of arrays, with the batch as first axis."""
         ...
 
+    def lost(self, labels: Labels) -> int:
+        """How many objects of a batch have no place in its targets."""
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
-class Class:
+class Class(Target):
     """Class index int64 [b]."""
 
     wants_boxes = False
     wants_keypoints = False
 
-    def check(self, dataset: Dataset) -> None:
-        if dataset.store.kept:
+    def check(self, facts: Facts) -> None:
+        if facts.keeps_y:
             raise UsageError(
                 "y is kept as it is and names no classes; pass labels='classes' to the dataset, or no target"
             )
-        missing = int((dataset.labels < 0).sum())
-        if missing:
+        if facts.unlabelled:
             raise DataError(
-                f"{missing} of {len(dataset)} records have no label; leave them out with "
+                f"{facts.unlabelled} of {facts.records} records have no label; leave them out with "
                 "where('label IS NOT NULL') or pass another target"
             )
 
@@ -86,14 +91,14 @@ class Class:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Target):
     """The rows of y as an ArrayDataset keeps them: [b, ...] of y's own type, or a dict of such where y is one."""
 
     wants_boxes = False
     wants_keypoints = False
 
-    def check(self, dataset: Dataset) -> None:
-        if not dataset.store.kept:
+    def check(self, facts: Facts) -> None:
+        if not facts.keeps_y:
             raise UsageError("the dataset keeps no y as it is; leave target out, or pass labels='keep' to ArrayDataset")
 
     def encode(self, labels: Labels) -> NDArray[Any] | dict[str, NDArray[Any]]:
@@ -101,7 +106,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Boxes:
+class Boxes(Target):
     """Padded boxes: a dict of "boxes" float32 [b, n, 4], "labels" int64 [b, n] and "mask" bool [b, n].
 
     Boxes are in pixels of the batch's images. n is `most`; of more boxes the largest are kept. Padding is 0, label -1,
@@ -116,8 +121,8 @@ class Boxes:
         if self.most < 1:
             raise UsageError(f"most is {self.most}, wanted at least 1")
 
-    def check(self, dataset: Dataset) -> None:
-        _check_boxes(dataset)
+    def check(self, facts: Facts) -> None:
+        _check_boxes(facts)
 
     def encode(self, labels: Labels) -> dict[str, NDArray[Any]]:
         b = len(labels.classes)
@@ -154,7 +159,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(Target):
     """Cells over the image: float32 [b, g, g, 5] = h / H, w / W, y, x, 1 in the cell in which a box has its centre.
 
     y and x say where in its cell the centre lies, 0 to 1 from its top left; a centre on the last edge belongs to the
@@ -180,16 +185,17 @@ class Grid:
         """Numbers per cell for the given `classes`: 5, or 5 + classes when there are several."""
         return _depth(self.classes)
 
-    def check(self, dataset: Dataset) -> None:
-        _check_boxes(dataset)
-        names = dataset.box_class_names
+    def check(self, facts: Facts) -> None:
+        _check_boxes(facts)
+        names = facts.box_classes
         classes = len(names) if self.classes is None else self.classes
         if classes > 1:
             if len(names) > classes:
                 raise UsageError(f"classes is {classes}, the dataset has {len(names)}: {', '.join(names)}")
-            missing = int((dataset.store.boxes(dataset.rows)[1] < 0).sum())
-            if missing:
-                raise DataError(f"{missing} boxes have no class; pass Grid({self.cells}, classes=1) to make all one")
+            if facts.unlabelled_boxes:
+                raise DataError(
+                    f"{facts.unlabelled_boxes} boxes have no class; pass Grid({self.cells}, classes=1) to make all one"
+                )
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         depth = _depth(labels.box_classes if self.classes is None else self.classes)
@@ -251,7 +257,7 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Heatmap:
+class Heatmap(Target):
     """A map per keypoint: float32 [b, h / stride, w / stride, k], a Gaussian of height 1 and `sigma` cells around it.
 
     A cell stands for the middle of its stride x stride pixels, so a point at x pixels lies at x / stride - 0.5 cells;
@@ -272,8 +278,8 @@ class Heatmap:
         if not 0.5 <= self.sigma <= 100:
             raise UsageError(f"sigma is {self.sigma}, wanted 0.5 to 100 cells: a narrower peak falls between cells")
 
-    def check(self, dataset: Dataset) -> None:
-        _check_keypoints(dataset)
+    def check(self, facts: Facts) -> None:
+        _check_keypoints(facts)
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         rows, columns = self._cells(labels.size)
@@ -331,7 +337,7 @@ def _vertex(lines: NDArray[np.floating], peak: NDArray[np.int64]) -> NDArray[np.
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class Points(Target):
     """Keypoints as shares of the image: float32 [b, k, 3] = x / w, y / h, 1 where labelled; 0, 0, 0 where not.
 
     Of one object per image, as `Heatmap` has it; `lost` counts the others.
@@ -340,8 +346,8 @@ class Points:
     wants_boxes = True
     wants_keypoints = True
 
-    def check(self, dataset: Dataset) -> None:
-        _check_keypoints(dataset)
+    def check(self, facts: Facts) -> None:
+        _check_keypoints(facts)
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         height, width = labels.size
@@ -388,14 +394,13 @@ def _labelled(keypoints: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((keypoints[..., 2] > 0).any(axis=1), np.bool_)
 
 
-def _check_keypoints(dataset: Dataset) -> None:
-    if not dataset.has_keypoints:
+def _check_keypoints(facts: Facts) -> None:
+    if not facts.keypoints:
         raise UsageError("the dataset has no keypoints; leave target out, or pack it from a source that has them")
-    silent = ~dataset.store.says_keypoints(dataset.rows)
-    if silent.any():
+    if facts.without_keypoints:
         raise DataError(
-            f"of {int(silent.sum())} of {len(dataset)} records nothing is said of keypoints; leave them out with "
-            "where('keypoints IS NOT NULL') or pass another target"
+            f"of {facts.without_keypoints} of {facts.records} records nothing is said of keypoints; leave them out "
+            "with where('keypoints IS NOT NULL') or pass another target"
         )
 
 
@@ -403,15 +408,23 @@ def _depth(classes: int | None) -> int:
     return 5 + classes if classes is not None and classes > 1 else 5
 
 
-def _check_boxes(dataset: Dataset) -> None:
-    if not dataset.has_boxes:
+def _check_boxes(facts: Facts) -> None:
+    if not facts.has_boxes:
         raise UsageError("the dataset has no boxes; leave target out, or pack it from a source that has them")
-    silent = ~dataset.store.says_boxes(dataset.rows)
-    if silent.any():  # which is not to say that there are none
+    if facts.without_boxes:  # which is not to say that there are none
         raise DataError(
-            f"of {int(silent.sum())} of {len(dataset)} records nothing is said of boxes; leave them out with "
+            f"of {facts.without_boxes} of {facts.records} records nothing is said of boxes; leave them out with "
             "where('boxes IS NOT NULL') or pass another target"
         )
+
+
+def own_target(facts: Facts) -> Target | None:
+    """The target that records bring themselves: y where it is kept, boxes where there are some, else the class."""
+    if facts.keeps_y:
+        return Kept()
+    if facts.has_boxes:
+        return Boxes()
+    return Class() if facts.unlabelled < facts.records else None
 
 
 def _rank(group: NDArray[np.int64]) -> NDArray[np.int64]:

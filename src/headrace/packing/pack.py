@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ from headrace.imaging import codec
 from headrace.imaging.placement import Fit
 from headrace.imaging.prepare import ImageOptions
 from headrace.packing.divided import Divided
-from headrace.packing.plan import Numbered, Plan, make_plan
-from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
-from headrace.place import publish
+from headrace.packing.plan import Numbered, Plan, ShardPlan, make_plan, numbered
+from headrace.packing.shard import Made, ShardResult, make_record, pack_shard, parts_of
+from headrace.place import local, publish
 from headrace.progress import bar
 from headrace.record import Record, Reject
 from headrace.version import __version__
@@ -34,6 +34,8 @@ _log = logging.getLogger("headrace")
 Runner: TypeAlias = Callable[[Plan, Path], Iterator[ShardResult]]
 
 _OUTSIDE = "outside of the stored image"
+_SCRATCH = ".plan"
+_SHOWN = 10  # Rejects in an error
 _CHUNK = 4  # records per task: a task costs about 40 microseconds of its own, an image 500 and more
 
 
@@ -97,6 +99,7 @@ def pack(
 
     source: one, or a source per split (name -> source). Then each split stands in the order that its source alone would
     have, an id that several splits have gets its split in front ("train/a.jpg"), and classes are the same for all.
+    It is read once, to its end; images that come as bytes are written beside `out` until they are packed.
     splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
@@ -135,38 +138,43 @@ def pack(
     if isinstance(source, Mapping):
         source = Divided(source)
     with publish.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
-        plan = make_plan(source, options=options, splits=splits, shards=shards, shard_bytes=shard_size, seed=seed)
-        _check_outside(folder, plan)
+        scratch = staging / _SCRATCH
+        plan = make_plan(
+            source,
+            scratch,
+            out=folder,
+            options=options,
+            splits=splits,
+            shards=shards,
+            shard_bytes=shard_size,
+            seed=seed,
+        )
         budget = _Budget(plan, max_rejects)
         with bar(total=plan.seen, unit="img", desc="pack", show=progress) as shown:
 
-            def tick(made: Iterable[Made | Numbered], n: int) -> None:
-                budget.spend(item for item in made if isinstance(item, Numbered))
+            def tick(rejects: Iterable[Numbered], n: int) -> None:
+                budget.spend(rejects)
                 shown.update(n)
 
-            tick(plan.rejects, len(plan.rejects))
+            tick(plan.rejects(), plan.refused)
             if runner is None:
                 results = list(_run_here(plan, staging, threads, tick))
             else:
                 results = []
                 for result in runner(plan, staging):
                     results.append(result)
-                    tick(result.rejects, len(result.rows) + len(result.rejects))
+                    tick(map(numbered, result.rejects.splitlines()), result.entry.records + result.refused)
                 place = {shard.name: i for i, shard in enumerate(plan.shards)}
                 results.sort(key=lambda result: place[result.entry.name])
         rejects = tuple(n.item for n in sorted(budget.rejects, key=lambda n: n.number) if isinstance(n.item, Reject))
-        stored = sum(len(result.rows) for result in results)
+        stored = sum(result.entry.records for result in results)
         if stored + len(rejects) != plan.seen:
             raise AssertionError(f"{plan.seen} seen, {stored} stored, {len(rejects)} rejected: some are lost")
         if not stored:
-            raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects)}")
+            raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects, len(rejects))}")
         recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
-        outside = sum(result.boxes_dropped for result in results)
-        dropped = dict(getattr(source, "dropped", {})) | ({_OUTSIDE: outside} if outside else {})
-        lost = Counter(getattr(source, "keypoints_dropped", {}))
-        for result in results:
-            lost += result.keypoints_dropped
-        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, dropped, lost, recipe)
+        made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
+        shutil.rmtree(scratch)
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
     for entry in made.shards:
         _log.info("%s: %d records", folder / entry.name, entry.records)
@@ -177,37 +185,32 @@ def pack(
         rejects=rejects,
         splits=made.splits,
         classes=plan.classes,
-        boxes=sum(len(row.boxes) for result in results for row in result.rows if row.boxes is not None),
+        boxes=sum(result.boxes for result in results),
         boxes_clipped=made.boxes_clipped,
         boxes_dropped=made.boxes_dropped,
-        keypoint_sets=sum(
-            int((row.keypoints[..., 2] > 0).any(axis=1).sum())
-            for result in results
-            for row in result.rows
-            if row.keypoints is not None
-        ),
+        keypoint_sets=sum(result.keypoint_sets for result in results),
         keypoints_dropped=made.keypoints_dropped,
         shards=len(made.shards),
         bytes_in=sum(result.bytes_in for result in results),
         bytes_out=bytes_out,
-        skipped=dict(getattr(source, "skipped", {})),
+        skipped=dict(plan.info.skipped),
         seconds=time.perf_counter() - started,
     )
 
 
 def _run_here(
-    plan: Plan, folder: Path, workers: int, tick: Callable[[Iterable[Made | Numbered], int], None]
+    plan: Plan, folder: Path, workers: int, tick: Callable[[Iterable[Numbered], int], None]
 ) -> Iterator[ShardResult]:
     """All shards by threads of this process: images of any shard are made in parallel, written in order."""
 
-    def make(chunk: _Chunk) -> list[Made | Numbered]:
-        shard = plan.shards[chunk.shard]
-        return [make_record(plan, shard.split, shard.name, record) for record in chunk.records]
+    def make(chunk: tuple[ShardPlan, int, int]) -> list[Made | Numbered]:
+        shard, start, stop = chunk
+        return [make_record(plan, shard, record) for record in plan.records(start, stop)]
 
     def made_of(i: int) -> Iterator[Made | Numbered]:
-        for _ in range(-(-len(plan.shards[i].records) // _CHUNK)):
+        for _ in range(-(-len(plan.shards[i]) // _CHUNK)):
             made = next(stream)
-            tick(made, len(made))
+            tick((item for item in made if isinstance(item, Numbered)), len(made))
             yield from made
 
     stream = parallel.ordered(make, _chunks(plan), workers=workers, ahead=4 * workers)
@@ -218,16 +221,11 @@ def _run_here(
         stream.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    shard: int
-    records: tuple[Numbered, ...]
-
-
-def _chunks(plan: Plan) -> Iterator[_Chunk]:
-    for i, shard in enumerate(plan.shards):
-        for start in range(0, len(shard.records), _CHUNK):
-            yield _Chunk(i, shard.records[start : start + _CHUNK])
+def _chunks(plan: Plan) -> Iterator[tuple[ShardPlan, int, int]]:
+    """(shard, first and last place in the plan's order) of a few records each."""
+    for shard in plan.shards:
+        for start in range(shard.start, shard.stop, _CHUNK):
+            yield shard, start, min(shard.stop, start + _CHUNK)
 
 
 class _Budget:
@@ -240,31 +238,26 @@ class _Budget:
 
     def spend(self, rejects: Iterable[Numbered]) -> None:
         """Raises DataError with the first ten Rejects once they are more than allowed."""
+        n = len(self.rejects)
         for refused in rejects:
             _log.info("rejected %s", refused.item)
-            self.rejects.append(refused)
-        if len(self.rejects) > self.most:
+            n += 1
+            if n <= self.most + _SHOWN:
+                self.rejects.append(refused)
+        if n > self.most:
             first = [n.item for n in sorted(self.rejects, key=lambda n: n.number) if isinstance(n.item, Reject)]
             raise DataError(
-                f"{len(first)} of {self.seen} records are rejected so far, {self.most} are allowed (max_rejects); "
-                f"nothing was published. Mend these or allow more:\n{_first(first)}"
+                f"{n} of {self.seen} records are rejected so far, {self.most} are allowed (max_rejects); "
+                f"nothing was published. Mend these or allow more:\n{_first(first, n)}"
             )
 
 
-def _first(rejects: Sequence[Reject]) -> str:
-    lines = [f"  {reject}" for reject in rejects[:10]]
-    if len(rejects) > 10:
-        lines.append(f"  ... and {len(rejects) - 10} more")
+def _first(rejects: Sequence[Reject], n: int) -> str:
+    """The first of `n` Rejects, a line each."""
+    lines = [f"  {reject}" for reject in rejects[:_SHOWN]]
+    if n > _SHOWN:
+        lines.append(f"  ... and {n - _SHOWN} more")
     return "\n".join(lines)
-
-
-def _check_outside(out: Path, plan: Plan) -> None:
-    """Raises UsageError when an image of the source lies in the folder that would be replaced."""
-    items = (numbered.item for shard in plan.shards for numbered in shard.records)
-    paths = (item.path or getattr(item.pixels, "path", None) for item in items if isinstance(item, Record))
-    for folder in {path.rpartition(os.sep)[0] for path in paths if path is not None}:
-        if Path(folder).resolve().is_relative_to(out.resolve()):
-            raise UsageError(f"{out}: images of the source lie in it ({folder}); choose another place")
 
 
 def _write_rest(
@@ -273,44 +266,57 @@ def _write_rest(
     plan: Plan,
     results: Sequence[ShardResult],
     rejects: Sequence[Reject],
-    boxes_dropped: Mapping[str, int],
-    keypoints_dropped: Mapping[str, int],
     recipe: Mapping[str, Any],
 ) -> manifest.Manifest:
-    """Catalog, rejects, side files and, last of all, the manifest."""
-    rows = [row for result in results for row in result.rows]
+    """Index, catalog, rejects, side files and, last of all, the manifest."""
+    outside = sum(result.boxes_dropped for result in results)
+    keypoints_dropped = Counter(plan.info.keypoints_dropped)
+    for result in results:
+        keypoints_dropped += result.keypoints_dropped
     made = manifest.Manifest(
         headrace_version=__version__,
         seen=plan.seen,
-        stored=len(rows),
+        stored=sum(result.entry.records for result in results),
         rejected=len(rejects),
         classes=plan.classes,
         box_classes=plan.box_classes,
-        boxes=sum(len(row.boxes) for row in rows if row.boxes is not None) if plan.with_boxes else None,
+        boxes=sum(result.boxes for result in results) if plan.with_boxes else None,
         boxes_clipped=sum(result.boxes_clipped for result in results),
-        boxes_dropped=boxes_dropped,
+        boxes_dropped=dict(plan.info.boxes_dropped) | ({_OUTSIDE: outside} if outside else {}),
+        numbered=plan.info.numbered,
         keypoints=plan.keypoints,
         keypoint_names=plan.keypoint_names,
         flip_pairs=plan.flip_pairs,
         keypoints_dropped=dict(keypoints_dropped),
-        channels=max(row.channels for row in rows),
+        channels=max(result.channels for result in results),
         shards=tuple(result.entry for result in results),
         pack_options=plan.options.as_json() | dict(recipe),
         schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
     )
-    # A path that is no UTF-8 has surrogates in it, which \udcXX writes as JSON does.
-    lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects).encode(
-        errors="backslashreplace"
-    )
-    tables = {index.FILE: index.to_bytes(rows), catalog.FILE: catalog.to_bytes(catalog.table(rows))}
-    files = {**tables, manifest.REJECTS_FILE: lines}
-    files |= manifest.side_files(made, name=name)
-    for file, data in files.items():
-        (folder / file).write_bytes(data)
+    parts = [parts_of(plan, i) for i in range(len(plan.shards))]
+    index.join([where for where, _ in parts], folder / index.FILE)
+    catalog.join([what for _, what in parts], folder / catalog.FILE)
+    with (folder / manifest.REJECTS_FILE).open("wb") as file:
+        for reject in rejects:
+            # A path that is no UTF-8 has surrogates in it, which \udcXX writes as JSON does.
+            text = json.dumps(asdict(reject), ensure_ascii=False) + "\n"
+            file.write(text.encode(errors="backslashreplace"))
+    side_files = manifest.side_files(made, name=name)
+    for file_name, data in side_files.items():
+        (folder / file_name).write_bytes(data)
+    tables = (index.FILE, catalog.FILE)
     made = replace(
         made,
-        files={file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
-        crc32c={file: google_crc32c.value(data) for file, data in tables.items()},
+        files={file: local.digest(folder / file) for file in (*tables, manifest.REJECTS_FILE, *side_files)},
+        crc32c={file: _crc32c(folder / file) for file in tables},
     )
     (folder / manifest.FILE).write_bytes(made.to_bytes())
     return made
+
+
+def _crc32c(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            found = google_crc32c.extend(found, block)
+    return found

@@ -1,14 +1,18 @@
 """The plan: every decision of a packing before any pixel is touched: classes, splits, order, shards.
 
-A plan is plain data, can be pickled, and says all that a worker anywhere needs to make shard i.
+What the source gave is a table on disk, and the order of its rows a file beside it. A plan says where they lie and what
+holds for all of them: small, plain data that can be pickled, and all that a worker anywhere needs to make shard i.
 """
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +23,27 @@ from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
+from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
+from headrace.packing.spool import LABELLED, REJECT, Flat, Spool, Table
 from headrace.record import Keypoints, Record, Reject
 from headrace.sources.files import natural
+from headrace.sources.info import SourceInfo, read
 from headrace.splits import check_split_name, check_splits, shares
 
 DEFAULT_SHARD_BYTES = 128 * 10**6
 _SAMPLE = 64
 _RECORD_OVERHEAD = 700  # what a record has besides its image, about
+
+# So much of a source is in memory before it is written: records, and bytes of them.
+_BATCH = 8192
+_BATCH_BYTES = 1 << 24
+
+_KEYED = frozenset(example.KEYED)
+
+_T = TypeVar("_T")
+
+# Why a row is no record of the dataset; 0 is why it is one.
+_REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +56,21 @@ class Numbered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPlan:
-    """One shard to be made: its file name, its split, and its records in their order."""
+    """One shard to be made: its file name, its split, and its records: places `start` to `stop` of the plan's order."""
 
     name: str
     split: str
-    records: tuple[Numbered, ...]
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`classes`, `box_classes` in index order; `rejects` are the source's own and those the plan makes.
+    """`classes`, `box_classes` in index order. `table` holds what the source gave, `order` the rows as they are packed,
+    int64; `info` is what the source says of the whole. `refused`: Rejects that the source gave and the plan made.
 
     `splits`: name -> fraction, or the names alone where the source's records say their split.
 
@@ -57,6 +80,7 @@ class Plan:
     """
 
     options: ImageOptions
+    info: SourceInfo
     classes: tuple[str, ...]
     box_classes: tuple[str, ...]
     with_boxes: bool
@@ -66,29 +90,65 @@ class Plan:
     flip_pairs: mirror.Pairs
     splits: Mapping[str, float] | tuple[str, ...]
     shards: tuple[ShardPlan, ...]
-    rejects: tuple[Numbered, ...]
+    table: Table
+    order: Flat
     seen: int
+    refused: int
+    _labels: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_labels", {name: i for i, name in enumerate(self.classes)})
+
+    def records(self, start: int, stop: int) -> Iterator[Numbered]:
+        """The Records of places `start` to `stop` of the order, with both their class's name and index, or neither.
+
+        Raises OSError.
+        """
+        for row in self.order.read(start, stop).tolist():
+            record = self.table[row]
+            assert isinstance(record, Record)
+            if record.label_name is not None:
+                record = replace(record, label=self._labels[record.label_name])
+            elif record.label is not None:
+                record = replace(record, label_name=self.classes[record.label])
+            yield Numbered(row, record)
+
+    def rejects(self) -> Iterator[Numbered]:
+        """The Rejects that the source gave and the plan made, in the order of the source. Raises OSError."""
+        with (self.table.folder / "rejects").open("rb") as lines:
+            yield from map(numbered, lines)
+
+
+def line(number: int, reject: Reject) -> bytes:
+    """A Reject with its place in the source as one line of JSON."""
+    return json.dumps([number, reject.id, reject.origin, reject.stage, reject.reason]).encode() + b"\n"
+
+
+def numbered(line: bytes) -> Numbered:
+    """What `line` was made of."""
+    number, id_, origin, stage, reason = json.loads(line)
+    return Numbered(number, Reject(id=id_, origin=origin, stage=stage, reason=reason))
 
 
 def make_plan(
     source: Iterable[Record | Reject],
+    scratch: Path,
     *,
+    out: Path,
     options: ImageOptions,
     splits: Mapping[str, float] | None,
     shards: int | None,
     shard_bytes: int | None,
     seed: int,
 ) -> Plan:
-    """Reads the source to its end and decides. Raises UsageError, DataError (nothing in it, or in a split).
+    """Reads the source to its end, into the new folder `scratch`, and decides.
 
     A source that says its `split_names`, in their order, gives Records that say their split; then `splits` is None.
+    Raises UsageError (an option; images of the source lie in `out`), DataError (nothing in it, or in a split), OSError.
     """
-    named: tuple[str, ...] | None = getattr(source, "split_names", None)
-    for name in named or ():
-        check_split_name(name)
-    if named is not None and splits is not None:
-        raise UsageError(f"the source comes divided into {', '.join(named)} already; leave splits out")
     fractions = check_splits(splits)
+    if isinstance(source, Divided):
+        _check_undivided(source.split_names, splits)
     if shards is not None and shard_bytes is not None:
         raise UsageError("give shards or a shard size, not both")
     if shards is not None and not 1 <= shards <= 99999:
@@ -96,215 +156,396 @@ def make_plan(
     if shard_bytes is not None and shard_bytes < 1:
         raise UsageError(f"the shard size is {shard_bytes} bytes, wanted at least 1")
 
-    given = getattr(source, "class_names", None)
-    records, rejects = _read(source, given, named)
-    points, names, pairs = _keypoints(source, records)
-    records, rejects = _with_sound_keypoints(records, rejects, points)
-    seen = len(records) + len(rejects)
-    if not seen:
-        raise DataError(nothing_in(source))
-    box_classes = _box_class_names(getattr(source, "box_class_names", None), records)
-    classes = _class_names(given, records)
-    index = {name: i for i, name in enumerate(classes)}
-    items = [_labelled(record, classes, index) for record in records]
-    planned = _divide(items, fractions, seed) if named is None else _as_said(items, named, seed)
-    for split, members in planned.items():
-        if not members and items:
+    tally = _Tally()
+    with Spool(scratch) as spool:
+        info = _spool(source, spool, tally)
+        table = spool.table()
+    _check_outside(out, spool.folders)
+    named = info.split_names
+    _check_undivided(named, splits)
+    for name in named or ():
+        check_split_name(name)
+    fault, first = _faults(table, info, distinct=isinstance(source, Divided))
+    points, names, pairs = _keypoints(info, table, fault)
+    refused = _write_rejects(table, info, fault, first, points, tally)
+    if not len(table):
+        raise DataError(nothing_in(info))
+    box_classes = _box_class_names(info.box_class_names, tally)
+    classes = _class_names(info.class_names, tally)
+    rows = np.flatnonzero(fault == 0)
+    del fault
+    _check_labels(table, rows, classes, tally)
+    among = tuple(fractions) if named is None else named
+    counts = _write_order(table, rows, classes, fractions, named, seed)
+    for split, n in zip(among, counts, strict=True):
+        if not n and len(rows):
             if named is not None:
                 raise DataError(f"split {split!r}: none of its images can be used, and it would be empty")
-            raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(items)} records is none; give it more")
-    count = shards or _shards_by_size(items, options, shard_bytes or DEFAULT_SHARD_BYTES)
+            raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(rows)} records is none; give it more")
+    count = shards or _shards_by_size(table, rows, options, shard_bytes or DEFAULT_SHARD_BYTES)
     made: list[ShardPlan] = []
-    for split, members in planned.items():
-        n = max(1, min(len(members), shards or -(-len(members) * count // max(1, len(items)))))
+    at = 0
+    for split, n in zip(among, counts, strict=True):
+        of = max(1, min(n, shards or -(-n * count // max(1, len(rows)))))
         made += [
             ShardPlan(
-                name=f"{split}-{i:05d}-of-{n:05d}.tfrecord",
+                name=f"{split}-{i:05d}-of-{of:05d}.tfrecord",
                 split=split,
-                records=tuple(members[len(members) * i // n : len(members) * (i + 1) // n]),
+                start=at + n * i // of,
+                stop=at + n * (i + 1) // of,
             )
-            for i in range(n)
+            for i in range(of)
         ]
+        at += n
     return Plan(
         options=options,
+        info=info,
         classes=classes,
         box_classes=box_classes,
-        with_boxes=any(numbered.item.boxes is not None for numbered in items),  # type: ignore[union-attr]
-        attributes=example.attributes_with_keys(_attributes(items)),
+        with_boxes=tally.boxed > 0,
+        attributes=tally.attributes(),
         keypoints=points,
         keypoint_names=names,
         flip_pairs=pairs,
         splits=fractions if named is None else named,
         shards=tuple(made),
-        rejects=tuple(rejects),
-        seen=seen,
+        table=table,
+        order=Flat(_order_of(table), np.int64),
+        seen=len(table),
+        refused=refused,
     )
 
 
-def nothing_in(source: object) -> str:
-    """What to say of a source that has given nothing."""
-    skipped = getattr(source, "skipped", None)
-    also = f" (passed over: {', '.join(f'{n} {ext}' for ext, n in skipped.items())})" if skipped else ""
-    return f"{getattr(source, 'root', 'the source')}: holds no images{also}"
+def _check_undivided(named: Sequence[str] | None, splits: Mapping[str, float] | None) -> None:
+    if named is not None and splits is not None:
+        raise UsageError(f"the source comes divided into {', '.join(named)} already; leave splits out")
 
 
-def _read(
-    source: Iterable[Record | Reject], given: Sequence[str] | None, splits: Sequence[str] | None
-) -> tuple[list[Numbered], list[Numbered]]:
-    """Records and Rejects of the source, numbered. A second record of an id, a class not among the given and a split
-    not among the source's reject."""
-    records: list[Numbered] = []
-    rejects: list[Numbered] = []
-    first: dict[str, str] = {}
-    known = frozenset(given or ())
-    for number, item in enumerate(source):
+def _check_outside(out: Path, folders: Iterable[str]) -> None:
+    """Raises UsageError when an image of the source lies in the folder that would be replaced."""
+    for folder in folders:
+        if Path(folder).resolve().is_relative_to(out.resolve()):
+            raise UsageError(f"{out}: images of the source lie in it ({folder}); choose another place")
+
+
+class _Tally:
+    """What of the records decides for all of them: which names occur, and which attributes fit their keys.
+
+    `labels` are those of records that name no class.
+    """
+
+    def __init__(self) -> None:
+        self.names, self.labels, self.box_names = Counter[str](), Counter[int](), Counter[str]()
+        self.boxed = 0
+        self._having, self._fitting = Counter[str](), Counter[str]()
+
+    def add(self, records: Sequence[Record]) -> None:
+        self._count(records, 1)
+
+    def remove(self, record: Record) -> None:
+        """Undoes the adding of a record, which is none of the dataset after all."""
+        self._count([record], -1)
+
+    def attributes(self) -> tuple[str, ...]:
+        """Those that become features: of the kind that their key has, in every record that has them."""
+        return tuple(name for name in example.KEYED if 0 < self._having[name] == self._fitting[name])
+
+    def _count(self, records: Sequence[Record], by: int) -> None:
+        _shift(self.names, [r.label_name for r in records if r.label_name is not None], by)
+        _shift(self.labels, [r.label for r in records if r.label_name is None and r.label is not None], by)
+        _shift(self.box_names, [name for r in records if r.box_labels for name in r.box_labels], by)
+        self.boxed += by * sum(r.boxes is not None for r in records)
+        for record in records:
+            for name in _KEYED.intersection(record.attributes) if record.attributes else ():
+                objects = record.keypoints if record.boxes is None else record.boxes
+                one = {name: record.attributes[name]}, 0 if objects is None else len(objects)
+                self._having[name] += by
+                self._fitting[name] += by * len(example.attributes_with_keys([one]))
+
+
+def _shift(counter: Counter[_T], values: Sequence[_T], by: int) -> None:
+    for value, n in Counter(values).items():
+        counter[value] += by * n
+        if not counter[value]:
+            del counter[value]
+
+
+def _spool(source: Iterable[Record | Reject], spool: Spool, tally: _Tally) -> SourceInfo:
+    """Writes all that the source gives, and counts it. A Record that is none in itself becomes a Reject."""
+    batch: list[Record | Reject] = []
+    held = 0
+
+    def flush() -> None:
+        nonlocal held
+        if batch:
+            spool.write(batch)
+            tally.add([item for item in batch if isinstance(item, Record)])
+        batch.clear()
+        held = 0
+
+    items = read(source)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as end:
+            flush()
+            info: SourceInfo = end.value
+            return info
         if isinstance(item, Record):
-            reason = None
-            if item.id in first:
-                reason = f"duplicate id {item.id!r}, first at {first[item.id]}"
-            elif given is not None and item.label_name is not None and item.label_name not in known:
-                reason = f"class {item.label_name!r} is none of the given {', '.join(given)}"
-            elif item.label_name is not None and "\n" in item.label_name:
-                reason = f"class name {item.label_name!r} holds a line break"
-            elif splits is not None and item.split not in splits:
-                reason = f"split {item.split!r} is none of the source's {', '.join(splits)}"
-            if reason is None:
-                first[item.id] = item.origin or item.id
-                records.append(Numbered(number, item))
-                continue
-            item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
+            item = _sound(item)
+            if isinstance(item, Record) and item.encoded is not None:
+                held += len(item.encoded)
         elif not isinstance(item, Reject):
             raise UsageError(f"the source gives {item!r:.60}, wanted Records and Rejects; headrace.sources makes them")
-        rejects.append(Numbered(number, item))
-    return records, rejects
+        batch.append(item)
+        if len(batch) == _BATCH or held > _BATCH_BYTES:
+            flush()
 
 
-def _attributes(items: Iterable[Numbered]) -> Iterator[tuple[Mapping[str, Any], int]]:
-    """(attributes, number of objects) of each record."""
-    for numbered in items:
-        record = numbered.item
-        assert isinstance(record, Record)
-        objects = record.keypoints if record.boxes is None else record.boxes
-        yield record.attributes, 0 if objects is None else len(objects)
+def _sound(record: Record) -> Record | Reject:
+    """The record, or what is wrong with it whatever the others are."""
+    if type(record).read is not Record.read:  # a subclass has bytes in its own way, which rows can't have
+        try:
+            data = record.read()
+        except BadImage as error:
+            return rejected(record, error.stage, error.reason)
+        except OSError as error:
+            return rejected(record, "read", (error.strerror or str(error)).lower())
+        if data is not record.encoded:
+            record = replace(record, encoded=data)
+    if record.label is not None and not -(1 << 63) <= record.label < 1 << 63:
+        return _unlabelled(record, f"label {record.label}, wanted the number of a class")
+    if record.label_name is not None and "\n" in record.label_name:
+        return _unlabelled(record, f"class name {record.label_name!r} holds a line break")
+    if record.keypoints is not None or record.boxes is not None:
+        for name, found in (("boxes", record.boxes), ("keypoints", record.keypoints)):
+            if found is not None and not (isinstance(found, np.ndarray) and found.dtype.kind in "fiub"):
+                return _unlabelled(record, f"the {name} are {found!r:.60}, wanted an array float32")
+        if record.keypoints is not None:
+            boxes = None if record.boxes is None else len(record.boxes)
+            if (reason := _fault(record.keypoints, boxes)) is not None:
+                return _unlabelled(record, reason)
+    return record
 
 
-def _keypoints(source: object, records: Sequence[Numbered]) -> tuple[int, tuple[str, ...], mirror.Pairs]:
-    """How many keypoints an object has, their names and pairs: as the source says, else as most records have them."""
-    names = tuple(getattr(source, "keypoint_names", None) or ())
-    found = Counter(
-        points.shape[1]
-        for numbered in records
-        if (points := numbered.item.keypoints) is not None and points.ndim == 3  # type: ignore[union-attr]
-    )
+def rejected(record: Record, stage: str, reason: str) -> Reject:
+    """The Reject of a record whose image is at fault, with its file where the annotation is not the image itself."""
+    origin, path = record.origin, record.path if record.part is None else record.part.path
+    if path is not None:
+        if origin in ("", record.id):
+            origin = path
+        else:  # a line of an annotation file: both are wanted to mend it
+            reason += f": {path!r}"
+    return Reject(id=record.id, origin=origin, stage=stage, reason=reason)
+
+
+def _unlabelled(record: Record, reason: str) -> Reject:
+    return Reject(id=record.id, origin=record.origin, stage="label", reason=reason)
+
+
+def _fault(points: Keypoints, boxes: int | None) -> str | None:
+    """What is wrong with the keypoints of a record that has so many boxes."""
+    if points.ndim != 3 or points.shape[2] != 3:
+        return f"the keypoints have shape {list(points.shape)}, wanted [n, k, 3]"
+    if boxes is not None and len(points) != boxes:
+        return f"{boxes} boxes, {len(points)} sets of keypoints"
+    v = points[..., 2]
+    if np.isfinite(points).all() and ((v == 0) | (v == 1) | (v == 2)).all():
+        return None
+    for of, number in np.argwhere(~np.isfinite(points).all(axis=2)).tolist():
+        return f"keypoint {number} of object {of} is {points[of, number].tolist()}, wanted finite numbers"
+    of, number = np.argwhere(~np.isin(v, (0, 1, 2)))[0].tolist()
+    return f"keypoint {number} of object {of} has v {v[of, number]:g}, wanted 0, 1 or 2"
+
+
+def _faults(table: Table, info: SourceInfo, *, distinct: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Why each row is no record of the dataset, uint8 [n], and for each duplicate (row, row that has its id) [m, 2].
+
+    `distinct`: an id that several splits have gets its split in front.
+    """
+    given, named = info.class_names, info.split_names
+    # The last of each is for the code -1, of none.
+    strange_name = np.array([given is not None and name not in given for name in table.names] + [False])
+    strange_split = np.array([named is not None and name not in named for name in table.splits] + [named is not None])
+    fault, fingerprints = np.empty(len(table), np.uint8), np.empty(len(table), np.int64)
+    for where, rows in table.blocks():
+        fingerprints[where] = rows["hash"]
+        fault[where] = np.select(
+            [(rows["flags"] & REJECT) != 0, strange_name[rows["name"]], strange_split[rows["split"]]],
+            [_REFUSED, _CLASS, _SPLIT],
+        )
+    among = fault != _REFUSED
+    if distinct:
+        prefix(table, fingerprints, among)
+    duplicates = array("q")
+    for same in same_ids(table, fingerprints, among):
+        # One that has another fault takes no id from those after it.
+        first = next((row for row in same if not fault[row]), same[-1])
+        for row in same[same.index(first) + 1 :]:
+            fault[row] = _DUPLICATE
+            duplicates.extend((row, first))
+    found = np.frombuffer(duplicates, np.int64).reshape(-1, 2)
+    return fault, found[np.argsort(found[:, 0])]
+
+
+def _keypoints(info: SourceInfo, table: Table, fault: NDArray[np.uint8]) -> tuple[int, tuple[str, ...], mirror.Pairs]:
+    """How many keypoints an object has, their names and pairs: as the source says, else as most records have them.
+
+    Records that have another number of them are marked in `fault`.
+    """
+    names = tuple(info.keypoint_names or ())
+    found: dict[int, int] = {}
+    for where, rows in table.blocks():
+        points = rows["points"][fault[where] == 0]
+        values, first, counts = np.unique(points[points >= 0], return_index=True, return_counts=True)
+        for i in np.argsort(first):
+            found[int(values[i])] = found.get(int(values[i]), 0) + int(counts[i])
     k = len(names) if names else max(found, key=found.__getitem__, default=0)
+    if found.keys() - {k}:
+        for where, rows in table.blocks():
+            other = (rows["points"] >= 0) & (rows["points"] != k) & (fault[where] == 0)
+            fault[where][other] = _KEYPOINTS
     if len(set(names)) != len(names):
         raise UsageError(f"keypoint names {', '.join(names)}: one occurs twice")
-    given = getattr(source, "flip_pairs", None)
-    if given is None:
+    if info.flip_pairs is None:
         return k, names, mirror.pairs(names)
-    pairs = tuple((int(i), int(j)) for i, j in given)
+    pairs = tuple((int(i), int(j)) for i, j in info.flip_pairs)
     inside = [i for pair in pairs for i in set(pair)]
     if len(set(inside)) != len(inside) or not all(0 <= i < k for i in inside):
         raise UsageError(f"flip pairs {pairs}: wanted pairs of the numbers 0 to {k - 1}, each number once")
     return k, names, pairs
 
 
-def _with_sound_keypoints(
-    records: list[Numbered], rejects: list[Numbered], k: int
-) -> tuple[list[Numbered], list[Numbered]]:
-    """Records whose keypoints are `k` sound ones, or none, and Rejects with those that were no such records."""
-    sound: list[Numbered] = []
-    for numbered in records:
-        record = numbered.item
-        assert isinstance(record, Record)
-        boxes = None if record.boxes is None else len(record.boxes)
-        if record.keypoints is None or (reason := _fault(record.keypoints, k, boxes)) is None:
-            sound.append(numbered)
-        else:
-            refused = Reject(id=record.id, origin=record.origin, stage="label", reason=reason)
-            rejects.append(Numbered(numbered.number, refused))
-    return sound, sorted(rejects, key=lambda numbered: numbered.number)
+def _write_rejects(
+    table: Table,
+    info: SourceInfo,
+    fault: NDArray[np.uint8],
+    duplicates: NDArray[np.int64],
+    keypoints: int,
+    tally: _Tally,
+) -> int:
+    """Writes the Rejects in the order of the source, and how many they are. What they counted for is undone."""
+    n = 0
+    with (table.folder / "rejects").open("wb") as file:
+        for row in map(int, np.flatnonzero(fault)):
+            item = table[row]
+            if isinstance(item, Record):
+                tally.remove(item)
+                if fault[row] == _DUPLICATE:
+                    id_, origin = table.named(int(duplicates[np.searchsorted(duplicates[:, 0], row), 1]))
+                    reason = f"duplicate id {item.id!r}, first at {origin or id_}"
+                elif fault[row] == _CLASS:
+                    reason = f"class {item.label_name!r} is none of the given {', '.join(info.class_names or ())}"
+                elif fault[row] == _SPLIT:
+                    reason = f"split {item.split!r} is none of the source's {', '.join(info.split_names or ())}"
+                else:
+                    assert item.keypoints is not None
+                    reason = f"{item.keypoints.shape[1]} keypoints per object, in this dataset they are {keypoints}"
+                item = _unlabelled(item, reason)
+            file.write(line(row, item))
+            n += 1
+    return n
 
 
-def _fault(points: Keypoints, k: int, boxes: int | None) -> str | None:
-    """What is wrong with the keypoints of a record that has so many boxes."""
-    if points.ndim != 3 or points.shape[2] != 3:
-        return f"the keypoints have shape {list(points.shape)}, wanted [n, k, 3]"
-    if points.shape[1] != k:
-        return f"{points.shape[1]} keypoints per object, in this dataset they are {k}"
-    if boxes is not None and len(points) != boxes:
-        return f"{boxes} boxes, {len(points)} sets of keypoints"
-    for of, number in np.argwhere(~np.isfinite(points).all(axis=2)).tolist():
-        return f"keypoint {number} of object {of} is {points[of, number].tolist()}, wanted finite numbers"
-    for of, number in np.argwhere(~np.isin(points[..., 2], (0, 1, 2))).tolist():
-        return f"keypoint {number} of object {of} has v {points[of, number, 2]:g}, wanted 0, 1 or 2"
-    return None
-
-
-def _class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tuple[str, ...]:
+def _class_names(given: Sequence[str] | None, tally: _Tally) -> tuple[str, ...]:
     if given is not None:
         if len(set(given)) != len(given):
             raise UsageError(f"class names {', '.join(given)}: one occurs twice")
         return tuple(given)
-    names = {r.item.label_name for r in records if r.item.label_name is not None}  # type: ignore[union-attr]
-    if names:
-        return tuple(sorted(names, key=natural))
-    top = max((r.item.label for r in records if r.item.label is not None), default=-1)  # type: ignore[union-attr]
-    return tuple(str(i) for i in range(top + 1))
+    if tally.names:
+        return tuple(sorted(tally.names, key=natural))
+    return tuple(str(i) for i in range(max(tally.labels, default=-1) + 1))
 
 
-def _box_class_names(given: Sequence[str] | None, records: Sequence[Numbered]) -> tuple[str, ...]:
-    names = {name for numbered in records for name in numbered.item.box_labels or ()}  # type: ignore[union-attr]
+def _box_class_names(given: Sequence[str] | None, tally: _Tally) -> tuple[str, ...]:
     if given is None:
-        return tuple(sorted(names, key=natural))
-    if unknown := sorted(names.difference(given)):
+        return tuple(sorted(tally.box_names, key=natural))
+    if unknown := sorted(tally.box_names.keys() - set(given)):
         raise UsageError(f"boxes of class {', '.join(unknown)}, which is none of the source's {', '.join(given)}")
     return tuple(given)
 
 
-def _labelled(numbered: Numbered, classes: Sequence[str], index: Mapping[str, int]) -> Numbered:
-    """The record with both its class's name and index, or neither."""
-    record = numbered.item
-    assert isinstance(record, Record)
-    if record.label_name is not None:
-        return Numbered(numbered.number, replace(record, label=index[record.label_name]))
-    if record.label is None:
-        return numbered
-    if not 0 <= record.label < len(classes):
-        raise UsageError(f"record {record.id!r}: label {record.label}, wanted 0 to {len(classes) - 1}")
-    return Numbered(numbered.number, replace(record, label_name=classes[record.label]))
+def _check_labels(table: Table, rows: NDArray[np.int64], classes: Sequence[str], tally: _Tally) -> None:
+    """Raises UsageError: a label is the index of no class."""
+    if all(0 <= label < len(classes) for label in tally.labels):
+        return
+    for row in map(int, rows):
+        record = table[row]
+        assert isinstance(record, Record)
+        if record.label_name is None and record.label is not None and not 0 <= record.label < len(classes):
+            raise UsageError(f"record {record.id!r}: label {record.label}, wanted 0 to {len(classes) - 1}")
 
 
-def _divide(items: Sequence[Numbered], fractions: Mapping[str, float], seed: int) -> dict[str, list[Numbered]]:
-    labels = [item.item.label for item in items]  # type: ignore[union-attr]
-    strata = np.array([-1 if label is None else label for label in labels], np.int64)
-    share = shares(strata, fractions, seed=seed)
-    names = list(fractions)
-    out: dict[str, list[Numbered]] = {name: [] for name in names}
-    for i in _shuffled(len(items), seed):
-        out[names[share[i]]].append(items[i])
-    return out
+def _write_order(
+    table: Table,
+    rows: NDArray[np.int64],
+    classes: Sequence[str],
+    fractions: Mapping[str, float],
+    named: Sequence[str] | None,
+    seed: int,
+) -> list[int]:
+    """Writes these rows in the order of packing, one split after the other; how many each has.
+
+    A split that the source says stands in the order that it would have alone.
+    """
+    if named is None:
+        of = _strata(table, rows, classes)
+        share = shares(of, fractions, seed=seed) if len(fractions) > 1 else np.zeros(len(rows), np.int64)
+        share[share < 0] = len(fractions) - 1  # what rounding of the fractions leaves over
+        n = len(fractions)
+    else:
+        codes = np.array([named.index(name) if name in named else -1 for name in table.splits], np.int64)
+        share, n = codes[table.column("split")[rows]], len(named)
+    counts = np.bincount(share, minlength=n).tolist()
+    share = share.astype(np.int32)
+    with _order_of(table).open("wb") as file:
+        file.truncate(len(rows) * 8)
+        ends = np.cumsum([0, *counts])[:-1]
+
+        def put(split: int, some: NDArray[np.int64]) -> None:
+            file.seek(8 * int(ends[split]))
+            file.write(some.tobytes())
+            ends[split] += len(some)
+
+        if named is None:
+            for some in _shuffled(len(rows), seed):
+                for split in range(n):
+                    put(split, rows[some[share[some] == split]])
+        else:
+            for split in range(n):
+                members = rows[share == split]
+                for some in _shuffled(len(members), seed):
+                    put(split, members[some])
+    return list(map(int, counts))
 
 
-def _as_said(items: Sequence[Numbered], names: Sequence[str], seed: int) -> dict[str, list[Numbered]]:
-    """The records by their split; each split in the order that it would have alone."""
-    members: dict[str, list[Numbered]] = {name: [] for name in names}
-    for item in items:
-        members[item.item.split].append(item)  # type: ignore[union-attr,index]
-    return {name: [some[i] for i in _shuffled(len(some), seed)] for name, some in members.items()}
+def _order_of(table: Table) -> Path:
+    return table.folder / "order"
 
 
-def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
-    """The order of `n` records on disk, int64 [n]."""
-    # Another epoch than the shares', so that the order inside a split owes nothing to how it was drawn.
-    return order.permute(np.arange(n), n=n, seed=seed, epoch=1)
+def _strata(table: Table, rows: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int32]:
+    """Index of the class of each of these rows, -1 for none."""
+    index = {name: i for i, name in enumerate(classes)}
+    codes = np.array([*(index.get(name, -1) for name in table.names), -1], np.int32)
+    out = np.empty(len(table), np.int32)
+    for where, some in table.blocks():
+        unnamed = np.where((some["flags"] & LABELLED) != 0, some["label"], -1)
+        out[where] = np.where(some["name"] < 0, unnamed, codes[some["name"]])
+    return out if len(rows) == len(out) else out[rows]
 
 
-def _shards_by_size(items: Sequence[Numbered], options: ImageOptions, shard_bytes: int) -> int:
+def _shuffled(n: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The order of `n` records on disk, int64, some at a time."""
+    for start in range(0, n, order.CHUNK):
+        # Another epoch than the shares', so that the order inside a split owes nothing to how it was drawn.
+        yield order.permute(np.arange(start, min(n, start + order.CHUNK)), n=n, seed=seed, epoch=1)
+
+
+def _shards_by_size(table: Table, rows: NDArray[np.int64], options: ImageOptions, shard_bytes: int) -> int:
     """How many shards of about `shard_bytes` all records make, judged by a sample that is prepared for it."""
     sizes = []
-    for numbered in items[:: max(1, len(items) // _SAMPLE)]:
-        record = numbered.item
+    for row in rows[:: max(1, len(rows) // _SAMPLE)].tolist():
+        record = table[row]
         assert isinstance(record, Record)
         try:
             made = prepare(record.read(), options, measured_in=record.size, window=record.window)
@@ -313,4 +554,4 @@ def _shards_by_size(items: Sequence[Numbered], options: ImageOptions, shard_byte
             continue
     if not sizes:
         return 1
-    return min(99999, max(1, round(sum(sizes) / len(sizes) * len(items) / shard_bytes)))
+    return min(99999, max(1, round(sum(sizes) / len(sizes) * len(rows) / shard_bytes)))

@@ -1,20 +1,25 @@
-"""Makes one shard of a plan: records in, one .tfrecord and its .idx out. Knows nothing of the others."""
+"""Makes one shard of a plan: records in; one .tfrecord, its .idx and its parts of index and catalog out.
+
+Knows nothing of the others.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.format import example, tfrecord
+import google_crc32c
+
+from headrace.format import catalog, example, index, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import prepare
-from headrace.packing.plan import Numbered, Plan
+from headrace.packing.plan import Numbered, Plan, ShardPlan, line, rejected
 from headrace.place import publish
 from headrace.record import Record, Reject
 
@@ -36,18 +41,23 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
-    """What `pack_shard` made: the shard's entry for the manifest, its rows, and what it refused."""
+    """What `pack_shard` made: the shard's entry for the manifest, counts, and lines (see plan.line) of its `refused`
+    Rejects. `channels`: the most that an image has, 0 without any; `keypoint_sets`: see PackReport.
+    """
 
     entry: ShardEntry
-    rows: list[Row]
-    rejects: list[Numbered]
+    channels: int
+    boxes: int
+    keypoint_sets: int
+    refused: int
+    rejects: bytes
     bytes_in: int
     boxes_clipped: int
     boxes_dropped: int
     keypoints_dropped: Counter[str]
 
 
-def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made | Numbered:
+def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numbered:
     """The record as it will be written, or its Reject. Pure but for reading the image."""
     record = numbered.item
     assert isinstance(record, Record)
@@ -76,8 +86,8 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
         attributes = {name: _of_boxes(value, n, kept) for name, value in attributes.items()}
     row = Row(
         id=record.id,
-        split=split,
-        shard=shard,
+        split=shard.split,
+        shard=shard.name,
         format=image.format,
         height=image.height,
         width=image.width,
@@ -115,24 +125,20 @@ def make_record(plan: Plan, split: str, shard: str, numbered: Numbered) -> Made 
     )
 
 
-def make_records(plan: Plan, i: int) -> Iterator[Made | Numbered]:
-    """The records of shard `i`, made one after the other."""
-    shard = plan.shards[i]
-    return (make_record(plan, shard.split, shard.name, numbered) for numbered in shard.records)
-
-
 def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered] | None = None) -> ShardResult:
-    """Writes shard `i` of `plan` and its index into `folder`. Raises OSError.
+    """Writes shard `i` of `plan` and its index into `folder`, its parts beside the plan's table. Raises OSError.
 
     `made` brings its records in the plan's order from wherever they were made; by default they are made here.
     """
     shard = plan.shards[i]
+    if made is None:
+        made = (make_record(plan, shard, record) for record in plan.records(shard.start, shard.stop))
     rows: list[Row] = []
     rejects: list[Numbered] = []
-    bytes_in = boxes_clipped = boxes_dropped = 0
+    bytes_in = boxes_clipped = boxes_dropped = crc32c = 0
     keypoints_dropped: Counter[str] = Counter()
     with publish.HashedFile(folder / shard.name) as file:
-        for item in make_records(plan, i) if made is None else made:
+        for item in made:
             if isinstance(item, Numbered):
                 rejects.append(item)
                 continue
@@ -140,24 +146,39 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
             item.row.image_offset += file.size
             item.row.record = len(rows)
             file.write(item.record)
+            crc32c = google_crc32c.extend(crc32c, item.record)
             rows.append(item.row)
             bytes_in += item.bytes_in
             boxes_clipped += item.boxes_clipped
             boxes_dropped += item.boxes_dropped
             keypoints_dropped += item.keypoints_dropped
         size, sha256 = file.size, file.close()
-    entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256)
-    index = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
-    (folder / entry.index_name).write_bytes(index.encode())
+    entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256, crc32c=crc32c)
+    spans = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
+    (folder / entry.index_name).write_bytes(spans.encode())
+    where, what = parts_of(plan, i)
+    where.write_bytes(index.to_bytes(rows))
+    what.write_bytes(catalog.to_bytes(catalog.table(rows)))
     return ShardResult(
         entry=entry,
-        rows=rows,
-        rejects=rejects,
+        channels=max((row.channels for row in rows), default=0),
+        boxes=sum(len(row.boxes) for row in rows if row.boxes is not None),
+        keypoint_sets=sum(
+            int((row.keypoints[..., 2] > 0).any(axis=1).sum()) for row in rows if row.keypoints is not None
+        ),
+        refused=len(rejects),
+        rejects=b"".join(line(reject.number, reject.item) for reject in rejects if isinstance(reject.item, Reject)),
         bytes_in=bytes_in,
         boxes_clipped=boxes_clipped,
         boxes_dropped=boxes_dropped,
         keypoints_dropped=keypoints_dropped,
     )
+
+
+def parts_of(plan: Plan, i: int) -> tuple[Path, Path]:
+    """Where shard `i` leaves its parts of index and catalog."""
+    path = plan.table.folder / plan.shards[i].name
+    return path.with_suffix(".index"), path.with_suffix(".catalog")
 
 
 def _of_boxes(value: Any, n: int, kept: list[int]) -> Any:
@@ -167,10 +188,4 @@ def _of_boxes(value: Any, n: int, kept: list[int]) -> Any:
 
 def _rejected(numbered: Numbered, stage: str, reason: str) -> Numbered:
     assert isinstance(numbered.item, Record)
-    record, origin = numbered.item, numbered.item.origin
-    if record.path is not None:
-        if origin in ("", record.id):
-            origin = record.path
-        else:  # a line of an annotation file: both are wanted to mend it
-            reason += f": {record.path!r}"
-    return Numbered(numbered.number, Reject(id=record.id, origin=origin, stage=stage, reason=reason))
+    return Numbered(numbered.number, rejected(numbered.item, stage, reason))

@@ -134,7 +134,7 @@ class Staging:
             raise UsageError(f"{self.out}: exists and is no folder; choose another place")
         if (self.out / self.replaceable).exists():
             if not self.overwrite:
-                raise UsageError(f"{self.out}: holds a dataset already; pass --overwrite to replace it")
+                raise UsageError(f"{self.out}: holds a dataset already; pass overwrite=True to replace it")
         elif any(self.out.iterdir()):
             raise UsageError(f"{self.out}: is a folder with other files in it, which are not replaced; choose another")
 

@@ -9,29 +9,37 @@ from headrace.record import Record, Reject
 from headrace.sources.arrays import arrays
 from headrace.sources.coco import coco
 from headrace.sources.folders import folders
+from headrace.sources.info import SourceInfo
 from headrace.sources.names import names
 from headrace.sources.visipedia import visipedia
 from headrace.sources.wider import wider
 
 
 class Source(Protocol):
-    """What packing takes: whatever gives Records and Rejects. A list of them will do, or a generator.
+    """What packing takes: any iterable of Records and Rejects. A list of them will do, or a generator.
 
-    It may also say something of all of them, in attributes that it need not have. Before it is read it is asked for
-    `class_names`: all classes in index order, a Record of another one becomes a Reject (None or without it: the names
-    that occur, sorted); `split_names`: the data comes divided into these, and each Record says its `split`.
-    When it was read to its end, for
-    `box_class_names`: the same of what boxes hold, but another one is an error.
-    `keypoint_names`: of an object's keypoints, in their order; `flip_pairs`: (i, j) that a mirror swaps, (i, i) for one
-    that stays itself (None or without it: told from the names).
-    `dropped`, `keypoints_dropped`: reason -> how many boxes, and labelled keypoints, the Records come without.
-    `skipped`: kind -> how many things were passed over; `root`: what to call the source when it held nothing.
+    One that also knows something of the whole (its classes in their order, what it left out) returns a SourceInfo when
+    it was read to its end. Write `__iter__` as a generator, and all it counts is that reading's own:
+
+        class Lines:
+            def __iter__(self):
+                empty = 0
+                with open("labels.txt") as lines:
+                    for number, line in enumerate(lines, 1):
+                        if line.isspace():
+                            empty += 1
+                        else:
+                            path, label = line.split()
+                            yield Record(id=path, path=path, label_name=label, origin=f"labels.txt:{number}")
+                return SourceInfo(class_names=("cat", "dog"), skipped={"empty lines": empty})
     """
 
     def __iter__(self) -> Iterator[Record | Reject]:
-        """All of it, from the first to the last. What can't be used is a Reject with its place; raises DataError when
-        going on makes no sense."""
+        """All of it, from the first to the last; again from the first whenever it is asked for, where it can be.
+
+        What can't be used is a Reject with its place; raises DataError when going on makes no sense.
+        """
         ...
 
 
-__all__ = ["Source", "arrays", "coco", "folders", "names", "visipedia", "wider"]
+__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "wider"]

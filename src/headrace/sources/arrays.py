@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -14,12 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources.files import natural
+from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.info import SourceInfo
 from headrace.sources.stack import (
     Member,
     Numbers,
     Range,
     Stack,
     check_numbers,
+    is_array_file,
     keep_stack,
     members,
     numbers_of,
@@ -49,7 +52,7 @@ class ArraysSource:
     def __len__(self) -> int:
         return len(self.stack)
 
-    def __iter__(self) -> Iterator[Record | Reject]:
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         names = self.class_names or ()
         for i, label in enumerate(self.labels.tolist()):
             yield Record(
@@ -59,6 +62,7 @@ class ArraysSource:
                 label_name=None if label < 0 else names[label],
                 origin=self.origin(i),
             )
+        return SourceInfo(class_names=self.class_names, root=self.stack.name, numbered=self.ids is None)
 
     def id(self, i: int) -> str:
         return str(i) if self.ids is None else self.ids[i]
@@ -382,3 +386,24 @@ def _one_hot(
         shown = ", ".join(f"{value:g}" for value in array[i, :8]) + (", …" if classes > 8 else "")
         raise UsageError(f"{name}[{i}] is [{shown}], wanted one-hot: exactly one 1 and else 0; {len(bad)} rows are not")
     return array.argmax(axis=1).astype(np.int64), given or tuple(str(i) for i in range(classes))
+
+
+FORMAT = Format(
+    name="arrays",
+    reads="Images in a NumPy file, .npy or .npz",
+    takes="file",
+    make=arrays,
+    recognise=is_array_file,
+    options=(
+        Option(name="y", type=Path, help="File (.npy or .npz) with a label for each image.", per_split=True),
+        CLASS_NAMES,
+        Option(name="key", type=str, help="Name of the images in a .npz; found by its shape by default."),
+        Option(name="label_key", type=str, help="Name of the labels in a .npz; found by its shape by default."),
+        Option(
+            name="value_range",
+            type=tuple[float, float],
+            help="Values of black and white, where pixels are no 8-bit integers.",
+        ),
+    ),
+    example=("x.npy", {"y": "y.npy", "class_names": ("no", "yes")}),
+)

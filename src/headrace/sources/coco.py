@@ -17,7 +17,7 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -29,6 +29,8 @@ from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files, jsons
 from headrace.sources.files import natural
+from headrace.sources.formats import FLIP_PAIRS, Format, Option
+from headrace.sources.info import SourceInfo
 
 Segmentation = Literal["drop", "keep"]
 
@@ -36,12 +38,12 @@ _HEAD = 1 << 20  # of a file that may be one, this much is looked at
 _KEYS = ("images", "annotations", "categories")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CocoSource:
     """Iterable of Record | Reject; see `coco`. `root` is the JSON file.
 
-    `dropped` counts the objects, `keypoints_dropped` the labelled keypoints that Records come without, by reason;
-    `skipped` what was passed over. `box_class_names` and `keypoint_names` are what the file says, once it was read.
+    Its SourceInfo counts in `boxes_dropped` the objects, in `keypoints_dropped` the labelled keypoints that Records
+    come without, by reason, and in `skipped` what was passed over; its names are those of the file.
     """
 
     root: Path
@@ -52,27 +54,28 @@ class CocoSource:
     per_object: bool
     margin: float
     flip_pairs: tuple[tuple[int, int], ...] | None
-    skipped: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    keypoints_dropped: Counter[str] = field(default_factory=Counter)
-    box_class_names: tuple[str, ...] = ()
-    keypoint_names: tuple[str, ...] | None = None
 
-    def __iter__(self) -> Iterator[Record | Reject]:
-        self.skipped.clear()
-        self.dropped.clear()
-        self.keypoints_dropped.clear()
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         read = _read(self.root, keep_segmentation=self.segmentation == "keep")
+        kinds, left_out = self._kinds(read), _LeftOut()
         if read.segmentations and self.segmentation == "drop":
-            self.skipped["segmentations"] = read.segmentations
-        kinds = self._kinds(read)
-        yield from self._records(read, kinds)
+            left_out.skipped["segmentations"] = read.segmentations
+        yield from self._records(read, kinds, left_out)
         for number, reason in read.strays:
             origin = self._origin("annotations", number)
             yield Reject(id=f"annotation {number}", origin=origin, stage="annotation", reason=reason)
+        return SourceInfo(
+            box_class_names=kinds.names,
+            keypoint_names=kinds.keypoint_names,
+            flip_pairs=self.flip_pairs,
+            boxes_dropped=left_out.boxes,
+            keypoints_dropped=left_out.keypoints,
+            skipped=left_out.skipped,
+            root=str(self.root),
+        )
 
     def _kinds(self, read: _Read) -> _Kinds:
-        """What is to be made of the categories, and what a plan asks for."""
+        """What is to be made of the categories. Raises UsageError."""
         named: dict[str, list[_Category]] = {}
         for category in sorted(read.categories.values(), key=lambda category: category.order):
             named.setdefault(category.name, []).append(category)
@@ -81,24 +84,22 @@ class CocoSource:
                 raise UsageError(f"category {name!r}: {self.root} has {', '.join(named) or 'none'}")
         if not read.annotated:
             named = {}
-        self.box_class_names = tuple(name for name in named if self.category is None or name in self.category)
-        chosen = [category for name in self.box_class_names for category in named[name]]
+        names = tuple(name for name in named if self.category is None or name in self.category)
+        chosen = [category for name in names for category in named[name]]
         skeletons = {category.keypoints: category.name for category in chosen if category.keypoints}
         if len(skeletons) > 1:
             which = "; ".join(f"{name}: {', '.join(points)}" for points, name in skeletons.items())
-            raise UsageError(
-                f"{self.root}: categories with different keypoints ({which}); take one by category= (--category)"
-            )
-        self.keypoint_names = next(iter(skeletons), None)
-        if self.keypoint_names is not None:
-            points = len(self.keypoint_names)
+            raise UsageError(f"{self.root}: categories with different keypoints ({which}); take one by category=NAME")
+        keypoint_names = next(iter(skeletons), None)
+        if keypoint_names is not None:
+            points = len(keypoint_names)
         else:
             lengths = np.diff(read.begin)[np.isin(read.category, [category.code for category in chosen])]
             lengths = lengths[lengths > 0]
             points = int(np.bincount(lengths).argmax()) // 3 if len(lengths) else 0
-        return _Kinds({category.code: category for category in chosen}, points)
+        return _Kinds(names, {category.code: category for category in chosen}, points, keypoint_names)
 
-    def _records(self, read: _Read, kinds: _Kinds) -> Iterator[Record | Reject]:
+    def _records(self, read: _Read, kinds: _Kinds, left_out: _LeftOut) -> Iterator[Record | Reject]:
         inside = os.path.realpath(self.images)
         order = np.argsort(read.image, kind="stable")
         first = np.searchsorted(read.image, np.arange(read.codes + 1), sorter=order)
@@ -118,16 +119,24 @@ class CocoSource:
                 yield Reject(id=id_, origin=origin, stage="read", reason=f"{refused} (image {image.id!r})")
                 continue
             rows = order[first[image.code] : first[image.code + 1]]
-            record = self._record(read, kinds, rows, id_, path, image, origin)
+            record = self._record(read, kinds, left_out, rows, id_, path, image, origin)
             if not self.per_object or isinstance(record, Reject):
                 yield record
             elif record.boxes is None or not len(record.boxes):
-                self.skipped["images without objects"] += 1
+                left_out.skipped["images without objects"] += 1
             else:
                 yield from (self._object(record, i) for i in range(len(record.boxes)))
 
     def _record(
-        self, read: _Read, kinds: _Kinds, rows: _Rows, id_: str, path: str, image: _Image, origin: str
+        self,
+        read: _Read,
+        kinds: _Kinds,
+        left_out: _LeftOut,
+        rows: _Rows,
+        id_: str,
+        path: str,
+        image: _Image,
+        origin: str,
     ) -> Record | Reject:
         """The record of an image with annotations `rows`, or its Reject."""
         if not read.annotated:
@@ -136,7 +145,7 @@ class CocoSource:
             if reason := self._contradiction(read, kinds, row):
                 at = self._origin("annotations", read.number[row])
                 return Reject(id=id_, origin=at, stage="annotation", reason=f"{reason} (image {image.id!r})")
-        rows = self._kept(read, kinds, rows)
+        rows = self._kept(read, kinds, left_out, rows)
         boxes = read.boxes[rows]
         points, given = read.points(rows, kinds.points)
         attributes: dict[str, Any] = {
@@ -191,8 +200,8 @@ class CocoSource:
             return f"keypoints holds {numbers} numbers, wanted 3 for each of {kinds.points} points"
         return None
 
-    def _kept(self, read: _Read, kinds: _Kinds, rows: _Rows) -> _Rows:
-        """The annotations that the Record comes with; the others are counted."""
+    def _kept(self, read: _Read, kinds: _Kinds, left_out: _LeftOut, rows: _Rows) -> _Rows:
+        """The annotations that the Record comes with; the others are counted in `left_out`."""
         tests = {
             "of other categories": np.isin(read.category[rows], list(kinds.chosen)),
             "said twice": ~np.isin(rows, read.repeated),
@@ -205,10 +214,10 @@ class CocoSource:
             lost = rows[kept & ~passed]
             kept &= passed
             if len(lost):
-                self.dropped[reason] += len(lost)
+                left_out.boxes[reason] += len(lost)
                 if kinds.points and reason != "of other categories":
                     labelled = int((read.points(lost, kinds.points)[0][..., 2] > 0).sum())
-                    self.keypoints_dropped += Counter({"of dropped boxes": labelled})
+                    left_out.keypoints += Counter({"of dropped boxes": labelled})
         return rows[kept]
 
     def _origin(self, key: str, number: int) -> str:
@@ -289,6 +298,45 @@ def recognise(path: Path) -> str | None:
     return f"it is JSON with a list of {' and of '.join(found)}" if found else None
 
 
+FORMAT = Format(
+    name="coco",
+    reads="A JSON file of COCO, with boxes and keypoints",
+    takes="file",
+    make=coco,
+    recognise=recognise,
+    options=(
+        Option(
+            name="images",
+            type=Path,
+            help="The folder that the names in the file start from; its own by default.",
+            per_split=True,
+        ),
+        Option(name="category", type=list[str], help="Keep the objects of this category only."),
+        FLIP_PAIRS,
+        Option(name="skip_crowd", type=bool, help="Drop objects with iscrowd.", default=False),
+        Option(
+            name="segmentation",
+            type=Segmentation,
+            help="What becomes of masks: dropped, or kept as attributes of the record.",
+            default="drop",
+        ),
+        Option(
+            name="per_object",
+            type=bool,
+            help="Store each object as a record of its own, cropped from its image.",
+            default=False,
+        ),
+        Option(
+            name="margin",
+            type=float,
+            help="Margin around a cropped object, as a share of its width and height.",
+            default=0.125,
+        ),
+    ),
+    example=("person_keypoints_val2017.json", {"images": "val2017"}),
+)
+
+
 _Rows: TypeAlias = NDArray[np.int64]
 
 
@@ -313,10 +361,21 @@ class _Category:
 
 @dataclass(slots=True)
 class _Kinds:
-    """The categories by code that are wanted, and how many keypoints their objects have."""
+    """The categories that are wanted, their names and themselves by code, and the keypoints that their objects have."""
 
+    names: tuple[str, ...]
     chosen: dict[int, _Category]
     points: int
+    keypoint_names: tuple[str, ...] | None
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """What one reading leaves out, by reason."""
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    boxes: Counter[str] = field(default_factory=Counter)
+    keypoints: Counter[str] = field(default_factory=Counter)
 
 
 class _Read:

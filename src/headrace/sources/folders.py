@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import CLASS_NAMES, Format
+from headrace.sources.info import SourceInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldersSource:
-    """Iterable of Record | Reject; see `folders`. `skipped` counts by extension what was no candidate."""
+    """Iterable of Record | Reject; see `folders`. SourceInfo.skipped counts what is no image, by extension."""
 
     root: Path
     class_names: tuple[str, ...] | None
-    skipped: Counter[str] = field(default_factory=Counter)
 
-    def __iter__(self) -> Iterator[Record | Reject]:
-        self.skipped.clear()
-        for found in files.walk(self.root, self.skipped):
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
+        skipped: Counter[str] = Counter()
+        for found in files.walk(self.root, skipped):
             if isinstance(found, Reject):
                 yield found
                 continue
@@ -33,6 +34,7 @@ class FoldersSource:
             else:
                 reason = "lies beside the class folders, in none of them"
                 yield Reject(id=found, origin=path, stage="label", reason=reason)
+        return SourceInfo(class_names=self.class_names, skipped=skipped, root=str(self.root))
 
 
 def folders(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> FoldersSource:
@@ -43,3 +45,22 @@ def folders(root: str | os.PathLike[str], *, class_names: Sequence[str] | None =
     Raises NotThereError, UsageError, StorageError: `root` is no folder that can be read.
     """
     return FoldersSource(root=files.check_root(root), class_names=None if class_names is None else tuple(class_names))
+
+
+def recognise(path: Path) -> str | None:
+    """What tells that the folder `path` holds a folder of images per class, or None when nothing does."""
+    for found in files.walk(path, Counter()):
+        if isinstance(found, str) and "/" in found:
+            return f"images lie in folders below it, such as {found}"
+    return None
+
+
+FORMAT = Format(
+    name="folders",
+    reads="A folder of images for each class",
+    takes="folder",
+    make=folders,
+    recognise=recognise,
+    options=(CLASS_NAMES,),
+    example=("photos", {}),
+)

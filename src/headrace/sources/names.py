@@ -5,31 +5,32 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.info import SourceInfo
 
 Unlabelled = Literal["keep", "reject"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamesSource:
-    """Iterable of Record | Reject; see `names`. `skipped` counts by extension what was no candidate."""
+    """Iterable of Record | Reject; see `names`. SourceInfo.skipped counts what is no image, by extension."""
 
     root: Path
     pattern: re.Pattern[str]
     unlabelled: Unlabelled
     class_names: tuple[str, ...] | None
-    skipped: Counter[str] = field(default_factory=Counter)
 
-    def __iter__(self) -> Iterator[Record | Reject]:
-        self.skipped.clear()
-        for found in files.walk(self.root, self.skipped):
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
+        skipped: Counter[str] = Counter()
+        for found in files.walk(self.root, skipped):
             if isinstance(found, Reject):
                 yield found
                 continue
@@ -41,6 +42,7 @@ class NamesSource:
                 yield Reject(id=found, origin=path, stage="label", reason=reason)
             else:
                 yield Record(id=found, path=path, label_name=label or None, origin=found)
+        return SourceInfo(class_names=self.class_names, skipped=skipped, root=str(self.root))
 
 
 def names(
@@ -75,3 +77,29 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     if "label" not in compiled.groupindex:
         raise UsageError(f"pattern {pattern!r} has no group 'label'; wanted e.g. '^(?P<label>cat|dog)\\.'")
     return compiled
+
+
+FORMAT = Format(
+    name="names",
+    reads="Images in a folder whose file names tell the class (cat.12.jpg)",
+    takes="folder",
+    make=names,
+    recognise=lambda path: None,  # any folder of images may be one: only who gives the pattern knows
+    options=(
+        Option(
+            name="pattern",
+            type=str,
+            help="A regular expression with a group named label, searched in the file name.",
+            required=True,
+            tells="a pattern for file names is given",
+        ),
+        Option(
+            name="unlabelled",
+            type=Unlabelled,
+            help="What becomes of files that don't match: stored without a label, or rejected.",
+            default="keep",
+        ),
+        CLASS_NAMES,
+    ),
+    example=("photos/train", {"pattern": "^(?P<label>cat|dog)"}),
+)

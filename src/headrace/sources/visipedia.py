@@ -15,9 +15,8 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +26,8 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import CLASS_NAMES, FLIP_PAIRS, Format, Option
+from headrace.sources.info import SourceInfo
 
 if TYPE_CHECKING:
     from headrace.imaging.codec import Header
@@ -150,44 +151,38 @@ def read_json(path: str | os.PathLike[str]) -> list[Any]:
     return data
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VisipediaSource:
-    """Iterable of Record | Reject; see `visipedia`. `root` is the JSON file, or says that it is a list."""
+    """Iterable of Record | Reject; see `visipedia`. `root` is the JSON file, or says that it is a list.
+
+    Its SourceInfo names the classes, of images and of boxes, in the order of their labels; None when no item has one.
+    """
 
     root: str
     items: Sequence[Any]
     images: Path | None
-    given: tuple[str, ...] | None
+    class_names: tuple[str, ...] | None
     keypoint_names: tuple[str, ...] | None
     flip_pairs: tuple[tuple[int, int], ...] | None
 
-    def __iter__(self) -> Iterator[Record | Reject]:
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
+        classes = _Names("class", self._labels(), self.class_names)
+        box_classes = _Names("object.bbox", self._box_labels(), None)
         name = self.root.rpartition(os.sep)[2]
         inside = None if self.images is None else os.path.realpath(self.images)
         for index, raw in enumerate(self.items):
             origin = f"{name}[{index}]"
             try:
-                yield self._record(raw, origin, inside)
+                yield self._record(raw, origin, inside, classes, box_classes)
             except BadItem as error:
                 yield Reject(id=_id_of(raw, origin), origin=origin, stage=error.stage, reason=error.reason)
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """The names of the labels, in the order of the labels; None when no item has one."""
-        return self._classes.names or None
-
-    @property
-    def box_class_names(self) -> tuple[str, ...] | None:
-        """The same of what boxes hold."""
-        return self._box_classes.names or None
-
-    @cached_property
-    def _classes(self) -> _Names:
-        return _Names("class", self._labels(), self.given)
-
-    @cached_property
-    def _box_classes(self) -> _Names:
-        return _Names("object.bbox", self._box_labels(), None)
+        return SourceInfo(
+            class_names=classes.names or None,
+            box_class_names=box_classes.names or None,
+            keypoint_names=self.keypoint_names,
+            flip_pairs=self.flip_pairs,
+            root=self.root,
+        )
 
     def _labels(self) -> Iterator[_Named]:
         for i, raw in enumerate(self.items):
@@ -209,12 +204,12 @@ class VisipediaSource:
             for label, text in _pairs(labels, texts):
                 yield label, text, i
 
-    def _record(self, raw: Any, origin: str, inside: str | None) -> Record:
+    def _record(self, raw: Any, origin: str, inside: str | None, classes: _Names, box_classes: _Names) -> Record:
         item = read_item(raw)
         _check_boxes(item)
-        label_name = None if item.label is None and not item.text else self._classes.name_of(item.label, item.text)
+        label_name = None if item.label is None and not item.text else classes.name_of(item.label, item.text)
         pairs = _pairs(item.lists["bbox/label"], item.lists["bbox/text"])
-        box_labels = tuple(self._box_classes.name_of(*pair, i) for i, pair in enumerate(pairs))
+        box_labels = tuple(box_classes.name_of(*pair, i) for i, pair in enumerate(pairs))
         points = _keypoints(item, self.keypoint_names)
         path = None if item.encoded is not None else self._path(item.filename, inside)
         negative = not item.count and ("bbox" in item.spoken or item.spoken == {"count"})
@@ -290,7 +285,7 @@ def visipedia(
         root=root,
         items=items,
         images=None if images is None else files.check_root(images),
-        given=None if class_names is None else tuple(class_names),
+        class_names=None if class_names is None else tuple(class_names),
         keypoint_names=names,
         flip_pairs=None if flip_pairs is None else tuple((int(a), int(b)) for a, b in flip_pairs),
     )
@@ -306,6 +301,27 @@ def recognise(path: Path) -> str | None:
     if re.match(rb'\s*\[\s*\{\s*"', head) and re.search(rb'"filename"\s*:', head):
         return 'it is a JSON list of images with their "filename"'
     return None
+
+
+FORMAT = Format(
+    name="visipedia",
+    reads="A JSON list of images as visipedia/tfrecords takes it",
+    takes="file",
+    make=visipedia,
+    recognise=recognise,
+    options=(
+        Option(
+            name="images",
+            type=Path,
+            help="The folder that file names start from; the working directory by default.",
+            per_split=True,
+        ),
+        CLASS_NAMES,
+        Option(name="keypoint_names", type=tuple[str, ...], help="Names of an object's parts, in their order."),
+        FLIP_PAIRS,
+    ),
+    example=("train.json", {"images": "photos"}),
+)
 
 
 # --- what becomes of a value -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import files
+from headrace.sources.formats import Format, Option
+from headrace.sources.info import SourceInfo
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
@@ -41,7 +43,8 @@ _ROW = re.compile(rb"-?[0-9]{1,9}(\s+-?[0-9]{1,9}){9}")
 class WiderSource:
     """Iterable of Record | Reject; see `wider`. `root` is the text file.
 
-    `skipped` counts the images that were left out by option, `dropped` the faces that Records come without, by reason.
+    Its SourceInfo counts in `skipped` the images that were left out by option, in `boxes_dropped` the faces that
+    Records come without, by reason.
     """
 
     root: Path
@@ -50,28 +53,27 @@ class WiderSource:
     max_faces: int | None
     min_side: int | None
     skip_invalid: bool
-    skipped: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
 
-    def __iter__(self) -> Iterator[Record | Reject]:
-        self.skipped.clear()
-        self.dropped.clear()
+    def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
+        skipped: Counter[str] = Counter()
+        dropped: Counter[str] = Counter()
         inside = os.path.realpath(self.images)
         lost: _Entry | None = None
         for entry in _entries(_lines(self.root)):
             if lost is not None:
                 raise DataError(
                     f"{self.root}:{lost.fault_line}: {lost.fault}; from here on names and rows may be out of step. "
-                    "Mend it, or go on at the next file name with --lenient (lenient=True)"
+                    "Mend it, or go on at the next file name with lenient=True"
                 )
             if entry.out_of_step and not self.lenient:
                 lost = entry  # unless it is the last: nothing is lost then but this image
-            elif item := self._item(entry, inside):
+            elif item := self._item(entry, inside, skipped, dropped):
                 yield item
-        if lost is not None and (item := self._item(lost, inside)):
+        if lost is not None and (item := self._item(lost, inside, skipped, dropped)):
             yield item
+        return SourceInfo(skipped=skipped, boxes_dropped=dropped, root=str(self.root))
 
-    def _item(self, entry: _Entry, inside: str) -> Record | Reject | None:
+    def _item(self, entry: _Entry, inside: str, skipped: Counter[str], dropped: Counter[str]) -> Record | Reject | None:
         """What becomes of an entry; None when it is left out by option."""
         id_, unusable = _id_of(entry.name)
         if entry.fault is not None:
@@ -81,13 +83,13 @@ class WiderSource:
         faces = entry.table()
         extent = np.asarray((faces[:, 2:4] > 0).all(axis=1), np.bool_)
         if self.max_faces is not None and extent.sum() > self.max_faces:
-            self.skipped[f"images of more than {self.max_faces} faces"] += 1
+            skipped[f"images of more than {self.max_faces} faces"] += 1
             return None
         path = f"{self.images}/{id_}"
         refused = files.refusal(path, inside)
         if refused is not None:
             return self._reject(id_, entry.line, "read", refused)
-        faces = self._kept(faces, extent)
+        faces = self._kept(faces, extent, dropped)
         corners = np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], axis=1)
         return Record(
             id=id_,
@@ -98,8 +100,8 @@ class WiderSource:
             origin=self._origin(entry.line),
         )
 
-    def _kept(self, faces: _Table, extent: NDArray[np.bool_]) -> _Table:
-        """The faces that Records come with; the others are counted."""
+    def _kept(self, faces: _Table, extent: NDArray[np.bool_], dropped: Counter[str]) -> _Table:
+        """The faces that Records come with; the others are counted in `dropped`."""
         tests = {"without width or height": extent}
         if self.skip_invalid:
             tests["invalid"] = faces[:, _INVALID] == 0
@@ -110,7 +112,7 @@ class WiderSource:
         kept = np.ones(len(faces), np.bool_)
         for reason, passed in tests.items():
             if n := int((kept & ~passed).sum()):
-                self.dropped[reason] += n
+                dropped[reason] += n
             kept &= passed
         return faces[kept]
 
@@ -172,6 +174,34 @@ def recognise(path: Path) -> str | None:
     if not _COUNT.fullmatch(count):
         return None
     return f"line {line} names an image, {_shown(name)}, and line {count_line} counts its faces"
+
+
+FORMAT = Format(
+    name="wider",
+    reads="A text file of WIDER FACE, with the faces of each image",
+    takes="file",
+    make=wider,
+    recognise=recognise,
+    options=(
+        Option(
+            name="images",
+            type=Path,
+            help="The folder that the names in the file start from.",
+            required=True,
+            per_split=True,
+        ),
+        Option(
+            name="lenient",
+            type=bool,
+            help="Where rows are missing or too many, go on at the next file name.",
+            default=False,
+        ),
+        Option(name="max_faces", type=int, help="Skip images with more faces than this."),
+        Option(name="min_side", type=int, help="Drop faces narrower or lower than this, in pixels."),
+        Option(name="skip_invalid", type=bool, help="Drop faces flagged as invalid.", default=False),
+    ),
+    example=("wider_face_train_bbx_gt.txt", {"images": "WIDER_train/images", "max_faces": 5}),
+)
 
 
 _Table = NDArray[np.int64]

@@ -18,7 +18,7 @@ from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
 from headrace.learn.plots import Figure
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch
+from headrace.load.iteration import Batch
 from headrace.load.photos import View
 from headrace.load.targets import Target
 

@@ -17,7 +17,7 @@ from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch
+from headrace.load.iteration import Batch
 from headrace.load.photos import View
 from headrace.load.targets import Class
 

@@ -21,7 +21,7 @@ from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
 from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, shape_text
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch
+from headrace.load.iteration import Batch
 from headrace.load.photos import View
 from headrace.load.targets import Boxes, Found, Grid, Labels
 
@@ -147,7 +147,7 @@ class Detection(Task):
         "size": 224,
     }
     on_photo: ClassVar[bool] = True
-    crowded: ClassVar[str] = "%d boxes of an epoch are not learnt from: a larger one has their cell; --size adds cells"
+    crowded: ClassVar[str] = "%d boxes of an epoch are not learnt from: a larger one has their cell; try a larger size"
 
     @classmethod
     def of(cls, dataset: Dataset) -> Detection | None:

@@ -23,7 +23,8 @@ from headrace.learn.backend import jit, keras
 from headrace.learn.points import ALPHA, Array
 from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, shape_text
 from headrace.load.dataset import Dataset
-from headrace.load.loader import Batch
+from headrace.load.facts import Facts
+from headrace.load.iteration import Batch
 from headrace.load.photos import View
 from headrace.load.targets import Heatmap, Labels, Points, Target, largest
 
@@ -139,7 +140,7 @@ class Observed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Objects:
+class _Objects(Target):
     """What a batch is judged by: "points" float32 [b, k, 3] and "boxes" float32 [b, 4] of one object per image.
 
     In pixels of the batch's images; zeros where none has a labelled point.
@@ -148,8 +149,8 @@ class _Objects:
     wants_boxes = True
     wants_keypoints = True
 
-    def check(self, dataset: Dataset) -> None:
-        HEATMAP.check(dataset)
+    def check(self, facts: Facts) -> None:
+        HEATMAP.check(facts)
 
     def encode(self, labels: Labels) -> dict[str, Array]:
         kept = largest(labels.boxes, labels.keypoints, labels.box_image)

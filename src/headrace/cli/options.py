@@ -1,56 +1,98 @@
-"""What the verbs share: words of the command line as values, values as words, and options that several have."""
+"""Options: how they are spelled, what their words mean in Python, and those that several verbs have."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
+import inspect
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from headrace.errors import UsageError
 
-if TYPE_CHECKING:
-    from headrace.record import Reject
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Workers = Annotated[int | None, typer.Option(help="Threads; one per core by default.", show_default=False)]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Name each refused record and each file made, on standard error.")
-]
+Workers = Annotated[int | None, typer.Option(metavar="N", help="Number of threads; one per core by default.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Log rejects and new files to standard error.")]
 DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A dataset, packed or adopted.", readable=False)]
+MaxRejects = Annotated[
+    str, typer.Option(metavar="N|N%", help="Rejects allowed, a share or a count; else nothing is made.")
+]
+MaxPixels = Annotated[int, typer.Option(metavar="N", help="Reject larger images.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")]
+
+# Arguments whose flag is another word.
+_FLAGS = {"class_names": "--classes", "y": "--labels", "splits": "--split"}
 
 _SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-class _Lines(logging.Handler):
-    """What is logged, a line each on standard error, above a progress bar where there is one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=sys.stderr)
+def flag_of(argument: str) -> str:
+    """How an argument of the library is spelled on the command line."""
+    return _FLAGS.get(argument, f"--{argument.replace('_', '-')}")
 
 
-@contextlib.contextmanager
-def told(verbose: bool) -> Iterator[None]:
-    """While it lasts, what the library logs is told too, where `verbose`."""
-    logger, lines = logging.getLogger("headrace"), _Lines()
-    before = logger.level
-    if verbose:
-        logger.addHandler(lines)
-        logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(lines)
-        logger.setLevel(before)
+OPTIONS = "Options"  # the heading of those that have no other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """An option that gives the argument `name` a value: `parse` of its word, or of all its words where it is `several`.
+
+    `type`: what a word is before that: str, int or float, or bool for a switch, which has no metavar. `group`: the
+    heading that it stands under in the help; None hides it.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    type: type = str
+    several: bool = False
+    parse: Callable[[Any], Any] | None = None
+    group: str | None = None
+
+
+def parameters(flags: Sequence[Flag]) -> list[Any]:
+    """Typer's parameters of these flags: None, an empty list or False when not given."""
+
+    def verb(**_: Any) -> None: ...
+
+    kinds: dict[str, Any] = {}
+    for flag in flags:
+        option = typer.Option(
+            flag_of(flag.name),
+            metavar=flag.metavar,
+            help=flag.help,
+            hidden=flag.group is None,
+            rich_help_panel=flag.group,
+        )
+        kind = list[flag.type] if flag.several else flag.type  # type: ignore[name-defined]
+        kinds[flag.name] = Annotated[kind if flag.type is bool else kind | None, option]
+    signature = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if flag.type is bool else None)
+        for name, flag in zip(kinds, flags, strict=True)
+    ]
+    verb.__annotations__ = kinds
+    verb.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(annotation=kinds[parameter.name]) for parameter in signature]
+    )
+    app = typer.Typer(add_completion=False)
+    app.command()(verb)
+    return list(typer.main.get_command(app).params)
+
+
+def given(flags: Iterable[Flag], words: dict[str, Any]) -> dict[str, Any]:
+    """Name -> value of the flags that have words. Raises UsageError."""
+    out: dict[str, Any] = {}
+    for flag in flags:
+        word = words[flag.name]
+        if not (word is None or word is False or (flag.several and not word)):  # 0 is a value
+            word = list(word) if flag.several else word
+            out[flag.name] = word if flag.parse is None else flag.parse(word)
+    return out
 
 
 def parse_paths(words: Iterable[str], what: str) -> Path | dict[str, Path] | None:
@@ -118,10 +160,8 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
-def parse_range(text: str | None) -> tuple[float, float] | None:
+def parse_range(text: str) -> tuple[float, float]:
     """(0.0, 1.0) of "0,1". Raises UsageError."""
-    if text is None:
-        return None
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
@@ -129,22 +169,16 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def parse_bytes(text: str | None) -> int | None:
+def parse_bytes(text: str) -> int:
     """128000000 of "128MB". Raises UsageError."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9.]+)\s*([KMG]I?B)?", text.strip().upper())
-    try:
-        assert match is not None
-        return int(float(match[1]) * _SIZES[match[2] or ""])
-    except (AssertionError, ValueError):
-        raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB") from None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([KMG]I?B)?", text.strip().upper())
+    if match is None:
+        raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB")
+    return int(float(match[1]) * _SIZES[match[2] or ""])
 
 
-def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
+def parse_pairs(text: str) -> list[tuple[int, int]]:
     """[(1, 2), (3, 4)] of "1-2,3-4". Raises UsageError."""
-    if text is None:
-        return None
     found = [re.fullmatch(r"\s*([0-9]+)-([0-9]+)\s*", pair) for pair in text.split(",")]
     if not all(found):
         raise UsageError(f"--flip-pairs {text!r}: wanted pairs of numbers, as in 1-2,3-4")
@@ -159,35 +193,3 @@ def parse_rejects(text: str) -> float | int:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
         raise UsageError(f"--max-rejects {text!r}: wanted a share such as 10% or a count such as 25") from None
-
-
-def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them."""
-    from collections import Counter
-
-    plain = (re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason) for reject in rejects)
-    return dict(Counter(plain).most_common())
-
-
-def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value))  # in ASCII, whatever the terminal's encoding
-
-
-def boxes_text(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
-    """What became of boxes, for people."""
-    parts = [f"{stored}"] + ([f"{clipped} cut to their image"] if clipped else [])
-    return ", ".join(parts + losses(dropped))
-
-
-def losses(dropped: Mapping[str, int]) -> list[str]:
-    """What was dropped, by reason, for people."""
-    return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
-
-
-def amount(n: float) -> str:
-    """Bytes for people: "1.25 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}" if unit != "B" else f"{n:.0f} B"
-        n /= 1000
-    return f"{n:.3g} TB"

@@ -1,0 +1,218 @@
+"""The verbs pack and formats: a source becomes a dataset; what a source may be."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.command import Verb
+from headrace.cli.options import (
+    OPTIONS,
+    AsJson,
+    Flag,
+    Verbose,
+    Workers,
+    given,
+    parameters,
+    parse_bytes,
+    parse_paths,
+    parse_range,
+    parse_rejects,
+    parse_size,
+    parse_split,
+)
+from headrace.cli.text import amount, boxes_text, count_reasons, log_shown, losses, print_json
+
+if TYPE_CHECKING:
+    from headrace.packing.pack import PackReport
+
+_IMAGES = "Images"
+
+# The options of every packing, by the argument of headrace.pack that they give; those of formats join them.
+_FLAGS = (
+    Flag(
+        name="size",
+        metavar="N|HxW",
+        help="Resize to N (square) or height x width pixels.",
+        parse=parse_size,
+        group=_IMAGES,
+    ),
+    Flag(name="fit", metavar="[stretch|crop|pad]", help="How images come to --size. [default stretch]", group=_IMAGES),
+    Flag(name="max_side", metavar="N", type=int, help="Shrink larger images to a longer side of N.", group=_IMAGES),
+    Flag(name="min_side_to", metavar="N", type=int, help="Shrink them to a shorter side of N.", group=_IMAGES),
+    Flag(name="enlarge", type=bool, help="Enlarge smaller images to that side too.", group=_IMAGES),
+    Flag(name="channels", metavar="[1|3]", type=int, help="Grey or RGB; by default as in the file.", group=_IMAGES),
+    Flag(
+        name="value_range",
+        metavar="LOW,HIGH",
+        help="Black and white of images of more than 8 bits.",
+        parse=parse_range,
+        group=_IMAGES,
+    ),
+    Flag(name="quality", metavar="N", type=int, help="JPEG quality of re-encoded images. [default 95]", group=_IMAGES),
+    Flag(name="chroma", metavar="[444|420]", help="Their chroma subsampling. [default 444]", group=_IMAGES),
+    Flag(name="optimize", type=bool, help="Make their files a little smaller; slower.", group=_IMAGES),
+    Flag(name="max_pixels", metavar="N", type=int, help="Reject larger images. [default 100000000]", group=_IMAGES),
+    Flag(
+        name="splits",
+        metavar="NAME=SHARE,…",
+        help="As in train=0.8,val=0.2; stratified by class.",
+        parse=parse_split,
+        group=OPTIONS,
+    ),
+    Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
+    Flag(
+        name="shard_size",
+        metavar="SIZE",
+        help="About the size of a shard. [default 128MB]",
+        parse=parse_bytes,
+        group=OPTIONS,
+    ),
+    Flag(name="seed", metavar="N", type=int, help="Random seed of splits and order. [default 0]", group=OPTIONS),
+    Flag(
+        name="max_rejects",
+        metavar="N|N%",
+        help="Rejects allowed, a share or a count. [default 10%]",
+        parse=parse_rejects,
+        group=OPTIONS,
+    ),
+    Flag(name="overwrite", type=bool, help="Replace an existing dataset.", group=OPTIONS),
+)
+_GENERAL = frozenset(flag.name for flag in _FLAGS)
+
+
+class Pack(Verb):
+    """Its options are the general ones and, hidden from its help, those of all formats."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        declared: list[Any] = super().get_params(ctx)
+        return [*declared[:3], *_parameters(), *declared[3:]]  # SOURCE, OUT and --format first
+
+    def invoke(self, ctx: Any) -> Any:
+        ctx.obj = {flag.name: ctx.params.pop(flag.name) for flag in _all_flags()}
+        return super().invoke(ctx)
+
+
+@functools.cache
+def _all_flags() -> tuple[Flag, ...]:
+    from headrace.cli import formats
+
+    return (*_FLAGS, *(flag for flag in formats.flags() if flag.name not in _GENERAL))
+
+
+@functools.cache
+def _parameters() -> list[Any]:
+    return parameters(_all_flags())
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's verbs to `app`."""
+    app.command(cls=Pack, epilog=_EXAMPLE)(pack)
+    app.command(cls=Verb, epilog="headrace formats wider")(formats)
+
+
+_EXAMPLE = "headrace pack photos cats --size 160 --split train=0.8,val=0.2"
+
+
+def pack(
+    ctx: typer.Context,
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Folder of images or annotation file; SPLIT=PATH for each split."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset folder to make.", readable=False)],
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Format of SOURCE; by default it is recognised."),
+    ] = None,
+    workers: Workers = None,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pack labelled images into sharded, checksummed TFRecords.
+
+    Options of one format, such as --pattern: headrace formats NAME
+    """
+    from headrace.cli import formats
+    from headrace.packing.pack import pack as run
+
+    paths = parse_paths(source, "SOURCE")
+    assert paths is not None
+    found, options = formats.open_sources(paths, format, given(_all_flags(), ctx.obj), general=_GENERAL)
+    with log_shown(verbose):
+        report = run(found, out, workers=workers, **options)
+    if as_json:
+        print_json(_facts(report))
+    else:
+        _print(report)
+
+
+def _facts(report: PackReport) -> dict[str, Any]:
+    return {
+        "seen": report.seen,
+        "stored": report.stored,
+        "rejected": len(report.rejects),
+        "seconds": round(report.seconds, 3),
+        "images_per_second": round(report.images_per_second, 1),
+        "rejected_by_reason": count_reasons(report.rejects),
+        "splits": dict(report.splits),
+        "classes": list(report.classes),
+        "boxes": report.boxes,
+        "boxes_clipped": report.boxes_clipped,
+        "boxes_dropped": dict(report.boxes_dropped),
+        "keypoint_sets": report.keypoint_sets,
+        "keypoints_dropped": dict(report.keypoints_dropped),
+        "shards": report.shards,
+        "bytes_in": report.bytes_in,
+        "bytes_out": report.bytes_out,
+        "passed_over": dict(report.skipped),
+        "out": str(report.path),
+    }
+
+
+def _print(report: PackReport) -> None:
+    splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
+    typer.echo(f"{report.path}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
+    for reason, n in count_reasons(report.rejects).items():
+        typer.echo(f"  rejected {n}: {reason}")
+    if report.rejects:
+        typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")
+    for kind, n in report.skipped.items():
+        typer.echo(f"  skipped {n}: {kind}")
+    typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
+    if report.boxes or report.boxes_dropped:
+        typer.echo(f"  boxes: {boxes_text(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+    if report.keypoint_sets or report.keypoints_dropped:
+        typer.echo(f"  keypoints: {', '.join([f'{report.keypoint_sets} sets', *losses(report.keypoints_dropped)])}")
+    typer.echo(
+        f"  {amount(report.bytes_in)} in, {amount(report.bytes_out)} out; "
+        f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
+    )
+
+
+def formats(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show the options of this format.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the formats that pack reads, or the options of one."""
+    from headrace.cli import formats as listed
+    from headrace.sources.registry import FORMATS, find_format
+
+    formatter = ctx.make_formatter()
+    if as_json:
+        print_json(
+            {"formats": [listed.facts(entry) for entry in FORMATS.values()]}
+            if name is None
+            else listed.facts(find_format(name))
+        )
+        return
+    if name is None:
+        listed.write_list(formatter)
+        formatter.write("\nThe options of one format: headrace formats NAME")
+    else:
+        listed.write_page(formatter, find_format(name))
+    typer.echo(formatter.getvalue().rstrip("\n"))

@@ -1,0 +1,71 @@
+"""What verbs print: counts, sizes and reasons for people, JSON for programs, log lines beside a progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from headrace.record import Reject
+
+
+class _Lines(logging.Handler):
+    """What is logged, a line each on standard error, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def log_shown(verbose: bool) -> Iterator[None]:
+    """While it lasts, what the library logs is shown on standard error, where `verbose`."""
+    logger, lines = logging.getLogger("headrace"), _Lines()
+    before = logger.level
+    if verbose:
+        logger.addHandler(lines)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(before)
+
+
+def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
+    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them."""
+    plain = (re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason) for reject in rejects)
+    return dict(Counter(plain).most_common())
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value))  # in ASCII, whatever the terminal's encoding
+
+
+def boxes_text(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
+    """What became of boxes."""
+    parts = [f"{stored}"] + ([f"{clipped} clipped to their image"] if clipped else [])
+    return ", ".join(parts + losses(dropped))
+
+
+def losses(dropped: Mapping[str, int]) -> list[str]:
+    """What was dropped, by reason."""
+    return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
+
+
+def amount(n: float) -> str:
+    """Bytes: "1.25 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}" if unit != "B" else f"{n:.0f} B"
+        n /= 1000
+    return f"{n:.3g} TB"

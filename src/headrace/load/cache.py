@@ -1,0 +1,41 @@
+"""Cache: images of a view after decoding and resizing, in memory. Augmentation comes after it."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from headrace import parallel
+from headrace.errors import UsageError
+from headrace.imaging.codec import Pixels
+from headrace.imaging.placement import Fit, Placement, Size, place
+from headrace.load.view import View
+
+
+class MemoryCache:
+    """The images of a view, uint8 [n, h, w, c], each filled in when it is first asked for. From any thread.
+
+    Raises UsageError: they would not fit into this machine's memory.
+    """
+
+    def __init__(self, view: View, size: Size, fit: Fit, channels: int) -> None:
+        shape = (len(view), *size, channels)
+        wanted, there = prod(shape), parallel.memory()
+        if wanted > 0.8 * there:
+            raise UsageError(f"cache would take {wanted / 1e9:.1f} GB, this machine has {there / 1e9:.1f} GB")
+        self._view, self._size, self._fit = view, size, fit
+        self._images = np.empty(shape, np.uint8)
+        self._filled = np.zeros(len(view), bool)
+
+    def draw(self, position: int, placement: Placement, out: Pixels) -> None:
+        """Draws the image at `position` of the view into `out` [h, w, c], mirrored if `placement` is; else it is that
+        of the whole image. Raises DamageError."""
+        image = self._images[position]
+        if not self._filled[position]:
+            store, row = self._view.store, int(self._view.rows[position])
+            decoded = np.empty_like(image)
+            store.draw(row, place(int(store.height[row]), int(store.width[row]), self._size, self._fit), decoded)
+            image[:] = decoded  # at once: another thread may be reading what it has put there itself
+            self._filled[position] = True
+        out[:] = image[:, ::-1] if placement.flip else image

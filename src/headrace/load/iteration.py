@@ -1,0 +1,125 @@
+"""Iteration: the rest of one epoch, batch by batch, and where it stands. What a batch holds is left to the loader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from headrace import parallel
+from headrace.errors import DataError, UsageError
+
+
+class Batch(NamedTuple):
+    """`images` uint8 [b, h, w, c], c = 1 or 3 (RGB); `targets` as the target makes them, None without; `ids` [b].
+
+    Of a dataset that keeps its arrays, `images` are [b, ...] of their own type and shape.
+    """
+
+    images: NDArray[Any]
+    targets: Any
+    ids: tuple[str, ...]
+
+
+class Made(NamedTuple):
+    """A batch, and the addresses of the damaged records that were left out of it."""
+
+    batch: Batch
+    bad: tuple[str, ...]
+
+
+class Position(NamedTuple):
+    """The batch of an epoch that comes next."""
+
+    epoch: int
+    batch: int
+
+
+class Budget(NamedTuple):
+    """How many damaged records an iteration may leave out, of how many."""
+
+    most: int
+    records: int
+
+
+class Iteration(Iterator[Batch]):
+    """Iterates the batches of one epoch from a position on; made by `loader.iterate` and `iter(loader)`.
+
+    `state_dict()` is where it stands, whatever the loader and its other iterations do: batches that were delivered
+    count, not those made ahead. `skipped`: addresses of the damaged records that the delivered batches come without.
+    Leaving it, by `close()`, `with` or with its last reference, cancels what was made ahead; its position stays.
+
+    Raises DamageError (on_bad="raise"); DataError (on_bad="skip") instead of a batch that would leave out more than
+    `max_bad` allows; UsageError in a process that was forked since the first batch.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, int], Made],
+        start: Position,
+        batches: int,
+        *,
+        pool: parallel.Pool,
+        budget: Budget,
+        state: Callable[[Position], dict[str, Any]],
+        delivered: Callable[[Position, tuple[str, ...]], None],
+    ) -> None:
+        self.epoch = start.epoch
+        self._next, self._batches = start.batch, batches
+        self._budget, self._state, self._delivered = budget, state, delivered
+        self._bad: list[str] = []
+        self._process = os.getpid()
+        work = range(start.batch, batches)
+        self._made = parallel.ordered(partial(make, start.epoch), work, workers=pool, ahead=pool.workers + 1)
+
+    def __next__(self) -> Batch:
+        if os.getpid() != self._process:
+            raise UsageError("this iteration belongs to the process it was forked from; go on by loader.iterate(state)")
+        batch, bad = next(self._made)
+        if bad and len(self._bad) + len(bad) > self._budget.most:
+            self.close()
+            raise DataError(_spent([*self._bad, *bad], self._budget))
+        self._bad += bad
+        self._next += 1
+        self._delivered(self.position, bad)
+        return batch
+
+    @property
+    def position(self) -> Position:
+        """What comes next: the batch after the last one delivered, or the first of the next epoch."""
+        return Position(self.epoch, self._next) if self._next < self._batches else Position(self.epoch + 1, 0)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Addresses of the damaged records that were left out of the batches delivered, in their order."""
+        return tuple(self._bad)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this iteration stands, JSON-able: for `loader.iterate` and `loader.load_state_dict`."""
+        return self._state(self.position)
+
+    def close(self) -> None:
+        """Cancels what was made ahead and waits for what runs; there is no next batch any more."""
+        self._made.close()
+
+    def __enter__(self) -> Iteration:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _spent(bad: list[str], budget: Budget) -> str:
+    lines = [f"  {address}" for address in bad[:10]]
+    more = [f"  ... and {len(bad) - 10} more"] if len(bad) > 10 else []
+    return "\n".join(
+        [
+            f"{len(bad)} of {budget.records} records of an epoch are damaged, {budget.most} may be left out (max_bad); "
+            "mend these or allow more:",
+            *lines,
+            *more,
+        ]
+    )

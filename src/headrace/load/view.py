@@ -1,0 +1,101 @@
+"""View: which records of a store, in which order, and what is known of them together. Pixels are left to the store."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.imaging.placement import Size
+from headrace.load.facts import Facts
+from headrace.load.store import Store
+
+
+class View:
+    """Rows int64 [n] of a store, all of them by default. `what` says in words how they were chosen out of the whole.
+
+    It holds nothing else, so it can be pickled where its store can.
+    """
+
+    def __init__(self, store: Store, rows: NDArray[np.int64] | None = None, what: tuple[str, ...] = ()) -> None:
+        self.store = store
+        self._whole = rows is None
+        self.rows: NDArray[np.int64] = np.arange(len(store)) if rows is None else rows
+        self.what = what
+
+    def take(self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str) -> View:
+        """The records at `positions` of this view, as numbers or as a mask of it, and how that is called."""
+        return View(self.store, self.rows[positions], (*self.what, what))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __reduce__(self) -> tuple[type[View], tuple[Store, NDArray[np.int64] | None, tuple[str, ...]]]:
+        return View, (self.store, None if self._whole else self.rows, self.what)
+
+    @property
+    def title(self) -> str:
+        """What this is, for people: "cats / split 'train'"."""
+        return " / ".join([self.store.path.absolute().name, *self.what])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the content of the store and the records of this view in their order."""
+        return hashlib.sha256(self.store.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices int64 [n], -1 for a record without a label."""
+        return self.store.labels[self.rows]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in index order."""
+        return self.store.manifest.classes
+
+    @property
+    def keeps(self) -> bool:
+        """Whether images are numbers as they were given, of any type and shape, and no pixels (ArrayDataset)."""
+        return self.store.keeps
+
+    @property
+    def channels(self) -> int:
+        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3.
+
+        Of images that are kept, their last axis when they are [h, w, c], else 0.
+        """
+        return self.store.manifest.channels
+
+    @cached_property
+    def image_size(self) -> Size | None:
+        """(height, width) when all images of the whole dataset share one size, else None.
+
+        None also where images are kept that are neither [h, w] nor [h, w, c].
+        """
+        h, w = self.store.height, self.store.width
+        return (int(h[0]), int(w[0])) if h[0] and (h == h[0]).all() and (w == w[0]).all() else None
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
+        return self.store.manifest.boxes is not None
+
+    def facts(self, *, objects: bool) -> Facts:
+        """What targets ask; of single boxes and keypoints only where `objects`, as they are read for it."""
+        promised, store, rows = self.store.manifest, self.store, self.rows
+        boxes, points = objects and self.has_boxes, objects and promised.keypoints > 0
+        return Facts(
+            records=len(self),
+            unlabelled=int((self.labels < 0).sum()),
+            keeps_y=bool(store.kept),
+            has_boxes=self.has_boxes,
+            without_boxes=int((~store.says_boxes(rows)).sum()) if boxes else 0,
+            box_classes=promised.box_classes,
+            unlabelled_boxes=int((store.boxes(rows)[1] < 0).sum()) if boxes else 0,
+            keypoints=promised.keypoints,
+            keypoint_names=promised.keypoint_names,
+            flip_pairs=promised.flip_pairs,
+            without_keypoints=int((~store.says_keypoints(rows)).sum()) if points else 0,
+        )

@@ -1,0 +1,148 @@
+"""Threads: results in the order of the work, how much is begun ahead, and what stays of them when one leaves."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from headrace import parallel
+from packed import threads, threads_left
+
+LIMIT = 20  # seconds, after which what should have come is not coming
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    before = threads()
+    yield
+    assert not threads_left(before)
+
+
+@pytest.mark.parametrize("workers", [1, 3, parallel.Pool(2)])
+@pytest.mark.parametrize("ahead", [0, 1, 7, 100])
+def test_results_come_in_the_order_of_the_work(workers: int | parallel.Pool, ahead: int) -> None:
+    assert list(parallel.ordered(lambda k: k * k, range(20), workers=workers, ahead=ahead)) == [
+        k * k for k in range(20)
+    ]
+    if isinstance(workers, parallel.Pool):
+        workers.close()
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4])
+def test_no_more_is_begun_than_asked(ahead: int) -> None:
+    asked: list[int] = []
+
+    def work() -> Iterator[int]:
+        for k in range(30):
+            asked.append(k)
+            yield k
+
+    results = parallel.ordered(lambda k: k, work(), workers=2, ahead=ahead)
+    assert asked == []
+    for k in results:
+        assert asked == list(range(min(30, k + 1 + ahead)))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_leaving_cancels_what_waits_and_waits_for_what_runs(shared: bool) -> None:
+    begun, ended = [], []
+    running, go_on = threading.Event(), threading.Event()
+
+    def work(k: int) -> int:
+        begun.append(k)
+        if k:
+            running.set()
+            assert go_on.wait(LIMIT)
+            sum(range(1_000_000))  # so that who does not wait is ahead
+        ended.append(k)
+        return k
+
+    pool = parallel.Pool(1)
+    results = parallel.ordered(work, range(20), workers=pool if shared else 1, ahead=10)
+    assert next(results) == 0 and running.wait(LIMIT)
+    go_on.set()
+    results.close()
+    assert begun == ended == [0, 1]
+    pool.close()
+
+
+def test_an_exception_comes_in_its_turn_and_nothing_runs_on() -> None:
+    pool, ended = parallel.Pool(2), []
+
+    def work(k: int) -> int:
+        if k == 3:
+            raise KeyError(k)
+        ended.append(k)
+        return k
+
+    seen: list[int] = []
+    with pytest.raises(KeyError):
+        seen.extend(parallel.ordered(work, range(50), workers=pool, ahead=4))
+    assert seen == [0, 1, 2] and len(ended) <= 8
+    assert list(parallel.ordered(lambda k: k, range(3), workers=pool, ahead=1)) == [0, 1, 2]  # the pool is as it was
+
+
+def test_a_pool_has_the_same_threads_all_along() -> None:
+    pool = parallel.Pool(3)
+    assert threads() == set()
+    used = set()
+    for _ in range(50):
+        used |= set(parallel.ordered(lambda _: threading.get_ident(), range(9), workers=pool, ahead=4))
+    assert len(used) <= 3 and used <= {thread.ident for thread in threads()}
+
+
+def test_one_pool_from_many_threads() -> None:
+    pool = parallel.Pool(2)
+    with ThreadPoolExecutor(8) as callers:
+        found = list(callers.map(lambda k: pool.submit(pow, k, 2).result(), range(200)))
+    assert found == [k * k for k in range(200)] and len(threads()) <= 2
+
+
+def test_threads_end_with_the_last_reference() -> None:
+    pool = parallel.Pool(3)
+    pool.submit(int).result()
+    assert threads()
+    del pool
+    assert not threads_left(set())
+
+
+def test_a_pool_is_copied_as_its_number() -> None:
+    pool = parallel.Pool(3)
+    pool.submit(int).result()
+    for other in (pickle.loads(pickle.dumps(pool)), copy.deepcopy(pool)):
+        assert other.workers == 3 and other.submit(int).result() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    """In a process of its own, which has no other threads. The child leaves the parent's iterator in its middle."""
+    code = """
+import os, sys
+from headrace import parallel
+pool = parallel.Pool(2)
+results = parallel.ordered(abs, range(9), workers=pool, ahead=3)
+next(results)
+child = os.fork()
+if not child:
+    found = list(parallel.ordered(abs, range(5), workers=pool, ahead=2))
+    del results
+    sys.exit(0 if found == [0, 1, 2, 3, 4] else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print(list(results))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=LIMIT)
+    assert done.stdout == "[1, 2, 3, 4, 5, 6, 7, 8]\n", done.stderr
+
+
+def test_idle_threads_do_not_keep_the_interpreter() -> None:
+    code = "from headrace import parallel; pool = parallel.Pool(2); pool.submit(int).result(); print('end')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
+    assert (done.stdout, done.returncode) == ("end\n", 0)
