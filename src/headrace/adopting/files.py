@@ -81,11 +81,12 @@ class ShardFile:
     size: int
     mtime_ns: int
     ends: str
+    place: LocalPlace
     marks: Any = field(default_factory=hashlib.sha256)
 
     def content(self, block: int = BLOCK) -> Slices:
         """Its bytes, for one thread, read in blocks of so many."""
-        return Slices(LocalPlace(self.path.parent), self.path.name, self.size, block)
+        return Slices(self.place, self.path.name, self.size, block)
 
     def check_unchanged(self) -> None:
         status = self.path.stat()
@@ -187,6 +188,7 @@ def open_files(
                     size=status.st_size,
                     mtime_ns=status.st_mtime_ns,
                     ends=local.digest_ends(at),
+                    place=LocalPlace(at.parent),
                 )
             )
     if split is None:

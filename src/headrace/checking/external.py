@@ -53,7 +53,6 @@ def tasks(
     change = entry.change(place.path)
     if change is not None:
         yield found(entry, change)
-    place.forget(entry.name)
     try:
         size = place.size(entry.name)
     except StorageError as error:

@@ -193,7 +193,6 @@ def _tasks(place: LocalPlace, promised: manifest.Manifest, tables: Tables | None
 
 def _own(place: LocalPlace, entry: manifest.ShardEntry, number: int, tables: Tables, rows: Rows) -> Iterator[Task]:
     yield Task(entry, 0, functools.partial(_check_lines, place, entry, number, tables))
-    place.forget(entry.name)
     try:
         size = place.size(entry.name)
     except StorageError as error:
@@ -224,7 +223,6 @@ def _lots(table: Index, begin: int, records: int) -> Iterator[tuple[int, int]]:
 def _check_lines(place: LocalPlace, entry: manifest.ShardEntry, number: int, tables: Tables) -> Checked:
     """The file of `offset length` lines beside a shard."""
     begin, at = int(tables.first_row[number]), 0
-    place.forget(entry.index_name)
     try:
         for first in range(begin, begin + entry.records, _AT_ONCE):
             rows = slice(first, min(first + _AT_ONCE, begin + entry.records))

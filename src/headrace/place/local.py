@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import mmap
 import os
 import resource
 import stat
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -85,6 +88,12 @@ class LocalPlace:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._paths: dict[str, str] = {}  # by name: joining costs more than reading a small record
+        # What stands under a path now may be another file than another place has open: each has its own.
+        self._number = next(_numbers)
+        weakref.finalize(self, _files.drop, self._number).atexit = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalPlace, (self.path,)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """The bytes `offset` to `offset + length` of the file `name`; fewer where it ends before. Raises StorageError.
@@ -93,14 +102,14 @@ class LocalPlace:
         """
         path = self._path_of(name)
         try:
-            file = _files.open(path)
+            file = _files.open(self._number, path)
             return _read(file.number, offset, length)
         except OSError as error:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
     def forget(self, name: str) -> None:
         """Lets go of an open file that may have been replaced."""
-        _files.forget(self._path_of(name))
+        _files.forget(self._number, self._path_of(name))
 
     def _path_of(self, name: str) -> str:
         path = self._paths.get(name)
@@ -207,42 +216,49 @@ class _File:
 
 
 class Descriptors:
-    """Open files by path, of all places of this process: at most `most`, the one unused for longest goes first.
+    """Open files by place and path, of this process: at most `most`, the one unused for longest goes first.
 
     A file that was replaced under its path since is still the old one here; whoever reads checks what he reads.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._files: OrderedDict[str, _File] = OrderedDict()
-        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[int, str], _File] = OrderedDict()
+        self._lock = threading.RLock()  # a place may be collected, and dropped, wherever this is held
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def open(self, path: str) -> _File:
+    def open(self, place: int, path: str) -> _File:
         """The open file; it stays open as long as what is returned is held. Raises OSError."""
+        key = place, path
         with self._lock:
-            file = self._files.get(path)
+            file = self._files.get(key)
             if file is not None:
-                self._files.move_to_end(path)
+                self._files.move_to_end(key)
                 return file
         file = _File(path)  # outside of the lock: a network's folder may take its time
         with self._lock:
-            file = self._files.setdefault(path, file)
-            self._files.move_to_end(path)
+            file = self._files.setdefault(key, file)
+            self._files.move_to_end(key)
             while len(self._files) > self.most:
                 self._files.popitem(last=False)
         return file
 
-    def forget(self, path: str) -> None:
+    def forget(self, place: int, path: str) -> None:
         """Lets go of a file, so that the next who asks opens what is there then."""
         with self._lock:
-            self._files.pop(path, None)
+            self._files.pop((place, path), None)
+
+    def drop(self, place: int) -> None:
+        """Lets go of all files of a place."""
+        with self._lock:
+            for key in [key for key in self._files if key[0] == place]:
+                del self._files[key]
 
     def renew(self) -> None:
         """A new lock, for a forked child: another thread of its parent may have held the old one."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def _most() -> int:
@@ -252,4 +268,5 @@ def _most() -> int:
 
 
 _files = Descriptors(_most())
+_numbers = itertools.count()
 os.register_at_fork(after_in_child=_files.renew)
