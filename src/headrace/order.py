@@ -93,6 +93,14 @@ def keys_of(ids: Iterable[str]) -> Keys:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
+def repeated(keys: Keys) -> NDArray[np.bool_]:
+    """bool [n]: which of `keys` [n] are those of an earlier one too."""
+    by_key = np.argsort(keys, kind="stable")
+    again = np.zeros(len(keys), bool)
+    again[by_key[1:]] = np.diff(keys[by_key]) == 0
+    return again
+
+
 def uniform(keys: Keys, *, seed: int, epoch: int, stream: int) -> NDArray[np.float64]:
     """float64 [n] in [0, 1), independent per key, seed, epoch and `stream` (the number of the draw)."""
     salt = np.uint64(_key(seed, epoch, stream))

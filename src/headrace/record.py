@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,3 +125,14 @@ class Reject:
 
     def __str__(self) -> str:
         return f"{self.origin or self.id}: {self.reason} ({self.stage})"
+
+
+def check_names(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The names of classes or keypoints in index order, of `where`. Raises UsageError: one occurs twice, or can't be
+    written as a line of a file."""
+    if len(set(names)) != len(names):
+        raise UsageError(f"{where} {', '.join(names)}: one occurs twice")
+    for name in names:
+        if "\n" in name:
+            raise UsageError(f"{where}: {name!r} holds a line break")
+    return tuple(names)

@@ -68,7 +68,7 @@ def test_every_bit_of_a_shard(tmp_path: Path) -> None:
         fresh = hr.Dataset(tmp_path / "ds")  # size and times are as they were
         lost = {RECORDS * s + record for s, record, _, _ in hits}
         for s, record, offset, header in hits:
-            if header:
+            if header or (start + s) // 8 >= ends[record] - tfrecord.FOOTER_BYTES:  # the index knows these
                 assert fresh[RECORDS * s + record].label is not None
                 continue
             with pytest.raises(DamageError) as caught:

@@ -18,7 +18,7 @@ from command import headrace
 from drawn import TINY_PNG, jpeg
 from foreign import payload, plain, shard, write
 from headrace.checking.verify import verify
-from headrace.errors import DamageError, DataError, NotThereError, UsageError
+from headrace.errors import DamageError, DataError, NotThereError, StorageError, UsageError
 from headrace.format import manifest, tfrecord
 from headrace.format.example import Floats, Ints
 from packed import flip, pack, shades
@@ -173,7 +173,8 @@ def test_overwrite(tmp_path: Path) -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     adopt([shard(tmp_path / "a.tfrecord", 9)], tmp_path / "ds")
-    assert {path.name for path in (tmp_path / "ds").iterdir()} == {"headrace.json", "catalog.parquet", "rejects.jsonl"}
+    written = {path.name for path in (tmp_path / "ds").iterdir()}
+    assert written == {"headrace.json", "headrace.index", "catalog.parquet", "rejects.jsonl"}
     assert {path.name for path in tmp_path.iterdir()} == {"a.tfrecord", "ds"}
 
 
@@ -389,6 +390,16 @@ def test_names_beside(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("\N{BYTE ORDER MARK}x y\r\nz\r\n")
     _, ds = adopt(tmp_path / "a.tfrecord", tmp_path / "other", classes=tmp_path / "mine.txt")
     assert ds.class_names == ("x y", "z")
+
+
+def test_names_that_hold_what_python_takes_for_a_lines_end(tmp_path: Path) -> None:
+    """Packed, and adopted again by the names beside the shards: as many classes, and the same."""
+    names = ("a", "b\u2028c", "d\fe", "f\x85g", "h")
+    ds = pack(shades(10, classes=names), tmp_path / "packed")
+    shutil.copytree(ds.path, tmp_path / "in")
+    _, again = adopt(tmp_path / "in", tmp_path / "ds")
+    assert again.class_names == ds.class_names and set(again.class_names) == set(names)
+    assert again.labels.tolist() == ds.labels.tolist()
 
 
 @pytest.mark.parametrize(
@@ -695,6 +706,20 @@ def test_a_cut_stream_is_named_and_can_be_salvaged(kind: str, tmp_path: Path) ->
         shutil.rmtree(tmp_path / "ds")
 
 
+@pytest.mark.parametrize("kind", ["GZIP", "ZLIB"])
+def test_what_is_unpacked_has_a_bound(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.adopting import files
+
+    monkeypatch.setattr(files, "_SMALL", 1 << 16)
+    bomb = compressed(tmp_path / "x", kind, tfrecord.frame(payload(**plain(0), filler=bytes(1 << 24))))
+    assert bomb.stat().st_size < 1 << 15
+    with pytest.raises(DataError, match=r"x: unpacks to more than \d+ bytes, 100 times its own"):
+        hr.adopt(bomb, tmp_path / "ds", convert=True, progress=False)
+    assert list(tmp_path.iterdir()) == [bomb]
+    monkeypatch.setattr(files, "_SMALL", 1 << 25)
+    assert adopt(bomb, tmp_path / "ds", convert=True)[0].stored == 1
+
+
 def test_records_that_look_like_gzip(tmp_path: Path) -> None:
     """A record of 0x088b1f bytes begins as a gzip file does; its length CRC says better."""
     missing = 0x088B1F - len(payload(**plain(0), filler=bytes(0x088B1F - 1000)))
@@ -749,6 +774,38 @@ def test_what_the_verb_says_of_damage(tmp_path: Path) -> None:
     assert ended.code == 0 and told["stored"] == 5 and told["skipped_bytes"] == second.end - second.offset
     (damage,) = told["damaged"]
     assert (damage["record"], damage["begin"], damage["end"]) == (1, second.offset, second.end)
+
+
+def test_a_hostile_varint_holds_nobody_up(tmp_path: Path) -> None:
+    """Where a length of ten bytes at most is wanted, a megabyte of them: quadratic for who reads on."""
+    records = [payload(**plain(k)) for k in range(20)]
+    records[3:3] = [b"\x0a" + b"\xff" * 1_000_000, b"\x0a\x06\x0a" + b"\x80" * 300_000 + bytes(5000)]
+    report, _ = adopt(write(tmp_path / "a.tfrecord", records), tmp_path / "ds")
+    assert [reject.origin for reject in report.rejects] == ["a.tfrecord:3", "a.tfrecord:4"]
+
+
+@pytest.mark.parametrize("end", [0, 9, 5000, 400_000])
+def test_a_file_that_is_cut_while_it_is_read(end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one line that says so, and not by the end of the process."""
+    from headrace.adopting import scan
+    from headrace.place import local
+
+    path = write(tmp_path / "a.tfrecord", [payload(**plain(k), filler=bytes(4000)) for k in range(2000)])
+    before = path.stat()
+    assert before.st_size > 2 * local.BLOCK
+    read = scan.Pass.read
+
+    def cut(self: Any, chunk: Any) -> Any:
+        os.truncate(path, end)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return read(self, chunk)
+
+    monkeypatch.setattr(scan.Pass, "read", cut)
+    with pytest.raises(
+        StorageError, match=rf"a\.tfrecord: ends at byte \d+, it had {before.st_size} bytes: it was cut"
+    ):
+        hr.adopt(path, tmp_path / "ds", progress=False)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # --- files that change -----------------------------------------------------------------------------------------------
@@ -807,16 +864,26 @@ def test_a_change_in_the_middle_is_found_by_the_records_crc(made: Path) -> None:
     assert [(d.shard, d.record) for d in ds.verify().damaged] == [("../b.tfrecord", 200)]
 
 
-def test_sound_records_of_another_file_are_told_by_their_marks(tmp_path: Path) -> None:
-    """All addresses hold, all CRCs are right, the ends are the same: only what all CRCs are together tells."""
-    paths = [shard(tmp_path / name, 400) for name in ("a.tfrecord", "b.tfrecord")]
-    adopt(paths[0], tmp_path / "ds")
+def test_another_record_with_sound_crcs_is_told_by_the_index(tmp_path: Path) -> None:
+    """All addresses hold, the ends are the same; only the CRC that the index promised tells."""
+    path = shard(tmp_path / "a.tfrecord", 400)
+    adopt(path, tmp_path / "ds")
     records = [payload(**plain(k)) for k in range(400)]
     records[200] = payload(**plain(200, image__class__label=1))
-    write(paths[0], records)
+    write(path, records)
     ds = hr.Dataset(tmp_path / "ds")
-    assert ds[200].label == 2
+    with pytest.raises(DamageError, match=r"a\.tfrecord, record 200, byte \d+: payload CRC is 0x"):
+        ds[200]
     ((shard_name, record, reason),) = [(d.shard, d.record, d.reason) for d in ds.verify().damaged]
+    assert (shard_name, record) == ("../a.tfrecord", 200) and reason.endswith(": another record")
+
+
+def test_another_rejected_record_is_told_by_the_marks(tmp_path: Path) -> None:
+    """No table knows it: only what the CRCs of all records are together tells."""
+    path = shard(tmp_path / "a.tfrecord", 400, {200: {"image__encoded": b"no image"}})
+    adopt(path, tmp_path / "ds")
+    shard(path, 400, {200: {"image__encoded": b"an image"}})
+    ((shard_name, record, reason),) = [(d.shard, d.record, d.reason) for d in verify(tmp_path / "ds").damaged]
     assert (shard_name, record) == ("../a.tfrecord", None) and "not those that were adopted" in reason
 
 
@@ -835,10 +902,15 @@ def test_damage_in_a_rejected_record_is_found_too(tmp_path: Path) -> None:
 def test_bits_of_what_adopt_wrote(made: Path) -> None:
     flip(made / "catalog.parquet", 100)
     with pytest.raises(DamageError, match=r"catalog\.parquet"):
-        hr.Dataset(made)
+        hr.Dataset(made).where("label = 0")
     flip(made.parent / "b.tfrecord", 100)
     damaged = {d.shard for d in verify(made).damaged}
     assert damaged == {"catalog.parquet", "../b.tfrecord"}
+    flip(made / "catalog.parquet", 100)
+    flip(made / "headrace.index", 100)
+    with pytest.raises(DamageError, match=r"headrace\.index"):
+        hr.Dataset(made)
+    assert {d.shard for d in verify(made).damaged} == {"headrace.index", "../b.tfrecord"}
     flip(made / "headrace.json", 100)
     with pytest.raises((DamageError, UsageError)):
         hr.Dataset(made)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import gc
 import hashlib
 import os
+import pickle
+import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drawn import files
 from headrace.errors import StorageError, UsageError
 from headrace.place import local, publish
+from headrace.place.local import LocalPlace
 
 MARK = "mark.json"
 
@@ -256,12 +267,182 @@ def test_hashed_file(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(whole).hexdigest() == local.digest(tmp_path / "x")
 
 
-def test_map_file(tmp_path: Path) -> None:
-    files(tmp_path, {"x": b"abc", "empty": b""})
-    mapped = local.map_file(tmp_path / "x")
-    assert bytes(mapped) == b"abc" and not mapped.flags.writeable
-    assert len(local.map_file(tmp_path / "empty")) == 0
-    with pytest.raises(StorageError, match=f"^{tmp_path}/none: no such file or directory$"):
-        local.map_file(tmp_path / "none")
-    with pytest.raises(StorageError, match="is a directory"):
-        local.map_file(tmp_path)
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> local.Descriptors:
+    """At most eight files are open at a time."""
+    made = local.Descriptors(8)
+    monkeypatch.setattr(local, "_files", made)
+    return made
+
+
+def numbered(folder: Path, n: int = 300) -> LocalPlace:
+    """A folder of files, each of which holds its number, many times."""
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        (folder / f"{i}").write_bytes(struct.pack("<I", i) * 1000)
+    return LocalPlace(folder)
+
+
+def open_files(folder: Path) -> set[str]:
+    """The names of files in a folder that this process has open."""
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if (path := link.readlink()).parent == folder:
+                found.add(path.name)
+    return found
+
+
+def test_many_files_by_few_descriptors(few: local.Descriptors, tmp_path: Path) -> None:
+    place = numbered(tmp_path / "in")
+    for i in [*range(300), *range(0, 300, 7), 5, 5]:
+        assert place.read(f"{i}", 4, 8) == struct.pack("<I", i) * 2
+        assert len(few) <= 8
+    assert open_files(tmp_path / "in") == {"266", "273", "280", "287", "294", "259", "252", "5"}
+
+
+def test_a_file_is_let_go_of_while_others_read_it(few: local.Descriptors, tmp_path: Path) -> None:
+    """A descriptor that were closed under a reader would give it the bytes of whatever was opened next."""
+    place = numbered(tmp_path / "in", 60)
+    wrong: list[object] = []
+
+    def read(seed: int) -> None:
+        try:
+            for i in np.random.default_rng(seed).integers(0, 60, 1500).tolist():
+                if place.read(f"{i}", 400, 4) != struct.pack("<I", i):
+                    wrong.append(i)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
+    assert len(few) <= 8 and len(open_files(tmp_path / "in")) <= 8
+
+
+def test_who_is_gone_holds_no_file(few: local.Descriptors, tmp_path: Path) -> None:
+    place, other = numbered(tmp_path / "in", 4), LocalPlace(tmp_path / "in")
+    for i in range(4):
+        place.read(f"{i}", 0, 1)
+    other.read("2", 0, 1)
+    del place
+    gc.collect()
+    assert len(few) == 1 and open_files(tmp_path / "in") == {"2"}
+
+
+def test_a_limit_on_descriptors_is_kept_away_from(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from pathlib import Path
+from headrace.place.local import LocalPlace
+place = LocalPlace(Path(sys.argv[1]))
+print(sum(place.read(str(i), 0, 1) is not None for i in range(300)))
+held = [open(sys.argv[1] + "/0") for _ in range(30)]
+"""
+    numbered(tmp_path / "in")
+    command = [sys.executable, "-c", code, str(tmp_path / "in")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "300\n" and done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("offset", "length", "wanted"), [(0, 3, b"abc"), (2, 9, b"cdef"), (6, 1, b""), (99, 9, b"")])
+def test_a_read_ends_where_the_file_ends(offset: int, length: int, wanted: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abcdef")
+    place = LocalPlace(tmp_path)
+    assert place.read("x", offset, length) == wanted
+    assert place.size("x") == 6 and list(place.blocks("x", 4)) == [b"abcd", b"ef"]
+
+
+def test_a_file_that_is_cut_or_replaced(tmp_path: Path) -> None:
+    """What is open stays what it was; who forgets it, or comes later, reads what is there then."""
+    (tmp_path / "x").write_bytes(b"old bytes")
+    place = LocalPlace(tmp_path)
+    assert place.read("x", 0, 3) == b"old"
+    publish.write_atomic(tmp_path / "x", b"new bytes")
+    assert place.read("x", 0, 3) == b"old"
+    assert LocalPlace(tmp_path).read("x", 0, 3) == b"new"
+    assert pickle.loads(pickle.dumps(place)).read("x", 0, 3) == copy.copy(place).read("x", 0, 3) == b"new"
+    assert place.read("x", 0, 3) == b"old"
+    place.forget("x")
+    assert place.read("x", 0, 3) == b"new"
+    os.truncate(tmp_path / "x", 2)
+    assert place.read("x", 0, 9) == b"ne"
+    (tmp_path / "x").unlink()
+    assert place.read("x", 0, 9) == b"ne"
+    place.forget("x")
+    with pytest.raises(StorageError, match=f"^{tmp_path}/x: no such file or directory$"):
+        place.read("x", 0, 9)
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder", "/dev/zero"])
+def test_what_is_no_regular_file_is_refused_at_once(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(what)
+    place = LocalPlace(tmp_path)
+    asked: list[Callable[[], object]] = [
+        lambda: place.read("x", 0, 1),
+        lambda: place.size("x"),
+        lambda: list(place.blocks("x")),
+        lambda: place.map("x", crc32c=0),
+        lambda: local.Slices(place, "x", 10)[0:5],
+        lambda: local.digest(path),
+        lambda: local.digest_ends(path),
+        lambda: local.content(path, 10),
+    ]
+    for ask in asked:
+        with pytest.raises(OSError, match=r"regular file|directory") as caught:
+            ask()
+        assert "x" in str(caught.value)
+
+
+def test_content_has_a_bound(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abcdef")
+    assert local.content(tmp_path / "x", 6) == b"abcdef"
+    with pytest.raises(OSError, match="6 bytes, wanted at most 5"):
+        local.content(tmp_path / "x", 5)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, (1 << 17) - 1, 1 << 17, 300_000])
+def test_digests(size: int, tmp_path: Path) -> None:
+    data = np.random.default_rng(size).bytes(size)
+    (tmp_path / "x").write_bytes(data)
+    assert local.digest(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+    ends = data[: 1 << 16] + data[max(1 << 16, size - (1 << 16)) :]
+    assert local.digest_ends(tmp_path / "x") == hashlib.sha256(ends).hexdigest()
+
+
+@given(
+    st.binary(max_size=60), st.integers(1, 20), st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70)), max_size=9)
+)
+def test_slices_of_a_file_are_those_of_its_bytes(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, block: int, parts: list[tuple[int, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("slices") / "x"
+    path.write_bytes(data)
+    slices = local.Slices(LocalPlace(path.parent), "x", len(data), block)
+    assert len(slices) == len(data)
+    assert [slices[begin:end] for begin, end in parts] == [data[begin:end] for begin, end in parts]
+
+
+def test_slices_of_a_file_that_was_cut(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(1000))
+    slices = local.Slices(LocalPlace(tmp_path), "x", 1000, 100)
+    assert slices[0:50] == bytes(50)
+    os.truncate(tmp_path / "x", 500)
+    assert slices[60:80] == bytes(20) and slices[400:500] == bytes(100)
+    with pytest.raises(
+        StorageError, match=f"{tmp_path}/x: ends at byte 500, it had 1000 bytes: it was cut while it was"
+    ):
+        slices[450:501]

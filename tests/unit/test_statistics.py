@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics as python
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 import headrace as hr
 from command import headrace
 from drawn import jpeg
+from forged import forge_catalog
 from headrace.checking.statistics import box_statistics, missing_classes
+from headrace.format import catalog
 from headrace.sources import visipedia
 from listed import boxes, item
 from packed import pack, shades
@@ -82,12 +85,12 @@ def test_no_boxes_at_all(tmp_path: Path) -> None:
     assert box_statistics(pack(shades(3), tmp_path / "ds")) is None
 
 
-def test_reversed_ones_are_counted(ds: hr.Dataset) -> None:
+def test_reversed_ones_are_counted(ds: hr.Dataset, tmp_path: Path) -> None:
     """The packer lets none through; who adopts the files of others may have some."""
-    other = hr.Dataset(ds.path)
-    turned = [None if some is None else [[c, d, a, b] for a, b, c, d in some] for some in other.store.catalog["boxes"]]
-    column = pl.Series("boxes", turned, dtype=other.store.catalog["boxes"].dtype)
-    other.store.catalog = other.store.catalog.with_columns(column)
+    folder = shutil.copytree(ds.path, tmp_path / "ds")
+    turned = [None if some is None else [(c, d, a, b) for a, b, c, d in some] for some in ds.catalog["boxes"].to_list()]
+    forge_catalog(folder, {"boxes": pl.lit(pl.Series(turned, dtype=catalog.WHAT["boxes"]))})
+    other = hr.Dataset(folder)
     found, wanted = box_statistics(other), box_statistics(ds)
     assert found is not None and wanted is not None and found["reversed"] == 6
     assert found | {"reversed": 0} == wanted

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import polars as pl
 import pytest
 
 import headrace as hr
-from headrace.checking.verify import Damage, Verdict
+from forged import forge_catalog, forge_ids, forge_index, read_index, write_index
+from headrace.checking.damage import Damage
+from headrace.checking.verify import Verdict, verify
 from headrace.errors import DamageError, HeadraceError, NotThereError, UsageError
-from headrace.format import catalog, example, manifest, tfrecord
+from headrace.format import catalog, example, index, manifest, tfrecord
 from packed import flip, pack, photos, rewrite_manifest, shades, shard_of
 
 REJECT = hr.Reject(id="bad", origin="bad.jpg", stage="decode", reason="truncated JPEG")
@@ -38,7 +40,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 
 
 def faults(folder: Path, **options: Any) -> list[tuple[str, int | None, int | None, str]]:
-    verdict = hr.Dataset(folder).verify(**options)
+    verdict = verify(folder, **options)
     return [(d.shard, d.record, d.offset, d.reason) for d in verdict.damaged]
 
 
@@ -56,8 +58,6 @@ def test_a_view_verifies_the_whole(sound: Path) -> None:
 
 
 def test_progress_is_told_of_every_record(tmp_path: Path) -> None:
-    from headrace.checking.verify import verify
-
     ds = pack(shades(100, side=2), tmp_path / "ds", shards=1)
     told: list[int] = []
     assert verify(ds.path, workers=2, progress=told.append).ok
@@ -104,13 +104,14 @@ def test_every_bit_of_a_shard(tmp_path: Path) -> None:
     """Each bit of a shard of two records, in one or the other of 64 shards at a time.
 
     verify names shard, record and byte, and nothing else; `ds[i]` raises with the same address where the bit is the
-    payload's or its CRC's, and does not care where it is the header's.
+    payload's, and does not care where it is the header's or the CRC's behind it: the index knows both.
     """
     ds = pack(shades(128, side=1), tmp_path / "ds", shards=64)
     entries = ds.manifest.shards
     assert [entry.records for entry in entries] == [2] * 64
     paths = [ds.path / entry.name for entry in entries]
     offsets = ds.catalog["offset"].to_numpy().reshape(64, 2)
+    begins = [dict(enumerate(some)) for some in offsets.tolist()]
     bits = 8 * max(entry.bytes for entry in entries)
     assert min(entry.bytes for entry in entries) > 800
     flips = 0
@@ -124,7 +125,8 @@ def test_every_bit_of_a_shard(tmp_path: Path) -> None:
             begin = int(offsets[s, record])
             header = bit // 8 < begin + tfrecord.HEADER_BYTES
             wanted.append((entries[s].name, record, begin if header else begin + tfrecord.HEADER_BYTES))
-            raising += [] if header else [2 * s + record]
+            footer = bit // 8 >= (begins[s] | {2: entries[s].bytes})[record + 1] - tfrecord.FOOTER_BYTES
+            raising += [] if header or footer else [2 * s + record]
         verdict = ds.verify(workers=2)
         assert [(d.shard, d.record, d.offset) for d in verdict.damaged] == wanted
         for i in range(128):
@@ -149,6 +151,7 @@ def some_bits(path: Path, most: int) -> Iterator[tuple[int, int]]:
 
 
 FILES = {
+    index.FILE: 120,
     catalog.FILE: 120,
     "dataset_info.json": 40,
     "features.json": 40,
@@ -168,9 +171,9 @@ def test_bits_of_the_other_files(folder: Path, name: str) -> None:
         flip(folder / name, byte, bit)
         damaged = ds.verify(workers=1).damaged
         assert [(d.shard, d.record, d.offset) for d in damaged] == [(name, None, None)]
-        if name == catalog.FILE:
-            with pytest.raises(DamageError, match=r"catalog\.parquet: sha256 is"):
-                hr.Dataset(folder)
+        if name in (index.FILE, catalog.FILE):
+            with pytest.raises(DamageError, match=rf"{name}: CRC-32C is"):
+                hr.Dataset(folder).catalog.height  # noqa: B018
         flip(folder / name, byte, bit)
     assert ds.verify().ok
 
@@ -231,7 +234,10 @@ def test_truncated(folder: Path, end: int) -> None:
     assert found[0] == (path.name, None, None, f"{size} bytes, the manifest says {len(data)}")
     assert [(name, record) for name, record, _, _ in found[1:]] == [(path.name, n) for n in cut]
     assert [offset for _, _, offset, _ in found[1:]] == [rows[n]["offset"] for n in cut]
-    with pytest.raises(DamageError, match=rf"{path.name}, record {cut[0]}, byte \d+: a record of \d+ bytes begins"):
+    if end == -1:  # a byte of the CRC behind the last payload, which the index has too
+        assert len(list(ds.loader(size=16, shuffle=False))) > 0
+        return
+    with pytest.raises(DamageError, match=rf"{path.name}, record {cut[0]}, byte \d+: the file ends here, the record"):
         list(ds.loader(size=16, shuffle=False))
 
 
@@ -259,21 +265,17 @@ def test_missing(folder: Path, name: str) -> None:
 
 def test_missing_shard_in_the_loader(folder: Path) -> None:
     (folder / "train-00001-of-00002.tfrecord").unlink()
-    with pytest.raises(OSError, match=r"train-00001-of-00002\.tfrecord: no such file"):
+    with pytest.raises(DamageError, match=r"train-00001-of-00002\.tfrecord, record \d, .*no such file"):
         list(hr.Dataset(folder).loader(size=16))
 
 
 def test_missing_catalog(folder: Path) -> None:
     (folder / catalog.FILE).rename(folder / "elsewhere")
-    from headrace.checking.verify import verify
-
     verdict = verify(folder)
     assert [(d.shard, d.record) for d in verdict.damaged] == [(catalog.FILE, None)] and verdict.records == 0
 
 
 def test_without_its_catalog_a_damaged_shard_is_still_named(folder: Path) -> None:
-    from headrace.checking.verify import verify
-
     flip(folder / catalog.FILE, 100)
     flip(folder / "val-00000-of-00002.tfrecord", 100)
     assert [d.shard for d in verify(folder).damaged] == [catalog.FILE, "val-00000-of-00002.tfrecord"]
@@ -299,20 +301,44 @@ def test_a_shard_of_the_same_layout(tmp_path: Path) -> None:
     shutil.copy(b.path / name, a.path / name)
     damaged = a.verify().damaged
     assert {d.record for d in damaged} == {0, 1}
-    assert any("sha256 of the image is not the catalog's" in d.reason for d in damaged)
-    assert any("image/id is not the catalog's" in d.reason for d in damaged)
+    assert all(d.shard == name for d in damaged)
+    for part in ("the index says 0x", "sha256 of the image is not the catalog's", "the record's image/id is [b'002']"):
+        assert any(part in d.reason for d in damaged)
 
 
 def test_sound_records_that_are_not_the_ones_that_were_written(tmp_path: Path) -> None:
-    """A feature that the catalog does not know, changed with a fresh CRC: only the digest of the shard tells."""
+    """A feature that the catalog does not know, added with fresh CRCs, to the index too: only the shard's digest
+    tells."""
     ds = pack(shades(2, side=1), tmp_path / "ds", shards=1)
     path = ds.path / ds.manifest.shards[0].name
-    records = []
-    for _, payload in tfrecord.scan(path.read_bytes()):
+    good = path.read_bytes()
+    payloads = []
+    for _, payload in tfrecord.scan(good):
         features = example.parse(bytes(payload))
-        features["image/filename"] = example.Strings([b"9" * len(features["image/filename"][0])])  # type: ignore[arg-type]
-        records.append(tfrecord.frame(example.serialize(features)))
-    path.write_bytes(b"".join(records))
+        features["image/colorspacf"] = features.pop("image/colorspace")  # of the same length, at the same place
+        payloads.append(example.serialize(features))
+    path.write_bytes(b"".join(map(tfrecord.frame, payloads)))
+    assert path.stat().st_size == len(good)
+    assert [(record, "the index says 0x" in reason) for _, record, _, reason in faults(ds.path)] == [
+        (0, True), (0, False), (1, True), (1, False)
+    ]  # fmt: skip
+    payloads = [
+        example.serialize(example.parse(bytes(one)) | {"more": example.Ints()}) for _, one in tfrecord.scan(good)
+    ]
+    path.write_bytes(b"".join(map(tfrecord.frame, payloads)))
+    table = read_index(ds.path)
+    sizes = [len(payload) for payload in payloads]
+    table["length"][:], table["offset"][:] = sizes, [0, sizes[0] + tfrecord.OVERHEAD_BYTES]
+    table["crc"][:] = [tfrecord.masked_crc(payload) for payload in payloads]
+    images = [example.parse(payload)["image/encoded"][0] for payload in payloads]
+    table["image_offset"][:] = [
+        tfrecord.HEADER_BYTES + payload.index(image)  # type: ignore[arg-type]
+        for payload, image in zip(payloads, images, strict=True)
+    ]
+    write_index(ds.path, table)
+    lines = "".join(f"{start} {size + 16}\n" for start, size in zip(table["offset"].tolist(), sizes, strict=True))
+    (ds.path / ds.manifest.shards[0].index_name).write_text(lines)
+    rewrite_manifest(ds.path, shards=(replace(ds.manifest.shards[0], bytes=path.stat().st_size),))
     ((name, record, offset, reason),) = faults(ds.path)
     assert (name, record, offset) == (path.name, None, None) and "though every record is sound" in reason
 
@@ -320,85 +346,181 @@ def test_sound_records_that_are_not_the_ones_that_were_written(tmp_path: Path) -
 def test_swapped_catalog(folder: Path, tmp_path: Path) -> None:
     other = pack(photos(12), tmp_path / "other")
     shutil.copy(other.path / catalog.FILE, folder / catalog.FILE)
-    from headrace.checking.verify import verify
-
     assert [d.shard for d in verify(folder).damaged] == [catalog.FILE]
-    with pytest.raises(DamageError, match=r"catalog\.parquet: sha256 is"):
-        hr.Dataset(folder)
+    with pytest.raises(DamageError, match=r"catalog\.parquet: CRC-32C is"):
+        hr.Dataset(folder).where("label = 0")
 
 
-# --- a catalog that lies, though it is the one that was written -------------------------------------------------------
+# --- tables that lie, though they are the ones that the manifest promises ---------------------------------------------
 
-
-def lie(folder: Path, **columns: pl.Expr) -> None:
-    frame = pl.read_parquet(folder / catalog.FILE).with_columns(**columns).cast(catalog.SCHEMA)  # type: ignore[arg-type]
-    data = catalog.to_bytes(frame)
-    (folder / catalog.FILE).write_bytes(data)
-    files = manifest.read(folder).files
-    rewrite_manifest(folder, files={**files, catalog.FILE: hashlib.sha256(data).hexdigest()})
-
-
+SHARD = "train-00000-of-00002.tfrecord"
 FIRST = pl.int_range(pl.len()) == 0
-# (column, what it says of record 0, what verify says of it)
-LIES: list[tuple[str, object, str]] = [
-    ("label", 7, "the record's image/class/label is not the catalog's 7"),
-    ("label", None, "the record's image/class/label is not the catalog's None"),
-    ("id", "other", "the record's image/id is not the catalog's 'other'"),
-    ("sha256", "00", "sha256 of the image is not the catalog's"),
-    ("height", 5, ""),
-    ("height", 500, ", the catalog says"),
-    ("height", 0, ""),
-    ("channels", 1, ", the catalog says"),
-    ("format", "gif", ", the catalog says gif"),
-    ("image_offset", 3, "the catalog's image bytes are not the record's image/encoded"),
-    ("image_length", 3, "the catalog's image bytes are not the record's image/encoded"),
-    ("length", 3, "the record's length is"),
-    ("length", -3, "the record's length is"),
-    ("length", 1 << 62, "the record's length is"),
-    ("offset", 7, "length CRC is"),
-    ("offset", -7, ""),
-    ("offset", 1 << 60, "0 bytes are left"),
+# (column, what the catalog says of record 0, file and record of the fault, what verify says)
+CATALOG: list[tuple[str, object, str, int | None, str]] = [
+    ("label", 0, SHARD, 0, "the record's image/class/label is [2], the catalog says [0]"),
+    ("label", None, SHARD, 0, "the record's image/class/label is [2], the catalog says [-1]"),
+    ("label", 7, catalog.FILE, None, "the label of row 0 can't be"),
+    ("label", -1, catalog.FILE, None, "the label of row 0 can't be"),
+    ("label_name", "?", SHARD, 0, "the record's image/class/text is [b'cow'], the catalog says [b'?']"),
+    ("id", "other", SHARD, 0, "the catalog says [b'other']"),
+    ("id", "other", catalog.FILE, None, "row 0 is 'other' of 'train', in the index it is 'dir/"),
+    ("id", None, catalog.FILE, None, "the id of row 0 can't be"),
+    ("split", "val", catalog.FILE, None, "of 'val', in the index it is"),
+    ("split", "no", catalog.FILE, None, "the split of row 0 can't be"),
+    ("sha256", "00", SHARD, 0, "sha256 of the image is not the catalog's"),
+    ("boxes", [[0, 0, 1, 1]] * 9, catalog.FILE, None, "the number of box_labels of row 0 can't be"),
+    ("box_labels", [5] * 1, catalog.FILE, None, "the box_labels of row 0 can't be"),
 ]
 
 
-@pytest.mark.parametrize(("column", "value", "reason"), LIES)
-def test_the_catalog_contradicts_the_records(folder: Path, column: str, value: object, reason: str) -> None:
-    lie(folder, **{column: pl.when(FIRST).then(pl.lit(value)).otherwise(pl.col(column))})
-    found = [fault for fault in faults(folder) if fault[1] == 0]
-    assert found and all(name == "train-00000-of-00002.tfrecord" for name, *_ in found)
-    assert any(reason in text for *_, text in found)
+@pytest.mark.parametrize(("column", "value", "file", "record", "reason"), CATALOG)
+def test_the_catalog_lies(column: str, value: object, file: str, record: int | None, reason: str, folder: Path) -> None:
+    lie = pl.lit(pl.Series([value], dtype=catalog.WHAT[column]).first(), dtype=catalog.WHAT[column])
+    forge_catalog(folder, {column: pl.when(FIRST).then(lie).otherwise(pl.col(column))})
+    found = faults(folder)
+    assert any((name, number) == (file, record) and reason in why for name, number, _, why in found), found
+    assert all(number == 0 for name, number, *_ in found if name != catalog.FILE)
 
 
-def test_a_row_less(folder: Path) -> None:
-    frame = pl.read_parquet(folder / catalog.FILE)[:-1]
-    data = catalog.to_bytes(frame)
-    (folder / catalog.FILE).write_bytes(data)
-    files = manifest.read(folder).files
-    rewrite_manifest(folder, files={**files, catalog.FILE: hashlib.sha256(data).hexdigest()})
-    from headrace.checking.verify import verify
+def test_boxes_that_lie(folder: Path) -> None:
+    moved = pl.Series([None if some is None else [[a + 1, b, c + 1, d] for a, b, c, d in some]
+                       for some in pl.read_parquet(folder / catalog.FILE)["boxes"].to_list()])  # fmt: skip
+    forge_catalog(folder, {"boxes": pl.lit(moved)})
+    boxed = [row["boxes"] for row in pl.read_parquet(folder / catalog.FILE).to_dicts()]
+    found = faults(folder)
+    assert len({(name, number) for name, number, *_ in found}) == sum(len(some) > 0 for some in boxed)
+    assert any("the record's image/object/bbox/xmin is [" in why for *_, why in found)
+    forge_catalog(folder, {"boxes": pl.lit([], dtype=catalog.WHAT["boxes"])} | {
+        name: pl.lit([], dtype=catalog.WHAT[name]) for name in ("box_labels", "box_label_names")
+    })  # fmt: skip
+    assert any(
+        name == catalog.FILE and why.startswith("0 boxes, the manifest says") for name, _, _, why in faults(folder)
+    )
 
-    reasons = [d.reason for d in verify(folder).damaged]
-    assert "11 rows, the manifest says 12" in reasons
-    assert any("rows in the catalog, the manifest says" in reason for reason in reasons)
-    assert any("the last record ends here" in reason for reason in reasons)
-    assert "not the offsets of the catalog" in reasons
+
+# (column, what the index says of record 0, what verify says, of record 0 or of the index as a whole)
+INDEX: list[tuple[str, int, str, int | None]] = [
+    ("height", 5, "49 x 20 pixels are over the limit of 245", 0),
+    ("height", 500, "the index says png of (500", 0),
+    ("height", 0, "the height of row 0 (train-00000-of-00002.tfrecord, record 0, byte 0) can't be", None),
+    ("width", 1 << 31, "the width of row 0", None),
+    ("channels", 2, "the number of channels of row 0", None),
+    ("channels", 1, "the index says png of (20, 49, 1)", 0),
+    ("format", 2, ", the index says gif of", 0),
+    ("format", 200, "the format of row 0", None),
+    ("image_offset", 13, "the index's image bytes are not the record's image/encoded", 0),
+    ("image_offset", 3, "the place of the image of row 0", None),
+    ("image_length", 3, "the index's image bytes are not the record's image/encoded", 0),
+    ("image_length", (1 << 32) - 1, "the place of the image of row 0", None),
+    ("length", 3, "the offset of row 1", None),
+    ("length", 60_000, "the offset of row 1", None),
+    ("offset", 7, "the offset of row 0", None),
+    ("offset", (1 << 64) - 7, "the offset of row 0", None),
+    ("record", 1, "the number of the record of row 0", None),
+    ("crc", 1, "the index says 0x00000001: another record", 0),
+    ("key", 1, "the key of row 0 is not that of its id", None),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "reason", "record"), INDEX)
+def test_the_index_lies(column: str, value: int, reason: str, record: int | None, folder: Path) -> None:
+    forge_index(folder, 0, **{column: value})
+    found = faults(folder)
+    assert [(name, number) for name, number, _, why in found if reason in why] == [
+        (index.FILE if record is None else SHARD, record)
+    ], found
+
+
+def test_rows_that_are_missing(folder: Path) -> None:
+    """Of either table: then shards are held against their digests alone."""
+    flip(folder / "val-00000-of-00002.tfrecord", 100)
+    forge_catalog(folder, rows=slice(-1))
+    found = verify(folder)
+    assert found.records == 0
+    assert [(d.shard, d.record) for d in found.damaged] == [(catalog.FILE, None), ("val-00000-of-00002.tfrecord", None)]
+    assert "11 rows, the manifest says 12 records" in found.damaged[0].reason
+    with pytest.raises(DamageError, match="11 rows, the manifest says 12"):
+        hr.Dataset(folder).where("label = 0")
+    table = read_index(folder)
+    fewer = index.Index({name: column[:-1] for name, column in table.columns.items()}, index.Texts.of(
+        [table.ids[i] for i in range(11)]
+    ))  # fmt: skip
+    write_index(folder, fewer)
+    assert "11 rows, the manifest says 12 records" in verify(folder).damaged[0].reason
     with pytest.raises(DamageError, match="11 rows, the manifest says 12"):
         hr.Dataset(folder)
 
 
-def test_a_shard_that_the_manifest_does_not_name(folder: Path) -> None:
-    lie(folder, shard=pl.when(FIRST).then(pl.lit("../other.tfrecord")).otherwise(pl.col("shard")))
-    assert ("../other.tfrecord", None, None, "in the catalog, not in the manifest") in faults(folder)
-    with pytest.raises(DamageError, match="names a shard that the manifest does not"):
-        hr.Dataset(folder)[0]
+def test_ids_of_the_index_that_lie(folder: Path) -> None:
+    sound = (folder / index.FILE).read_bytes()
+    for row in (0, 5, 11):
+        for other in ("x", "dir/00ü.jpeg"):
+            (folder / index.FILE).write_bytes(sound)
+            forge_ids(folder, lambda ids, row=row, other=other: [*ids[:row], other, *ids[row + 1 :]])  # type: ignore[misc]
+            told = [why for name, _, _, why in faults(folder) if name == catalog.FILE]
+            assert len(told) == 1 and told[0].startswith(f"row {row} is 'dir/") and repr(other) in told[0]
+
+
+def test_an_id_that_occurs_twice(folder: Path) -> None:
+    forge_ids(folder, lambda ids: [ids[1], *ids[1:]])
+    table = read_index(folder)
+    table["key"][0] = table["key"][1]
+    write_index(folder, table)
+    assert any(name == index.FILE and "occurs twice" in why for name, _, _, why in faults(folder))
+
+
+def test_splits_of_the_manifest_that_lie(folder: Path) -> None:
+    other = {"train": "val", "val": "train"}
+    entries = manifest.read(folder).shards
+    rewrite_manifest(folder, shards=tuple(replace(entry, split=other[entry.split]) for entry in entries))
+    assert any(name == catalog.FILE and why.endswith("of 'val'") for name, _, _, why in faults(folder))
+
+
+# --- files that are none, and must not hold anyone up -----------------------------------------------------------------
+
+HOLD_UP = """
+import os, sys
+from pathlib import Path
+from headrace.checking.verify import verify
+from headrace.errors import HeadraceError
+folder = Path(sys.argv[1])
+for name in sys.argv[2:]:
+    good = (folder / name).read_bytes()
+    for what in ("fifo", "/dev/zero", "folder", "loop"):
+        (folder / name).unlink()
+        if what == "fifo":
+            os.mkfifo(folder / name)
+        elif what == "folder":
+            (folder / name).mkdir()
+        else:
+            (folder / name).symlink_to(what if what != "loop" else name)
+        print(name, what, end=": ", flush=True)
+        try:
+            print(*verify(folder).damaged)
+        except HeadraceError as error:
+            print(error)
+        (folder / name).rename(folder.parent / f"{name}-{what.replace('/', '')}")
+        (folder / name).write_bytes(good)
+print(verify(folder).ok)
+"""
+
+
+def test_what_is_no_file_holds_nobody_up(folder: Path) -> None:
+    names = [manifest.FILE, index.FILE, catalog.FILE, SHARD, "train-00000-of-00002.idx", "features.json"]
+    command = [sys.executable, "-c", HOLD_UP, str(folder), *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    *told, sound = done.stdout.splitlines()
+    assert sound == "True" and len(told) == 4 * len(names)
+    for line in told:
+        case, _, said = line.partition(": ")
+        assert case.split()[0] in said, line
 
 
 # --- the call --------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
-    from headrace.checking.verify import verify
-
     with pytest.raises(NotThereError):
         verify(tmp_path / "nowhere")
     with pytest.raises(UsageError):

@@ -1,30 +1,24 @@
 """adopt: TFRecord files that someone else wrote become a dataset without being rewritten or copied.
 
 One pass finds every record, its labels by the map of its keys, and the size of its image by the image's header; catalog
-and manifest are all that is written. What keys mean is format/schema's business.
+and manifest are all that is written. What keys mean is left to layouts and mapping.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from headrace import parallel
-from headrace.adopting import schema
-from headrace.adopting.classes import Settled, names_beside, names_given
+from headrace.adopting import layouts
+from headrace.adopting.classes import names_beside, names_given, settled
 from headrace.adopting.files import (
-    ShardFile,
     Skipped,
     absolute,
     check_outside,
@@ -34,21 +28,23 @@ from headrace.adopting.files import (
     open_files,
     sample,
 )
-from headrace.adopting.scan import Found, Pass
-from headrace.adopting.schema import Map, Reader, Schema
+from headrace.adopting.layouts import Layout
+from headrace.adopting.mapping import Map, with_given
+from headrace.adopting.reader import Reader
+from headrace.adopting.scan import Columns, Pass, Vocabulary, joined, reject
+from headrace.adopting.schema import Schema
+from headrace.adopting.write import write
 from headrace.errors import DamageError, DataError, NotThereError, UsageError
-from headrace.format import catalog, index, manifest
-from headrace.imaging import codec, mirror
+from headrace.format import index, manifest
+from headrace.imaging import codec
 from headrace.imaging.prepare import ImageOptions
+from headrace.packing.budget import Budget
 from headrace.place import publish
 from headrace.progress import bar
 from headrace.record import Reject
 from headrace.splits import check_split_name
-from headrace.version import __version__
 
 _log = logging.getLogger("headrace")
-
-_DROPPED = "outside of the image, reversed or without an area"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +105,7 @@ def adopt(
 ) -> AdoptReport:
     """Makes the dataset folder `out` of TFRecord files where they are: a catalog and a manifest, no copies.
 
-    shards: files, or folders of them. map: {"image": KEY, "label": KEY, ...} over what is recognised (schema.FIELDS).
+    shards: files, or folders of them. map: {"image": KEY, "label": KEY, ...} over what is recognised (mapping.FIELDS).
     split: of all files; by default their names say it ("train-00000-of-00005", "x-val.tfrecord").
     classes, box_classes: names in index order, or a file of them (one a line, or a label_map.pbtxt).
     keypoint_names: in the order of the points; names that say a side, such as left_eye, also say what a mirror swaps.
@@ -124,8 +120,7 @@ def adopt(
     """
     started = time.perf_counter()
     threads = parallel.check_workers(workers)
-    if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
-        raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
+    budget = Budget(max_rejects)
     if split is not None:
         check_split_name(split)
     options = ImageOptions(max_pixels=max_pixels)
@@ -141,20 +136,29 @@ def adopt(
         files, cut = open_files(paths, folder, staging, split, convert=convert, notes=notes)
         found = sample(files)
         folders = list(dict.fromkeys(path.parent for path in paths))
-        layout = schema.recognise(found, folders)
+        layout = layouts.recognise(found, folders)
         chosen = _choose(layout, map or {}, found, has_images=root is not None)
         notes += layout.notes if layout is not None else ()
         reader = Reader(chosen, set(found.keys))
         chunks = Pass(files, reader, root, options.max_pixels)
         with bar(total=sum(file.size for file in files) // 10**6, unit="MB", desc="adopt", show=progress) as shown:
-            pieces: list[Found | Reject | Skipped] = []
-            done = 0
+            parts: list[list[Columns]] = [[] for _ in files]
+            said, box_said = Vocabulary(), Vocabulary()
+            refused: list[tuple[int, int, Reject]] = []  # by file and record
+            skipped = cut
+            done = turned = 0
             for read in parallel.ordered(chunks.read, chunks, workers=threads, ahead=4 * threads):
-                pieces += read.pieces
+                numbers, box_numbers = said.numbers(read.said), box_said.numbers(read.box_said)
+                found_in = read.columns
+                parts[read.file].append(
+                    replace(found_in, labels=numbers[found_in.labels], box_labels=box_numbers[found_in.box_labels])
+                )
+                refused += [(read.file, number, reject) for number, reject in read.rejects]
+                skipped += read.skipped
+                turned += read.turned
                 files[read.file].marks.update(read.marks)
                 shown.update((done + read.size) // 10**6 - done // 10**6)
                 done += read.size
-        skipped = cut + [piece for piece in pieces if isinstance(piece, Skipped)]
         if skipped and not salvage:
             places = f"{len(skipped)} place{'s' if len(skipped) > 1 else ''}"
             raise DamageError(
@@ -162,40 +166,50 @@ def adopt(
             )
         for file in files:
             file.check_unchanged()
-        made = Settled([piece for piece in pieces if not isinstance(piece, Skipped)], chosen, notes)
-        made.label(names or names_beside(folders, chosen.label))
-        made.label_boxes(box_names or names_beside(folders, chosen.box_labels))
-        made.arrange_keypoints(_keypoint_names(keypoint_names, found, chosen))
-        made.identify()
+        columns = []
+        while parts:  # one file after the other: its parts go as the whole of it comes
+            columns.append(joined(parts.pop(0)))
+        notes += _odd_images(columns, turned)
+        whole = settled(
+            columns,
+            [file.called for file in files],
+            said.said,
+            box_said.said,
+            chosen,
+            names=names or names_beside(folders, chosen.label),
+            box_names=box_names or names_beside(folders, chosen.box_labels),
+            point_names=_keypoint_names(keypoint_names, found, chosen),
+        )
+        del columns
+        notes += whole.notes
         if reader.late:
             late = sorted(reader.late)
             more = f" and {len(late) - 10} more" if len(late) > 10 else ""
             notes.append(f"keys that only later records have, and that are not used: {', '.join(late[:10])}{more}")
-        stored, rejects = made.found, made.rejects
-        for reject in rejects:
-            _log.info("rejected %s", reject)
-        seen = len(stored) + len(rejects)
-        most = int(max_rejects * seen) if isinstance(max_rejects, float) else max_rejects
+        refused += [
+            (one.file, one.record, reject(files[one.file], one.record, "label", one.reason)) for one in whole.refusals
+        ]
+        rejects = [one for *_, one in sorted(refused, key=lambda one: one[:2])]
+        for one in rejects:
+            _log.info("rejected %s", one)
+        stored = sum(len(one) for one in whole.files)
+        seen = stored + len(rejects)
         if not stored:
             raise DataError(f"none of {seen} records can be used; nothing was published{listed(rejects)}")
-        if len(rejects) > most:
-            raise DataError(
-                f"{len(rejects)} of {seen} records are rejected, {most} are allowed (max_rejects); nothing was "
-                f"published. Mend the map or allow more:{listed(rejects)}"
-            )
+        budget.check(len(rejects), seen=seen, first=rejects)
         known_as = "by map" if layout is None else layout.name
         adopted = {
             "layout": known_as,
             "map": chosen.keys,
             "images": None if root is None else name_from(folder, absolute(root)),
         }
-        promised = _write(staging, files, made, skipped, options, adopted)
+        promised = write(staging, files, whole, rejects, skipped, options, adopted)
     for entry in promised.shards:
         _log.info("%s: %d records", os.path.normpath(folder / entry.name), entry.records)
     return AdoptReport(
         path=folder,
         seen=seen,
-        stored=len(stored),
+        stored=stored,
         rejects=tuple(rejects),
         skipped=tuple(skipped),
         layout=known_as,
@@ -203,7 +217,7 @@ def adopt(
         splits=promised.splits,
         classes=promised.classes,
         box_classes=promised.box_classes,
-        boxes=sum(len(one.row.boxes) for one in stored if one.row.boxes is not None),
+        boxes=promised.boxes or 0,
         boxes_clipped=promised.boxes_clipped,
         boxes_dropped=promised.boxes_dropped,
         keypoints=promised.keypoints,
@@ -216,9 +230,24 @@ def adopt(
     )
 
 
-def _choose(layout: schema.Layout | None, given: Mapping[str, str], found: Schema, *, has_images: bool) -> Map:
+def _odd_images(files: Sequence[Columns], turned: int) -> list[str]:
+    """Notes of images that others may show otherwise."""
+    notes = []
+    if turned:
+        notes.append(
+            f"{turned} images have an EXIF turn: pixels and boxes are used as they are stored, as TensorFlow does"
+        )
+    counts = np.bincount(np.concatenate([one.where["format"] for one in files]), minlength=len(index.FORMATS)).tolist()
+    others = {kind: n for kind, n in zip(index.FORMATS, counts, strict=True) if n and kind not in ("jpeg", "png")}
+    if others:
+        told = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
+        notes.append(f"images that other readers may decode differently, or not at all: {told}")
+    return notes
+
+
+def _choose(layout: Layout | None, given: Mapping[str, str], found: Schema, *, has_images: bool) -> Map:
     """The map: what was recognised, and over it what is given. Raises UsageError with the schema: that is no map."""
-    chosen = schema.with_given(Map() if layout is None else layout.map, given, found)
+    chosen = with_given(Map() if layout is None else layout.map, given, found)
 
     def refuse(why: str, hint: str = "") -> UsageError:
         return UsageError("\n".join(filter(None, (why, found.table(), hint))))
@@ -260,73 +289,3 @@ def _hint(found: Schema) -> str:
     texts = (name for name, key in sorted(found.keys.items()) if key.is_text and key.high == 1)
     label = next(numbers, None) or next(texts, None)
     return f"  perhaps: map={ ({'image': image} | ({'label': label} if label else {}))!r}"
-
-
-def _count_boxes(found: Sequence[Found]) -> int | None:
-    """All boxes; None where nothing is said of any."""
-    counts = [len(one.row.boxes) for one in found if one.row.boxes is not None]
-    return sum(counts) if counts else None
-
-
-def _write(
-    staging: Path,
-    files: Sequence[ShardFile],
-    made: Settled,
-    skipped: Sequence[Skipped],
-    options: ImageOptions,
-    adopted: Mapping[str, Any],
-) -> manifest.Manifest:
-    """Catalog, rejects and, last of all, the manifest."""
-    found, rejects = made.found, made.rejects
-    counts = Counter(one.row.shard for one in found)
-    gaps: dict[str, list[tuple[int, int]]] = {}
-    for one in skipped:
-        if one.end > one.begin:
-            gaps.setdefault(one.shard, []).append((one.begin, one.end))
-    dropped = sum(one.dropped for one in found)
-    promised = manifest.Manifest(
-        headrace_version=__version__,
-        seen=len(found) + len(rejects),
-        stored=len(found),
-        rejected=len(rejects),
-        classes=made.classes,
-        box_classes=made.box_classes,
-        keypoints=made.keypoints,
-        keypoint_names=made.keypoint_names,
-        flip_pairs=mirror.pairs(made.keypoint_names),
-        keypoints_dropped=dict(+made.keypoints_dropped),
-        boxes=_count_boxes(found),
-        numbered=made.numbered,
-        boxes_clipped=sum(one.clipped for one in found),
-        boxes_dropped={_DROPPED: dropped} if dropped else {},
-        channels=max(one.row.channels for one in found),
-        shards=tuple(
-            manifest.ShardEntry(
-                name=file.name,
-                split=file.split,
-                records=counts[file.name],
-                bytes=file.size,
-                sha256=file.marks.hexdigest(),
-                foreign=manifest.Foreign(
-                    mtime_ns=file.mtime_ns, ends=file.ends, skipped=tuple(gaps.get(str(file.path), ()))
-                ),
-            )
-            for file in files
-        ),
-        pack_options=options.as_json(),
-        schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
-        adopted=adopted,
-    )
-    rows = [one.row for one in found]
-    tables = {index.FILE: index.to_bytes(rows), catalog.FILE: catalog.to_bytes(catalog.table(rows))}
-    lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects)
-    written = {**tables, manifest.REJECTS_FILE: lines.encode(errors="backslashreplace")}
-    for name, data in written.items():
-        (staging / name).write_bytes(data)
-    promised = replace(
-        promised,
-        files={name: hashlib.sha256(data).hexdigest() for name, data in written.items()},
-        crc32c={name: google_crc32c.value(data) for name, data in tables.items()},
-    )
-    (staging / manifest.FILE).write_bytes(promised.to_bytes())
-    return promised

@@ -1,4 +1,7 @@
-"""What only all records of an adoption together say: the classes and their names, one k of keypoints, ids."""
+"""What only all records of an adoption together say: the classes and their names, one k of keypoints, ids.
+
+Plain functions over the columns of each file; what they are given they leave as it is.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headrace.adopting.scan import Found
-from headrace.adopting.schema import Map
+from headrace import order
+from headrace.adopting.mapping import Map
+from headrace.adopting.scan import Columns, Said
 from headrace.errors import NotThereError, UsageError
 from headrace.format import manifest
 from headrace.imaging import geometry
 from headrace.place import local
-from headrace.record import Reject
+from headrace.record import check_names
 from headrace.sources.files import natural
 
+_MOST_BYTES = 1 << 26  # of a file of names
 _MOST_CLASSES = 1 << 16  # a class number above it, without names that say otherwise, is something else
 
 
@@ -42,21 +48,20 @@ def names_given(given: Sequence[str] | str | os.PathLike[str] | None) -> Names |
         if not path.is_file():
             raise NotThereError(f"{path}: no such file of class names")
         return _names_in(path)
-    if len(set(given)) != len(given):
-        raise UsageError(f"class names {', '.join(given)}: one occurs twice")
-    return Names(tuple(given), None, "the call")
+    return Names(check_names(given, "class names"), None, "the call")
 
 
 def _names_in(path: Path) -> Names:
     """Names of a file: one a line, or a label_map.pbtxt with numbers. Raises UsageError, StorageError."""
     with local.explained(path):
-        data = path.read_bytes()
+        data = local.content(path, _MOST_BYTES)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is no UTF-8") from None
     if path.suffix != ".pbtxt":
-        names = tuple(line for line in text.splitlines() if line)
+        lines = text.replace("\r\n", "\n").split("\n")  # a name may hold what str.splitlines() takes for a line's end
+        names = tuple(line for line in lines if line)
         if len(set(names)) != len(names):
             raise UsageError(f"{path}: a name occurs twice")
         return Names(names, None, str(path))
@@ -91,204 +96,313 @@ def names_beside(folders: Sequence[Path], key: str | None) -> Names | None:
     return None
 
 
-class Settled:
-    """All records and Rejects in their order; what one record can't know alone is settled here."""
+_NONE, _REFUSED = -1, -2
 
-    def __init__(self, pieces: list[Found | Reject], m: Map, notes: list[str]) -> None:
-        self.items, self.map, self.notes = pieces, m, notes
-        self.classes: tuple[str, ...] = ()
-        self.box_classes: tuple[str, ...] = ()
-        self.keypoints = 0
-        self.keypoint_names: tuple[str, ...] = ()
-        self.keypoints_dropped: Counter[str] = Counter()
-        self.numbered = False  # whether ids are mere positions
-        turned = sum(one.orientation != 1 for one in self.found)
-        if turned:
-            notes.append(
-                f"{turned} images have an EXIF turn: pixels and boxes are used as they are stored, as TensorFlow does"
-            )
-        others = Counter(one.row.format for one in self.found if one.row.format not in ("jpeg", "png"))
-        if others:
-            told = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
-            notes.append(f"images that other readers may decode differently, or not at all: {told}")
 
-    @property
-    def found(self) -> list[Found]:
-        return [item for item in self.items if isinstance(item, Found)]
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Class names in index order, and which class each thing that records say is, int32 [v] by its number: its index,
+    -1 for none, -2 where it is none of the classes. `said` as it is looked for; `notes` for people."""
 
-    @property
-    def rejects(self) -> list[Reject]:
-        return [item for item in self.items if isinstance(item, Reject)]
+    names: tuple[str, ...]
+    index: NDArray[np.int32]
+    said: tuple[int | str | None, ...]
+    notes: tuple[str, ...] = ()
 
-    def _refuse(self, number: int, reason: str) -> None:
-        one = self.items[number]
-        assert isinstance(one, Found)
-        self.items[number] = Reject(id=one.row.origin, origin=one.row.origin, stage="label", reason=reason)
+    def refusal(self, number: int, key: str | None) -> str:
+        """Why a record is refused that says what has this number."""
+        return f"{key!r} is {self.said[number]!r}: none of the {len(self.names)} classes"
 
-    def label(self, given: Names | None) -> None:
-        """The classes of the images. Raises DataError."""
-        m, found = self.map, self.found
-        if m.label is None and m.label_text is None:
-            return
-        for one in found:
-            v = one.values
-            if v.label == -1:
-                v.label = None
-            elif m.label is None:
-                v.label = v.label_text or None
-        if (
-            m.boxes
-            and m.label == "image/class/label"
-            and all(one.values.label in (0, None) and not one.values.label_text for one in found)
-        ):
-            self.notes.append(
-                "every image/class/label is 0 and without a text, as visipedia writes it where an image has "
-                "no class: taken as no class"
-            )
-            return
-        texts: dict[int, set[str]] = {}
-        for one in found:
-            if one.values.label_text and isinstance(one.values.label, int):
-                texts.setdefault(one.values.label, set()).add(one.values.label_text)
-        counts: Counter[int | str] = Counter(one.values.label for one in found if one.values.label is not None)
-        self.classes, index = self._classes(counts, texts, given, m.label_from, m.label or "", "classes")
-        for number, item in enumerate(self.items):
-            if isinstance(item, Found) and (raw := item.values.label) is not None:
-                if raw not in index:
-                    self._refuse(number, f"{m.label!r} is {raw!r}: {_wanted(self.classes)}")
-                else:
-                    item.row.label = index[raw]
-                    item.row.label_name = self.classes[item.row.label]
 
-    def label_boxes(self, given: Names | None) -> None:
-        """The classes of the boxes."""
-        m, found = self.map, self.found
-        if m.boxes and self.classes and not any(len(one.kept) for one in found if one.kept is not None):
-            self.notes.append("no record has a box: taken as images with a class and nothing said of boxes")
-            for one in found:
-                one.row.boxes = None
-            return
-        if not m.boxes or m.box_labels is None:
-            return
-        counts: Counter[int | str] = Counter()
-        texts: dict[int, set[str]] = {}
-        pairs: Counter[tuple[int | str, str]] = Counter()
-        for one in found:
-            raws: Sequence[int | str] = one.values.box_labels or []
-            counts.update(raws)
-            pairs.update(zip(raws, one.values.box_label_text or (), strict=False))
-        for raw, text in pairs:
-            if text and isinstance(raw, int):
+def count(numbers: Sequence[NDArray[np.int32]], said: Sequence[Said]) -> NDArray[np.int64]:
+    """How often each thing is said, int64 [v], in arrays of their numbers."""
+    counts = np.zeros(len(said), np.int64)
+    for some in numbers:
+        counts += np.bincount(some, minlength=len(said))
+    return counts
+
+
+def of_images(said: Sequence[Said], counts: NDArray[np.int64], m: Map, given: Names | None) -> Classes:
+    """The classes of the images. -1 and an empty text are none."""
+    raws: list[int | str | None] = []
+    for raw, text in said:
+        raws.append(None if raw == -1 else (text or None) if m.label is None else raw)
+    heard = [(raw, text) for (raw, (_, text)), n in zip(zip(raws, said, strict=True), counts, strict=True) if n]
+    if m.label is None and m.label_text is None:
+        return _no_classes(said)
+    if m.boxes and m.label == "image/class/label" and all(raw in (0, None) and not text for raw, text in heard):
+        note = (
+            "every image/class/label is 0 and without a text, as visipedia writes it where an image has no class: "
+            "taken as no class"
+        )
+        return replace(_no_classes(said), notes=(note,))
+    return _classes(raws, said, counts, given, m.label_from, m.label or "", "classes")
+
+
+def of_boxes(said: Sequence[Said], counts: NDArray[np.int64], m: Map, given: Names | None) -> Classes:
+    """The classes of the boxes. Where a map doesn't say from which number they count, they tell."""
+    if m.box_labels is None:
+        return _no_classes(said)
+    raws = [raw for raw, _ in said]
+    start, notes = m.box_labels_from, []
+    if start is None and not (given is not None and given.numbers is not None):
+        start = 0 if any(raw == 0 and n for raw, n in zip(raws, counts, strict=True)) else 1
+        notes.append(
+            f"{m.box_labels} is taken to count classes from {start}, "
+            + ("as one is 0" if start == 0 else "as TF Object Detection does, and none is 0")
+            + f"; pass map={{'box_labels': '{m.box_labels}:from{1 - start}'}} if they count from {1 - start}"
+        )
+    if given is not None and given.numbers is not None and start == 0 and m.box_labels == "image/object/bbox/label":
+        # A label map counts from 1.
+        given = replace(given, numbers={n - 1: name for n, name in given.numbers.items()})
+    made = _classes(raws, said, counts, given, start or 0, m.box_labels, "classes of boxes")
+    return replace(made, notes=(*notes, *made.notes))
+
+
+def _no_classes(said: Sequence[Said]) -> Classes:
+    return Classes((), np.full(len(said), _NONE, np.int32), tuple(raw for raw, _ in said))
+
+
+def _classes(
+    raws: Sequence[int | str | None],
+    said: Sequence[Said],
+    counts: NDArray[np.int64],
+    given: Names | None,
+    start: int,
+    key: str,
+    what: str,
+) -> Classes:
+    heard: Counter[int | str] = Counter()
+    texts: dict[int, set[str]] = {}
+    for raw, (_, text), n in zip(raws, said, counts.tolist(), strict=True):
+        if raw is not None and n:
+            heard[raw] += n
+            if isinstance(raw, int) and text:
                 texts.setdefault(raw, set()).add(text)
-        start = m.box_labels_from
-        if start is None and not (given is not None and given.numbers is not None):
-            start = 0 if 0 in counts else 1
-            self.notes.append(
-                f"{m.box_labels} is taken to count classes from {start}, "
-                + ("as one is 0" if start == 0 else "as TF Object Detection does, and none is 0")
-                + f"; pass map={{'box_labels': '{m.box_labels}:from{1 - start}'}} if they count from {1 - start}"
-            )
-        if given is not None and given.numbers is not None and start == 0 and m.box_labels == "image/object/bbox/label":
-            given = replace(
-                given, numbers={n - 1: name for n, name in given.numbers.items()}
-            )  # a label map counts from 1
-        self.box_classes, index = self._classes(counts, texts, given, start or 0, m.box_labels, "classes of boxes")
-        names = self.box_classes
-        for number, item in enumerate(self.items):
-            if not isinstance(item, Found) or (said := item.values.box_labels) is None:
-                continue
-            try:
-                labels = [index[raw] for raw in said]
-            except KeyError as unknown:
-                self._refuse(number, f"{m.box_labels!r} is {unknown.args[0]!r}: {_wanted(names)}")
-                continue
-            assert item.kept is not None
-            if item.dropped:
-                labels = [label for label, kept in zip(labels, item.kept.tolist(), strict=True) if kept]
-            item.row.box_labels, item.row.box_label_names = labels, [names[label] for label in labels]
+    names, of, notes = _named(heard, texts, given, start, key, what)
+    index = [_NONE if raw is None else of.get(raw, _REFUSED) for raw in raws]
+    return Classes(names, np.array(index, np.int32), tuple(raws), notes)
 
-    def _classes(
-        self,
-        counts: Counter[Any],
-        texts: Mapping[int, set[str]],
-        given: Names | None,
-        start: int,
-        key: str,
-        what: str,
-    ) -> tuple[tuple[str, ...], dict[int | str, int]]:
-        """Names in index order, and which index each number or text that records hold has."""
-        numbers = sum(n for raw, n in counts.items() if isinstance(raw, int))
-        if numbers * 2 < counts.total():  # texts
-            said = sorted((raw for raw in counts if isinstance(raw, str)), key=natural)
-            names = tuple(said) if given is None else given.names
-            return names, {name: i for i, name in enumerate(names)}
-        if given is not None:
-            self.notes.append(f"{what}: names from {given.where}")
-            by_number = given.numbers or {start + i: name for i, name in enumerate(given.names)}
-        else:
-            # Numbers far beyond all others' count no classes.
-            top = max(
-                (raw for raw in counts if isinstance(raw, int) and start <= raw < start + _MOST_CLASSES), default=-1
-            )
-            by_number = {n: min(texts.get(n, ()), default=str(n)) for n in range(start, top + 1)}
-            several = sorted(n for n, names in texts.items() if len(names) > 1)
-            if several or len(set(by_number.values())) < len(by_number):
-                by_number = {n: str(n) for n in by_number}
-                self.notes.append(f"{what}: texts and numbers of {key} don't agree; the numbers are their names")
-        ordered = sorted(by_number)
-        return tuple(by_number[n] for n in ordered), {n: i for i, n in enumerate(ordered)}
 
-    def arrange_keypoints(self, names: Sequence[str]) -> None:
-        """Keypoints of a record by its boxes, float32 [n, k, 3], with one k for all records. `names`: of one object's
-        points, or of several objects' one after the other."""
-        if not self.map.keypoints:
-            return
-        counts: Counter[int] = Counter()
-        for one in self.found:
-            points, n = one.values.keypoints, 1 if one.kept is None else len(one.kept)
-            if points is not None and n and len(points) and not len(points) % n:
-                counts[len(points) // n] += n
-        if not counts:
-            return
-        self.keypoints = k = max(counts, key=lambda k: (counts[k], k))
-        first = tuple(names[:k])
-        if len(set(first)) == k and tuple(names) == first * (len(names) // k):
-            self.keypoint_names = first
-        elif names:
-            self.notes.append(f"an object has {k} keypoints, which {len(names)} names don't fit: they are left out")
-        for number, item in enumerate(self.items):
-            if not isinstance(item, Found) or (points := item.values.keypoints) is None:
-                continue
-            n = (1 if len(points) else 0) if item.kept is None else len(item.kept)
-            if len(points) not in (0, n * k):
-                self._refuse(number, f"{len(points)} keypoints of {n} objects, wanted {k} of each")
-                continue
-            sets = points.reshape(-1, k, 3) if len(points) else np.zeros((n, k, 3), np.float32)
-            inside = geometry.cut_points(sets, np.array([0, 0, item.row.width, item.row.height], np.float32))
-            left = inside if item.kept is None else inside[item.kept]
-            self.keypoints_dropped["outside of the image"] += int((sets[..., 2] > 0).sum() - (inside[..., 2] > 0).sum())
-            self.keypoints_dropped["of dropped boxes"] += int((inside[..., 2] > 0).sum() - (left[..., 2] > 0).sum())
-            item.row.keypoints = left
+def _named(
+    heard: Counter[Any], texts: Mapping[int, set[str]], given: Names | None, start: int, key: str, what: str
+) -> tuple[tuple[str, ...], dict[int | str, int], tuple[str, ...]]:
+    """Names in index order, which index each number or text that records say has, and notes."""
+    notes: list[str] = []
+    numbers = sum(n for raw, n in heard.items() if isinstance(raw, int))
+    if numbers * 2 < heard.total():  # texts
+        ordered = sorted((raw for raw in heard if isinstance(raw, str)), key=natural)
+        names = tuple(ordered) if given is None else given.names
+        return names, {name: i for i, name in enumerate(names)}, ()
+    if given is not None:
+        notes.append(f"{what}: names from {given.where}")
+        by_number = given.numbers or {start + i: name for i, name in enumerate(given.names)}
+    else:
+        # Numbers far beyond all others' count no classes.
+        top = max((raw for raw in heard if isinstance(raw, int) and start <= raw < start + _MOST_CLASSES), default=-1)
+        by_number = {n: min(texts.get(n, ()), default=str(n)) for n in range(start, top + 1)}
+        several = any(len(some) > 1 for some in texts.values())
+        if several or len(set(by_number.values())) < len(by_number):
+            by_number = {n: str(n) for n in by_number}
+            notes.append(f"{what}: texts and numbers of {key} don't agree; the numbers are their names")
+    in_order = sorted(by_number)
+    return tuple(by_number[n] for n in in_order), {n: i for i, n in enumerate(in_order)}, tuple(notes)
 
-    def identify(self) -> None:
-        """Ids that are there, and unique: what has none, or another's, is called by its file and number."""
+
+def keypoints_per_object(files: Sequence[Columns], *, boxed: bool) -> int:
+    """How many keypoints an object has: as most objects have; 0 where there are none. `boxed`: objects are boxes."""
+    votes: Counter[int] = Counter()
+    for columns in files:
+        points = columns.keypoint_counts.astype(np.int64)
+        objects = columns.box_counts.astype(np.int64) if boxed else np.ones(len(columns), np.int64)
+        fit = (points > 0) & (objects > 0)
+        fit[fit] = points[fit] % objects[fit] == 0
+        for k, n in zip((points[fit] // objects[fit]).tolist(), objects[fit].tolist(), strict=True):
+            votes[k] += n
+    return max(votes, key=lambda k: (votes[k], k), default=0)
+
+
+def keypoint_names(names: Sequence[str], k: int) -> tuple[tuple[str, ...], str | None]:
+    """The names of an object's `k` points, of `names` of one object's or of several objects' one after the other; none
+    where they don't fit, and a note that says so."""
+    first = tuple(names[:k])
+    if k and len(set(first)) == k and tuple(names) == first * (len(names) // k):
+        return first, None
+    return (), f"an object has {k} keypoints, which {len(names)} names don't fit: they are left out" if names else None
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """Sets of keypoints float32 [s, k, 3] in their images, one of each object that is kept, how many sets each row has,
+    int32 [n], of which rows anything is said, bool [n], and reason -> labelled keypoints left out."""
+
+    sets: NDArray[np.float32]
+    counts: NDArray[np.int32]
+    says: NDArray[np.bool_]
+    dropped: Counter[str]
+
+
+def misfits(columns: Columns, k: int, *, boxed: bool) -> NDArray[np.bool_]:
+    """The rows bool [n] whose keypoints are no `k` of each object."""
+    points = columns.keypoint_counts
+    wrong: NDArray[np.bool_] = (points > 0) & (points != _objects(columns, boxed=boxed) * k)
+    return wrong
+
+
+def arranged(columns: Columns, k: int, *, boxed: bool) -> Keypoints:
+    """The keypoints of rows that fit (see misfits), by their objects: cut to the image, and dropped with their box."""
+    says = columns.keypoint_counts >= 0
+    objects = np.where(says, _objects(columns, boxed=boxed), 0)
+    sets = np.zeros((int(objects.sum()), k, 3), np.float32)
+    sets[np.repeat(columns.keypoint_counts > 0, objects)] = columns.keypoints.reshape(-1, k, 3)
+    sizes = np.stack([columns.where["width"], columns.where["height"]], axis=1).astype(np.float32)
+    inside = geometry.cut_points(sets, np.repeat(np.hstack([np.zeros_like(sizes), sizes]), objects, axis=0))
+    kept = (columns.faults == 0)[columns.of_boxes(says)] if boxed else np.ones(len(sets), bool)
+    of = np.repeat(np.arange(len(columns)), objects)
+    dropped = Counter(
+        {"outside of the image": _labelled(sets) - _labelled(inside), "of dropped boxes": _labelled(inside[~kept])}
+    )
+    counts = np.bincount(of[kept], minlength=len(columns)).astype(np.int32)
+    return Keypoints(inside[kept], counts, says, +dropped)
+
+
+def _objects(columns: Columns, *, boxed: bool) -> NDArray[np.int32]:
+    """How many objects each row has, int32 [n]: its boxes, or the one whose keypoints they are."""
+    return columns.box_counts if boxed else (columns.keypoint_counts > 0).astype(np.int32)
+
+
+def _labelled(points: NDArray[np.float32]) -> int:
+    return int((points[..., 2] > 0).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The ids of each file's rows, that occur once, and their keys; whether all are mere positions."""
+
+    ids: tuple[NDArray[np.object_], ...]
+    keys: tuple[NDArray[np.uint64], ...]
+    numbered: bool
+    notes: tuple[str, ...]
+
+
+def identified(ids: Sequence[NDArray[np.object_]], records: Sequence[NDArray[Any]], called: Sequence[str]) -> Ids:
+    """Ids that are there, and unique: what has none, or another's, is called by its file and the number of its record,
+    of `records` [n] of the file that is `called` so."""
+    made, named, again = [], 0, 0
+    for some, numbers, file in zip(ids, records, called, strict=True):
+        some = some.copy()
+        for i in np.flatnonzero(some == "").tolist():
+            some[i], named = f"{file}:{numbers[i]}", named + 1
+        made.append(some)
+    keys = [order.keys_of(some) for some in made]
+    if order.repeated(np.concatenate(keys)).any():
         seen: set[str] = set()
-        named = again = 0
-        for one in self.found:
-            row = one.row
-            if not row.id:
-                row.id, named = row.origin, named + 1
-            elif row.id in seen:
-                row.id, again = f"{row.id} ({row.origin})", again + 1
-            while row.id in seen:
-                row.id += "'"
-            seen.add(row.id)
-        self.numbered = bool(named) and named == len(seen)
-        if named:
-            self.notes.append(f"{named} records say no id: it is their file and number")
-        if again:
-            self.notes.append(f"{again} records have an id that another one has: their file and number stand behind it")
+        for some, said, numbers, file in zip(made, ids, records, called, strict=True):
+            for i, id_ in enumerate(some.tolist()):
+                if id_ in seen:
+                    if said[i]:
+                        id_, again = f"{id_} ({file}:{numbers[i]})", again + 1
+                    while id_ in seen:
+                        id_ += "'"
+                    some[i] = id_
+                seen.add(id_)
+        keys = [order.keys_of(some) for some in made]
+    notes = []
+    if named:
+        notes.append(f"{named} records say no id: it is their file and number")
+    if again:
+        notes.append(f"{again} records have an id that another one has: their file and number stand behind it")
+    return Ids(tuple(made), tuple(keys), bool(named) and named == sum(map(len, ids)), tuple(notes))
 
 
-def _wanted(classes: Sequence[str]) -> str:
-    return f"none of the {len(classes)} classes"
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A record that was refused for what others say: its file's and its own number, and why."""
+
+    file: int
+    record: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """All records that can be used, file by file, and what they are together. `box_classes` None: nothing is said of
+    boxes; `keypoints`: of an object, 0 where there are none, and then `sets` is empty."""
+
+    files: tuple[Columns, ...]
+    classes: Classes
+    box_classes: Classes | None
+    keypoints: int
+    keypoint_names: tuple[str, ...]
+    sets: tuple[Keypoints, ...]
+    ids: Ids
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+
+
+def settled(
+    files: Sequence[Columns],
+    called: Sequence[str],
+    said: Sequence[Said],
+    box_said: Sequence[Said],
+    m: Map,
+    *,
+    names: Names | None,
+    box_names: Names | None,
+    point_names: Sequence[str],
+) -> Whole:
+    """What is in the columns of each file, which is `called` so in ids. What was `said` of classes, by its numbers."""
+    refusals: list[Refusal] = []
+    notes: list[str] = []
+
+    def refuse(number: int, columns: Columns, rows: NDArray[np.int64], reasons: Sequence[str]) -> Columns:
+        """The columns without these rows."""
+        records = columns.where["record"][rows].tolist()
+        refusals.extend(Refusal(number, record, why) for record, why in zip(records, reasons, strict=True))
+        left = np.ones(len(columns), bool)
+        left[rows] = False
+        return columns.taken(left) if len(rows) else columns
+
+    classes = of_images(said, count([columns.labels for columns in files], said), m, names)
+    notes += classes.notes
+    left = []
+    for number, columns in enumerate(files):
+        rows = np.flatnonzero(classes.index[columns.labels] == _REFUSED)
+        left.append(
+            refuse(number, columns, rows, [classes.refusal(at, m.label) for at in columns.labels[rows].tolist()])
+        )
+    box_classes: Classes | None = None
+    if m.boxes and classes.names and not any((columns.faults == 0).any() for columns in left):
+        notes.append("no record has a box: taken as images with a class and nothing said of boxes")
+    elif m.boxes:
+        spoken = [columns.box_labels[columns.of_boxes(columns.says_labels)] for columns in left]
+        box_classes = of_boxes(box_said, count(spoken, box_said), m, box_names)
+        notes += box_classes.notes
+        for number, columns in enumerate(left):
+            wrong = (box_classes.index[columns.box_labels] == _REFUSED) & columns.of_boxes(columns.says_labels)
+            rows, at = np.unique(columns.of_boxes(np.arange(len(columns)))[wrong], return_index=True)
+            reasons = [box_classes.refusal(one, m.box_labels) for one in columns.box_labels[wrong][at].tolist()]
+            left[number] = refuse(number, columns, rows, reasons)
+    boxed = bool(m.boxes)
+    k = keypoints_per_object(left, boxed=boxed) if m.keypoints else 0
+    sets: list[Keypoints] = []
+    known, note = keypoint_names(point_names, k) if k else ((), None)
+    notes += [] if note is None else [note]
+    for number, columns in enumerate(left if k else ()):
+        rows = np.flatnonzero(misfits(columns, k, boxed=boxed))
+        found = zip(columns.keypoint_counts[rows].tolist(), _objects(columns, boxed=boxed)[rows].tolist(), strict=True)
+        reasons = [f"{points} keypoints of {objects} objects, wanted {k} of each" for points, objects in found]
+        left[number] = refuse(number, columns, rows, reasons)
+        sets.append(arranged(left[number], k, boxed=boxed))
+    ids = identified([columns.ids for columns in left], [columns.where["record"] for columns in left], called)
+    return Whole(
+        files=tuple(left),
+        classes=classes,
+        box_classes=box_classes,
+        keypoints=k,
+        keypoint_names=known,
+        sets=tuple(sets),
+        ids=ids,
+        refusals=tuple(refusals),
+        notes=(*notes, *ids.notes),
+    )

@@ -19,11 +19,15 @@ from headrace.adopting.schema import Schema
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import tfrecord
 from headrace.place import local
+from headrace.place.local import BLOCK, LocalPlace, Slices
 from headrace.sources.files import natural
 from headrace.splits import DEFAULT_SPLIT
 
 _SAMPLED_SHARDS, _SAMPLED_RECORDS = 16, 16
 _SHOWN = 20
+# Of a compressed file, how many times its bytes it may unpack to; and what any may. Encoded images hardly shrink, and
+# raw ones not to a hundredth.
+_MOST_GROWTH, _SMALL = 100, 1 << 26
 
 # What a shard in a folder is called: x.tfrecord, x.tfrec.gz, x.tfrecord-00000-of-00010, x-00000-of-00010.
 _SHARD_NAME = re.compile(r"^[^.].*\.tfrec(ord)?s?(\.(gz|zlib))?$|^[^.].*-[0-9]+-of-[0-9]+$")
@@ -77,7 +81,12 @@ class ShardFile:
     size: int
     mtime_ns: int
     ends: str
+    place: LocalPlace
     marks: Any = field(default_factory=hashlib.sha256)
+
+    def content(self, block: int = BLOCK) -> Slices:
+        """Its bytes, for one thread, read in blocks of so many."""
+        return Slices(self.place, self.path.name, self.size, block)
 
     def check_unchanged(self) -> None:
         status = self.path.stat()
@@ -179,6 +188,7 @@ def open_files(
                     size=status.st_size,
                     mtime_ns=status.st_mtime_ns,
                     ends=local.digest_ends(at),
+                    place=LocalPlace(at.parent),
                 )
             )
     if split is None:
@@ -221,11 +231,20 @@ def _compression(path: Path) -> str | None:
 
 
 def _unpack(path: Path, kind: str, out: Path) -> Skipped | None:
-    """Unpacks a compressed file into `out`; where it is cut or damaged what was read before is kept, and that said."""
+    """Unpacks a compressed file into `out`; where it is cut or damaged what was read before is kept, and that said.
+
+    Raises StorageError, DataError: it grows as no records of images do, and would fill the disk.
+    """
     reason = None
     with local.explained(path), path.open("rb") as raw, out.open("wb") as file:
+        most = max(_MOST_GROWTH * os.fstat(raw.fileno()).st_size, _SMALL)
         try:
             for block in _gzip(raw) if kind == "GZIP" else _zlib(raw):
+                if file.tell() + len(block) > most:
+                    raise DataError(
+                        f"{path}: unpacks to more than {most} bytes, {_MOST_GROWTH} times its own; that is no file of "
+                        "images. Unpack it yourself if it is one"
+                    )
                 file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             reason = f"the {kind} stream is cut or damaged ({error})"
@@ -260,14 +279,14 @@ def sample(files: Sequence[ShardFile]) -> Schema:
     if not found.records:
         lines = []
         for file in files[:_SHOWN]:
-            gap = next((p for p in tfrecord.walk(local.map_file(file.path)) if isinstance(p, tfrecord.Gap)), None)
+            gap = next((p for p in tfrecord.walk(file.content()) if isinstance(p, tfrecord.Gap)), None)
             lines.append(f"{file.path}: {'0 bytes' if gap is None else f'byte {gap.offset}: {gap.reason}'}")
         raise DataError(f"no sound record in any of {len(files)} files{listed(lines)}")
     return found
 
 
 def _first_payloads(file: ShardFile) -> Iterator[bytes]:
-    data = local.map_file(file.path)
+    data = file.content()
     left = _SAMPLED_RECORDS
     for piece in tfrecord.walk(data):
         if isinstance(piece, tfrecord.Span):

@@ -1,10 +1,11 @@
-"""Every byte of a dataset against what was promised: digests, CRCs, the catalog's addresses, and every decode."""
+"""Every byte of a dataset against what was promised: digests, CRCs, what its tables say of each other and of the
+records, and every decode. Shards that were adopted are left to external."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,28 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace import parallel
+from headrace import order, parallel
+from headrace.checking import external
+from headrace.checking.damage import (
+    LOT_BYTES,
+    LOT_RECORDS,
+    Checked,
+    Damage,
+    Rows,
+    Task,
+    check_framing,
+    check_image,
+    found,
+    where_of,
+)
 from headrace.errors import DamageError, StorageError
 from headrace.format import catalog, example, index, manifest, tfrecord
+from headrace.format.index import Index
 from headrace.format.tables import Tables
-from headrace.imaging import codec
 from headrace.place import local
+from headrace.place.local import LocalPlace, Slices
 
-_CHUNK = 32  # records per task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """Where the bytes are not what they should be. `shard` is a file's name; `record` counts from 0 in the shard and is
-    None where the file as a whole is meant; `offset` is a byte of the file."""
-
-    shard: str
-    record: int | None
-    offset: int | None
-    reason: str
-
-    def __str__(self) -> str:
-        place = [self.shard]
-        place += [] if self.record is None else [f"record {self.record}"]
-        place += [] if self.offset is None else [f"byte {self.offset}"]
-        return f"{', '.join(place)}: {self.reason}"
+_AT_ONCE = 1 << 12  # lines of a shard's index file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,346 +53,288 @@ class Verdict:
 def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int], None] = lambda done: None) -> Verdict:
     """Checks every byte of the dataset in `folder`; `progress` is told of each lot of checked records.
 
-    A catalog that is not what was written leaves no addresses to go by: then each file is only held against its digest.
-    Raises NotThereError, UsageError, DamageError, StorageError where there is nothing to check: no manifest to be read.
+    Index and catalog that are not what was written leave no addresses to go by: then shards are only held against their
+    digests. Raises NotThereError, UsageError, DamageError, StorageError where there is nothing to check: no manifest to
+    be read, or one that is replaced meanwhile.
     """
     threads = parallel.check_workers(workers)
     promised = manifest.read(folder)
-    damaged = [fault for name, sha256 in promised.files.items() for fault in _check_file(folder / name, sha256)]
-    try:
-        tables = Tables(folder)
-        frame = tables.frame()
-        if (unlike := tables.unlike()) is not None:
-            raise DamageError(unlike)
-    except (DamageError, StorageError) as error:
-        if not any(fault.shard in (index.FILE, catalog.FILE) for fault in damaged):
-            damaged.append(Damage(shard=catalog.FILE, record=None, offset=None, reason=str(error)))
-        for entry in promised.shards:
-            if entry.foreign is None:
-                damaged += _check_file(folder / entry.name, entry.sha256)
-            else:
-                for piece in _foreign_pieces(folder, entry, None, promised, damaged):
-                    damaged += piece.check()
-        return Verdict(records=0, damaged=tuple(damaged))
-    with_boxes = promised.boxes is not None
+    place = LocalPlace(folder)
+    damaged = [fault for name, sha256 in promised.files.items() for fault in _check_file(place, name, sha256)]
+    tables = _tables(place, damaged)
 
-    def check(piece: _Piece) -> tuple[_Piece, list[Damage]]:
-        return piece, list(piece.check())
+    def check(task: Task) -> tuple[Task, Checked]:
+        return task, task.check()
 
-    pieces = _pieces(folder, frame, promised, damaged, with_boxes=with_boxes)
-    for piece, found in parallel.ordered(check, pieces, workers=threads, ahead=4 * threads):
-        if not piece.last:
-            progress(piece.rows)
-        elif any(fault.shard == piece.entry.name for fault in damaged):
-            continue  # its digest says no more than the address that was found
-        damaged += found
+    blamed, marks = False, hashlib.sha256()
+    for task, (faults, said) in parallel.ordered(
+        check, _tasks(place, promised, tables), workers=threads, ahead=4 * threads
+    ):
+        marks.update(said)
+        if not task.last:
+            damaged += faults
+            blamed = blamed or any(fault.shard == task.entry.name for fault in faults)
+            if task.rows:
+                progress(task.rows)
+            continue
+        if not blamed:
+            damaged += faults
+            if task.entry.foreign is not None and marks.hexdigest() != task.entry.sha256:
+                reason = "its records are sound, but not those that were adopted: another file?"
+                damaged.append(Damage(shard=task.entry.name, record=None, offset=None, reason=reason))
+        blamed, marks = False, hashlib.sha256()
     number = {entry.name: i for i, entry in enumerate(promised.shards)}
     damaged.sort(key=lambda fault: (number.get(fault.shard, -1), -1 if fault.record is None else fault.record))
-    return Verdict(records=len(frame), damaged=tuple(damaged))
+    return Verdict(records=0 if tables is None else len(tables), damaged=tuple(damaged))
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A task: records of a shard, `rows` of which are in the catalog; the `last` is a digest of the whole shard."""
-
-    entry: manifest.ShardEntry
-    rows: int
-    check: Callable[[], Iterable[Damage]]
-    last: bool = False
-
-
-def _pieces(
-    folder: Path, frame: pl.DataFrame, promised: manifest.Manifest, damaged: list[Damage], *, with_boxes: bool
-) -> Iterator[_Piece]:
-    """All tasks. What is wrong with a shard's file as such, or with its index, goes straight to `damaged`."""
-    by_shard = frame.partition_by("shard", as_dict=True)
-    for entry in promised.shards:
-        rows = by_shard.get((entry.name,), frame.clear())
-        if entry.foreign is not None:
-            yield from _foreign_pieces(folder, entry, rows.to_dicts(), promised, damaged)
-            continue
-        try:
-            data = local.map_file(folder / entry.name)
-        except StorageError as error:
-            damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=str(error)))
-            continue
-        damaged += _check_layout(folder, entry, len(data), rows)
-        for first in range(0, len(rows), _CHUNK):
-            some = rows[first : first + _CHUNK].to_dicts()
-            yield _Piece(
-                entry, len(some), functools.partial(_check_records, entry, data, first, some, promised, with_boxes)
-            )
-        yield _Piece(entry, 0, functools.partial(_check_digest, entry, data), last=True)
-
-
-def _check_file(path: Path, sha256: str) -> Iterator[Damage]:
+def _check_file(place: LocalPlace, name: str, sha256: str) -> Iterator[Damage]:
     try:
-        found = local.digest(path)
+        digest = local.digest(place.path / name)
     except OSError as error:
-        yield Damage(shard=path.name, record=None, offset=None, reason=f"can't be read: {error.strerror}")
+        reason = f"can't be read: {(error.strerror or str(error)).lower()}"
+        yield Damage(shard=name, record=None, offset=None, reason=reason)
         return
-    if found != sha256:
-        reason = f"sha256 is {found[:16]}…, the manifest says {sha256[:16]}…"
-        yield Damage(shard=path.name, record=None, offset=None, reason=reason)
+    if digest != sha256:
+        reason = f"sha256 is {digest[:16]}…, the manifest says {sha256[:16]}…"
+        yield Damage(shard=name, record=None, offset=None, reason=reason)
 
 
-def _check_layout(folder: Path, entry: manifest.ShardEntry, size: int, rows: pl.DataFrame) -> Iterator[Damage]:
-    """Sizes and counts of a shard, the addresses in the catalog, and the index file."""
+# --- tables ----------------------------------------------------------------------------------------------------------
 
-    def damage(record: int | None, offset: int | None, reason: str) -> Damage:
-        return Damage(shard=entry.name, record=record, offset=offset, reason=reason)
 
-    if size != entry.bytes:
-        yield damage(None, None, f"{size} bytes, the manifest says {entry.bytes}")
-    if len(rows) != entry.records:
-        yield damage(None, None, f"{len(rows)} rows in the catalog, the manifest says {entry.records} records")
-    starts = rows["offset"].to_numpy()
-    sizes = rows["length"].to_numpy() + tfrecord.OVERHEAD_BYTES
-    ends = np.concatenate([[0], starts + sizes])
-    for number in np.flatnonzero(starts != ends[:-1]).tolist():
-        yield damage(
-            number,
-            int(starts[number]),
-            f"the record before ends at byte {ends[number]}, the catalog puts this one at {starts[number]}",
-        )
-    if ends[-1] != entry.bytes:
-        yield damage(None, int(ends[-1]), f"the last record ends here, the manifest says {entry.bytes} bytes")
-    index = "".join(f"{start} {size}\n" for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)).encode()
-    path = folder / entry.index_name
+def _tables(place: LocalPlace, damaged: list[Damage]) -> Tables | None:
+    """The tables of the dataset, with what they contradict each other in added to `damaged`; None where they can't be
+    read, which is then among the damages."""
+    file = index.FILE
     try:
-        if path.read_bytes() != index:
-            yield Damage(shard=path.name, record=None, offset=None, reason="not the offsets of the catalog")
-    except OSError as error:
-        yield Damage(shard=path.name, record=None, offset=None, reason=f"can't be read: {error.strerror}")
+        tables = Tables(place.path)
+        file = catalog.FILE
+        contradictions = list(_contradictions(tables))
+    except (DamageError, StorageError) as error:
+        if not any(fault.shard in (index.FILE, catalog.FILE) for fault in damaged):
+            damaged.append(Damage(shard=file, record=None, offset=None, reason=str(error)))
+        return None
+    damaged += contradictions
+    return tables
+
+
+def _contradictions(tables: Tables) -> Iterator[Damage]:
+    """Where index, catalog and manifest say different things. Raises StorageError, DamageError."""
+
+    def damage(file: str, reason: str) -> Damage:
+        return Damage(shard=file, record=None, offset=None, reason=reason)
+
+    boxes: int | None = None
+    splits = pl.Series([entry.split for entry in tables.manifest.shards], dtype=pl.String)
+    for first in range(0, len(tables), catalog.GROUP):
+        frame = tables.group(first // catalog.GROUP)
+        if frame["boxes"].count():
+            boxes = (boxes or 0) + int(frame["boxes"].list.len().sum())
+        rows = np.arange(first, first + len(frame))
+        of_shards = splits.gather(tables.shard(rows))
+        unlike = _unlike(tables.index, first, frame["id"]) | (frame["split"] != of_shards).to_numpy()
+        if unlike.any():
+            i = int(np.argmax(unlike))
+            indexed = tables.index.ids.raw(first + i).decode(errors="backslashreplace")
+            yield damage(
+                catalog.FILE,
+                f"row {first + i} is {frame['id'][i]!r} of {frame['split'][i]!r}, in the index it is {indexed!r} of "
+                f"{of_shards[i]!r}",
+            )
+        keys = order.keys_of(frame["id"].to_list()) != tables.index["key"][first : first + len(frame)]
+        if (keys & ~unlike).any():
+            yield damage(index.FILE, f"the key of row {first + int(np.argmax(keys & ~unlike))} is not that of its id")
+    if (twice := _twice(tables)) is not None:
+        yield damage(index.FILE, f"the id {twice!r} occurs twice")
+    if boxes != tables.manifest.boxes:
+        yield damage(catalog.FILE, f"{boxes} boxes, the manifest says {tables.manifest.boxes}")
+
+
+def _unlike(table: Index, first: int, ids: pl.Series) -> NDArray[np.bool_]:
+    """Which of these ids [n] of the rows from `first` on are not those of the index, bool [n]; at least the first."""
+    ends, n = table.ids.ends, len(ids)
+    before = int(ends[first - 1]) if first else 0
+    ends = ends[first : first + n].astype(np.int64)
+    lengths = np.diff(ends, prepend=before)
+    unlike: NDArray[np.bool_] = ids.str.len_bytes().to_numpy() != lengths
+    if not unlike.any():
+        said = np.frombuffer("".join(ids.to_list()).encode(), np.uint8)
+        differ = np.flatnonzero(said != table.ids.data[before : before + len(said)])
+        unlike[np.searchsorted(ends - before, differ, side="right")] = True
+    return unlike
+
+
+def _twice(tables: Tables) -> str | None:
+    """An id that two records have."""
+    keys = np.asarray(tables.index["key"])
+    by_key = np.argsort(keys, kind="stable")
+    for at in np.flatnonzero(np.diff(keys[by_key]) == 0).tolist():
+        one, two = tables.ids(by_key[at : at + 2])
+        if one == two:
+            return one
+    return None
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+def _tasks(place: LocalPlace, promised: manifest.Manifest, tables: Tables | None) -> Iterator[Task]:
+    """All tasks, shard after shard."""
+    rows = None if tables is None else Rows(tables)
+    for number, entry in enumerate(promised.shards):
+        if entry.foreign is not None:
+            yield from external.tasks(place, entry, number, tables, rows)
+        elif tables is None or rows is None:
+            yield Task(entry, 0, functools.partial(_check_digest, place, entry, None))
+        else:
+            yield from _own(place, entry, number, tables, rows)
+
+
+def _own(place: LocalPlace, entry: manifest.ShardEntry, number: int, tables: Tables, rows: Rows) -> Iterator[Task]:
+    yield Task(entry, 0, functools.partial(_check_lines, place, entry, number, tables))
+    try:
+        size = place.size(entry.name)
+    except StorageError as error:
+        yield found(entry, str(error))
+        return
+    if size != entry.bytes:
+        yield found(entry, f"{size} bytes, the manifest says {entry.bytes}")
+    begin = int(tables.first_row[number])
+    for first, n in _lots(tables.index, begin, entry.records):
+        check = functools.partial(
+            _check_records, place, entry, size, tables, rows[first : first + n], first, first - begin
+        )
+        yield Task(entry, n, check)
+    yield Task(entry, 0, functools.partial(_check_digest, place, entry, size), last=True)
+
+
+def _lots(table: Index, begin: int, records: int) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of the tasks of a shard whose rows begin at `begin`; none goes over two groups of rows."""
+    first, end = begin, begin + records
+    while first < end:
+        most = min(LOT_RECORDS, end - first, catalog.GROUP - first % catalog.GROUP)
+        sizes = np.cumsum(table["length"][first : first + most], dtype=np.int64)
+        n = max(1, int(np.searchsorted(sizes, LOT_BYTES, side="right")))
+        yield first, n
+        first += n
+
+
+def _check_lines(place: LocalPlace, entry: manifest.ShardEntry, number: int, tables: Tables) -> Checked:
+    """The file of `offset length` lines beside a shard."""
+    begin, at = int(tables.first_row[number]), 0
+    try:
+        for first in range(begin, begin + entry.records, _AT_ONCE):
+            rows = slice(first, min(first + _AT_ONCE, begin + entry.records))
+            starts, lengths = tables.index["offset"][rows].tolist(), tables.index["length"][rows].tolist()
+            lines = "".join(
+                f"{start} {length + tfrecord.OVERHEAD_BYTES}\n" for start, length in zip(starts, lengths, strict=True)
+            ).encode()
+            if place.read(entry.index_name, at, len(lines)) != lines:
+                break
+            at += len(lines)
+        else:
+            if place.size(entry.index_name) == at:
+                return [], b""
+    except StorageError as error:
+        return [Damage(shard=entry.index_name, record=None, offset=None, reason=str(error))], b""
+    reason = f"not the offsets of {index.FILE}"
+    return [Damage(shard=entry.index_name, record=None, offset=None, reason=reason)], b""
+
+
+def _check_digest(place: LocalPlace, entry: manifest.ShardEntry, size: int | None) -> Checked:
+    """The shard as a whole; `size` None: its records were not looked at."""
+    faults = list(_check_file(place, entry.name, entry.sha256))
+    if faults and size is not None:
+        reason = "sha256 is not the manifest's, though every record is sound: another shard's file?"
+        faults = [Damage(shard=entry.name, record=None, offset=None, reason=reason)]
+    return faults, b""
 
 
 def _check_records(
+    place: LocalPlace,
     entry: manifest.ShardEntry,
-    data: NDArray[np.uint8],
+    size: int,
+    tables: Tables,
+    rows: pl.DataFrame,
     first: int,
-    rows: list[dict[str, Any]],
-    promised: manifest.Manifest,
-    with_boxes: bool,
-) -> Iterator[Damage]:
-    for number, row in enumerate(rows, start=first):
-        for offset, reason in _check_record(data, row, promised, with_boxes=with_boxes):
-            yield Damage(shard=entry.name, record=number, offset=offset, reason=reason)
-
-
-def _check_digest(entry: manifest.ShardEntry, data: NDArray[np.uint8]) -> Iterator[Damage]:
-    if hashlib.sha256(data.data).hexdigest() != entry.sha256:
-        reason = "sha256 is not the manifest's, though every record is sound: another shard's file?"
-        yield Damage(shard=entry.name, record=None, offset=None, reason=reason)
-
-
-def _payload(
-    data: tfrecord.Buffer, offset: int, length: int, *, wanted: str
-) -> Generator[tuple[int, str], None, tfrecord.Buffer | None]:
-    """Yields (byte, reason) of each fault of a record's framing; its payload, None where that is not sound."""
-    try:
-        found = tfrecord.length_at(data, offset)
-        if found != length:
-            yield offset, f"the record's length is {found}, {wanted}"
-            return None
-    except tfrecord.BadRecord as error:
-        yield error.offset, error.reason
-        if offset + length + tfrecord.OVERHEAD_BYTES > len(data):
-            return None
-    try:
-        return tfrecord.payload_at(data, offset, length)
-    except tfrecord.BadRecord as error:
-        yield error.offset, error.reason
-        return None
+    number: int,
+) -> Checked:
+    """The records from row `first` on, the first of which is `number` in its shard; `rows` says what they are."""
+    places = where_of(tables.index, first, len(rows))
+    last = places[-1]
+    span = last["offset"] + last["length"] + tfrecord.OVERHEAD_BYTES - places[0]["offset"]
+    data = Slices(place, entry.name, size, block=span)
+    damaged: list[Damage] = []
+    for record, (where, what) in enumerate(zip(places, rows.to_dicts(), strict=True), start=number):
+        try:
+            faults = list(_check_record(data, entry, where, what, tables.manifest))
+        except StorageError as error:
+            faults = [(where["offset"], str(error))]
+        damaged += [Damage(shard=entry.name, record=record, offset=at, reason=why) for at, why in faults]
+    return damaged, b""
 
 
 def _check_record(
-    data: tfrecord.Buffer, row: dict[str, Any], promised: manifest.Manifest, *, with_boxes: bool
+    data: Slices, entry: manifest.ShardEntry, where: dict[str, Any], what: dict[str, Any], promised: manifest.Manifest
 ) -> Iterator[tuple[int, str]]:
-    """(byte, reason) of each fault of one record."""
-    offset, length = row["offset"], row["length"]
-    payload = yield from _payload(data, offset, length, wanted=f"the catalog says {length}")
+    """(byte, reason) of each fault of one record. Raises StorageError."""
+    offset, length = where["offset"], where["length"]
+    wanted = f"the index says {length}"
+    payload = yield from check_framing(data, offset, length, wanted=wanted, crc=where["crc"])
     if payload is None:
         return
-    image_offset = row["image_offset"]
-    start = image_offset - offset - tfrecord.HEADER_BYTES
-    image = bytes(payload[start : start + row["image_length"]])
+    start, at = where["image_offset"] - tfrecord.HEADER_BYTES, offset + where["image_offset"]
+    image = bytes(payload[start : start + where["image_length"]])
     try:
         features = example.parse(bytes(payload))
     except ValueError as error:
         yield offset + tfrecord.HEADER_BYTES, str(error)
         return
     if features.get("image/encoded") != [image]:
-        yield image_offset, "the catalog's image bytes are not the record's image/encoded"
+        yield at, "the index's image bytes are not the record's image/encoded"
         return
-    if hashlib.sha256(image).hexdigest() != row["sha256"]:
-        yield image_offset, "sha256 of the image is not the catalog's"
-    if features.get("image/id") != [row["id"].encode()]:
-        yield offset, f"the record's image/id is not the catalog's {row['id']!r}"
-    if promised.classes and features.get("image/class/label") != [-1 if row["label"] is None else row["label"]]:
-        yield offset, f"the record's image/class/label is not the catalog's {row['label']}"
-    wrong = list(_check_image(image, row))
+    if hashlib.sha256(image).hexdigest() != what["sha256"]:
+        yield at, "sha256 of the image is not the catalog's"
+    wrong = list(check_image(image, where, at))
     yield from wrong
     if wrong:
         return
-    for key, values in _objects(row, promised, with_boxes=with_boxes).items():
+    for key, values in _features(image, entry, where, what, promised).items():
         if key not in features or not _same(features[key], values):
-            yield offset, f"the record's {key} is not what the catalog says"
+            yield offset, f"the record's {key} is {_shown(features.get(key))}, the catalog says {_shown(values)}"
 
 
-def _check_image(image: bytes, row: dict[str, Any]) -> Iterator[tuple[int, str]]:
-    image_offset = row["image_offset"]
-    try:
-        header = codec.read_header(image, max_pixels=row["height"] * row["width"])
-        pixels = codec.decode(image, header=header)
-    except codec.BadImage as error:
-        yield image_offset, error.reason
-        return
-    wanted = (row["height"], row["width"], row["channels"])
-    if pixels.shape != wanted or header.kind != row["format"]:
-        found_shape = "x".join(map(str, pixels.shape))
-        yield image_offset, f"a {header.kind} of {found_shape}, the catalog says {row['format']} of {wanted}"
-
-
-def _objects(row: dict[str, Any], promised: manifest.Manifest, *, with_boxes: bool) -> dict[str, example.Feature]:
-    """The features of the record's boxes and keypoints, by the catalog."""
-    values = {name: row[name] for name in catalog.SCHEMA}
-    values["boxes"] = _array(row["boxes"], 4)
-    values["keypoints"] = _array(row["keypoints"], promised.keypoints, 3)
-    return example.objects_of(
-        catalog.Row(**values),
-        with_boxes=with_boxes,
+def _features(
+    image: bytes,
+    entry: manifest.ShardEntry,
+    where: dict[str, Any],
+    what: dict[str, Any],
+    promised: manifest.Manifest,
+) -> dict[str, example.Feature]:
+    """The features that a record has by the tables."""
+    shape = {name: where[name] for name in ("format", "height", "width", "channels")}
+    arrays = {"boxes": _array(what["boxes"], 4), "keypoints": _array(what["keypoints"], promised.keypoints, 3)}
+    row = catalog.Row(shard=entry.name, **shape, **what | arrays | {"attributes": {}})
+    return example.features_of(
+        row,
+        image,
+        with_label=bool(promised.classes),
+        with_boxes=promised.boxes is not None,
         keypoints=promised.keypoints,
         keypoint_names=promised.keypoint_names,
     )
 
 
-def _array(values: list[Any] | None, *shape: int) -> NDArray[np.float32] | None:
+def _array(values: Sequence[Any] | None, *shape: int) -> NDArray[np.float32] | None:
     return None if values is None else np.array(values, np.float32).reshape(-1, *shape)
 
 
-def _same(found: example.Feature, wanted: example.Feature) -> bool:
+def _same(stored: example.Feature, wanted: example.Feature) -> bool:
     if isinstance(wanted, example.Floats):  # the wire has 32 bits of them
-        return np.array_equal(np.array(found, np.float32), np.array(wanted, np.float32))
-    return found == wanted
+        return np.array_equal(np.array(stored, np.float32), np.array(wanted, np.float32))
+    return stored == wanted
 
 
-# --- shards of somebody else -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A record's `number` in its file, where it is, and its row of the catalog; None where it was rejected."""
-
-    number: int
-    span: tfrecord.Span
-    row: dict[str, Any] | None
-
-
-def _foreign_pieces(
-    folder: Path,
-    entry: manifest.ShardEntry,
-    rows: list[dict[str, Any]] | None,
-    promised: manifest.Manifest,
-    damaged: list[Damage],
-) -> Iterator[_Piece]:
-    """All tasks of a shard that was adopted: each of its records, also those that were rejected, and its marks.
-
-    `rows` None: the catalog can't be read.
-    """
-    change = entry.change(folder)
-    if change is not None:
-        damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=change))
-    if rows is not None and len(rows) != entry.records:
-        reason = f"{len(rows)} rows in the catalog, the manifest says {entry.records} records"
-        damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=reason))
-    try:
-        data = local.map_file(folder / entry.name)
-    except StorageError as error:
-        if change is None:
-            damaged.append(Damage(shard=entry.name, record=None, offset=None, reason=str(error)))
-        return
-    images = None if not promised.adopted else promised.adopted["images"]
-    places = _places(entry, data, rows or [], damaged)
-    for first in range(0, len(places), _CHUNK):
-        some = places[first : first + _CHUNK]
-        check = functools.partial(_check_places, entry, data, some, None if images is None else folder / images)
-        yield _Piece(entry, sum(place.row is not None for place in some), check)
-    yield _Piece(entry, 0, functools.partial(_check_marks, entry, data, places), last=True)
-
-
-def _places(
-    entry: manifest.ShardEntry, data: NDArray[np.uint8], rows: list[dict[str, Any]], damaged: list[Damage]
-) -> list[_Place]:
-    """Every record of the file. What the catalog knows stands where it says; between lie rejected records, found by
-    their lengths, and the bytes that were no record when the file was adopted."""
-    assert entry.foreign is not None
-    known: list[tuple[int, int, dict[str, Any] | None]] = [(begin, end, None) for begin, end in entry.foreign.skipped]
-    known += [(row["offset"], row["offset"] + tfrecord.OVERHEAD_BYTES + row["length"], row) for row in rows]
-    known.sort(key=lambda one: one[:2])
-    places: list[_Place] = []
-    at = number = 0
-    for begin, end, row in [*known, (entry.bytes, entry.bytes, None)]:
-        while at < begin:
-            try:
-                span = tfrecord.Span(at, tfrecord.length_at(data, at))
-                if span.end > begin:
-                    raise tfrecord.BadRecord(
-                        at, f"this record ends at byte {span.end}, the next begins at byte {begin}"
-                    )
-            except tfrecord.BadRecord as error:
-                damaged.append(Damage(shard=entry.name, record=number, offset=error.offset, reason=error.reason))
-                break
-            places.append(_Place(number, span, None))
-            at, number = span.end, number + 1
-        if row is not None:
-            number = int(row["origin"].rpartition(":")[2])
-            places.append(_Place(number, tfrecord.Span(begin, row["length"]), row))
-        at, number = end, number + 1
-    return places
-
-
-def _check_places(
-    entry: manifest.ShardEntry, data: NDArray[np.uint8], places: list[_Place], images: Path | None
-) -> Iterator[Damage]:
-    for place in places:
-        for offset, reason in _check_place(data, place, images):
-            yield Damage(shard=entry.name, record=place.number, offset=offset, reason=reason)
-
-
-def _check_place(data: NDArray[np.uint8], place: _Place, images: Path | None) -> Iterator[tuple[int, str]]:
-    """(byte, reason) of each fault of one record."""
-    (offset, length), row = place.span, place.row
-    payload = yield from _payload(data, offset, length, wanted=f"it was {length} when it was adopted")
-    if payload is None or row is None:
-        return
-    named = row.get(catalog.IMAGE_FILE)
-    if named is None:
-        start = row["image_offset"] - offset - tfrecord.HEADER_BYTES
-        if not 0 <= start <= start + row["image_length"] <= length:
-            yield row["image_offset"], "the catalog puts the image outside of its record"
-            return
-        yield from _check_image(bytes(payload[start : start + row["image_length"]]), row)
-        return
-    assert images is not None
-    try:
-        image = local.inside(images, named).read_bytes()
-    except OSError as error:
-        yield offset, f"{images / named}: {(error.strerror or str(error)).lower()}"
-        return
-    if hashlib.sha256(image).hexdigest() != row["sha256"]:
-        yield offset, f"{images / named}: its sha256 is not the catalog's"
-    yield from _check_image(image, row)
-
-
-def _check_marks(entry: manifest.ShardEntry, data: NDArray[np.uint8], places: list[_Place]) -> Iterator[Damage]:
-    """Lengths and CRCs of all records, and the bytes between them, against what they were."""
-    assert entry.foreign is not None
-    pieces: list[tfrecord.Span | tfrecord.Gap] = [place.span for place in places]
-    pieces += [tfrecord.Gap(begin, end, begin, "") for begin, end in entry.foreign.skipped]
-    pieces.sort(key=lambda piece: piece[:2])
-    marks = hashlib.sha256()
-    for piece in pieces:
-        marks.update(tfrecord.mark(data, piece))
-    if marks.hexdigest() != entry.sha256:
-        reason = "its records are sound, but not those that were adopted: another file?"
-        yield Damage(shard=entry.name, record=None, offset=None, reason=reason)
+def _shown(values: example.Feature | None) -> str:
+    return "missing" if values is None else f"{list(values)!r:.60}"

@@ -107,18 +107,29 @@ def table(rows: Sequence[Row]) -> pl.DataFrame:
 
 
 def _lists(values: Sequence[Any], of_none: Any, kind: Any) -> pl.Series:
-    """A column of lists, None for null. Out of Python lists Polars would make it a hundred times slower."""
-    counts = [0 if value is None else len(value) for value in values]
+    """A column of lists, None for null."""
     given = [value for value in values if value is not None]
     flat = (
         np.concatenate(given or [of_none]) if isinstance(of_none, np.ndarray) else [v for some in given for v in some]
     )
-    items = pl.DataFrame({"row": np.repeat(np.arange(len(values)), counts), "item": pl.Series(flat, dtype=kind.inner)})
-    lists = items.group_by("row", maintain_order=True).agg("item")
-    rows = pl.DataFrame({"row": np.arange(len(values)), "given": [value is not None for value in values]})
-    made = rows.join(lists, on="row", how="left", maintain_order="left")
-    empty = pl.col("given") & pl.col("item").is_null()
-    return made.select(item=pl.when(empty).then(pl.lit([], dtype=kind)).otherwise(pl.col("item")))["item"]
+    counts = np.array([0 if value is None else len(value) for value in values], np.int64)
+    says = np.array([value is not None for value in values], bool)
+    return lists(pl.Series(flat, dtype=kind.inner), counts, says)
+
+
+def lists(items: pl.Series, counts: NDArray[np.integer], says: NDArray[np.bool_]) -> pl.Series:
+    """A column of n lists: the next `counts` [n] of the `items`, and null where `says` [n] is False.
+
+    Out of Python lists Polars would make it a hundred times slower.
+    """
+    kind = pl.List(items.dtype)
+    made = pl.DataFrame({"row": np.repeat(np.arange(len(counts)), counts), "item": items})
+    rows = pl.DataFrame({"row": np.arange(len(counts)), "says": says})
+    column = rows.join(
+        made.group_by("row", maintain_order=True).agg("item"), on="row", how="left", maintain_order="left"
+    )
+    empty = pl.col("says") & pl.col("item").is_null()
+    return column.select(item=pl.when(empty).then(pl.lit([], dtype=kind)).otherwise(pl.col("item")))["item"]
 
 
 def to_bytes(frame: pl.DataFrame) -> bytes:

@@ -157,15 +157,14 @@ def _only_value(data: bytes, at: int, end: int, key: bytes) -> tuple[int, int] |
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """(a varint that begins at `at`, where it ends). Raises IndexError."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
+    """(a varint of at most ten bytes that begins at `at`, where it ends). Raises IndexError, ValueError."""
+    value = 0
+    for i in range(10):  # protobuf's own bound; without one a long run of them takes quadratic time
+        byte = data[at + i]
+        value |= (byte & 127) << (7 * i)
         if byte < 128:
-            return value, at
-        shift += 7
+            return value, at + i + 1
+    raise ValueError(f"byte {at}: a varint of more than ten bytes")
 
 
 def _as_varint(value: int) -> bytes:

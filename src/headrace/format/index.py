@@ -71,11 +71,15 @@ class Texts:
 
     def __getitem__(self, row: int) -> str:
         """Raises DamageError: no UTF-8."""
-        begin = int(self.ends[row - 1]) if row else 0
         try:
-            return bytes(self.data[begin : int(self.ends[row])]).decode()
+            return self.raw(row).decode()
         except UnicodeDecodeError:
             raise DamageError(f"{FILE}: the text of row {row} is no UTF-8; run 'headrace verify'") from None
+
+    def raw(self, row: int) -> bytes:
+        """The text's bytes."""
+        begin = int(self.ends[row - 1]) if row else 0
+        return bytes(self.data[begin : int(self.ends[row])])
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
@@ -204,6 +208,13 @@ def to_bytes(rows: Sequence[Row]) -> bytes:
     file = io.BytesIO()
     Index.of(rows).write(file)
     return file.getvalue()
+
+
+def joined(parts: Sequence[Index]) -> Index:
+    """These indices, one after the other, in memory."""
+    file = io.BytesIO()
+    _write(parts, file)
+    return Index.over(np.frombuffer(file.getbuffer(), np.uint8), FILE)
 
 
 def join(parts: Sequence[Path], out: Path) -> None:

@@ -127,7 +127,7 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / FILE
     try:
-        data = path.read_bytes()
+        data = local.content(path, _MOST_BYTES)
     except FileNotFoundError:
         if not folder.exists():
             raise NotThereError(f"{folder}: no such folder") from None
@@ -208,6 +208,7 @@ def _check(found: Manifest) -> None:
 
 
 _MOST_KEYPOINTS = 100_000
+_MOST_BYTES = 1 << 32  # of a manifest: what is larger is something else
 
 
 def _is_count(value: object) -> bool:

@@ -110,32 +110,24 @@ class Tables:
 
     def row(self, row: int) -> dict[str, Any]:
         group, at = divmod(row, catalog.GROUP)
-        with self._lock:
-            frame = self._groups.get(group)
-            if frame is None:
-                frame = anywhere(_group, self, group)
-                self._groups[group] = frame
-                if len(self._groups) > _GROUPS:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end(group)
-        return {**frame.row(at, named=True), **self._where_of(row)}
+        return {**self._group_of(group).row(at, named=True), **self._where_of(row)}
 
     def ids(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
         """The ids of these rows."""
         ids = self.index.ids
         return tuple(ids[row] for row in rows.tolist())
 
-    def unlike(self) -> str | None:
-        """Where index and catalog say different things of a record, None where they don't."""
-        for first in range(0, len(self), catalog.GROUP):
-            group = self._catalog.read(["id", "split"], first, catalog.GROUP)
-            rows = np.arange(first, first + len(group))
-            splits = (self.manifest.shards[number].split for number in self.shard(rows).tolist())
-            pairs = zip(group["id"], group["split"], self.ids(rows), splits, strict=True)
-            for row, (id_, split, indexed, of_shard) in enumerate(pairs, start=first):
-                if (id_, split) != (indexed, of_shard):
-                    return f"row {row} is {id_!r} of {split!r}, in the index it is {indexed!r} of {of_shard!r}"
-        return None
+    def _group_of(self, number: int) -> pl.DataFrame:
+        """A row group of the catalog, of the few that are held."""
+        with self._lock:
+            frame = self._groups.get(number)
+            if frame is None:
+                frame = anywhere(_group, self, number)
+                self._groups[number] = frame
+                if len(self._groups) > _GROUPS:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end(number)
+        return frame
 
     def _where_of(self, row: int) -> dict[str, Any]:
         """The columns of the index for one row."""

@@ -8,9 +8,9 @@ Damaged files are walked too: from one sound record to the next, with what lies 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias
 
 import google_crc32c
 import numpy as np
@@ -21,7 +21,14 @@ FOOTER_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + FOOTER_BYTES
 
 Buffer: TypeAlias = bytes | NDArray[np.uint8]
-_Payload = TypeVar("_Payload", bytes, Buffer)
+
+
+class Sliced(Protocol):
+    """The bytes of a file, of which slices are asked for: in memory, or read on the way."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Buffer: ...
 
 
 class BadRecord(ValueError):
@@ -46,7 +53,7 @@ def frame(payload: bytes) -> bytes:
     return b"".join((length, crcs[0], payload, crcs[1]))
 
 
-def length_at(data: Buffer, offset: int) -> int:
+def length_at(data: Sliced, offset: int) -> int:
     """Payload length of the record that begins at `offset`. Raises BadRecord: cut short, or its CRC is wrong."""
     header = bytes(data[offset : offset + HEADER_BYTES])
     if len(header) < HEADER_BYTES:
@@ -60,20 +67,10 @@ def length_at(data: Buffer, offset: int) -> int:
     return int(length)
 
 
-def payload_at(data: Buffer, offset: int, length: int) -> Buffer:
-    """The payload of `length` bytes of the record that begins at `offset`, checked, not copied. Raises BadRecord."""
+def payload_at(data: Sliced, offset: int, length: int) -> Buffer:
+    """The payload of `length` bytes of the record that begins at `offset`, checked. Raises BadRecord."""
     start = offset + HEADER_BYTES
-    return _checked(data, offset, length, data[start : start + length])
-
-
-def payload_bytes_at(data: Buffer, offset: int, length: int) -> bytes:
-    """The same, copied before it is checked: one way to memory less than `bytes(payload_at(...))`."""
-    start = offset + HEADER_BYTES
-    return _checked(data, offset, length, bytes(data[start : start + length]))
-
-
-def _checked(data: Buffer, offset: int, length: int, payload: _Payload) -> _Payload:
-    start = offset + HEADER_BYTES
+    payload = data[start : start + length]
     footer = bytes(data[start + length : start + length + FOOTER_BYTES])
     if len(footer) < FOOTER_BYTES:
         raise BadRecord(offset, f"a record of {length} bytes begins here, the file ends at byte {len(data)}")
@@ -84,7 +81,7 @@ def _checked(data: Buffer, offset: int, length: int, payload: _Payload) -> _Payl
     return payload
 
 
-def scan(data: Buffer) -> Iterator[tuple[int, Buffer]]:
+def scan(data: Sliced) -> Iterator[tuple[int, Buffer]]:
     """(offset, payload) of each record of a whole file, in order. Raises BadRecord at the first damage."""
     offset = 0
     while offset < len(data):
@@ -113,25 +110,23 @@ class Gap(NamedTuple):
     reason: str
 
 
-def mark(data: Buffer, piece: Span | Gap) -> bytes:
+def mark(data: Sliced, piece: Span | Gap) -> bytes:
     """What stands for a sound record's bytes, its length and CRCs, or all bytes of a gap."""
     if isinstance(piece, Gap):
         return bytes(data[piece.begin : piece.end])
     return bytes(data[piece.offset : piece.offset + HEADER_BYTES]) + bytes(data[piece.end - FOOTER_BYTES : piece.end])
 
 
-def walk(data: Buffer, touch: Callable[[int], None] = lambda offset: None) -> Iterator[Span | Gap]:
+def walk(data: Sliced) -> Iterator[Span | Gap]:
     """All records of a file by their lengths, damaged or not: each byte is in one Span or in one Gap.
 
     After a wrong length the next sound record is searched for. Payloads are not checked, unless what follows a record
     makes no sense: then its own length may be at fault, and records that it swallowed are found inside of it.
-    `touch` is told of each offset before it is read.
     """
     held: Span | None = None
     offset = 0
     left = _Patience(len(data))
     while offset < len(data):
-        touch(offset)
         try:
             span = Span(offset, length_at(data, offset))
         except BadRecord as error:
@@ -166,21 +161,21 @@ class _Patience:
         return self.left > 0
 
 
-def resync(data: Buffer, start: int, patience: _Patience | None = None) -> int:
+def resync(data: Sliced, start: int, patience: _Patience | None = None) -> int:
     """Where at or after byte `start` the next whole record with sound CRCs begins; the end of `data` without one."""
-    view = np.frombuffer(data, np.uint8)
-    patience = patience or _Patience(len(view))
-    for first in range(start, len(view) - OVERHEAD_BYTES + 1, _SEARCHED):
-        for offset in _length_crcs_hold(view[first : first + _SEARCHED + HEADER_BYTES - 1]):
+    patience = patience or _Patience(len(data))
+    for first in range(start, len(data) - OVERHEAD_BYTES + 1, _SEARCHED):
+        searched = np.frombuffer(data[first : first + _SEARCHED + HEADER_BYTES - 1], np.uint8)
+        for offset in _length_crcs_hold(searched):
             try:
                 length = length_at(data, first + offset)
                 if not patience.spend(length):
-                    return len(view)
+                    return len(data)
                 payload_at(data, first + offset, length)
             except BadRecord:
                 continue
             return first + offset
-    return len(view)
+    return len(data)
 
 
 _SEARCHED = 1 << 20  # bytes at a time

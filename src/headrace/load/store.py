@@ -391,7 +391,7 @@ class Shards(Store):
             raise DamageError(f"{self.address(row)}: has no image, and names none; run 'headrace verify {self.path}'")
         name = files[row]
         try:
-            data = local.inside(self._images, name).read_bytes()
+            data = local.content(local.inside(self._images, name), int(self._index["image_length"][row]))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise DamageError(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import mmap
 import os
 import resource
 import stat
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -33,22 +36,34 @@ def explained(path: Path | str) -> Iterator[None]:
         raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}") from error
 
 
-def digest(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
+BLOCK = 1 << 22  # bytes that are read at a time
 _ENDS = 1 << 16
 
 
+def digest(path: Path) -> str:
+    """sha256 (hex) of a regular file. Raises OSError."""
+    file, found, offset = _File(str(path)), hashlib.sha256(), 0
+    while block := os.pread(file.number, BLOCK, offset):
+        found.update(block)
+        offset += len(block)
+    return found.hexdigest()
+
+
 def digest_ends(path: Path) -> str:
-    """sha256 (hex) of the first and the last 64 KiB of a file. Raises OSError."""
-    with path.open("rb") as file:
-        head = file.read(_ENDS)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(len(head), size - _ENDS))
-        return hashlib.sha256(head + file.read()).hexdigest()
+    """sha256 (hex) of the first and the last 64 KiB of a regular file. Raises OSError."""
+    file = _File(str(path))
+    head = os.pread(file.number, _ENDS, 0)
+    end = max(len(head), os.fstat(file.number).st_size - _ENDS)
+    return hashlib.sha256(head + os.pread(file.number, _ENDS, end)).hexdigest()
+
+
+def content(path: Path, most: int) -> bytes:
+    """All bytes of a regular file of `most` bytes at most. Raises OSError."""
+    file = _File(str(path))
+    size = os.fstat(file.number).st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"{size} bytes, wanted at most {most}", str(path))
+    return _read(file.number, 0, size)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -63,17 +78,6 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def map_file(path: Path) -> NDArray[np.uint8]:
-    """A file's bytes as a read-only uint8 array backed by a memory map. Raises StorageError."""
-    with explained(path), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return np.zeros(0, np.uint8)
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-
-
-_BLOCK = 1 << 22
-
-
 class LocalPlace:
     """A folder on a local disk, by its absolute path: what is read of it is copied, never mapped.
 
@@ -84,6 +88,12 @@ class LocalPlace:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._paths: dict[str, str] = {}  # by name: joining costs more than reading a small record
+        # What stands under a path now may be another file than another place has open: each has its own.
+        self._number = next(_numbers)
+        weakref.finalize(self, _files.drop, self._number).atexit = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalPlace, (self.path,)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """The bytes `offset` to `offset + length` of the file `name`; fewer where it ends before. Raises StorageError.
@@ -92,20 +102,14 @@ class LocalPlace:
         """
         path = self._path_of(name)
         try:
-            file = _files.open(path)
-            data = os.pread(file.number, length, offset)
-            while len(data) < length:  # a signal, or more than 2 GiB
-                more = os.pread(file.number, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            file = _files.open(self._number, path)
+            return _read(file.number, offset, length)
         except OSError as error:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-        return data
 
     def forget(self, name: str) -> None:
         """Lets go of an open file that may have been replaced."""
-        _files.forget(self._path_of(name))
+        _files.forget(self._number, self._path_of(name))
 
     def _path_of(self, name: str) -> str:
         path = self._paths.get(name)
@@ -122,7 +126,7 @@ class LocalPlace:
             raise StorageError(f"{path}: no regular file")
         return status.st_size
 
-    def blocks(self, name: str, size: int = _BLOCK) -> Iterator[bytes]:
+    def blocks(self, name: str, size: int = BLOCK) -> Iterator[bytes]:
         """The whole file `name` in blocks of `size` bytes. Raises StorageError."""
         offset = 0
         while data := self.read(name, offset, size):
@@ -133,14 +137,15 @@ class LocalPlace:
         """The file `name` as a map that processes share, if its bytes have this CRC-32C: for tables of a dataset's own,
         which nobody writes to after they are published. Raises StorageError, DamageError."""
         path = self.path / name
-        with explained(path), path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with explained(path):
+            file = _File(str(path))
+            size = os.fstat(file.number).st_size
             found = 0
-            for offset in range(0, size, _BLOCK):  # read, not mapped: the disk is waited for without the lock
-                found = google_crc32c.extend(found, os.pread(file.fileno(), _BLOCK, offset))
-            if found != crc32c:
+            for offset in range(0, size, BLOCK):  # read, not mapped: the disk is waited for without the lock
+                found = google_crc32c.extend(found, os.pread(file.number, BLOCK, offset))
+            if found != crc32c or not size:
                 raise DamageError(f"{path}: CRC-32C is 0x{found:08x}, the manifest says 0x{crc32c:08x}; pack again")
-            return Map(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return Map(path, mmap.mmap(file.number, 0, access=mmap.ACCESS_READ))
 
 
 class Map:
@@ -153,6 +158,45 @@ class Map:
     def is_cut(self) -> bool:
         """Whether the file has become shorter than what is mapped of it, and reading it would end the process."""
         return self._mapped.size() < len(self.data)
+
+
+class Slices:
+    """The bytes of a file as a value that is cut like bytes, and read in blocks on the way: not from two threads.
+
+    Raises StorageError, also where the file ends before the `size` that it had.
+    """
+
+    def __init__(self, place: LocalPlace, name: str, size: int, block: int = BLOCK) -> None:
+        self._place, self._name, self._size, self._block = place, name, size, block
+        self._begin, self._held = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        begin, end, _ = part.indices(self._size)
+        if end <= begin:
+            return b""
+        if not self._begin <= begin <= end <= self._begin + len(self._held):
+            n = min(max(self._block, end - begin), self._size - begin)
+            self._begin, self._held = begin, self._place.read(self._name, begin, n)
+            if len(self._held) < n:
+                raise StorageError(
+                    f"{self._place.path / self._name}: ends at byte {begin + len(self._held)}, it had {self._size} "
+                    "bytes: it was cut while it was read"
+                )
+        return self._held[begin - self._begin : end - self._begin]
+
+
+def _read(number: int, offset: int, length: int) -> bytes:
+    """The bytes of an open file; fewer where it ends before. Raises OSError."""
+    data = os.pread(number, length, offset)
+    while len(data) < length:  # a signal, or more than 2 GiB
+        more = os.pread(number, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 class _File:
@@ -172,42 +216,49 @@ class _File:
 
 
 class Descriptors:
-    """Open files by path, of all places of this process: at most `most`, the one unused for longest goes first.
+    """Open files by place and path, of this process: at most `most`, the one unused for longest goes first.
 
     A file that was replaced under its path since is still the old one here; whoever reads checks what he reads.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._files: OrderedDict[str, _File] = OrderedDict()
-        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[int, str], _File] = OrderedDict()
+        self._lock = threading.RLock()  # a place may be collected, and dropped, wherever this is held
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def open(self, path: str) -> _File:
+    def open(self, place: int, path: str) -> _File:
         """The open file; it stays open as long as what is returned is held. Raises OSError."""
+        key = place, path
         with self._lock:
-            file = self._files.get(path)
+            file = self._files.get(key)
             if file is not None:
-                self._files.move_to_end(path)
+                self._files.move_to_end(key)
                 return file
         file = _File(path)  # outside of the lock: a network's folder may take its time
         with self._lock:
-            file = self._files.setdefault(path, file)
-            self._files.move_to_end(path)
+            file = self._files.setdefault(key, file)
+            self._files.move_to_end(key)
             while len(self._files) > self.most:
                 self._files.popitem(last=False)
         return file
 
-    def forget(self, path: str) -> None:
+    def forget(self, place: int, path: str) -> None:
         """Lets go of a file, so that the next who asks opens what is there then."""
         with self._lock:
-            self._files.pop(path, None)
+            self._files.pop((place, path), None)
+
+    def drop(self, place: int) -> None:
+        """Lets go of all files of a place."""
+        with self._lock:
+            for key in [key for key in self._files if key[0] == place]:
+                del self._files[key]
 
     def renew(self) -> None:
         """A new lock, for a forked child: another thread of its parent may have held the old one."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def _most() -> int:
@@ -217,4 +268,5 @@ def _most() -> int:
 
 
 _files = Descriptors(_most())
+_numbers = itertools.count()
 os.register_at_fork(after_in_child=_files.renew)
