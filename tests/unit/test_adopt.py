@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from headrace.checking.verify import verify
 from headrace.errors import DamageError, DataError, NotThereError, StorageError, UsageError
 from headrace.format import manifest, tfrecord
 from headrace.format.example import Floats, Ints
-from packed import flip, pack, shades
+from packed import flip, pack, rewrite_manifest, shades
 
 
 def adopt(shards: Any, out: Path, **options: Any) -> tuple[hr.AdoptReport, hr.Dataset]:
@@ -897,6 +898,41 @@ def test_damage_in_a_rejected_record_is_found_too(tmp_path: Path) -> None:
             found = [(d.shard, d.record) for d in verify(tmp_path / "ds").damaged if d.record is not None]
             assert found[0] == ("../a.tfrecord", number)
             flip(path, spans[number].offset + byte)
+
+
+@pytest.mark.parametrize(
+    "skipped",
+    [((0, 1 << 61),), ((0, 10),), ((5, 300), (10, 300), (0, 1 << 40)), ((1 << 60, 1 << 61),), ((300, 300),) * 1000],
+)
+def test_a_manifest_that_lies_of_what_was_skipped(skipped: Any, made: Path) -> None:
+    """Soundly signed: verify ends, and says so."""
+    first, *rest = manifest.read(made).shards
+    assert first.foreign is not None
+    forged = replace(first, foreign=replace(first.foreign, skipped=skipped))
+    rewrite_manifest(made, shards=(forged, *rest))
+    damaged = verify(made).damaged
+    assert {d.shard for d in damaged} <= {first.name} and (bool(damaged) or all(a == b for a, b in skipped))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bytes": 1 << 61}, "bytes, it had 2305843009213693952"),
+        ({"sha256": "0" * 64}, "not those that were adopted"),
+        ({"split": "test"}, "in the index it is"),
+        ({"name": "/dev/zero"}, "0 bytes, it had"),
+        ({"name": "/proc/self/mem"}, "0 bytes, it had"),
+        ({"name": "../ds"}, "bytes, it had"),
+    ],
+)
+def test_a_manifest_that_lies_of_a_shard(changes: Any, reason: str, made: Path) -> None:
+    first, *rest = manifest.read(made).shards
+    rewrite_manifest(made, shards=(replace(first, **changes), *rest))
+    try:
+        told = [d.reason for d in verify(made).damaged]
+    except DamageError as error:
+        told = [str(error)]
+    assert any(reason in one or "can't be" in one for one in told), told
 
 
 def test_bits_of_what_adopt_wrote(made: Path) -> None:

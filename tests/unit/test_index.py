@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,33 @@ def test_the_whole_is_its_parts(tmp_path_factory: pytest.TempPathFactory, parts:
     assert (folder / "whole").read_bytes() == whole
     joined = index.joined([over(index.to_bytes(part)) for part in parts])
     assert values(joined) == values(over(whole))
+
+
+def test_parts_by_few_descriptors(tmp_path: Path) -> None:
+    """There may be more shards than files that a process may open."""
+    code = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+from headrace.format import index
+parts = sorted(Path(sys.argv[1]).iterdir())
+index.join(parts, Path(sys.argv[2]))
+print(len(parts))
+"""
+    (tmp_path / "in").mkdir()
+    for number in range(100):
+        (tmp_path / "in" / f"{number:03d}").write_bytes(index.to_bytes(ROWS))
+    command = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "100\n", done.stderr
+    assert (tmp_path / "out").read_bytes() == index.to_bytes(ROWS * 100)
+
+
+@pytest.mark.parametrize("data", [b"", b"HRINDEX1", index.to_bytes([])[:-1], b"x" * 500])
+def test_a_part_that_is_none(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(data)
+    with pytest.raises(DamageError, match=r"part: \d+ bytes are no index"):
+        index.join([tmp_path / "part"], tmp_path / "out")
 
 
 ROWS = [

@@ -110,8 +110,12 @@ def _pieces(
                 break
             yield _Record(record, span)
             at, record = span.end, record + 1
+        if row is None and begin < at and begin < end:
+            reason = f"bytes {begin} to {end} were no record, by the manifest, and what stands before reaches into them"
+            yield Damage(shard=entry.name, record=record, offset=begin, reason=reason)
+            continue
         if row is None:
-            for first in range(begin, end, LOT_BYTES):
+            for first in range(begin, min(end, len(data)), LOT_BYTES):
                 yield tfrecord.Gap(first, min(first + LOT_BYTES, end), first, "")
         else:
             record = row.number

@@ -14,11 +14,12 @@ the whole is its parts one after the other: rows stand in the order of the manif
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,7 @@ COLUMNS: Mapping[str, np.dtype[Any]] = MappingProxyType(
 _MAGIC = b"HRINDEX1"
 _HEAD = struct.Struct("<8sQQQ")
 _ENDS = np.dtype("<u8")
+_TEXTS_OF = {"id ends": 0, "file ends": 1}  # of which texts, ids or names of files, the ends are
 _ALIGNED = 64
 _LOT = 1 << 16  # rows at a time
 _NUMBER = {name: i for i, name in enumerate(FORMATS)}
@@ -136,17 +138,11 @@ class Index:
     @classmethod
     def over(cls, data: NDArray[np.uint8], where: str) -> Index:
         """The index whose file has these bytes. Raises DamageError."""
-        try:
-            magic, n, *texts = _HEAD.unpack(bytes(data[: _HEAD.size]))
-        except struct.error:
-            raise DamageError(f"{where}: {len(data)} bytes are no index; pack the dataset again") from None
-        parts = list(_parts(n, texts)) if magic == _MAGIC else []
-        if not parts or parts[-1][1] + parts[-1][2] != len(data):
-            raise DamageError(f"{where}: {len(data)} bytes are no index of {n} records; pack the dataset again")
+        _, _, names, parts = _sizes(bytes(data[: _HEAD.size]), len(data), where)
         found = {name: data[start : start + size] for name, start, size in parts}
         columns = {name: found[name].view(kind) for name, kind in COLUMNS.items()}
         ids = Texts(found["id ends"].view(_ENDS), found["ids"])
-        files = Texts(found["file ends"].view(_ENDS), found["files"]) if texts[1] else None
+        files = Texts(found["file ends"].view(_ENDS), found["files"]) if names else None
         return cls(columns, ids, files)
 
     def check(self, shards: Sequence[tuple[str, int, int]], *, contiguous: bool, named: bool) -> None:
@@ -198,6 +194,19 @@ class Index:
                 raise DamageError(f"{FILE}: the {what} of row {rows.start + i} ({where}) can't be; pack again")
         return int(start[-1] + length[-1])
 
+    @property
+    def texts(self) -> tuple[int, int]:
+        """Bytes of all ids, and of all names of files."""
+        return len(self.ids.data), 0 if self.files is None else len(self.files.data)
+
+    def piece(self, name: str) -> NDArray[Any]:
+        """What stands in the file under this name (see _parts)."""
+        if name in COLUMNS:
+            return self.columns[name]
+        files = self.files or Texts(np.zeros(len(self), _ENDS), np.zeros(0, np.uint8))
+        texts = self.ids if name in ("id ends", "ids") else files
+        return texts.ends if name in _TEXTS_OF else texts.data
+
     def write(self, file: IO[bytes]) -> None:
         """Writes the file of this index."""
         _write([self], file)
@@ -219,38 +228,78 @@ def joined(parts: Sequence[Index]) -> Index:
 
 def join(parts: Sequence[Path], out: Path) -> None:
     """The index files `parts`, one after the other, as one: column by column, so that nothing of them is held in
-    memory. Raises StorageError, DamageError."""
+    memory, nor open. Raises StorageError, DamageError."""
     with explained(out), out.open("wb") as file:
-        _write([Index.over(np.memmap(part, np.uint8, "r"), str(part)) for part in parts], file)
+        _write([_Stored(part) for part in parts], file)
 
 
-def _write(parts: Sequence[Index], file: IO[bytes]) -> None:
+class _Part(Protocol):
+    """An index that becomes a part of another: n rows, bytes of its ids and of names of files, and each part of it by
+    name (see _parts)."""
+
+    @property
+    def texts(self) -> tuple[int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def piece(self, name: str) -> NDArray[Any]: ...
+
+
+class _Stored:
+    """An index file, of which one column at a time is read: a dataset has more shards than a process may open files."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            head, size = file.read(_HEAD.size), file.seek(0, os.SEEK_END)
+        self._n, *texts, found = _sizes(head, size, str(path))
+        self.texts = texts[0], texts[1]
+        self._found = {name: (start, length) for name, start, length in found}
+
+    def __len__(self) -> int:
+        return self._n
+
+    def piece(self, name: str) -> NDArray[Any]:
+        kind = _kind(name)
+        if name not in self._found:  # it names no files
+            return np.zeros(self._n if name in _TEXTS_OF else 0, kind)
+        start, length = self._found[name]
+        return np.fromfile(self._path, kind, length // kind.itemsize, offset=start)
+
+
+def _sizes(head: bytes, size: int, where: str) -> tuple[int, int, int, list[tuple[str, int, int]]]:
+    """(rows, bytes of ids, bytes of names, where each part is) of a file of `size` bytes that begins with `head`.
+
+    Raises DamageError."""
+    try:
+        magic, n, ids, files = _HEAD.unpack(head)
+    except struct.error:
+        raise DamageError(f"{where}: {size} bytes are no index; pack the dataset again") from None
+    parts = list(_parts(n, (ids, files))) if magic == _MAGIC else []
+    if not parts or parts[-1][1] + parts[-1][2] != size:
+        raise DamageError(f"{where}: {size} bytes are no index of {n} records; pack the dataset again")
+    return n, ids, files, parts
+
+
+def _kind(name: str) -> np.dtype[Any]:
+    return COLUMNS[name] if name in COLUMNS else _ENDS if name in _TEXTS_OF else np.dtype(np.uint8)
+
+
+def _write(parts: Sequence[_Part], file: IO[bytes]) -> None:
     n = sum(len(part) for part in parts)
-    ids = [part.ids for part in parts]
-    named = any(part.files is not None for part in parts)
-    files = [part.files or Texts(np.zeros(len(part), _ENDS), np.zeros(0, np.uint8)) for part in parts] if named else []
-    texts = [sum(len(one.data) for one in some) for some in (ids, files)]
-    pieces: dict[str, Iterator[NDArray[Any]]] = {name: _column(parts, name) for name in COLUMNS}
-    pieces |= {"id ends": _ends(ids), "ids": (one.data for one in ids)}
-    pieces |= {"file ends": _ends(files), "files": (one.data for one in files)}
+    texts = sum(part.texts[0] for part in parts), sum(part.texts[1] for part in parts)
     file.write(_HEAD.pack(_MAGIC, n, *texts))
     at = _HEAD.size
     for name, start, size in _parts(n, texts):
         file.write(bytes(start - at))
-        for piece in pieces[name]:
-            file.write(np.ascontiguousarray(piece).data)
+        before = 0
+        for part in parts:
+            piece = part.piece(name)
+            if name in _TEXTS_OF:
+                piece = piece + np.uint64(before)
+                before += part.texts[_TEXTS_OF[name]]
+            file.write(np.ascontiguousarray(piece, _kind(name)).data)
         at = start + size
-
-
-def _column(parts: Sequence[Index], name: str) -> Iterator[NDArray[Any]]:
-    return (part[name].astype(COLUMNS[name], copy=False) for part in parts)
-
-
-def _ends(texts: Sequence[Texts]) -> Iterator[NDArray[np.uint64]]:
-    before = 0
-    for one in texts:
-        yield (one.ends + np.uint64(before)).astype(_ENDS)
-        before += len(one.data)
 
 
 def _parts(n: int, texts: Sequence[int]) -> Iterator[tuple[str, int, int]]:

@@ -43,10 +43,12 @@ def judge_boxes(boxes: NDArray[np.float32], borders: NDArray[np.float32]) -> Jud
     """Boxes float32 [n, 4] = x0, y0, x1, y1 of an image, or of several, whose `borders` are [4] or [n, 4]."""
     finite = np.asarray(np.isfinite(boxes).all(axis=1))
     boxes = np.where(finite[:, None], boxes, 0).astype(np.float32)
-    inside, seen = geometry.cut(boxes, borders, min_visible=0)
+    inside = np.clip(boxes, borders[..., [0, 1, 0, 1]], borders[..., [2, 3, 2, 3]]).astype(np.float32)
+    low, high = boxes[:, :2], boxes[:, 2:]  # no difference of them: it may be beyond all numbers
+    outside = geometry.area(inside) == 0
+    empty = (high == low).any(axis=1) | (outside & (inside == boxes).all(axis=1))
     faults = np.zeros(len(boxes), np.uint8)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    for fault, of in ((4, ~seen), (3, geometry.area(boxes) == 0), (2, (sides < 0).any(axis=1)), (1, ~finite)):
+    for fault, of in ((4, outside), (3, empty), (2, (high < low).any(axis=1)), (1, ~finite)):
         faults[of] = fault
     return Judged(inside, faults, (faults == 0) & (inside != boxes).any(axis=1))
 
