@@ -73,7 +73,7 @@ def test_the_real_train_file_in_full(real_data: Path, tmp_path: Path) -> None:
     txt, images = real(real_data, "train", "txt")
     ended = headrace("pack", txt, tmp_path / "out", "--images", images, "--json")
     assert ended.code == 1 and ended.out == "" and not (tmp_path / "out").exists()
-    assert "2227 of 2487 records are rejected so far, 248 are allowed" in ended.err
+    assert "2227 of 2487 records are rejected, 248 are allowed" in ended.err
 
     ended = headrace("pack", txt, tmp_path / "out", "--images", images, "--json", "--max-rejects", "100%")
     report = json.loads(ended.out)

@@ -219,7 +219,7 @@ def test_the_catalog_contradicts_the_record(tmp_path: Path) -> None:
     cases: dict[str, tuple[str, Any]] = {
         "keypoints": ("image/object/keypoint/y", [other]),
         "boxes": ("image/object/bbox/xmax", [[[50, 0, 111, 40]]]),
-        "box_labels": ("image/object/bbox/label", [[0]]),
+        "box_labels": ("box_labels", [[0]]),  # there are no such classes
     }
     for column, (key, value) in cases.items():
         changed = frame.with_columns(pl.Series(column, value, dtype=catalog.SCHEMA[column]))
@@ -231,4 +231,6 @@ def test_the_catalog_contradicts_the_record(tmp_path: Path) -> None:
             crc32c={**ds.manifest.crc32c, catalog.FILE: google_crc32c.value(data)},
         )
         reasons = [damage.reason for damage in hr.Dataset(tmp_path / "ds").verify().damaged]
-        assert f"the record's {key} is not what the catalog says" in reasons
+        assert any(
+            f"the record's {key} is " in reason or f"the {key} of row 0 can't be" in reason for reason in reasons
+        )

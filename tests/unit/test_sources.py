@@ -380,7 +380,7 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
         ),
         "arrays": (
             sources.arrays(np.zeros((2, 4, 4), np.uint8), ["b", "a"]),
-            SourceInfo(class_names=("a", "b"), root="x"),
+            SourceInfo(class_names=("a", "b"), root="x", numbered=True),
         ),
     }
 

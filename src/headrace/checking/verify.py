@@ -300,22 +300,28 @@ def _check_record(
     yield from wrong
     if wrong:
         return
-    for key, values in _features(image, entry, where, what, promised).items():
-        if key not in features or not _same(features[key], values):
+    row = _row(entry, where, what, promised)
+    of_attributes = example.features_of_attributes(row, example.names_of_keys(features))
+    for key, values in (of_attributes | _features(row, image, promised)).items():
+        if not any(_same(features.get(key), said) for said in (values, of_attributes.get(key)) if said is not None):
             yield offset, f"the record's {key} is {_shown(features.get(key))}, the catalog says {_shown(values)}"
 
 
-def _features(
-    image: bytes,
-    entry: manifest.ShardEntry,
-    where: dict[str, Any],
-    what: dict[str, Any],
-    promised: manifest.Manifest,
-) -> dict[str, example.Feature]:
-    """The features that a record has by the tables."""
+def _row(
+    entry: manifest.ShardEntry, where: dict[str, Any], what: dict[str, Any], promised: manifest.Manifest
+) -> catalog.Row:
+    """What the tables say of a record."""
     shape = {name: where[name] for name in ("format", "height", "width", "channels")}
-    arrays = {"boxes": _array(what["boxes"], 4), "keypoints": _array(what["keypoints"], promised.keypoints, 3)}
-    row = catalog.Row(shard=entry.name, **shape, **what | arrays | {"attributes": {}})
+    values: dict[str, Any] = {
+        "boxes": _array(what["boxes"], 4),
+        "keypoints": _array(what["keypoints"], promised.keypoints, 3),
+    }
+    values["attributes"] = catalog.attributes(what["attributes"])
+    return catalog.Row(shard=entry.name, **shape, **what | values)
+
+
+def _features(row: catalog.Row, image: bytes, promised: manifest.Manifest) -> dict[str, example.Feature]:
+    """The features that a record has by the tables, whatever its attributes."""
     return example.features_of(
         row,
         image,
@@ -330,7 +336,9 @@ def _array(values: Sequence[Any] | None, *shape: int) -> NDArray[np.float32] | N
     return None if values is None else np.array(values, np.float32).reshape(-1, *shape)
 
 
-def _same(stored: example.Feature, wanted: example.Feature) -> bool:
+def _same(stored: example.Feature | None, wanted: example.Feature) -> bool:
+    if stored is None:
+        return False
     if isinstance(wanted, example.Floats):  # the wire has 32 bits of them
         return np.array_equal(np.array(stored, np.float32), np.array(wanted, np.float32))
     return stored == wanted

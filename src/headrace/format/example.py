@@ -6,7 +6,7 @@ default pool would clash with TensorFlow in the same process. The wire bytes are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -323,6 +323,11 @@ def attributes_with_keys(attributes: Iterable[tuple[Mapping[str, Any], int]]) ->
         for name in values.keys() & _ATTRIBUTES.keys():
             found[name] = found.get(name, True) and _fits(name, values[name], n)
     return tuple(name for name in _ATTRIBUTES if found.get(name))
+
+
+def names_of_keys(keys: Container[str]) -> tuple[str, ...]:
+    """The attributes whose keys are among these of a packed record."""
+    return tuple(name for name, (key, _, _) in _ATTRIBUTES.items() if key in keys)
 
 
 def features_of_attributes(row: Row, names: Iterable[str]) -> dict[str, Feature]:

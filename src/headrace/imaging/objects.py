@@ -65,11 +65,12 @@ def odd_visibility(points: NDArray[np.float32]) -> float | None:
     return float(odd[0]) if len(odd) else None
 
 
-def keypoints_fault(points: NDArray[np.float32], k: int, boxes: int | None) -> str | None:
-    """What is wrong with the keypoints [n, k, 3] of a record that has so many boxes (None: nothing is said of any)."""
+def keypoints_fault(points: NDArray[np.float32], k: int | None, boxes: int | None) -> str | None:
+    """What is wrong with the keypoints [n, k, 3] of a record that has so many boxes. None for k: any number of points
+    will do; for boxes: nothing is said of any."""
     if points.ndim != 3 or points.shape[2] != 3:
         return f"the keypoints have shape {list(points.shape)}, wanted [n, k, 3]"
-    if points.shape[1] != k:
+    if k is not None and points.shape[1] != k:
         return f"{points.shape[1]} keypoints per object, in this dataset they are {k}"
     if boxes is not None and len(points) != boxes:
         return f"{boxes} boxes, {len(points)} sets of keypoints"

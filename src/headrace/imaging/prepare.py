@@ -15,6 +15,7 @@ import numpy as np
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.imaging.levels import Range, check_range
+from headrace.imaging.objects import judge_boxes
 from headrace.imaging.placement import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
 from headrace.record import Boxes, Keypoints
 
@@ -112,8 +113,8 @@ class ImageOptions:
 class Prepared:
     """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` [n]: which of those given they are.
 
-    `clipped`: how many reached out of the image and were cut to it. `dropped`: how many are left out. `points_dropped`:
-    reason -> labelled keypoints that are left out.
+    `clipped`: how many reached out of the image and were cut to it. `dropped`: reason -> boxes that are left out;
+    `points_dropped`: reason -> labelled keypoints that are.
     """
 
     encoded: bytes
@@ -125,7 +126,7 @@ class Prepared:
     kept: list[int] | None
     keypoints: Keypoints | None
     clipped: int
-    dropped: int
+    dropped: Counter[str]
     points_dropped: Counter[str]
 
 
@@ -151,14 +152,14 @@ def prepare(
     sideways = header.orientation in (5, 6, 7, 8)
     height, width = (header.width, header.height) if sideways else (header.height, header.width)
     given, clipped, kept = boxes, 0, np.zeros(0, np.int64)
-    lost: Counter[str] = Counter()
+    lost, dropped = Counter[str](), Counter[str]()
+    cut_off = "cut off by fit" if window is None else "cut off by window or fit"
     orientation, border = _frame_of_labels(header, measured_in)
     if boxes is not None:
         boxes = boxes.astype(np.float32)
-        inside, left = geometry.cut(boxes, border, min_visible=0)
-        kept = np.flatnonzero(left)
-        clipped = int((inside != boxes)[kept].any(axis=1).sum())
-        boxes = geometry.turn_boxes(inside[kept], orientation, header.height, header.width)
+        judged = judge_boxes(boxes, border)
+        kept, clipped, dropped = np.flatnonzero(judged.kept), int(judged.clipped.sum()), judged.dropped()
+        boxes = geometry.turn_boxes(judged.boxes[kept], orientation, header.height, header.width)
     if keypoints is not None:
         inside = geometry.cut_points(keypoints.astype(np.float32), border)
         lost["outside of the image"] = _labelled(keypoints) - _labelled(inside)
@@ -193,15 +194,14 @@ def prepare(
         draw(codec.upright(pixels, header.orientation), placement, height, width, out)
         if boxes is not None:
             boxes, seen = carry(boxes, [placement], np.zeros(len(boxes), np.int64), min_visible=geometry.MIN_VISIBLE)
+            dropped[cut_off] = len(kept) - len(seen)
             kept = kept[seen]
             if keypoints is not None:
                 lost["of dropped boxes"] += _labelled(keypoints) - _labelled(keypoints[seen])
                 keypoints = keypoints[seen]
         if keypoints is not None:
             moved = carry_points(keypoints, [placement], np.zeros(len(keypoints), np.int64))
-            lost["cut off by fit" if window is None else "cut off by window or fit"] = _labelled(keypoints) - _labelled(
-                moved
-            )
+            lost[cut_off] = _labelled(keypoints) - _labelled(moved)
             keypoints = moved
         kind = "png" if size == (y1 - y0, x1 - x0) and header.format in _LOSSLESS else "jpeg"
         encoded = codec.encode_png(out) if kind == "png" else options.jpeg(out)
@@ -216,7 +216,7 @@ def prepare(
         kept=None if given is None else kept.tolist(),
         keypoints=keypoints,
         clipped=clipped,
-        dropped=0 if given is None else len(given) - len(kept),
+        dropped=+dropped,
         points_dropped=+lost,
     )
 

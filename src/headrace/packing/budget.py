@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headrace.errors import DataError, UsageError
 from headrace.record import Reject
 
-_SHOWN = 10
+SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +37,5 @@ class Budget:
 
 def shown(first: Sequence[Reject], rejected: int) -> str:
     """The first ten of so many Rejects, a line each."""
-    lines = "".join(f"\n  {reject}" for reject in first[:_SHOWN])
-    return lines + (f"\n  ... and {rejected - _SHOWN} more" if rejected > _SHOWN else "")
+    lines = "".join(f"\n  {reject}" for reject in first[:SHOWN])
+    return lines + (f"\n  ... and {rejected - SHOWN} more" if rejected > SHOWN else "")

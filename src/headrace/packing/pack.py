@@ -17,11 +17,12 @@ from typing import Any, TypeAlias
 import google_crc32c
 
 from headrace import parallel
-from headrace.errors import DataError, UsageError
+from headrace.errors import DataError
 from headrace.format import catalog, index, manifest
 from headrace.imaging import codec
 from headrace.imaging.placement import Fit
 from headrace.imaging.prepare import ImageOptions
+from headrace.packing.budget import SHOWN, Budget, shown
 from headrace.packing.divided import Divided
 from headrace.packing.plan import Numbered, Plan, ShardPlan, make_plan, numbered
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard, parts_of
@@ -34,9 +35,7 @@ _log = logging.getLogger("headrace")
 
 Runner: TypeAlias = Callable[[Plan, Path], Iterator[ShardResult]]
 
-_OUTSIDE = "outside of the stored image"
 _SCRATCH = ".plan"
-_SHOWN = 10  # Rejects in an error
 _CHUNK = 4  # records per task: a task costs about 40 microseconds of its own, an image 500 and more
 
 
@@ -133,8 +132,7 @@ def pack(
         max_pixels=max_pixels,
     )
     threads = parallel.check_workers(workers)
-    if not (max_rejects >= 0 and (isinstance(max_rejects, int) or max_rejects <= 1)):
-        raise UsageError(f"max_rejects is {max_rejects}, wanted a share (a float, 0 to 1) or a count (an int)")
+    patience = Budget(max_rejects)
     folder = Path(out)
     if isinstance(source, Mapping):
         source = Divided(source)
@@ -151,12 +149,12 @@ def pack(
             seed=seed,
         )
         with contextlib.closing(plan):
-            budget = _Budget(plan, max_rejects)
-            with bar(total=plan.seen, unit="img", desc="pack", show=progress) as shown:
+            budget = _Spent(plan, patience)
+            with bar(total=plan.seen, unit="img", desc="pack", show=progress) as ticks:
 
                 def tick(rejects: Iterable[Numbered], n: int) -> None:
                     budget.spend(rejects)
-                    shown.update(n)
+                    ticks.update(n)
 
                 tick(plan.rejects(), plan.refused)
                 if runner is None:
@@ -175,7 +173,7 @@ def pack(
             if stored + len(rejects) != plan.seen:
                 raise AssertionError(f"{plan.seen} seen, {stored} stored, {len(rejects)} rejected: some are lost")
             if not stored:
-                raise DataError(f"none of {plan.seen} records could be stored\n{_first(rejects, len(rejects))}")
+                raise DataError(f"none of {plan.seen} records could be stored{shown(rejects, len(rejects))}")
             recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
             made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
         shutil.rmtree(scratch)
@@ -232,36 +230,23 @@ def _chunks(plan: Plan) -> Iterator[tuple[ShardPlan, int, int]]:
             yield shard, start, min(shard.stop, start + _CHUNK)
 
 
-class _Budget:
-    """The Rejects so far, and the end of patience with them."""
+class _Spent:
+    """The Rejects so far."""
 
-    def __init__(self, plan: Plan, max_rejects: float | int) -> None:
-        self.seen = plan.seen
-        self.most = int(max_rejects * plan.seen) if isinstance(max_rejects, float) else max_rejects
+    def __init__(self, plan: Plan, budget: Budget) -> None:
+        self.seen, self.budget = plan.seen, budget
         self.rejects: list[Numbered] = []
 
     def spend(self, rejects: Iterable[Numbered]) -> None:
         """Raises DataError with the first ten Rejects once they are more than allowed."""
-        n = len(self.rejects)
+        n, most = len(self.rejects), self.budget.allowed(self.seen)
         for refused in rejects:
             _log.info("rejected %s", refused.item)
             n += 1
-            if n <= self.most + _SHOWN:
+            if n <= most + SHOWN:
                 self.rejects.append(refused)
-        if n > self.most:
-            first = [n.item for n in sorted(self.rejects, key=lambda n: n.number) if isinstance(n.item, Reject)]
-            raise DataError(
-                f"{n} of {self.seen} records are rejected so far, {self.most} are allowed (max_rejects); "
-                f"nothing was published. Mend these or allow more:\n{_first(first, n)}"
-            )
-
-
-def _first(rejects: Sequence[Reject], n: int) -> str:
-    """The first of `n` Rejects, a line each."""
-    lines = [f"  {reject}" for reject in rejects[:_SHOWN]]
-    if n > _SHOWN:
-        lines.append(f"  ... and {n - _SHOWN} more")
-    return "\n".join(lines)
+        first = [n.item for n in sorted(self.rejects, key=lambda n: n.number) if isinstance(n.item, Reject)]
+        self.budget.check(n, seen=self.seen, first=first)
 
 
 def _write_rest(
@@ -273,9 +258,9 @@ def _write_rest(
     recipe: Mapping[str, Any],
 ) -> manifest.Manifest:
     """Index, catalog, rejects, side files and, last of all, the manifest."""
-    outside = sum(result.boxes_dropped for result in results)
-    keypoints_dropped = Counter(plan.info.keypoints_dropped)
+    boxes_dropped, keypoints_dropped = Counter(plan.info.boxes_dropped), Counter(plan.info.keypoints_dropped)
     for result in results:
+        boxes_dropped += result.boxes_dropped
         keypoints_dropped += result.keypoints_dropped
     made = manifest.Manifest(
         headrace_version=__version__,
@@ -286,7 +271,7 @@ def _write_rest(
         box_classes=plan.box_classes,
         boxes=sum(result.boxes for result in results) if plan.with_boxes else None,
         boxes_clipped=sum(result.boxes_clipped for result in results),
-        boxes_dropped=dict(plan.info.boxes_dropped) | ({_OUTSIDE: outside} if outside else {}),
+        boxes_dropped=dict(boxes_dropped),
         numbered=plan.info.numbered,
         keypoints=plan.keypoints,
         keypoint_names=plan.keypoint_names,

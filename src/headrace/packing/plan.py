@@ -23,10 +23,11 @@ from headrace.errors import DataError, UsageError
 from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
+from headrace.imaging.objects import keypoints_fault
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import LABELLED, REJECT, Flat, Spool, Table
-from headrace.record import Keypoints, Record, Reject
+from headrace.record import Record, Reject
 from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, read
 from headrace.splits import check_split_name, check_splits, shares
@@ -333,7 +334,7 @@ def _sound(record: Record) -> Record | Reject:
                 return _unlabelled(record, f"the {name} are {found!r:.60}, wanted an array float32")
         if record.keypoints is not None:
             boxes = None if record.boxes is None else len(record.boxes)
-            if (reason := _fault(record.keypoints, boxes)) is not None:
+            if (reason := keypoints_fault(record.keypoints, None, boxes)) is not None:
                 return _unlabelled(record, reason)
     return record
 
@@ -351,21 +352,6 @@ def rejected(record: Record, stage: str, reason: str) -> Reject:
 
 def _unlabelled(record: Record, reason: str) -> Reject:
     return Reject(id=record.id, origin=record.origin, stage="label", reason=reason)
-
-
-def _fault(points: Keypoints, boxes: int | None) -> str | None:
-    """What is wrong with the keypoints of a record that has so many boxes."""
-    if points.ndim != 3 or points.shape[2] != 3:
-        return f"the keypoints have shape {list(points.shape)}, wanted [n, k, 3]"
-    if boxes is not None and len(points) != boxes:
-        return f"{boxes} boxes, {len(points)} sets of keypoints"
-    v = points[..., 2]
-    if np.isfinite(points).all() and ((v == 0) | (v == 1) | (v == 2)).all():
-        return None
-    for of, number in np.argwhere(~np.isfinite(points).all(axis=2)).tolist():
-        return f"keypoint {number} of object {of} is {points[of, number].tolist()}, wanted finite numbers"
-    of, number = np.argwhere(~np.isin(v, (0, 1, 2)))[0].tolist()
-    return f"keypoint {number} of object {of} has v {v[of, number]:g}, wanted 0, 1 or 2"
 
 
 def _faults(table: Table, info: SourceInfo, *, distinct: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

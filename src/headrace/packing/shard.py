@@ -35,7 +35,7 @@ class Made:
     record: bytes
     bytes_in: int
     boxes_clipped: int
-    boxes_dropped: int
+    boxes_dropped: Counter[str]
     keypoints_dropped: Counter[str]
 
 
@@ -53,7 +53,7 @@ class ShardResult:
     rejects: bytes
     bytes_in: int
     boxes_clipped: int
-    boxes_dropped: int
+    boxes_dropped: Counter[str]
     keypoints_dropped: Counter[str]
 
 
@@ -135,7 +135,8 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
         made = (make_record(plan, shard, record) for record in plan.records(shard.start, shard.stop))
     rows: list[Row] = []
     rejects: list[Numbered] = []
-    bytes_in = boxes_clipped = boxes_dropped = crc32c = 0
+    bytes_in = boxes_clipped = crc32c = 0
+    boxes_dropped = Counter[str]()
     keypoints_dropped: Counter[str] = Counter()
     with publish.HashedFile(folder / shard.name) as file:
         for item in made:
