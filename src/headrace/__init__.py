@@ -29,6 +29,7 @@ _HOME = {
     "ColorJitter": "headrace.imaging.augment",
     "Record": "headrace.record",
     "Reject": "headrace.record",
+    "Part": "headrace.record",
     "PhotoLoader": "headrace.load.photos",
     "Source": "headrace.sources",
     "Target": "headrace.load.targets",
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, Points, Target
     from headrace.packing.pack import PackReport, pack
-    from headrace.record import Record, Reject
+    from headrace.record import Part, Record, Reject
     from headrace.sources import Source
 
 __all__ = [
@@ -116,6 +117,7 @@ __all__ = [
     "ColorJitter",
     "Record",
     "Reject",
+    "Part",
     "PhotoLoader",
     "Source",
     "Target",

@@ -5,9 +5,11 @@ Where their bytes are is left to the index; how a row's values come about, to pa
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,9 +145,28 @@ def to_bytes(frame: pl.DataFrame) -> bytes:
 def join(parts: Sequence[Path], out: Path) -> None:
     """The catalogs `parts`, one after the other, as one file: the same bytes for any number of threads, and little
     memory. Raises StorageError."""
-    with local.explained(out):
-        scanned = pl.scan_parquet(list(parts), glob=False, hive_partitioning=False)
-        scanned.sink_parquet(out, compression="zstd", row_group_size=GROUP, maintain_order=True)
+    with local.explained(out), _utf8([*parts, out]) as (*paths, target):
+        scanned = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+        scanned.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
+
+
+@contextlib.contextmanager
+def _utf8(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The paths in UTF-8, which is all that Polars takes: a folder of another name by its descriptor."""
+    with contextlib.ExitStack() as stack:
+        descriptors: dict[Path, int] = {}
+
+        def spelled(path: Path) -> Path:
+            try:
+                str(path).encode()
+                return path
+            except UnicodeEncodeError:
+                if path.parent not in descriptors:
+                    descriptors[path.parent] = os.open(path.parent, os.O_RDONLY)
+                    stack.callback(os.close, descriptors[path.parent])
+                return Path(f"/proc/self/fd/{descriptors[path.parent]}") / path.name
+
+        yield [spelled(path) for path in paths]
 
 
 class File:
@@ -190,7 +211,14 @@ def read_columns(
     path: Path, columns: Sequence[str], records: int, first: int = 0, n: int | None = None
 ) -> pl.DataFrame:
     """Columns of a catalog's file of so many records. Raises DamageError, PolarsError."""
-    scanned = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+    with _utf8([path]) as (spelled,):
+        scanned = pl.scan_parquet(spelled, glob=False, hive_partitioning=False)
+        return _read_columns(scanned, path, columns, records, first, n)
+
+
+def _read_columns(
+    scanned: pl.LazyFrame, path: Path, columns: Sequence[str], records: int, first: int, n: int | None
+) -> pl.DataFrame:
     found = scanned.collect_schema()
     if wrong := [f"{name} {found.get(name)}" for name, kind in WHAT.items() if found.get(name) != kind]:
         raise DamageError(f"{path}: not the columns of a catalog: {', '.join(wrong)}; pack the dataset again")

@@ -27,6 +27,7 @@ from headrace.imaging.prepare import ImageOptions
 from headrace.load.dataset import Dataset
 from headrace.load.store import Store
 from headrace.load.view import View
+from headrace.packing.budget import Budget
 from headrace.record import Reject
 from headrace.sources.arrays import Array, ArraysSource, LabelsAre, open_arrays
 from headrace.sources.stack import Range, digest
@@ -139,7 +140,7 @@ class ArrayStore(Store):
     def _check(self, most: float | int) -> None:
         """Says what was refused. Raises DataError when it is too much."""
         n, refused = len(self.source), len(self.rejects)
-        allowed = int(most * n) if isinstance(most, float) else most
+        allowed = Budget(most).allowed(n)
         if refused > allowed or refused == n:
             found = f"{refused} of {n} images are refused, {allowed} are allowed (max_rejects)"
             raise DataError(f"{found}; the first: {self.rejects[0]}")
