@@ -74,6 +74,12 @@ def test_nothing_said_is_null_and_nothing_there_is_empty() -> None:
     assert catalog.attributes(None) == {}
 
 
+@pytest.mark.parametrize("value", ["{", "[1", "null", "1", '"a"', '{"a": ' + "[" * 5000 + "]" * 5000 + "}"])
+def test_attributes_that_are_none(value: str) -> None:
+    with pytest.raises(DamageError, match=r"catalog\.parquet: the attributes .* are no JSON object"):
+        catalog.attributes(value)
+
+
 def test_the_same_rows_give_the_same_bytes() -> None:
     split = pl.concat([FRAME[:2], FRAME[2:]], rechunk=False)
     assert split.n_chunks() == 2

@@ -248,6 +248,11 @@ def where(frame: pl.DataFrame, condition: str) -> NDArray[np.int64]:
 
 
 def attributes(value: str | None) -> dict[str, Any]:
-    """The attributes of a record out of their column (JSON, or null for none)."""
-    out: dict[str, Any] = json.loads(value) if value else {}
-    return out
+    """The attributes of a record out of their column (JSON, or null for none). Raises DamageError: no JSON object."""
+    try:
+        found = json.loads(value) if value else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DamageError(f"{FILE}: the attributes {value!r:.60} are no JSON object; pack the dataset again")
+    return found

@@ -139,7 +139,7 @@ def read(folder: Path) -> Manifest:
     try:
         raw = json.loads(data)
         version = raw["format_version"]
-        if version != FORMAT_VERSION:
+        if version != FORMAT_VERSION or type(version) is not int:
             raise UsageError(
                 f"{path}: format {version!r}, this headrace reads format {FORMAT_VERSION}; "
                 "use the headrace that packed it, or pack it again"
@@ -147,6 +147,9 @@ def read(folder: Path) -> Manifest:
         sha256 = raw.pop("sha256")
         if hashlib.sha256(data.replace(f'"{sha256}"'.encode(), b'""')).hexdigest() != sha256:
             raise ValueError("its sha256 is not the one it holds")
+        for name in ("classes", "box_classes", "keypoint_names", "shards"):
+            if not isinstance(raw[name], list):
+                raise ValueError(f"{name} is {raw[name]!r:.80}, no list")
         raw["shards"] = tuple(_entry(entry) for entry in raw["shards"])
         raw["classes"], raw["box_classes"] = tuple(raw["classes"]), tuple(raw["box_classes"])
         raw["keypoint_names"] = tuple(raw["keypoint_names"])
@@ -203,6 +206,7 @@ def _check(found: Manifest) -> None:
             skipped = entry.foreign.skipped
             wants(all(_is_count(a) and _is_count(b) and a <= b for a, b in skipped), "skipped", skipped)
             wants(_is_digest(entry.foreign.ends), "ends", entry.foreign.ends)
+            wants(type(entry.foreign.mtime_ns) is int, "mtime_ns", entry.foreign.mtime_ns)
     wants(len({entry.name for entry in found.shards}) == len(found.shards), "a shard that occurs twice", found.shards)
     wants(sum(entry.records for entry in found.shards) == found.stored, "the number of records stored", found.stored)
 
