@@ -131,7 +131,7 @@ def test_what_reaches_out_of_the_image(drawn: Path, tmp_path: Path) -> None:
     report = pack(drawn, tmp_path / "out")
     assert (report.seen, report.stored) == (4, 4)
     assert (report.boxes, report.boxes_clipped) == (4, 2)
-    assert report.boxes_dropped == {"without width or height": 1, "outside of the stored image": 2}
+    assert report.boxes_dropped == {"without width or height": 1, "outside of the image": 2}
     rows = {row["id"]: row for row in hr.Dataset(tmp_path / "out").catalog.iter_rows(named=True)}
     assert rows["p/0.jpg"]["boxes"] == [[10, 10, 30, 30], [0, 0, 5, 5], [50, 30, 60, 40]]
     assert json.loads(rows["p/0.jpg"]["attributes"]) == {name: [0, 0, 0] for name in ATTRIBUTES} | {
@@ -151,7 +151,7 @@ def test_what_reaches_out_of_the_image(drawn: Path, tmp_path: Path) -> None:
 def test_a_fit_that_cuts_drops_boxes_and_their_attributes(drawn: Path, tmp_path: Path) -> None:
     """The middle 40 x 40 of each image is stored."""
     report = pack(drawn, tmp_path / "out", packing={"size": 40, "fit": "crop", "workers": 2, "shards": 2})
-    assert report.boxes_dropped == {"without width or height": 1, "outside of the stored image": 4}
+    assert report.boxes_dropped == {"without width or height": 1, "outside of the image": 2, "cut off by fit": 2}
     rows = {row["id"]: row for row in hr.Dataset(tmp_path / "out").catalog.iter_rows(named=True)}
     assert rows["p/0.jpg"]["boxes"] == [[0, 10, 20, 30]]
     assert json.loads(rows["p/0.jpg"]["attributes"])["pose"] == [1]
@@ -256,7 +256,7 @@ def test_images_of_each_split(drawn: Path, tmp_path: Path) -> None:
         flags = [word for one in given for word in ("--images", one)]
         report = json.loads(headrace(*words, *flags, "--overwrite", "--json").out)
         assert report["splits"] == {"a": 4, "b": 4} and report["boxes"] == 8
-        assert report["boxes_dropped"] == {"without width or height": 2, "outside of the stored image": 4}
+        assert report["boxes_dropped"] == {"without width or height": 2, "outside of the image": 4}
 
 
 def test_guessed_and_said_aloud(drawn: Path, tmp_path: Path) -> None:
