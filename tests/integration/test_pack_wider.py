@@ -144,7 +144,7 @@ def test_what_reaches_out_of_the_image(drawn: Path, tmp_path: Path) -> None:
     assert manifest["boxes_clipped"] == 2 and manifest["boxes_dropped"] == dict(report.boxes_dropped)
     assert manifest["box_classes"] == ["face"]
     shown = headrace("info", tmp_path / "out").out
-    assert "4, 2 clipped to their image, 1 dropped (without width or height), 2 dropped (outside of the stored" in shown
+    assert "4, 2 clipped to their image, 1 dropped (without width or height), 2 dropped (outside of the image)" in shown
     assert hr.Dataset(tmp_path / "out").verify().ok
 
 
