@@ -86,7 +86,7 @@ def batches(path: str) -> Taken:
             raise SystemExit(f"{images} images in {TIMED} batches of {BATCH_SIZE}")
         seconds.append(spent / TIMED)
         iteration.close()
-    return {"seconds": median(seconds), "records": len(loader.dataset)}, loader
+    return {"seconds": median(seconds), "records": len(loader.view)}, loader
 
 
 def loader_and_state(path: str) -> Taken:
