@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
@@ -107,7 +106,7 @@ class _AllObjects(NamedTuple):
 class Store(ABC):
     """What all views of a dataset share: its `table` and `manifest`, and images by row. Arrays have an entry per row:
 
-    `height`, `width`, `channels` of the stored images, `labels` int64 (-1 where there is none), `keys` uint64 (what
+    `height`, `width`, `channels` of the stored images, `labels` int32 (-1 where there is none), `keys` uint64 (what
     random numbers of each record are drawn by). `fingerprint` (hex) stands for all content.
 
     `keeps`: images are no pixels but numbers as they were given, `image_shape` of `dtype` each. `kept`: what was given
@@ -190,8 +189,8 @@ class Store(ABC):
             _ = self._all_objects
 
     @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """Class indices int64 [n], -1 for a record without a label. Raises DamageError."""
+    def labels(self) -> NDArray[np.int32]:
+        """Class indices int32 [n], -1 for a record without a label. Raises DamageError."""
         return anywhere(_labels, self.table)
 
     @cached_property
@@ -254,8 +253,8 @@ class Store(ABC):
         return np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts), of
 
 
-def _labels(table: Table) -> NDArray[np.int64]:
-    return table.frame(["label"])["label"].fill_null(-1).cast(pl.Int64).to_numpy()
+def _labels(table: Table) -> NDArray[np.int32]:
+    return table.frame(["label"])["label"].fill_null(-1).to_numpy()
 
 
 def _objects(table: Table, k: int) -> _AllObjects:

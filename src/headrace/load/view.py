@@ -43,12 +43,14 @@ class View:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the content of the store and the records of this view in their order."""
-        return hashlib.sha256(self.store.fingerprint.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
+        found = hashlib.sha256(self.store.fingerprint.encode())
+        found.update(np.ascontiguousarray(self.rows, "<i8").data)
+        return found.hexdigest()
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class indices int64 [n], -1 for a record without a label."""
-        return self.store.labels[self.rows]
+        return self.store.labels[self.rows].astype(np.int64)
 
     @property
     def class_names(self) -> tuple[str, ...]:
