@@ -446,3 +446,19 @@ def test_slices_of_a_file_that_was_cut(tmp_path: Path) -> None:
         StorageError, match=f"{tmp_path}/x: ends at byte 500, it had 1000 bytes: it was cut while it was"
     ):
         slices[450:501]
+
+
+def test_a_lower_limit_counts_at_once(tmp_path: Path) -> None:
+    """Set in the process itself, after this was imported."""
+    code = """
+import resource, sys
+from pathlib import Path
+from headrace.place.local import LocalPlace
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+place = LocalPlace(Path(sys.argv[1]))
+for i in range(200):
+    (place.path / str(i)).write_bytes(bytes([i]))
+    assert place.read(str(i), 0, 1) == bytes([i])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

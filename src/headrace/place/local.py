@@ -216,12 +216,13 @@ class _File:
 
 
 class Descriptors:
-    """Open files by place and path, of this process: at most `most`, the one unused for longest goes first.
+    """Open files by place and path, of this process: at most `most`, the one unused for longest goes first. None is far
+    below what the process may have open at the time.
 
     A file that was replaced under its path since is still the old one here; whoever reads checks what he reads.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self.most = most
         self._files: OrderedDict[tuple[int, str], _File] = OrderedDict()
         self._lock = threading.RLock()  # a place may be collected, and dropped, wherever this is held
@@ -238,10 +239,11 @@ class Descriptors:
                 self._files.move_to_end(key)
                 return file
         file = _File(path)  # outside of the lock: a network's folder may take its time
+        most = _most() if self.most is None else self.most
         with self._lock:
             file = self._files.setdefault(key, file)
             self._files.move_to_end(key)
-            while len(self._files) > self.most:
+            while len(self._files) > most:
                 self._files.popitem(last=False)
         return file
 
@@ -267,6 +269,6 @@ def _most() -> int:
     return 256 if soft == resource.RLIM_INFINITY else max(8, min(256, soft // 4))
 
 
-_files = Descriptors(_most())
+_files = Descriptors()
 _numbers = itertools.count()
 os.register_at_fork(after_in_child=_files.renew)
