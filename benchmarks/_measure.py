@@ -318,3 +318,15 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def by_bytes(arms: dict[str, Any]) -> str:
+    """The table of arms whose measurements say their bytes: MB/s beside images/s."""
+
+    def mb_per_second(of_arm: dict[str, Any]) -> str:
+        return f"{median(m['bytes'] / m['seconds'] for m in of_arm['measurements']) / 1e6:.0f}"
+
+    return markdown(
+        (*HEADER, "MB/s", "what"),
+        [(*row(arm, of_arm), mb_per_second(of_arm), of_arm["what"]) for arm, of_arm in arms.items()],
+    )

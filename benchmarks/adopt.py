@@ -18,13 +18,11 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
-from _measure import HEADER, Arm, Job, Result, child, clocked, facts, forget, markdown, publish, rounds, row, summarise
+from _measure import Arm, Job, Result, child, clocked, facts, forget, publish, rounds, summarise
 
 BLOCK = 1 << 22  # bytes of one read
 
@@ -130,17 +128,7 @@ def main() -> None:
         job: Job = {"folder": str(folder), "images": images, "workers": args.workers}
         report["job"] = {"images": images, "bytes": size, "shards": args.shards, "repeats": args.repeats}
         report["cold"] = summarise(ARMS, rounds(list(ARMS), job, args.repeats))
-    publish(report, table(report["cold"]), args.json)
-
-
-def table(arms: dict[str, Any]) -> str:
-    def mb_per_second(of_arm: dict[str, Any]) -> str:
-        return f"{median(m['bytes'] / m['seconds'] for m in of_arm['measurements']) / 1e6:.0f}"
-
-    return markdown(
-        (*HEADER, "MB/s", "what"),
-        [(*row(arm, of_arm), mb_per_second(of_arm), of_arm["what"]) for arm, of_arm in arms.items()],
-    )
+    publish(report, by_bytes(report["cold"]), args.json)
 
 
 if __name__ == "__main__" and not child(ARMS):

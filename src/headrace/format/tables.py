@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,7 +45,7 @@ class Held:
         self.columns = tuple(frame.columns)
 
     def frame(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
-        return anywhere(_gathered, self._frame if columns is None else self._frame.select(columns), rows)
+        return anywhere(_gathered, self._frame, columns, rows)
 
     def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         return anywhere(_where, self._frame, condition, rows)
@@ -78,8 +76,8 @@ class Tables:
         self._catalog = catalog.File(self.place, crc32c=promised.crc32c[catalog.FILE], records=promised.stored)
         self.first_row = np.cumsum([0, *(entry.records for entry in promised.shards)])
         self.columns = (*catalog.SCHEMA, *([] if self.index.files is None else [catalog.IMAGE_FILE]))
-        self._groups: OrderedDict[int, pl.DataFrame] = OrderedDict()
-        self._lock = threading.Lock()
+        # Replaced as a whole, so that no thread needs a lock, which a fork might find taken.
+        self._groups: tuple[tuple[int, pl.DataFrame], ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -119,14 +117,12 @@ class Tables:
 
     def _group_of(self, number: int) -> pl.DataFrame:
         """A row group of the catalog, of the few that are held."""
-        with self._lock:
-            frame = self._groups.get(number)
-            if frame is None:
-                frame = anywhere(_group, self, number)
-                self._groups[number] = frame
-                if len(self._groups) > _GROUPS:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end(number)
+        held = self._groups
+        for known, frame in held:
+            if known == number:
+                return frame
+        frame = anywhere(_group, self, number)
+        self._groups = ((number, frame), *held[: _GROUPS - 1])
         return frame
 
     def _where_of(self, row: int) -> dict[str, Any]:
@@ -151,9 +147,8 @@ class Tables:
     def read(self, columns: Sequence[str], rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """`frame` itself, which a forked child can't call."""
         stored = [name for name in columns if name in catalog.WHAT]
-        parts = [] if not stored else [self.judged(self._catalog.read(stored))]
-        frame = parts[0] if parts else pl.DataFrame()
-        if rows is not None and parts:
+        frame = self.judged(self._catalog.read(stored)) if stored else pl.DataFrame()
+        if rows is not None and stored:
             frame = frame[rows]
         found = [frame[name] if name in catalog.WHAT else self._column(name, rows) for name in columns]
         return pl.DataFrame(found)
@@ -236,12 +231,13 @@ def _group(tables: Tables, number: int) -> pl.DataFrame:
     return tables.group(number)
 
 
-def _gathered(frame: pl.DataFrame, rows: NDArray[np.int64] | None) -> pl.DataFrame:
-    return frame if rows is None else frame[rows]
+def _gathered(frame: pl.DataFrame, columns: Sequence[str] | None, rows: NDArray[np.int64] | None) -> pl.DataFrame:
+    some = frame if columns is None else frame.select(columns)
+    return some if rows is None else some[rows]
 
 
 def _where(frame: pl.DataFrame, condition: str, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    return catalog.where(_gathered(frame, rows), condition)
+    return catalog.where(_gathered(frame, None, rows), condition)
 
 
 def _where_in(

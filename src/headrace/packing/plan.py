@@ -27,7 +27,7 @@ from headrace.imaging.objects import keypoints_fault
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import LABELLED, REJECT, Flat, Spool, Table
-from headrace.record import Record, Reject
+from headrace.record import Record, Reject, check_names
 from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, read
 from headrace.splits import check_split_name, check_splits, shares
@@ -401,8 +401,7 @@ def _keypoints(info: SourceInfo, table: Table, fault: NDArray[np.uint8]) -> tupl
         for where, rows in table.blocks():
             other = (rows["points"] >= 0) & (rows["points"] != k) & (fault[where] == 0)
             fault[where][other] = _KEYPOINTS
-    if len(set(names)) != len(names):
-        raise UsageError(f"keypoint names {', '.join(names)}: one occurs twice")
+    check_names(names, "keypoint names")
     if info.flip_pairs is None:
         return k, names, mirror.pairs(names)
     pairs = tuple((int(i), int(j)) for i, j in info.flip_pairs)
@@ -436,7 +435,7 @@ def _write_rejects(
                     reason = f"split {item.split!r} is none of the source's {', '.join(info.split_names or ())}"
                 else:
                     assert item.keypoints is not None
-                    reason = f"{item.keypoints.shape[1]} keypoints per object, in this dataset they are {keypoints}"
+                    reason = str(keypoints_fault(item.keypoints, keypoints, None))
                 item = _unlabelled(item, reason)
             file.write(line(row, item))
             n += 1
@@ -445,9 +444,7 @@ def _write_rejects(
 
 def _class_names(given: Sequence[str] | None, tally: _Tally) -> tuple[str, ...]:
     if given is not None:
-        if len(set(given)) != len(given):
-            raise UsageError(f"class names {', '.join(given)}: one occurs twice")
-        return tuple(given)
+        return check_names(given, "class names")
     if tally.names:
         return tuple(sorted(tally.names, key=natural))
     return tuple(str(i) for i in range(max(tally.labels, default=-1) + 1))
