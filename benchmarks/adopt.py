@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from _measure import Arm, Job, Result, child, clocked, facts, forget, publish, rounds, summarise
+from _measure import Arm, Job, Result, by_bytes, child, clocked, facts, forget, publish, rounds, summarise
 
 BLOCK = 1 << 22  # bytes of one read
 
