@@ -63,13 +63,13 @@ def permute(positions: NDArray[np.integer], *, n: int, seed: int, epoch: int) ->
     return out
 
 
-_BLOCK = 2048
+_BLOCK = 1 << 14
 
 
 def shuffled(start: int, stop: int, *, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """`permute` of the positions `start` to `stop`, int64 [stop - start].
 
-    Computed by the block, of which the last ones are kept: a batch of 32 alone costs as many calls as 2,048 positions.
+    Computed by the block, of which the last ones are kept: a batch of 32 alone costs as many calls as a block.
     """
     blocks = [_block(number, n, seed, epoch) for number in range(start // _BLOCK, -(-stop // _BLOCK))]
     whole = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.int64), *blocks])

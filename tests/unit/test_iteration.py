@@ -158,8 +158,8 @@ def test_many_iterations_in_many_threads(ds: hr.Dataset) -> None:
 
 def test_all_iterations_share_the_loaders_threads(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     used: set[int] = set()
-    draw = ds.store.draw
-    monkeypatch.setattr(ds.store, "draw", lambda *given: (used.add(threading.get_ident()), draw(*given))[1])
+    drawing = ds.store.drawing
+    monkeypatch.setattr(ds.store, "drawing", lambda rows: (used.add(threading.get_ident()), drawing(rows))[1])
     loader = loader_of(ds, workers=3)
     assert not threads()
     for _ in range(50):
@@ -172,14 +172,19 @@ def test_all_iterations_share_the_loaders_threads(ds: hr.Dataset, monkeypatch: p
 def test_leaving_ends_what_was_made_ahead(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """What had begun is waited for, and nothing begins any more."""
     begun, ended = [], []
-    draw = ds.store.draw
+    drawing = ds.store.drawing
 
-    def counted(*given: Any) -> None:
-        begun.append(1)
-        draw(*given)
-        ended.append(1)
+    def counted(rows: Any) -> Any:
+        draw = drawing(rows)
 
-    monkeypatch.setattr(ds.store, "draw", counted)
+        def count(*given: Any) -> None:
+            begun.append(1)
+            draw(*given)
+            ended.append(1)
+
+        return count
+
+    monkeypatch.setattr(ds.store, "drawing", counted)
     loader = loader_of(ds, workers=4, batch_size=1)
     run = iter(loader)
     next(run)

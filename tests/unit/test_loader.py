@@ -756,8 +756,13 @@ def test_the_cache_decodes_once(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch)
     view = ds.where("label = 1")
     loader = view.loader(batch_size=4, cache="memory")
     rows: list[int] = []
-    draw = view.store.draw
-    monkeypatch.setattr(view.store, "draw", lambda row, *rest: (rows.append(row), draw(row, *rest))[1])
+    drawing = view.store.drawing
+
+    def counted(of: NDArray[np.int64]) -> Any:
+        draw = drawing(of)
+        return lambda i, *rest: (rows.append(int(of[i])), draw(i, *rest))[1]
+
+    monkeypatch.setattr(view.store, "drawing", counted)
     for _ in range(3):
         list(loader)
     assert sorted(rows) == sorted(view.rows.tolist())

@@ -83,6 +83,17 @@ class Texts:
         begin = int(self.ends[row - 1]) if row else 0
         return bytes(self.data[begin : int(self.ends[row])])
 
+    def take(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """The texts of these rows [b]. Raises DamageError: no UTF-8."""
+        begins = np.where(rows > 0, self.ends[rows - 1], np.uint64(0)).tolist()
+        data = self.data.data
+        try:
+            return tuple(
+                str(data[begin:end], "utf-8") for begin, end in zip(begins, self.ends[rows].tolist(), strict=True)
+            )
+        except UnicodeDecodeError:
+            return tuple(self[row] for row in rows.tolist())
+
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
         encoded = [text.encode() for text in texts]

@@ -112,8 +112,7 @@ class Tables:
 
     def ids(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
         """The ids of these rows."""
-        ids = self.index.ids
-        return tuple(ids[row] for row in rows.tolist())
+        return self.index.ids.take(rows)
 
     def _group_of(self, number: int) -> pl.DataFrame:
         """A row group of the catalog, of the few that are held."""

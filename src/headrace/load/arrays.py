@@ -25,7 +25,7 @@ from headrace.imaging import codec
 from headrace.imaging.placement import Placement, draw
 from headrace.imaging.prepare import ImageOptions
 from headrace.load.dataset import Dataset
-from headrace.load.store import Store
+from headrace.load.store import Drawing, Store
 from headrace.load.view import View
 from headrace.packing.budget import Budget
 from headrace.record import Reject
@@ -110,11 +110,16 @@ class ArrayStore(Store):
         np.save(file, self._read(row, self.stack.read), allow_pickle=False)
         return np.frombuffer(file.getbuffer(), np.uint8)
 
-    def draw(self, row: int, placement: Placement, out: NDArray[Any]) -> None:
-        if self.keeps:
-            out[...] = self._read(row, self.stack.read)
-        else:
-            draw(self._read(row, self.stack.pixels), placement, self.stack.height, self.stack.width, out)
+    def drawing(self, rows: NDArray[np.int64]) -> Drawing:
+        stack, numbers = self.stack, rows.tolist()
+
+        def copy(i: int, _: Placement, out: NDArray[Any]) -> None:
+            out[...] = self._read(numbers[i], stack.read)
+
+        def place(i: int, placement: Placement, out: NDArray[Any]) -> None:
+            draw(self._read(numbers[i], stack.pixels), placement, stack.height, stack.width, out)
+
+        return copy if self.keeps else place
 
     def read_kept(self, row: int, name: str) -> NDArray[Any]:
         part = self.kept[name]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
 from headrace.imaging.placement import Fit, Placement, Size, place
+from headrace.load.store import Drawing
 from headrace.load.view import View
 
 
@@ -28,14 +30,19 @@ class MemoryCache:
         self._images = np.empty(shape, np.uint8)
         self._filled = np.zeros(len(view), bool)
 
-    def draw(self, position: int, placement: Placement, out: Pixels) -> None:
-        """Draws the image at `position` of the view into `out` [h, w, c], mirrored if `placement` is; else it is that
-        of the whole image. Raises DamageError."""
-        image = self._images[position]
-        if not self._filled[position]:
-            store, row = self._view.store, int(self._view.rows[position])
-            decoded = np.empty_like(image)
-            store.draw(row, place(int(store.height[row]), int(store.width[row]), self._size, self._fit), decoded)
-            image[:] = decoded  # at once: another thread may be reading what it has put there itself
-            self._filled[position] = True
-        out[:] = image[:, ::-1] if placement.flip else image
+    def drawing(self, positions: NDArray[np.int64]) -> Drawing:
+        """Who draws the images at these positions [b] of the view: mirrored if their placement is, else as a placement
+        of the whole image has them."""
+        store, rows, numbers = self._view.store, self._view.rows[positions], positions.tolist()
+        decode = None if self._filled[positions].all() else store.drawing(rows)
+
+        def draw(i: int, placement: Placement, out: Pixels) -> None:
+            image = self._images[numbers[i]]
+            if decode is not None and not self._filled[numbers[i]]:
+                row, decoded = rows[i], np.empty_like(image)
+                decode(i, place(int(store.height[row]), int(store.width[row]), self._size, self._fit), decoded)
+                image[:] = decoded  # at once: another thread may be reading what it has put there itself
+                self._filled[numbers[i]] = True
+            out[:] = image[:, ::-1] if placement.flip else image
+
+        return draw

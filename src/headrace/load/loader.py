@@ -361,30 +361,27 @@ class Loader:
         chances = self._chances(rows, epoch)
         placements = self._placements(rows, chances)
         colours = [(change.colour, chance) for change, chance in zip(options.augment, chances, strict=True)]
-        numbers = rows.tolist()
-        draw, where = (store.draw, numbers) if self._cache is None else (self._cache.draw, positions.tolist())
-        good: list[int] = []
-        bad: list[str] = []
-        for slot, (number, placement) in enumerate(zip(where, placements, strict=True)):
-            out = images[len(good)]
+        draw = store.drawing(rows) if self._cache is None else self._cache.drawing(positions)
+        bad: dict[int, str] = {}
+        for slot, (out, placement) in enumerate(zip(images, placements, strict=True)):
             try:
-                draw(number, placement, out)
+                draw(slot, placement, out)
                 if kept:
-                    self._keep(numbers[slot], kept, len(good))
+                    self._keep(int(rows[slot]), kept, slot)
             except DamageError as error:
                 if options.on_bad == "raise":
                     raise
-                bad.append(str(error))
+                bad[slot] = str(error)
                 continue
             for colour, chance in colours:
                 colour(out, chance[slot])
-            good.append(slot)
         if bad:
-            rows, images, placements = rows[good], images[: len(good)], [placements[slot] for slot in good]
-            kept = {name: part[: len(good)] for name, part in kept.items()}
+            good = [slot for slot in range(len(rows)) if slot not in bad]
+            rows, images, placements = rows[good], images[good], [placements[slot] for slot in good]
+            kept = {name: part[good] for name, part in kept.items()}
         target = options.target
         targets = None if target is None else target.encode(self._labels(rows, placements, kept))
-        return Made(Batch(images, targets, store.ids_of(rows)), tuple(bad))
+        return Made(Batch(images, targets, store.ids_of(rows)), tuple(bad.values()))
 
     def _log(self, bad: tuple[str, ...]) -> None:
         for address in bad:

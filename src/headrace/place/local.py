@@ -100,10 +100,11 @@ class LocalPlace:
 
         `name` is a path from this folder, or absolute. The disk is waited for without the interpreter's lock.
         """
-        path = self._path_of(name)
+        path = self._paths.get(name) or self._path_of(name)
         try:
             file = _files.open(self._number, path)
-            return _read(file.number, offset, length)
+            data = os.pread(file.number, length, offset)
+            return data if len(data) == length else data + _read(file.number, offset + len(data), length - len(data))
         except OSError as error:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
@@ -190,8 +191,8 @@ class Slices:
 
 def _read(number: int, offset: int, length: int) -> bytes:
     """The bytes of an open file; fewer where it ends before. Raises OSError."""
-    data = os.pread(number, length, offset)
-    while len(data) < length:  # a signal, or more than 2 GiB
+    data = b""
+    while len(data) < length:  # again after a signal, or 2 GiB
         more = os.pread(number, length - len(data), offset + len(data))
         if not more:
             break
@@ -233,12 +234,12 @@ class Descriptors:
     def open(self, place: int, path: str) -> _File:
         """The open file; it stays open as long as what is returned is held. Raises OSError."""
         key = place, path
-        with self._lock:
-            file = self._files.get(key)
-            if file is not None:
-                self._files.move_to_end(key)
-                return file
-        file = _File(path)  # outside of the lock: a network's folder may take its time
+        try:  # without the lock: each of the two steps is one
+            file = self._files[key]
+            self._files.move_to_end(key)
+            return file
+        except KeyError:  # not open, or let go of between the two
+            file = _File(path)  # outside of the lock: a network's folder may take its time
         most = _most() if self.most is None else self.most
         with self._lock:
             file = self._files.setdefault(key, file)
