@@ -1,4 +1,4 @@
-"""Progress bars: on standard error, with rate and time left; a widget in a notebook; quiet where nobody looks."""
+"""Progress bars: on standard error, with rate and time left; a widget in a notebook; none off a terminal."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Record:
     `pixels` makes them: one of the four.
     A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
     `boxes` float32 [n, 4] = x0, y0, x1, y1 in pixels, half-open, of the image *as its bytes are stored* (before any
-    EXIF turn, but see `size`); None when the source says nothing about boxes, [0, 4] for a negative.
+    EXIF orientation, but see `size`); None when the source says nothing about boxes, [0, 4] for a negative.
     `box_labels` names of the n boxes; an attribute that is a list of n holds a value for each of them.
     `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
     `size` (height, width): of the image that boxes and keypoints were measured in, as the annotation says it; None when

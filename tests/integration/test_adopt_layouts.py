@@ -433,7 +433,7 @@ def test_keypoints_that_we_packed_ourselves(tmp_path: Path) -> None:
 
 
 def test_odd_images_are_decoded_as_the_codec_does(tmp_path: Path) -> None:
-    """What pack would have stored anew: a palette, alpha, CMYK, an EXIF turn, GIF, BMP, WebP; 16 bits are refused."""
+    """What pack would have stored anew: a palette, alpha, CMYK, EXIF orientation, GIF, BMP, WebP; 16 bits refused."""
     from PIL import Image
 
     from drawn import exif
@@ -457,7 +457,7 @@ def test_odd_images_are_decoded_as_the_codec_does(tmp_path: Path) -> None:
     report = hr.adopt(path, tmp_path / "ds", progress=False, max_rejects=1)
     (reject,) = report.rejects
     assert reject.origin == "odd.tfrecord:9" and "more than 8 bits" in reject.reason
-    assert any("1 images have an EXIF turn" in note for note in report.notes)
+    assert any("1 images have an EXIF orientation" in note for note in report.notes)
     ds = hr.Dataset(tmp_path / "ds")
     assert ds.verify().ok and len(ds) == 9
     formats = dict(zip(ds.catalog["id"], ds.catalog["format"], strict=True))

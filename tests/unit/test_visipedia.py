@@ -378,7 +378,7 @@ REFUSED: list[tuple[Any, str]] = [
     (item(encoded="aGVsbG8="), "encoded is 'aGVsbG8=', wanted the bytes of an image file"),
     (item(encoded=b"", object={"bbox": BOX}), "empty file (0 bytes)"),
     (item(encoded=b"text", object={"bbox": BOX}), "not an image: text"),
-    (item(height=41, object={"bbox": BOX}), "height is 41, the image has 40 (as stored, before any EXIF turn)"),
+    (item(height=41, object={"bbox": BOX}), "height is 41, the image has 40 (as stored, before any EXIF orientation)"),
     (item(width="0"), "width is 0, wanted at least 1"),
     (item(**{"class": "cat"}), "class is 'cat', wanted a dict"),
     (item(**{"class": {"label": "cat"}}), "class.label is 'cat', wanted a whole number"),

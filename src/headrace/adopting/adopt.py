@@ -235,7 +235,7 @@ def _odd_images(files: Sequence[Columns], turned: int) -> list[str]:
     notes = []
     if turned:
         notes.append(
-            f"{turned} images have an EXIF turn: pixels and boxes are used as they are stored, as TensorFlow does"
+            f"{turned} images have an EXIF orientation: their pixels and boxes are used as stored, as TensorFlow does"
         )
     counts = np.bincount(np.concatenate([one.where["format"] for one in files]), minlength=len(index.FORMATS)).tolist()
     others = {kind: n for kind, n in zip(index.FORMATS, counts, strict=True) if n and kind not in ("jpeg", "png")}

@@ -375,8 +375,8 @@ def settled(
     if m.boxes and classes.names and not any((columns.faults == 0).any() for columns in left):
         notes.append("no record has a box: taken as images with a class and nothing said of boxes")
     elif m.boxes:
-        spoken = [columns.box_labels[columns.of_boxes(columns.says_labels)] for columns in left]
-        box_classes = of_boxes(box_said, count(spoken, box_said), m, box_names)
+        labelled = [columns.box_labels[columns.of_boxes(columns.says_labels)] for columns in left]
+        box_classes = of_boxes(box_said, count(labelled, box_said), m, box_names)
         notes += box_classes.notes
         for number, columns in enumerate(left):
             wrong = (box_classes.index[columns.box_labels] == _REFUSED) & columns.of_boxes(columns.says_labels)

@@ -1,4 +1,4 @@
-"""Layouts of records that are known: told by their keys, or by a features.json beside the shards."""
+"""Layouts of records that are known: recognised by their keys, or by a features.json beside the shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pass of an adoption: every record of every file once, on threads, as far as it can be told from itself alone.
+"""The pass of an adoption: every record of every file once, on threads, as far as it can be judged by itself.
 
 What is found stands in columns: a million records must not become a million objects.
 """

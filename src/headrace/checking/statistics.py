@@ -31,7 +31,7 @@ def box_statistics(dataset: Dataset) -> dict[str, Any] | None:
         return None
     store, rows = dataset.store, dataset.rows
     boxes, labels, of = store.boxes(rows)
-    spoken = int(store.says_boxes(rows).sum())
+    annotated = int(store.says_boxes(rows).sum())
     per_image = np.bincount(of, minlength=len(rows))
     size = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
     turned = (size < 0).any(axis=1)
@@ -41,7 +41,7 @@ def box_statistics(dataset: Dataset) -> dict[str, Any] | None:
     counts = np.bincount(labels[labels >= 0], minlength=len(dataset.box_class_names)).tolist()
     return {
         "images": int((per_image > 0).sum()),
-        "negatives": spoken - int((per_image > 0).sum()),
+        "negatives": annotated - int((per_image > 0).sum()),
         "most": int(per_image.max(initial=0)),
         "classes": dict(zip(dataset.box_class_names, counts, strict=True)),
         "small": int(small.sum()),

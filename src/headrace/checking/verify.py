@@ -51,7 +51,7 @@ class Verdict:
 
 
 def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int], None] = lambda done: None) -> Verdict:
-    """Checks every byte of the dataset in `folder`; `progress` is told of each lot of checked records.
+    """Checks every byte of the dataset in `folder`; `progress` is called for each lot of checked records.
 
     Index and catalog that are not what was written leave no addresses to go by: then shards are only held against their
     digests. Raises NotThereError, UsageError, DamageError, StorageError where there is nothing to check: no manifest to

@@ -100,8 +100,8 @@ def write_examples(formatter: Any, examples: str | None) -> None:
 def spelled(message: str, flags: dict[str, str]) -> str:
     """A library error's message with the arguments in it as options: `overwrite=True` is `--overwrite`.
 
-    Arguments are told by their names, those in `flags` and no others, where a value stands behind them; or alone in
-    brackets, or before "is" at the beginning. A path is left alone, though it holds `size=224`.
+    Arguments are recognised by their names, those in `flags` and no others, where a value stands behind them; or alone
+    in brackets, or before "is" at the beginning. A path is left alone, though it holds `size=224`.
     """
     if not flags:
         return message

@@ -125,7 +125,7 @@ def walk(data: Sliced) -> Iterator[Span | Gap]:
     """
     held: Span | None = None
     offset = 0
-    left = _Patience(len(data))
+    left = _SearchBudget(len(data))
     while offset < len(data):
         try:
             span = Span(offset, length_at(data, offset))
@@ -149,7 +149,7 @@ def walk(data: Sliced) -> Iterator[Span | Gap]:
         yield held
 
 
-class _Patience:
+class _SearchBudget:
     """How many bytes a search may still check: a few times those of the file. What damage leaves needs less than one
     time; a file made for it would keep us for days."""
 
@@ -161,15 +161,15 @@ class _Patience:
         return self.left > 0
 
 
-def resync(data: Sliced, start: int, patience: _Patience | None = None) -> int:
+def resync(data: Sliced, start: int, budget: _SearchBudget | None = None) -> int:
     """Where at or after byte `start` the next whole record with sound CRCs begins; the end of `data` without one."""
-    patience = patience or _Patience(len(data))
+    budget = budget or _SearchBudget(len(data))
     for first in range(start, len(data) - OVERHEAD_BYTES + 1, _SEARCHED):
         searched = np.frombuffer(data[first : first + _SEARCHED + HEADER_BYTES - 1], np.uint8)
         for offset in _length_crcs_hold(searched):
             try:
                 length = length_at(data, first + offset)
-                if not patience.spend(length):
+                if not budget.spend(length):
                     return len(data)
                 payload_at(data, first + offset, length)
             except BadRecord:

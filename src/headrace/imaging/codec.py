@@ -1,7 +1,7 @@
 """Bytes <-> pixels: one policy for every image that comes in or goes out.
 
-The type is told by content, sizes are checked before anything is decoded, only six decoders are ever reached, and what
-can't be decoded is a BadImage with its stage and reason. Turning boxes along with pixels is left to geometry.
+The type is detected from content, sizes are checked before anything is decoded, only six decoders are ever reached, and
+what can't be decoded is a BadImage with its stage and reason. Turning boxes along with pixels is left to geometry.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known of an image before it is decoded. `height`, `width` as stored, before the EXIF turn.
+    """What is known of an image before it is decoded. `height`, `width` as stored, before its EXIF orientation.
 
     `orientation` 1 to 8 as EXIF numbers them. `channels` 1 or 3: grey, or anything with colour.
     `common`: every reader of the shards decodes the bytes to the same pixels, but for the turn: a grey or YCbCr/RGB

@@ -155,7 +155,7 @@ def check_names(task: Task, dataset: Dataset, there: Task, whose: str) -> None:
     """Raises UsageError when the classes or keypoints of `dataset` are others than the task's, or in another order."""
     if there.class_names == task.class_names:
         return
-    what = "keypoints" if task.counted == "keypoint" else "classes"
+    what = "keypoints" if task.count_column == "keypoint" else "classes"
     hint = "pack it again with these names in this order"
     raise UsageError(
         f"{dataset.path}: its {what} are {', '.join(there.class_names)}, {whose} {', '.join(task.class_names)}; the "

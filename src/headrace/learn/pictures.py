@@ -56,10 +56,12 @@ class Records:
         tiles = self.tiles()
         if not tiles:
             return None
-        return contact_sheet(tiles, title=title, large=self.task.on_photo, columns=4 if self.task.on_photo else 8)
+        return contact_sheet(
+            tiles, title=title, large=self.task.draw_on_original, columns=4 if self.task.draw_on_original else 8
+        )
 
     def _tile(self, number: int, answer: Answer, observed: Any) -> Tile:
-        image = in_colour(self.dataset[number].image) if self.task.on_photo else answer.image
+        image = in_colour(self.dataset[number].image) if self.task.draw_on_original else answer.image
         tile = self.task.tile(image, answer.found, observed)
         return replace(tile, image=small(tile.image), caption=f"{tile.caption}\n{answer.id}")
 

@@ -153,7 +153,7 @@ class _Table:
         """What was found in one image, and the rows that tell it."""
         self.predicted += 1
         self.rows += [{**named, **row} for row in rows]
-        self.counts.update(row[self.task.counted] for row in self.task.rows(found))
+        self.counts.update(row[self.task.count_column] for row in self.task.rows(found))
         if observed is not None:
             self.known += 1
             self.right += self.task.right(found, observed)
@@ -169,7 +169,7 @@ class _Table:
             raise DataError(f"none of {len(rejects)} files could be read as an image, the first: {rejects[0]}")
         write_atomic(folder / TABLE, _csv(self.rows, self.first))
         if self.tiles:
-            picture = contact_sheet(self.tiles, title=self._title(), large=self.task.on_photo)
+            picture = contact_sheet(self.tiles, title=self._title(), large=self.task.draw_on_original)
             write_atomic(folder / SHEET_FILE, png(picture))
         return Predictions(
             run=run.folder.folder,
@@ -204,7 +204,7 @@ def _of_dataset(table: _Table, chosen: parts.Chosen, limit: int | None, workers:
     observe = task.observer(dataset) if there is not None and there.class_names == task.class_names else None
     table.first = ("id", "split", *task.compared_columns)
     table.title = f"{dataset.path.name}{f', {dataset.what}' if dataset.is_view else ''}: "
-    records = pictures.Records(table.run, task, dataset, n=PHOTO_SHEET if task.on_photo else SHEET)
+    records = pictures.Records(table.run, task, dataset, n=PHOTO_SHEET if task.draw_on_original else SHEET)
     with bar(total=len(dataset), unit="img", desc="predict", show=None if progress else False) as shown:
         for number, answer in enumerate(table.run.answers(dataset, task, workers=workers)):
             row = dataset.store.table.row(int(dataset.rows[number]))
@@ -234,9 +234,9 @@ def _of_photos(
     loader = table.run.photos(photos[:limit], workers=workers)
     names = loader.names
     table.first = ("path", *task.columns)
-    table.drawn = task.on_photo
-    drawings = _pictures(names, table.folder / PICTURES) if task.on_photo else {}
-    most = PHOTO_SHEET if task.on_photo else SHEET
+    table.drawn = task.draw_on_original
+    drawings = _pictures(names, table.folder / PICTURES) if task.draw_on_original else {}
+    most = PHOTO_SHEET if task.draw_on_original else SHEET
     drawn = {names[i] for i in order.evenly(len(names), most)}
     of = dict(zip(names, loader.photos, strict=True))
     with bar(total=len(names), unit="img", desc="predict", show=None if progress else False) as shown:
@@ -247,7 +247,7 @@ def _of_photos(
                 found, observed = task.found(output, view), observe(path, view)
                 also = {"observed": observed} if isinstance(observed, str) else {}
                 table.add({"path": path}, [{**row, **also} for row in task.rows(found)], found, observed)
-                if task.on_photo:
+                if task.draw_on_original:
                     tile = task.tile(read_photo(of[path], loader.options), found, observed)
                     _write(drawings[path], encode_jpeg(tile.image, quality=90))
                     if path in drawn:
@@ -313,7 +313,7 @@ def find_images(images: Iterable[Path | str]) -> tuple[list[str], list[Reject]]:
 
 def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset | Path | str | None) -> Observe:
     """What says of a photo what is known about it, None where nothing is."""
-    if task.on_photo and (by_folder or pattern is not None):
+    if task.draw_on_original and (by_folder or pattern is not None):
         raise UsageError("pattern and by_folder say the class of an image; for boxes and keypoints pass truth=DS")
     if truth is not None and (by_folder or pattern is not None):
         raise UsageError(

@@ -322,7 +322,7 @@ class _Training:
         run.write_recipe(self.recipe)
         write_atomic(run.layers, f"{networks.summary(self.inference)}\n".encode())
         if lost := self.loader.lost():
-            log.warning(self.task.crowded, lost)
+            log.warning(self.task.lost_targets_message, lost)
         if self.val_loader is None:
             log.warning("no split to validate on: the epoch with the lowest training loss is kept")
 

@@ -352,7 +352,7 @@ class Dataset:
     ) -> Loader:
         """Batches of this view: see Loader."""
         from headrace.load.loader import Loader, LoaderOptions
-        from headrace.load.targets import own_target
+        from headrace.load.targets import default_target
 
         options = LoaderOptions(
             batch_size=batch_size,
@@ -360,7 +360,7 @@ class Dataset:
             fit=fit,
             shuffle=shuffle,
             seed=seed,
-            target=own_target(self.view.facts(objects=False)) if target is None else target,
+            target=default_target(self.view.facts(objects=False)) if target is None else target,
             augment=tuple(augment),
             drop_last=drop_last,
             workers=workers,

@@ -33,7 +33,7 @@ class View:
     size: Size
 
     def back(self, boxes: Boxes) -> Boxes:
-        """Boxes float32 [n, 4] in pixels of the batch's image as pixels of the upright photo, cut to it."""
+        """Boxes float32 [n, 4] in pixels of the batch's image as pixels of the oriented photo, cut to it."""
         for move in reversed(self.moves):
             boxes = _inverse(move).boxes(boxes)
         return geometry.clip(boxes, self.height, self.width)

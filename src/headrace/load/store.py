@@ -39,7 +39,7 @@ def decode_stored(
     width: int,
     channels: int,
 ) -> codec.Pixels:
-    """uint8 [h, w, channels] of bytes as the packer stores them, or as somebody else did. Raises BadImage."""
+    """uint8 [h, w, channels] of bytes as the packer stores them, or as they lie in external shards. Raises BadImage."""
     if kind == "jpeg":
         return codec.decode_jpeg(data, height=height, width=width, channels=channels)
     if kind == "png":
@@ -77,7 +77,7 @@ class Drawing(Protocol):
 
 
 def _check_unchanged(path: Path, promised: manifest.Manifest) -> None:
-    """Raises DamageError that names each shard of somebody else that is not the one that was adopted."""
+    """Raises DamageError that names each external shard that is not the one that was adopted."""
     changes = [
         f"\n  {Path(os.path.normpath(path / entry.name))}: {change}"
         for entry in promised.shards
@@ -307,7 +307,7 @@ class Shards(Store):
 
     `fetch(row)` gives the bytes of an image whose record has the CRC that the index promises: what was cut, replaced
     or written anew since is a DamageError, and never another image. Of a record that only names its image it is the
-    file that is read and checked. Pickles as its path. Raises DamageError when shards of somebody else were changed
+    file that is read and checked. Pickles as its path. Raises DamageError when external shards were changed
     since they were adopted.
     """
 

@@ -418,7 +418,7 @@ def _check_boxes(facts: Facts) -> None:
         )
 
 
-def own_target(facts: Facts) -> Target | None:
+def default_target(facts: Facts) -> Target | None:
     """The target that records bring themselves: y where it is kept, boxes where there are some, else the class."""
     if facts.keeps_y:
         return Kept()

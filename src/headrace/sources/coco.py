@@ -61,7 +61,7 @@ class CocoSource:
         if read.segmentations and self.segmentation == "drop":
             left_out.skipped["segmentations"] = read.segmentations
         yield from self._records(read, kinds, left_out)
-        for number, reason in read.strays:
+        for number, reason in read.orphans:
             origin = self._origin("annotations", number)
             yield Reject(id=f"annotation {number}", origin=origin, stage="annotation", reason=reason)
         return SourceInfo(
@@ -259,7 +259,7 @@ def coco(
     as the file, memory while packing to ten times that. per_object: each object is a record of its own, cut out of its
     image with `margin` of its width and height added on either side, and its id is `file_name#annotation id`; images
     without objects are passed over. flip_pairs: numbers of keypoints that change places in a
-    mirror; by default told from their names.
+    mirror; by default taken from their names.
 
     Raises NotThereError, StorageError, UsageError (no file or folder; an option); when iterated also DataError naming
     line and column (no JSON, cut short, not COCO's), UsageError (no such category; categories of different keypoints).
@@ -388,7 +388,7 @@ class _Read:
         self.faults: dict[
             int, tuple[int, str]
         ] = {}  # image -> the first of its annotations that can't be used, and why
-        self.strays: list[tuple[int, str]] = []  # annotations of no image, and why
+        self.orphans: list[tuple[int, str]] = []  # annotations of no image, and why
         self.annotated = False
         self.segmentations = 0
         self.masks: dict[int, str] = {}
@@ -432,10 +432,10 @@ class _Read:
         known[list(first)] = True
         lost = {int(self.number[row]): self.image[row] for row in np.flatnonzero(~known[self.image])}
         lost |= {number: code for code, (number, _) in self.faults.items() if not known[code]}
-        self.strays += [
+        self.orphans += [
             (number, f"image {self.id_of[code]!r} is not among the images") for number, code in lost.items()
         ]
-        self.strays.sort()
+        self.orphans.sort()
 
     def _repeated(self) -> _Rows:
         """Annotations that are said a second time: the same id, image, category and box."""
@@ -492,7 +492,7 @@ class _Read:
 
     def take_annotation(self, number: int, entry: Any, *, keep_segmentation: bool) -> None:
         if not isinstance(entry, dict) or (of := _id(entry.get("image_id"))) is None:
-            self.strays.append((number, f"found {_shown(entry)}, wanted an annotation with an image_id"))
+            self.orphans.append((number, f"found {_shown(entry)}, wanted an annotation with an image_id"))
             return
         image = self.code("image", of)
         try:

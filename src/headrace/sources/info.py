@@ -33,7 +33,7 @@ class SourceInfo:
     numbered: bool = False
 
     def __post_init__(self) -> None:
-        # Copies: what a source goes on counting with, or a list that somebody else has, can't change them any more.
+        # Copies: what a source goes on counting with, or a list that another holds, can't change them any more.
         for name in ("class_names", "box_class_names", "keypoint_names", "split_names"):
             if (names := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(names))

@@ -28,7 +28,7 @@ def find_format(name: str) -> Format:
 
 
 def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Format, str]:
-    """The format of a path, and what it was told by; `given` are the names of options that there are values for.
+    """The format of a path, and what it was recognised by; `given` are the names of options that there are values for.
 
     Raises NotThereError, StorageError, DataError (a folder without images), UsageError listing what was tried.
     """

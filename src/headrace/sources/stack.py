@@ -360,7 +360,7 @@ class Member:
 
 
 def members(path: Path) -> list[Member]:
-    """The arrays in a .npy or .npz file, told by content. Raises NotThereError, StorageError, DataError."""
+    """The arrays in a .npy or .npz file, detected from content. Raises NotThereError, StorageError, DataError."""
     try:
         with path.open("rb") as file:
             head = file.read(8)

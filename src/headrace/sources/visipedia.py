@@ -60,8 +60,8 @@ class Item:
     """One image of such a list, with every value in its kind. None is what the item says nothing of.
 
     `count` is the number of objects. `lists` holds every list by its key (`bbox/xmin` ... `parts/score`), empty where
-    there is none: as long as `count`, and those of `parts` as long as each other. `spoken`: which of `count`, `bbox`
-    and `parts` the item has at all, so that an image without objects is told from one that nobody looked at.
+    there is none: as long as `count`, and those of `parts` as long as each other. `fields`: which of `count`, `bbox`
+    and `parts` the item has at all, so that an image without objects is told apart from one that nobody annotated.
     """
 
     id: str
@@ -78,7 +78,7 @@ class Item:
     extra: str | None
     count: int
     lists: Mapping[str, list[Any]]
-    spoken: frozenset[str]
+    fields: frozenset[str]
 
     @property
     def boxes(self) -> NDArray[np.float64]:
@@ -127,7 +127,7 @@ def read_item(raw: Any) -> Item:
         extra=_extra(raw, class_),
         count=_count(_value(object_, "count", _int, "object."), lists),
         lists=lists,
-        spoken=frozenset(name for name in ("count", "bbox", "parts") if object_.get(name) is not None),
+        fields=frozenset(name for name in ("count", "bbox", "parts") if object_.get(name) is not None),
     )
 
 
@@ -212,7 +212,7 @@ class VisipediaSource:
         box_labels = tuple(box_classes.name_of(*pair, i) for i, pair in enumerate(pairs))
         points = _keypoints(item, self.keypoint_names)
         path = None if item.encoded is not None else self._path(item.filename, inside)
-        negative = not item.count and ("bbox" in item.spoken or item.spoken == {"count"})
+        negative = not item.count and ("bbox" in item.fields or item.fields == {"count"})
         boxes = item.boxes if len(item.boxes) or negative else None
         size = None
         if len(item.boxes) or points is not None:
@@ -571,7 +571,7 @@ def _keypoints(item: Item, names: tuple[str, ...] | None) -> NDArray[np.float64]
     """float64 [n, k, 3] = x, y normalised, v; None when there are no parts. Raises BadItem."""
     x = item.lists["parts/x"]
     if not x:
-        return np.zeros((0, len(names), 3)) if names and "parts" in item.spoken and not item.count else None
+        return np.zeros((0, len(names), 3)) if names and "parts" in item.fields and not item.count else None
     k, over = divmod(len(x), item.count)
     if over:
         raise BadItem(f"object.parts has {len(x)} points, which {item.count} objects can't have equally many of")
@@ -622,7 +622,7 @@ def _image_size(item: Item, path: str | None) -> tuple[int, int]:
         raise BadItem(f"{(error.strerror or str(error)).lower()}: {path!r}", stage="read") from None
     for name, said, found in (("height", item.height, header.height), ("width", item.width, header.width)):
         if said is not None and said != found:
-            raise BadItem(f"{name} is {said}, the image has {found} (as stored, before any EXIF turn)")
+            raise BadItem(f"{name} is {said}, the image has {found} (as stored, before any EXIF orientation)")
     return header.height, header.width
 
 

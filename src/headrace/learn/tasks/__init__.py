@@ -22,7 +22,7 @@ from headrace.load.iteration import Batch
 from headrace.load.photos import View
 from headrace.load.targets import Target
 
-# Asked from the last to the first when the task is to be told from a dataset: boxes say more than a class does,
+# Asked from the last to the first when the task is guessed from a dataset: boxes say more than a class does,
 # and keypoints more than boxes.
 _TASKS = {
     "classification": "headrace.learn.tasks.classification:Classification",
@@ -59,14 +59,14 @@ class Task(ABC):
     figures: ClassVar[tuple[str, ...]]  # file names of what a score draws
     columns: ClassVar[tuple[str, ...]]  # of the table of predictions of photos, those that are always there
     compared_columns: ClassVar[tuple[str, ...]]  # the same of the records of a dataset
-    counted: ClassVar[str] = "class"  # the column of `rows` by which predictions are counted
+    count_column: ClassVar[str] = "class"  # the column of `rows` by which predictions are counted
     right_means: ClassVar[str]  # when an image is right, for people
     common_loss: ClassVar[bool] = False  # whether the loss says something of a model that learnt by another one
     # What an Options leaves open: batch_size, learning_rate, schedule, augment, and size where images may differ in it.
     defaults: ClassVar[Mapping[str, Any]]
     # Whether predictions are drawn on the photo itself, a picture each, and not on what the model saw of it.
-    on_photo: ClassVar[bool] = False
-    crowded: ClassVar[str] = ""  # what is said when the loader counts %d labels as lost
+    draw_on_original: ClassVar[bool] = False
+    lost_targets_message: ClassVar[str] = ""  # what is said when the loader counts %d labels as lost
 
     @classmethod
     @abstractmethod
@@ -128,7 +128,7 @@ class Task(ABC):
 
     @abstractmethod
     def rows(self, found: Any) -> list[dict[str, Any]]:
-        """What was found in one image as rows of a table; each row has what `counted` names."""
+        """What was found in one image as rows of a table; each row has what `count_column` names."""
 
     @abstractmethod
     def compared(self, found: Any, observed: Any) -> list[dict[str, Any]]:

@@ -146,8 +146,10 @@ class Detection(Task):
         "augment": ("flip", "crop", "colour"),
         "size": 224,
     }
-    on_photo: ClassVar[bool] = True
-    crowded: ClassVar[str] = "%d boxes of an epoch are not learnt from: a larger one has their cell; try a larger size"
+    draw_on_original: ClassVar[bool] = True
+    lost_targets_message: ClassVar[str] = (
+        "%d boxes of an epoch are not learnt from: a larger one has their cell; try a larger size"
+    )
 
     @classmethod
     def of(cls, dataset: Dataset) -> Detection | None:

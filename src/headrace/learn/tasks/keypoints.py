@@ -188,7 +188,7 @@ class Keypoints(Task):
     columns: ClassVar[tuple[str, ...]] = ("keypoint", "score", "x", "y")
     compared_columns: ClassVar[tuple[str, ...]] = (*columns, "observed_x", "observed_y")
     right_means: ClassVar[str] = "images of which every labelled point is found"
-    counted: ClassVar[str] = "keypoint"
+    count_column: ClassVar[str] = "keypoint"
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 2e-3,
@@ -196,8 +196,8 @@ class Keypoints(Task):
         "augment": ("flip", "crop", "colour"),
         "size": 224,
     }
-    on_photo: ClassVar[bool] = True
-    crowded: ClassVar[str] = "%d objects of an epoch are not learnt from: of each image the largest is"
+    draw_on_original: ClassVar[bool] = True
+    lost_targets_message: ClassVar[str] = "%d objects of an epoch are not learnt from: of each image the largest is"
 
     @classmethod
     def of(cls, dataset: Dataset) -> Keypoints | None:
@@ -232,10 +232,10 @@ class Keypoints(Task):
 
     def chosen(self, dataset: Dataset) -> Mapping[str, Any]:
         """Without flips, where nobody says which points are left and right of each other."""
-        lonely = mirror.unpaired(dataset.keypoints, dataset.keypoint_names, dataset.flip_pairs)
-        if not lonely:
+        unpaired = mirror.unpaired(dataset.keypoints, dataset.keypoint_names, dataset.flip_pairs)
+        if not unpaired:
             return self.defaults
-        log.warning("photos are not mirrored: nobody said which keypoint is the partner of %s", ", ".join(lonely))
+        log.warning("photos are not mirrored: nobody said which keypoint is the partner of %s", ", ".join(unpaired))
         return {**self.defaults, "augment": tuple(name for name in self.defaults["augment"] if name != "flip")}
 
     def target(self, size: Size) -> Target:
