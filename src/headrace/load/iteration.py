@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from operator import call
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -58,11 +58,12 @@ class Iteration(Iterator[Batch]):
 
     def __init__(
         self,
-        make: Callable[[int, int], Made],
+        pieces: Callable[[int, int], Iterable[Callable[[], Made | None]]],
         start: Position,
         batches: int,
         *,
         pool: parallel.Pool,
+        ahead: int,
         budget: Budget,
         state: Callable[[Position], dict[str, Any]],
         delivered: Callable[[Position, tuple[str, ...]], None],
@@ -72,13 +73,14 @@ class Iteration(Iterator[Batch]):
         self._budget, self._state, self._delivered = budget, state, delivered
         self._bad: list[str] = []
         self._process = os.getpid()
-        work = range(start.batch, batches)
-        self._made = parallel.ordered(partial(make, start.epoch), work, workers=pool, ahead=pool.workers + 1)
+        work = (piece for i in range(start.batch, batches) for piece in pieces(start.epoch, i))
+        self._made = parallel.ordered(call, work, workers=pool, ahead=ahead)
 
     def __next__(self) -> Batch:
         if os.getpid() != self._process:
             raise UsageError("this iteration belongs to the process it was forked from; go on by loader.iterate(state)")
-        batch, bad = next(self._made)
+        # A batch comes with the last of its pieces to end, whichever of them that was.
+        batch, bad = next(made for made in self._made if made is not None)
         if bad and len(self._bad) + len(bad) > self._budget.most:
             self.close()
             raise DataError(_spent([*self._bad, *bad], self._budget))

@@ -1,4 +1,4 @@
-"""Loader: batches of a view in an order. Threads, one batch per task, straight from the store into the batch.
+"""Loader: batches of a view in an order. Threads, a piece of a batch per task, straight from the store into the batch.
 
 What order a seed means is order's; what targets mean is targets'; what a framework wants is the feeds'.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -20,6 +22,7 @@ from headrace.imaging import geometry, mirror
 from headrace.imaging.augment import Augmentation
 from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
 from headrace.load.cache import MemoryCache
+from headrace.load.draft import Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
 from headrace.load.targets import Labels, Target
@@ -38,6 +41,8 @@ Cache: TypeAlias = Literal["memory"]
 
 STATE_VERSION = 1
 _SIZES = 4096  # of images whose placements are remembered
+# A thread's share of a batch has at least so many images, and pixels of the batch: less is not worth handing over.
+_LEAST, _PIECE = 8, 1 << 19
 _log = logging.getLogger("headrace")
 
 
@@ -140,6 +145,8 @@ class Loader:
         self._cache = _cache(view, options, size) if options.cache else None
         self._mirrored = mirror.order(promised.keypoints, promised.flip_pairs)
         self._box_classes = len(promised.box_classes)
+        b = -(-options.batch_size // options.world[1])
+        self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
@@ -240,10 +247,11 @@ class Loader:
         options, records = self.options, len(self.view)
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
         return Iteration(
-            self._make,
+            self._pieces,
             start,
             len(self),
             pool=self._pool,
+            ahead=2 * self.workers + self._shares - 1,
             budget=Budget(most, records),
             state=self._state,
             delivered=self._deliver if attached else self._deliver_apart,
@@ -353,35 +361,57 @@ class Loader:
         )
 
     def _make(self, epoch: int, i: int) -> Made:
+        draft = self._draft(epoch, i)
+        self._fill(draft, 0, len(draft.rows))
+        return self._finish(draft)
+
+    def _pieces(self, epoch: int, i: int) -> list[Callable[[], Made | None]]:
+        """The work on batch `i`; the last piece to end gives it."""
+        return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
+
+    def _draft(self, epoch: int, i: int) -> Draft:
+        """A batch before its images are drawn."""
         store, options = self.view.store, self.options
         store.check_whole()
         positions = self._positions(epoch, i)
         rows = self.view.rows[positions]
-        images, kept = np.empty((len(rows), *self.image_shape), self.dtype), self._room(len(rows))
         chances = self._chances(rows, epoch)
-        placements = self._placements(rows, chances)
-        colours = [(change.colour, chance) for change, chance in zip(options.augment, chances, strict=True)]
-        draw = store.drawing(rows) if self._cache is None else self._cache.drawing(positions)
-        bad: dict[int, str] = {}
-        for slot, (out, placement) in enumerate(zip(images, placements, strict=True)):
+        return Draft(
+            rows=rows,
+            placements=self._placements(rows, chances),
+            colours=[(change.colour, chance) for change, chance in zip(options.augment, chances, strict=True)],
+            draw=store.drawing(rows) if self._cache is None else self._cache.drawing(positions),
+            images=np.empty((len(rows), *self.image_shape), self.dtype),
+            kept=self._room(len(rows)),
+            bad={},
+        )
+
+    def _fill(self, draft: Draft, start: int, stop: int) -> None:
+        """Draws the images `start` to `stop`. Raises DamageError."""
+        for slot in range(start, stop):
+            out = draft.images[slot]
             try:
-                draw(slot, placement, out)
-                if kept:
-                    self._keep(int(rows[slot]), kept, slot)
+                draft.draw(slot, draft.placements[slot], out)
+                if draft.kept:
+                    self._keep(int(draft.rows[slot]), draft.kept, slot)
             except DamageError as error:
-                if options.on_bad == "raise":
+                if self.options.on_bad == "raise":
                     raise
-                bad[slot] = str(error)
+                draft.bad[slot] = str(error)
                 continue
-            for colour, chance in colours:
+            for colour, chance in draft.colours:
                 colour(out, chance[slot])
-        if bad:
-            good = [slot for slot in range(len(rows)) if slot not in bad]
+
+    def _finish(self, draft: Draft) -> Made:
+        rows, images, placements, kept = draft.rows, draft.images, draft.placements, draft.kept
+        if draft.bad:
+            good = [slot for slot in range(len(rows)) if slot not in draft.bad]
             rows, images, placements = rows[good], images[good], [placements[slot] for slot in good]
             kept = {name: part[good] for name, part in kept.items()}
-        target = options.target
+        target = self.options.target
         targets = None if target is None else target.encode(self._labels(rows, placements, kept))
-        return Made(Batch(images, targets, store.ids_of(rows)), tuple(bad.values()))
+        bad = tuple(draft.bad[slot] for slot in sorted(draft.bad))
+        return Made(Batch(images, targets, self.view.store.ids_of(rows)), bad)
 
     def _log(self, bad: tuple[str, ...]) -> None:
         for address in bad:

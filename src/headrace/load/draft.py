@@ -1,0 +1,77 @@
+"""Draft: a batch that is being made, and the pieces of that work. What is done in each is left to the loader."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.imaging.placement import Placement
+from headrace.load.store import Drawing
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A batch of b records: its `rows` int64 [b], where each one's pixels go, and room for them, `images` [b, ...].
+
+    `colours`: what changes an image's colours, and each image's random numbers for it. `kept`: room for what the
+    dataset keeps of y, [b, ...] by name. `bad`: why a record is left out, by its place in the batch; from any thread.
+    """
+
+    rows: NDArray[np.int64]
+    placements: list[Placement]
+    colours: list[tuple[Callable[[Any, Any], None], NDArray[np.float64]]]
+    draw: Drawing
+    images: NDArray[Any]
+    kept: dict[str, NDArray[Any]]
+    bad: dict[int, str]
+
+
+def pieces(
+    begin: Callable[[], Draft],
+    fill: Callable[[Draft, int, int], None],
+    finish: Callable[[Draft], Made],
+    *,
+    n: int,
+) -> list[Callable[[], Made | None]]:
+    """`n` pieces of the work on one batch, for threads in any order: the first to begin drafts it, each fills its share
+    of the images, and the last to end finishes it and returns what that gave; the others return None.
+
+    What a piece raises is raised where its result is asked for, and then nothing is finished.
+    """
+    work = _Work(begin, n)
+
+    def piece(k: int) -> Made | None:
+        draft = work.draft()
+        b = len(draft.rows)
+        fill(draft, b * k // n, b * (k + 1) // n)
+        return finish(draft) if work.is_last() else None
+
+    return [partial(piece, k) for k in range(n)]
+
+
+class _Work:
+    """What the pieces of a batch share."""
+
+    def __init__(self, begin: Callable[[], Draft], n: int) -> None:
+        self._begin, self._left = begin, n
+        self._draft: Draft | None = None
+        self._lock = threading.Lock()
+
+    def draft(self) -> Draft:
+        with self._lock:
+            if self._draft is None:
+                self._draft = self._begin()
+            return self._draft
+
+    def is_last(self) -> bool:
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
