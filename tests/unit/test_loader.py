@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from drawn import jpeg
+from headrace import parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging.augment import ColorJitter, HorizontalFlip, RandomResizedCrop
 from headrace.load.facts import Facts
@@ -780,7 +781,7 @@ def test_the_cache_refuses_a_random_crop(ds: hr.Dataset) -> None:
 
 
 def test_the_cache_refuses_more_than_there_is(ds: hr.Dataset) -> None:
-    with pytest.raises(UsageError, match=r"cache would take [0-9.]+ GB, this machine has [0-9.]+ GB"):
+    with pytest.raises(UsageError, match=r"cache would take [0-9.]+ GB, this process may use [0-9.]+ GB"):
         ds.loader(cache="memory", size=65000)
 
 
@@ -896,3 +897,20 @@ def test_options_are_frozen(ds: hr.Dataset) -> None:
 def test_the_target_is_checked_before_the_first_batch(ds: hr.Dataset) -> None:
     with pytest.raises(UsageError, match="no boxes"):
         ds.loader(target=Boxes())
+
+
+def test_batches_ahead_are_bounded_by_their_bytes(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    ordered = parallel.ordered
+
+    def noted(*given: Any, ahead: int, **more: Any) -> Any:
+        asked.append(ahead)
+        return ordered(*given, ahead=ahead, **more)
+
+    monkeypatch.setattr(parallel, "ordered", noted)
+    batch = 4 * 8 * 8 * 3
+    for memory in (1 << 40, 4 * 5 * batch, 4 * 3 * batch, batch):
+        monkeypatch.setattr(parallel, "memory", lambda memory=memory: memory)
+        assert flat(ds.loader(batch_size=4, workers=6)) == flat(ds.loader(batch_size=4, workers=1))
+    list(ds.loader(batch_size=8, world=(1, 2), workers=6))
+    assert asked[::2] == [7, 4, 2, 1, 1] and asked[1::2] == [2, 2, 2, 1]

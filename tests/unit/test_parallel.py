@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -146,3 +147,69 @@ def test_idle_threads_do_not_keep_the_interpreter() -> None:
     code = "from headrace import parallel; pool = parallel.Pool(2); pool.submit(int).result(); print('end')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
     assert (done.stdout, done.returncode) == ("end\n", 0)
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+GB = 1 << 30
+V2, V1 = "0::/app/job\n", "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n1:name=systemd:/x\n"
+# (what /proc/self/cgroup says, files under /sys/fs/cgroup, memory of 64 GB, cores of 16)
+CONTAINERS: list[tuple[str | None, dict[str, str], int, int]] = [
+    (None, {"memory.max": "1\n"}, 64 * GB, 16),
+    (V2, {}, 64 * GB, 16),
+    ("0::/\n", {"memory.max": f"{8 * GB}\n", "cpu.max": "200000 100000\n"}, 8 * GB, 2),
+    ("0::/\n", {"memory.max": "max\n", "cpu.max": "max 100000\n"}, 64 * GB, 16),
+    ("0::/\n", {"memory.max": f"{80 * GB}\n", "cpu.max": "3200000 100000\n"}, 64 * GB, 16),
+    (V2, {"app/job/memory.max": "max\n", "app/memory.max": f"{GB}\n", "app/job/cpu.max": "150000 100000\n"}, GB, 2),
+    (V2, {"app/job/memory.max": f"{2 * GB}\n", "app/memory.max": f"{3 * GB}\n", "app/cpu.max": "1 100000"}, 2 * GB, 1),
+    (V2, {"other/memory.max": "1\n", "app/job/memory.max": "\n", "app/job/cpu.max": "?\n"}, 64 * GB, 16),
+    ("0::/../..\n", {"memory.max": f"{GB}\n"}, GB, 16),
+    (
+        V1,
+        {
+            "memory/docker/ab/memory.limit_in_bytes": f"{4 * GB}\n",
+            "cpu/docker/ab/cpu.cfs_quota_us": "300000\n",
+            "cpu/docker/ab/cpu.cfs_period_us": "100000\n",
+        },
+        4 * GB,
+        3,
+    ),
+    # as Docker shows it inside: the container's own folder is the root, and the path is the machine's
+    (V1, {"memory/memory.limit_in_bytes": f"{4 * GB}\n", "cpu/cpu.cfs_quota_us": "-1\n"}, 4 * GB, 16),
+    (V1, {"memory/memory.limit_in_bytes": f"{(1 << 63) - 4096}\n"}, 64 * GB, 16),
+    (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64 * GB, 16),
+    ("4:memory:/\n0::/\n", {"memory/memory.limit_in_bytes": f"{GB}\n", "cpu.max": "400000 100000\n"}, GB, 4),
+]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 64 GB and 16 cores, whose cgroups are in the folder."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * GB // 4096}.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(parallel, "_CGROUP", tmp_path / "self")
+    monkeypatch.setattr(parallel, "_CGROUPS", tmp_path / "cgroup")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("said", "files", "memory", "cores"), CONTAINERS)
+def test_a_containers_limits_hold(
+    machine: Path, said: str | None, files: dict[str, str], memory: int, cores: int
+) -> None:
+    if said is not None:
+        (machine / "self").write_text(said)
+    for name, text in files.items():
+        (machine / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine / "cgroup" / name).write_text(text)
+    assert (parallel.memory(), parallel.check_workers(None)) == (memory, cores)
+    assert parallel.check_workers(40) == 40  # who says it is believed
+
+
+# (workers, bytes of a batch, batches ahead on 64 GB)
+AHEAD = [(2, 1, 3), (64, 154 << 20, 65), (64, GB, 15), (64, 8 * GB, 1), (64, 100 * GB, 1), (1, 0, 2)]
+
+
+@pytest.mark.parametrize(("workers", "size", "ahead"), AHEAD)
+def test_what_is_made_ahead_has_a_limit_of_bytes(machine: Path, workers: int, size: int, ahead: int) -> None:
+    assert parallel.ahead(workers, size) == ahead
+    assert (ahead + 1) * size <= 16 * GB or ahead == 1

@@ -63,6 +63,7 @@ class Iteration(Iterator[Batch]):
         batches: int,
         *,
         pool: parallel.Pool,
+        ahead: int,
         budget: Budget,
         state: Callable[[Position], dict[str, Any]],
         delivered: Callable[[Position, tuple[str, ...]], None],
@@ -73,7 +74,7 @@ class Iteration(Iterator[Batch]):
         self._bad: list[str] = []
         self._process = os.getpid()
         work = range(start.batch, batches)
-        self._made = parallel.ordered(partial(make, start.epoch), work, workers=pool, ahead=pool.workers + 1)
+        self._made = parallel.ordered(partial(make, start.epoch), work, workers=pool, ahead=ahead)
 
     def __next__(self) -> Batch:
         if os.getpid() != self._process:

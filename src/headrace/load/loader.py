@@ -9,6 +9,7 @@ import functools
 import logging
 import operator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -100,6 +101,10 @@ class Loader:
     again; and of two at once each goes its own way. `loader.iterate(state)` is one that never moves the loader. `epoch`
     can be set. Order and content never depend on `workers`, whose threads all iterations of a loader share.
 
+    A batch is the work of one thread. An iteration has up to `workers` + 2 of them in memory: fewer where they would
+    take more than a quarter of the memory that this process may use (its container's, if that is less than the
+    machine's), but never fewer than two. Where that leaves threads idle, `batch_size` is too large for the memory.
+
     `batch.images` is [b, *image_shape] of `dtype`: (h, w, c) of uint8, or where the dataset keeps arrays as they are,
     their own; then `size` is (0, 0) unless they are [h, w] or [h, w, c].
 
@@ -131,6 +136,7 @@ class Loader:
         self.channels = view.channels
         self.dtype = view.store.dtype
         self.image_shape = view.store.image_shape if view.keeps else (*size, self.channels)
+        self._image_bytes = prod(self.image_shape) * self.dtype.itemsize
         self.workers = parallel.check_workers(options.workers)
         self._position, self._begun = Position(0, 0), False
         self._held: str | None = None
@@ -244,6 +250,7 @@ class Loader:
             start,
             len(self),
             pool=self._pool,
+            ahead=parallel.ahead(self.workers, options.batch_size // options.world[1] * self._image_bytes),
             budget=Budget(most, records),
             state=self._state,
             delivered=self._deliver if attached else self._deliver_apart,
