@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import json
 import logging
@@ -27,6 +28,7 @@ from drawn import jpeg
 from headrace import parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging.augment import ColorJitter, HorizontalFlip, RandomResizedCrop
+from headrace.load import dataset
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch
 from headrace.load.loader import Loader
@@ -914,3 +916,44 @@ def test_batches_ahead_are_bounded_by_their_bytes(ds: hr.Dataset, monkeypatch: p
         assert flat(ds.loader(batch_size=4, workers=6)) == flat(ds.loader(batch_size=4, workers=1))
     list(ds.loader(batch_size=8, world=(1, 2), workers=6))
     assert asked[::2] == [7, 4, 2, 1, 1] and asked[1::2] == [2, 2, 2, 1]
+
+
+# (arguments, what is said), as they are typed by who comes from elsewhere
+TYPED: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+    (
+        (32,),
+        {},
+        r"loader\(32\): its arguments have names, as in loader\(batch_size=32, size=224\); there are batch_size",
+    ),
+    ((), {"image_size": (8, 8)}, r"loader\(\) has no image_size: it is called size here; there are batch_size, size, "),
+    ((), {"num_workers": 2}, "has no num_workers: it is called workers here"),
+    ((), {"transform": ()}, "has no transform: it is called augment here"),
+    ((), {"drop_remainder": True}, "has no drop_remainder: it is called drop_last here"),
+    ((), {"shufle": True}, "has no shufle: it is called shuffle here"),
+    ((), {"zzz": 1}, r"has no zzz: there are batch_size.*, cache$"),
+    ((), {"augment": np.flip}, "augment: <function flip .*, without draws; wanted augmentations such as hr.Horizontal"),
+    ((), {"augment": (HorizontalFlip(), len)}, "augment: <built-in function len>, without draws"),
+    ((), {"augment": HorizontalFlip}, "augment: the class HorizontalFlip, which is to be called"),
+    ((), {"augment": "flip"}, "augment: 'flip', without draws"),
+    ((), {"augment": None}, "augment: None, without draws"),
+    ((), {"target": len}, r"target: <built-in function len>, without wants_boxes; .*headrace\.targets\.Target; docs"),
+    ((), {"target": Boxes}, "target: the class Boxes, which is to be called"),
+    ((), {"target": "boxes"}, "target: 'boxes', without wants_boxes"),
+]
+
+
+@pytest.mark.parametrize(("given", "options", "reason"), TYPED)
+def test_what_is_typed_elsewhere(ds: hr.Dataset, given: tuple[Any, ...], options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        ds.loader(*given, **options)
+
+
+def test_names_from_elsewhere_lead_to_arguments(ds: hr.Dataset) -> None:
+    arguments = inspect.signature(ds.loader).parameters
+    assert {"batch_size", "size", "workers", "augment"} <= arguments.keys()
+    assert set(dataset._ELSEWHERE) <= arguments.keys() and not arguments.keys() & dataset._NAMES.keys()
+
+
+def test_one_augmentation_alone(ds: hr.Dataset) -> None:
+    one, several = ds.loader(augment=HorizontalFlip()), ds.loader(augment=[HorizontalFlip()])
+    assert one.options == several.options and one.options.augment == (HorizontalFlip(),)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import difflib
+import functools
 import html
+import inspect
 import io
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import polars as pl
@@ -34,6 +37,45 @@ if TYPE_CHECKING:
 
     from headrace.load.loader import Cache, Loader, OnBad
     from headrace.load.targets import Target
+
+
+_Arguments = ParamSpec("_Arguments")
+_Made = TypeVar("_Made")
+
+# What other libraries call the arguments of a loader.
+_ELSEWHERE = {
+    "size": ("image_size", "img_size", "target_size", "input_size", "resize", "shape", "image_shape"),
+    "workers": ("num_workers", "max_workers", "threads", "num_threads", "n_jobs", "num_parallel_calls"),
+    "batch_size": ("batch", "bs", "n"),
+    "augment": ("transform", "transforms", "augmentation", "augmentations", "map", "preprocessing"),
+    "target": ("targets", "target_transform", "label_mode", "labels"),
+    "fit": ("resize_mode", "mode", "crop_to_aspect_ratio", "pad_to_aspect_ratio"),
+    "drop_last": ("drop_remainder",),
+    "seed": ("random_state", "generator"),
+    "world": ("rank", "world_size", "num_replicas", "sampler", "shard"),
+}
+_NAMES = {theirs: ours for ours, names in _ELSEWHERE.items() for theirs in names}
+
+
+def _by_name(method: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
+    """The method, with a UsageError for what Python would only call unexpected: it names the argument to use."""
+    known = [name for name in inspect.signature(method).parameters if name != "self"]
+
+    @functools.wraps(method)
+    def checked(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Made:
+        if len(args) > 1:
+            raise UsageError(
+                f"{method.__name__}({args[1]!r:.40}): its arguments have names, as in "
+                f"{method.__name__}(batch_size=32, size=224); there are {', '.join(known)}"
+            )
+        for name in options:
+            if name not in known:
+                near = _NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+                hint = f"it is called {near} here; " if near else ""
+                raise UsageError(f"{method.__name__}() has no {name}: {hint}there are {', '.join(known)}")
+        return method(*args, **options)
+
+    return checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -332,6 +374,7 @@ class Dataset:
         """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
         return verify(self.path, workers=workers)
 
+    @_by_name
     def loader(
         self,
         *,
@@ -341,7 +384,7 @@ class Dataset:
         shuffle: bool = True,
         seed: int = 0,
         target: Target | None = None,
-        augment: tuple[Augmentation, ...] = (),
+        augment: Augmentation | Iterable[Augmentation] = (),
         drop_last: bool = False,
         workers: int | None = None,
         world: tuple[int, int] = (0, 1),
@@ -361,7 +404,7 @@ class Dataset:
             shuffle=shuffle,
             seed=seed,
             target=default_target(self.view.facts(objects=False)) if target is None else target,
-            augment=tuple(augment),
+            augment=augment,  # type: ignore[arg-type]
             drop_last=drop_last,
             workers=workers,
             world=world,

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging import geometry, mirror
-from headrace.imaging.augment import Augmentation
+from headrace.imaging.augment import Augmentation, check_augment
 from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
 from headrace.load.cache import MemoryCache
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
-from headrace.load.targets import Labels, Target
+from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ class LoaderOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", check_size(self.size))
+        object.__setattr__(self, "augment", check_augment(self.augment))
+        if self.target is not None:
+            check_target(self.target)
         check_fit(self.fit)
         parallel.check_workers(self.workers)
         if self.batch_size < 1:
