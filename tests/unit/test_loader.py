@@ -957,3 +957,89 @@ def test_names_from_elsewhere_lead_to_arguments(ds: hr.Dataset) -> None:
 def test_one_augmentation_alone(ds: hr.Dataset) -> None:
     one, several = ds.loader(augment=HorizontalFlip()), ds.loader(augment=[HorizontalFlip()])
     assert one.options == several.options and one.options.augment == (HorizontalFlip(),)
+
+
+# --- shuffled or not -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
+    """Splits train and val."""
+    return pack(shades(N), tmp_path_factory.mktemp("divided") / "ds", splits={"train": 0.7, "val": 0.3})
+
+
+# (what is asked of a dataset of the splits train and val, whether it is shuffled by itself)
+BY_ITSELF: list[tuple[Callable[[hr.Dataset], hr.Dataset], bool]] = [
+    (lambda ds: ds.split("train"), True),
+    (lambda ds: ds.split("val"), False),
+    (lambda ds: ds, False),
+    (lambda ds: ds.where("split = 'train'"), True),
+    (lambda ds: ds.where("split = 'val'"), False),
+    (lambda ds: ds.where("label = 1"), False),
+    (lambda ds: ds.where("1 = 0"), False),
+    (lambda ds: ds.split("train").where("label = 1").sample(5), True),
+    (lambda ds: ds.split("val").where("label = 1"), False),
+    (lambda ds: ds.split("train").divide({"train": 0.5, "val": 0.5})[0], True),
+    (lambda ds: ds.split("train").divide({"train": 0.5, "val": 0.5})[1], False),
+    (lambda ds: ds.split("train").divide({"a": 0.5})[0], False),
+    (lambda ds: ds.divide({"train": 0.5, "val": 0.5})[0], True),
+    (lambda ds: ds.split("val").divide({"train": 0.5})[0], True),
+    (lambda ds: ds.divide({"val": 1.0})[0].split("train"), True),
+    (lambda ds: pickle.loads(pickle.dumps(ds.split("train").divide({"val": 0.5})[0])), False),
+    (lambda ds: pickle.loads(pickle.dumps(ds.divide({"train": 0.5})[0])), True),
+]
+
+
+@pytest.mark.parametrize(("view", "shuffled"), BY_ITSELF)
+def test_what_one_trains_on_is_shuffled(
+    divided: hr.Dataset, view: Callable[[hr.Dataset], hr.Dataset], shuffled: bool
+) -> None:
+    some = view(divided)
+    loader = some.loader(batch_size=4)
+    assert loader.options.shuffle == shuffled
+    assert ("shuffled by seed 0" if shuffled else "in order") in repr(loader)
+    if not shuffled:
+        assert flat(loader) == flat(loader) == some.catalog["id"].to_list()
+    for said in (True, False):  # who says it is believed
+        assert some.loader(shuffle=said, augment=HorizontalFlip()).options.shuffle == said
+    assert some.loader(augment=HorizontalFlip()).options.shuffle
+    assert some.loader(augment=[]).options.shuffle == shuffled
+
+
+def test_one_split_that_nobody_divided_is_to_train_on(ds: hr.Dataset) -> None:
+    assert ds.loader().options.shuffle and ds.where("label = 1").loader().options.shuffle
+    x = np.zeros((6, 2, 2, 1), np.uint8)
+    assert hr.ArrayDataset(x).loader().options.shuffle
+    assert not hr.ArrayDataset(x, splits=["test"] * 6).loader().options.shuffle
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}, {"world": (1, 2), "batch_size": 5}])
+def test_the_ids_of_an_epoch(ds: hr.Dataset, options: dict[str, Any]) -> None:
+    loader = ds.loader(**{"batch_size": 4} | options)
+    for _ in range(2):
+        wanted = loader.ids()
+        assert list(wanted) == flat(loader)
+    loader.load_state_dict(loader.state_dict() | {"batch": 3})
+    wanted = loader.ids()
+    assert list(wanted) == flat(loader) and ds.where("1 = 0").loader().ids() == ()
+
+
+def test_ids_of_what_was_left_out(broken: hr.Dataset) -> None:
+    loader = broken.loader(batch_size=4, on_bad="skip")
+    assert len(loader.ids()) == N
+    list(loader)
+    with pytest.raises(UsageError, match="2 damaged records were left out, so that predictions do not stand beside"):
+        loader.ids()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 12])
+def test_an_epoch_is_shared(ds: hr.Dataset, n: int) -> None:
+    loader = ds.loader(batch_size=4, workers=3)
+    state = loader.state_dict() | {"batch": 2}
+    for given, wanted in ((None, ids(loader.iterate())), (state, ids(loader.iterate(state)))):
+        shares = [ids(loader.iterate(given, share=(k, n))) for k in range(n)]
+        assert shares == [wanted[k::n] for k in range(n)]
+    assert loader.state_dict()["batch"] == 0
+    for share in ((n, n), (-1, n), (0, 0)):
+        with pytest.raises(UsageError, match=r"wanted .k, n. with 0 <= k < n"):
+            loader.iterate(share=share)

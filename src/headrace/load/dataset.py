@@ -130,8 +130,10 @@ class Dataset:
         dataset.view = view
         return dataset
 
-    def _take(self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str) -> Dataset:
-        return self._of(self.view.take(positions, what))
+    def _take(
+        self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str, *, part: str | None = None
+    ) -> Dataset:
+        return self._of(self.view.take(positions, what, part=part))
 
     @property
     def store(self) -> Store:
@@ -195,7 +197,8 @@ class Dataset:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
+        """Whether the source spoke of boxes at all, of any record of the whole dataset: a picture without any is then a
+        negative."""
         return self.view.has_boxes
 
     @property
@@ -259,7 +262,7 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3.
+        """Channels of a batch: 1 when every image of the whole dataset, and not only of this view, is grey, else 3.
 
         Of images that are kept, their last axis when they are [h, w, c], else 0.
         """
@@ -267,7 +270,7 @@ class Dataset:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) when all images of the whole dataset share one size, else None.
+        """(height, width) when all images of this view share one size, else None.
 
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
@@ -320,7 +323,7 @@ class Dataset:
         if name not in self.manifest.splits:
             raise UsageError(f"{self.path}: no split {name!r}; it has {', '.join(self.manifest.splits)}")
         number = list(self.manifest.splits).index(name)
-        return self._take(self.store.splits_of(self.rows) == number, f"split {name!r}")
+        return self._take(self.store.splits_of(self.rows) == number, f"split {name!r}", part=name)
 
     def divide(self, fractions: Mapping[str, float], *, seed: int = 0) -> tuple[Dataset, ...]:
         """Disjoint views in the order of `fractions` {name: share}, stratified by class, by seed; nothing is repacked.
@@ -334,7 +337,7 @@ class Dataset:
             raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
         share = shares(self.labels, fractions, seed=seed)
         return tuple(
-            self._take(share == i, f"{name} {fraction:g} (seed {seed})")
+            self._take(share == i, f"{name} {fraction:g} (seed {seed})", part=name)
             for i, (name, fraction) in enumerate(fractions.items())
         )
 
@@ -381,7 +384,7 @@ class Dataset:
         batch_size: int = 32,
         size: int | tuple[int, int] | None = None,
         fit: Fit = "stretch",
-        shuffle: bool = True,
+        shuffle: bool | None = None,
         seed: int = 0,
         target: Target | None = None,
         augment: Augmentation | Iterable[Augmentation] = (),
@@ -393,7 +396,15 @@ class Dataset:
         min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
     ) -> Loader:
-        """Batches of this view: see Loader."""
+        """Batches of this view: see Loader, and LoaderOptions for what is not said here.
+
+        shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
+        `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
+        and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
+        them a dataset of several splits as a whole. `repr(loader)` says which it is.
+        augment: an augmentation, or several in their order. target: None is what the records bring, y that is kept,
+        else boxes, else classes.
+        """
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
@@ -401,7 +412,7 @@ class Dataset:
             batch_size=batch_size,
             size=size,  # type: ignore[arg-type]
             fit=fit,
-            shuffle=shuffle,
+            shuffle=self.view.trains or bool(augment) if shuffle is None else shuffle,
             seed=seed,
             target=default_target(self.view.facts(objects=False)) if target is None else target,
             augment=augment,  # type: ignore[arg-type]
@@ -429,7 +440,7 @@ class Dataset:
         show.check(self.view, n)
         if not batch:
             return show.show_records(self, n)
-        loader = self.loader(batch_size=n, **options)
+        loader = self.loader(**{"shuffle": True} | options, batch_size=n)
         loader.epoch = epoch
         return loader.show()
 

@@ -62,6 +62,7 @@ class Iteration(Iterator[Batch]):
         start: Position,
         batches: int,
         *,
+        step: int,
         pool: parallel.Pool,
         ahead: int,
         budget: Budget,
@@ -69,11 +70,11 @@ class Iteration(Iterator[Batch]):
         delivered: Callable[[Position, tuple[str, ...]], None],
     ) -> None:
         self.epoch = start.epoch
-        self._next, self._batches = start.batch, batches
+        self._next, self._batches, self._step = start.batch, batches, step
         self._budget, self._state, self._delivered = budget, state, delivered
         self._bad: list[str] = []
         self._process = os.getpid()
-        work = range(start.batch, batches)
+        work = range(start.batch, batches, step)
         self._made = parallel.ordered(partial(make, start.epoch), work, workers=pool, ahead=ahead)
 
     def __next__(self) -> Batch:
@@ -84,7 +85,7 @@ class Iteration(Iterator[Batch]):
             self.close()
             raise DataError(_spent([*self._bad, *bad], self._budget))
         self._bad += bad
-        self._next += 1
+        self._next += self._step
         self._delivered(self.position, bad)
         return batch
 

@@ -202,6 +202,21 @@ class Loader:
         self._log(bad)
         return batch
 
+    def ids(self, start: Position | None = None) -> tuple[str, ...]:
+        """The ids of an epoch's records from `start` on, by default of the iteration that is due, in the order in which
+        batches bring them to this rank: what predictions are of.
+
+        Raises UsageError: batches came without damaged records (on_bad="skip"), so that predictions are fewer.
+        """
+        if self._skipped:
+            raise UsageError(
+                f"{len(self._skipped)} damaged records were left out, so that predictions do not stand beside all ids; "
+                "iterate the loader, each of whose batches has its own"
+            )
+        start = self.due if start is None else start
+        parts = [self._positions(start.epoch, i) for i in range(start.batch, len(self))]
+        return self.view.store.ids_of(self.view.rows[np.concatenate([np.zeros(0, np.int64), *parts])])
+
     def labels(self, i: int) -> Labels:
         """What the targets of batch `i` of the current epoch are made of, found without decoding anything.
 
@@ -232,12 +247,18 @@ class Loader:
     def __iter__(self) -> Iteration:
         return self._iteration(self.due, attached=True)
 
-    def iterate(self, state: dict[str, Any] | None = None) -> Iteration:
+    def iterate(self, state: dict[str, Any] | None = None, *, share: tuple[int, int] = (0, 1)) -> Iteration:
         """The rest of the epoch in which `state` was taken, or of the epoch that is due. It never moves the loader.
 
+        share = (k, n): of these batches the k-th and each n-th after it, for n processes that have an epoch between
+        them; each takes its part of the loader's threads, and may leave out `max_bad`.
         Raises UsageError: the state belongs to another loader.
         """
-        return self._iteration(self.due if state is None else self._position_in(state), attached=False)
+        k, n = share
+        if not 0 <= k < n:
+            raise UsageError(f"share is {share}, wanted (k, n) with 0 <= k < n")
+        start = self.due if state is None else self._position_in(state)
+        return self._iteration(start, attached=False, share=share)
 
     @property
     def due(self) -> Position:
@@ -245,15 +266,17 @@ class Loader:
         position = self._position
         return Position(position.epoch + 1, 0) if self._begun and position.batch else position
 
-    def _iteration(self, start: Position, *, attached: bool) -> Iteration:
-        options, records = self.options, len(self.view)
+    def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
+        options, records, (k, n) = self.options, len(self.view), share
+        pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
         return Iteration(
             self._make,
-            start,
+            Position(start.epoch, start.batch + k),
             len(self),
-            pool=self._pool,
-            ahead=parallel.ahead(self.workers, options.batch_size // options.world[1] * self._image_bytes),
+            step=n,
+            pool=pool,
+            ahead=parallel.ahead(pool.workers, n * options.batch_size // options.world[1] * self._image_bytes),
             budget=Budget(most, records),
             state=self._state,
             delivered=self._deliver if attached else self._deliver_apart,
