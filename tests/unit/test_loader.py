@@ -973,8 +973,9 @@ BY_ITSELF: list[tuple[Callable[[hr.Dataset], hr.Dataset], bool]] = [
     (lambda ds: ds.split("train"), True),
     (lambda ds: ds.split("val"), False),
     (lambda ds: ds, False),
-    (lambda ds: ds.where("split = 'train'"), True),
-    (lambda ds: ds.where("split = 'val'"), False),
+    (lambda ds: ds.where("split = 'train'"), False),  # chance does not decide what where() leaves
+    (lambda ds: ds.split("train")[:9], True),
+    (lambda ds: ds.split("val")[[1, 2]], False),
     (lambda ds: ds.where("label = 1"), False),
     (lambda ds: ds.where("1 = 0"), False),
     (lambda ds: ds.split("train").where("label = 1").sample(5), True),

@@ -8,11 +8,12 @@ import functools
 import html
 import inspect
 import io
+import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from headrace import order
 from headrace.checking.verify import Verdict, verify
-from headrace.errors import DamageError, UsageError
+from headrace.errors import DamageError, UnknownIdError, UsageError
 from headrace.format import catalog, example, manifest
 from headrace.imaging import codec
 from headrace.imaging.augment import Augmentation
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from headrace.load.loader import Cache, Loader, OnBad
     from headrace.load.targets import Target
 
+
+Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
 
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
@@ -116,7 +119,8 @@ class StoredRecord(Record):
 
 
 class Dataset:
-    """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `split`, `divide`, `where`, `loader`.
+    """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `ds["id"]`, and the views `ds[:5]`, `split`,
+    `divide`, `where`, of each of which there is a `loader`.
 
     A view shares files and catalog with its origin and holds nothing but row numbers.
     Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
@@ -177,7 +181,7 @@ class Dataset:
 
     @property
     def is_view(self) -> bool:
-        """Whether it was chosen out of the whole by split, divide, where or sample."""
+        """Whether it was chosen out of the whole by split, divide, where, sample or numbers."""
         return bool(self.view.what)
 
     @property
@@ -292,12 +296,65 @@ class Dataset:
             numbered=self.manifest.numbered,
         )
 
-    def __getitem__(self, i: int) -> StoredRecord:
-        """Record number `i` of this view, in constant time. Raises IndexError, DamageError."""
+    @overload
+    def __getitem__(self, key: int | np.integer[Any] | str) -> StoredRecord: ...
+
+    @overload
+    def __getitem__(self, key: Chosen) -> Dataset: ...
+
+    def __getitem__(self, key: int | np.integer[Any] | str | Chosen) -> StoredRecord | Dataset:
+        """Record number `key` of this view, in constant time, or the one of this id; negative numbers from the end.
+
+        A slice, numbers [m] (which may repeat) or a mask bool [n] give a view: ds[:5], ds[[7, -1]],
+        ds[ds.catalog["width"] > 300]. Raises IndexError, UnknownIdError (a KeyError), TypeError, DamageError.
+        """
+        if isinstance(key, str):
+            return self._record(self._row_of(key))
+        if isinstance(key, slice | list | pl.Series) or (isinstance(key, np.ndarray) and key.ndim):
+            chosen = self._chosen(key)
+            some = f"{len(chosen)} of {len(self)} chosen"
+            return self._take(chosen, _slice_text(key) if isinstance(key, slice) else some)
+        try:
+            i = operator.index(key)
+        except TypeError:
+            raise TypeError(f"records by {key!r:.60}, {_WANTED}") from None
         n = len(self.rows)
         if not -n <= i < n:
             raise IndexError(f"record {i} of {n}")
-        row = int(self.rows[i])
+        return self._record(int(self.rows[i]))
+
+    def _chosen(self, key: Chosen) -> NDArray[np.int64]:
+        """Positions int64 [m] in this view. Raises IndexError, TypeError."""
+        n = len(self)
+        if isinstance(key, slice):
+            return np.arange(n)[key]
+        given = np.asarray(key)
+        if given.ndim != 1 or (given.dtype.kind not in "biu" and len(given)):
+            raise TypeError(f"records by {given.dtype} {list(given.shape)}, {_WANTED}")
+        if given.dtype.kind == "b":
+            if len(given) != n:
+                raise IndexError(f"a mask of {len(given)} for {n} records")
+            return np.flatnonzero(given)
+        if (outside := given[(given < -n) | (given >= n)]).size:
+            raise IndexError(f"record {outside[0]} of {n}")
+        numbers = given.astype(np.int64)
+        return np.where(numbers < 0, numbers + n, numbers)
+
+    def _row_of(self, id_: str) -> int:
+        """The row of a record of this view. Raises UnknownIdError."""
+        row = self.store.row_of(id_)
+        if row is not None and (not self.is_view or (self.rows == row).any()):
+            return row
+        if row is not None:
+            raise UnknownIdError(f"{self.title}: no record {id_!r}; the dataset has it, and this view of it doesn't")
+        ids, name = self.store.table.frame(["id"], self._some_rows)["id"], id_.rstrip("/").rsplit("/", 1)[-1]
+        near = ids.filter(ids.str.contains(name, literal=True)).head(3).to_list() if name else []
+        near = near or difflib.get_close_matches(id_, ids.head(_COMPARED).to_list(), 3)
+        known = f"; near it are {', '.join(near)}" if near else f"; ids are like {ids[0]}" if len(ids) else ""
+        raise UnknownIdError(f"{self.title}: no record {id_!r}{known}")
+
+    def _record(self, row: int) -> StoredRecord:
+        """The record of catalog row `row`. Raises DamageError."""
         values = self.store.table.row(row)
         boxes, points = values["boxes"], values["keypoints"]
         names = values["box_label_names"]
@@ -401,7 +458,7 @@ class Dataset:
         shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
         and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
-        them a dataset of several splits as a whole. `repr(loader)` says which it is.
+        them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
         augment: an augmentation, or several in their order. target: None is what the records bring, y that is kept,
         else boxes, else classes.
         """
@@ -482,6 +539,15 @@ class Dataset:
 
 
 _SIDE = 160  # of an image in a notebook
+
+
+_COMPARED = 10_000  # ids that an unknown one is compared with, letter by letter
+_WANTED = "wanted a number, an id, a slice, whole numbers [m] or a mask bool [n]; where() takes a condition"
+
+
+def _slice_text(some: slice) -> str:
+    parts = [some.start, some.stop] if some.step is None else [some.start, some.stop, some.step]
+    return f"[{':'.join('' if part is None else str(part) for part in parts)}]"
 
 
 FeatureValue: TypeAlias = "int | float | bytes | NDArray[Any]"

@@ -49,13 +49,8 @@ class View:
 
     @property
     def trains(self) -> bool:
-        """Whether these are records to train on: of a part named train, or all of a split that is."""
-        if self.part is not None:
-            return self.part == "train"
-        splits = list(self.store.manifest.splits)
-        if splits == ["train"] or "train" not in splits or self._whole:
-            return splits == ["train"]
-        return len(self) > 0 and bool((self.store.splits_of(self.rows) == splits.index("train")).all())
+        """Whether these are records to train on: of a part named train, or of a dataset that is nothing else."""
+        return self.part == "train" if self.part is not None else list(self.store.manifest.splits) == ["train"]
 
     @cached_property
     def fingerprint(self) -> str:
