@@ -402,6 +402,35 @@ def test_repr(ds: hr.Dataset, boxed: hr.Dataset) -> None:
     assert repr(boxed).endswith("; 36 boxes)")
 
 
+def test_a_record_in_a_notebook(ds: hr.Dataset, boxed: hr.Dataset) -> None:
+    k, record = next(
+        (one.attributes["k"], one)
+        for one in boxed
+        if one.label_name == "bee" and one.boxes is not None and len(one.boxes) == 1
+    )
+    assert repr(record) == (
+        f"StoredRecord(id={record.id!r}, encoded=<jpeg, {len(record.read())} bytes>, label=1, "
+        f"label_name='bee', boxes=<float32 [1, 4]>, box_labels=('left',), attributes={{'k': {k}}}, "
+        f"split='train', origin={record.origin!r}, format='jpeg', height={record.height}, width={record.width}, "
+        "channels=3)"
+    )
+    assert repr(hr.Record(id="a", encoded=b"\xff\xd8" + bytes(17_000))) == "Record(id='a', encoded=<jpeg, 17 kB>)"
+    assert repr(hr.Record(id="a", path="b.jpg")) == "Record(id='a', path='b.jpg')"
+    assert repr(hr.Record(id="a", encoded=b"GIF89a")) == "Record(id='a', encoded=<bytes, 6 bytes>)"
+    many = hr.Record(id="a", box_labels=("x",) * 9, attributes={"text": "y" * 999, "of": np.zeros((2, 3))})
+    assert "box_labels=('x', 'x', 'x', 'x', … 9 in all)" in repr(many) and "'of': <float64 [2, 3]>" in repr(many)
+    assert len(repr(many)) < 250
+
+
+def test_a_batch_in_a_notebook(ds: hr.Dataset, boxed: hr.Dataset) -> None:
+    batch = ds.loader(batch_size=3, size=8)[0]
+    ids = ", ".join(map(repr, batch.ids))
+    assert repr(batch) == f"Batch(images=<uint8 [3, 8, 8, 3]>, targets=<int64 [3]>, ids=({ids}))"
+    text = repr(boxed.loader(size=8)[0])
+    assert "targets={'boxes': <float32 [24, 100, 4]>, 'labels': <int64 [24, 100]>, 'mask': <bool [24, 100]>}" in text
+    assert text.endswith("… 24 in all))") and len(text) < 300
+
+
 def test_repr_of_many_classes(tmp_path: Path) -> None:
     ds = pack(shades(30, classes=[f"c{i}" for i in range(30)]), tmp_path / "ds")
     assert "30 classes: c0 1, c1 1, c2 1, c3 1, c4 1, c5 1, c6 1, c7 1, …" in repr(ds)

@@ -914,8 +914,12 @@ def test_batches_ahead_are_bounded_by_their_bytes(ds: hr.Dataset, monkeypatch: p
     for memory in (1 << 40, 4 * 5 * batch, 4 * 3 * batch, batch):
         monkeypatch.setattr(parallel, "memory", lambda memory=memory: memory)
         assert flat(ds.loader(batch_size=4, workers=6)) == flat(ds.loader(batch_size=4, workers=1))
-    list(ds.loader(batch_size=8, world=(1, 2), workers=6))
-    assert asked[::2] == [7, 4, 2, 1, 1] and asked[1::2] == [2, 2, 2, 1]
+    monkeypatch.setattr(parallel, "memory", lambda: 4 * 3 * batch)
+    list(ds.loader(batch_size=8, world=(1, 2), workers=6))  # whose own part of a batch is 4
+    monkeypatch.setattr(parallel, "memory", lambda: 4 * 5 * batch)
+    list(ds.loader(batch_size=4, workers=6).iterate(share=(0, 2)))  # beside another process with as many
+    assert asked.pop() == 1
+    assert asked[::2] == [7, 4, 2, 1, 2] and asked[1::2] == [2, 2, 2, 1]
 
 
 # (arguments, what is said), as they are typed by who comes from elsewhere

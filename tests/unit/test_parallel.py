@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,46 @@ def test_an_exception_comes_in_its_turn_and_nothing_runs_on() -> None:
     assert list(parallel.ordered(lambda k: k, range(3), workers=pool, ahead=1)) == [0, 1, 2]  # the pool is as it was
 
 
+def test_an_interrupt_leaves_nothing_running_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes while the first result is waited for: its work is waited for, too, before anybody goes on."""
+    running, go_on = threading.Event(), threading.Event()
+    ended: list[int] = []
+
+    def work(k: int) -> None:
+        running.set()
+        assert go_on.wait(LIMIT)
+        sum(range(1_000_000))  # so that who does not wait is ahead
+        ended.append(k)
+
+    def interrupted(_: Future[None], timeout: float | None = None) -> None:
+        assert running.wait(LIMIT)
+        go_on.set()
+        raise KeyboardInterrupt
+
+    pool = parallel.Pool(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(parallel.ordered(work, range(3), workers=pool, ahead=0))
+    assert ended == [0]
+    pool.close()
+
+
+def test_a_pool_that_is_closed_between_two_steps_of_a_call_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = parallel.Pool(1)
+    pool.submit(int).result()
+    executor = pool._of_process[os.getpid()]
+    submit = executor.submit
+
+    def closed_meanwhile(*given: Any) -> Any:
+        pool.close()
+        return submit(*given)
+
+    monkeypatch.setattr(executor, "submit", closed_meanwhile)
+    assert pool.submit(int, "3").result(LIMIT) == 3
+    pool.close()
+
+
 def test_a_pool_has_the_same_threads_all_along() -> None:
     pool = parallel.Pool(3)
     assert threads() == set()
@@ -124,19 +165,28 @@ def test_a_pool_is_copied_as_its_number() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_has_threads_of_its_own() -> None:
-    """In a process of its own, which has no other threads. The child leaves the parent's iterator in its middle."""
+    """In a process of its own, which has no other threads. The child leaves the parent's iterator in its middle,
+    where threads are at work that only the parent has: waiting for them would be for ever."""
     code = """
-import os, sys
+import os, sys, threading
 from headrace import parallel
+gate, running = threading.Event(), threading.Event()
+def work(k):
+    if k:
+        running.set()
+        gate.wait()
+    return k
 pool = parallel.Pool(2)
-results = parallel.ordered(abs, range(9), workers=pool, ahead=3)
+results = parallel.ordered(work, range(9), workers=pool, ahead=3)
 next(results)
+running.wait()
 child = os.fork()
 if not child:
     found = list(parallel.ordered(abs, range(5), workers=pool, ahead=2))
     del results
     sys.exit(0 if found == [0, 1, 2, 3, 4] else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+gate.set()
 print(list(results))
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=LIMIT)

@@ -81,7 +81,7 @@ def _by_name(method: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]
     return checked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class StoredRecord(Record):
     """A Record of a packed dataset; `image` decodes it. `split`, `height`, `width`, `channels` are the catalog's.
 
@@ -453,14 +453,26 @@ class Dataset:
         min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
     ) -> Loader:
-        """Batches of this view: see Loader, and LoaderOptions for what is not said here.
+        """Batches of this view, by number or in order: how they are iterated, repeated and resumed says Loader.
 
+        batch_size: records of a *global* batch, before `world` = (rank, ranks) takes its part of it.
+        size, fit: what every image is brought to, an int for a square; None is the size all images of the view share.
         shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
         and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
         them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
-        augment: an augmentation, or several in their order. target: None is what the records bring, y that is kept,
-        else boxes, else classes.
+        seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
+        target: None is what the records bring: y that is kept, else boxes, else classes.
+        augment: an augmentation, or several in their order.
+        drop_last: leaves out the last batch where it is smaller than the others.
+        workers: threads; None is one per core this process may use.
+        on_bad: a damaged record raises, or is left out ("skip") of its batch, logged, and counted in `skipped`; a
+        rank's batch may then be smaller than another's, or empty.
+        max_bad: how many may be left out of an epoch by any rank: a float is a share of all records, an int a count.
+        min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it, or it is dropped.
+        cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
+
+        Raises UsageError, DataError.
         """
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
@@ -514,7 +526,8 @@ class Dataset:
             shown = [f"{name} {n}" for name, n in self.class_counts.items()]
             parts.append(f"{len(shown)} classes: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
         if self.has_boxes:
-            parts.append(f"{int(self.store.box_counts(self.rows).sum())} boxes")
+            boxes = int(self.store.box_counts(self.rows).sum()) if self.is_view else self.manifest.boxes
+            parts.append(f"{boxes} boxes")
         if self.has_keypoints:
             sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")

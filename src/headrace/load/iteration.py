@@ -11,17 +11,22 @@ from numpy.typing import NDArray
 
 from headrace import parallel
 from headrace.errors import DataError, UsageError
+from headrace.record import brief
 
 
 class Batch(NamedTuple):
     """`images` uint8 [b, h, w, c], c = 1 or 3 (RGB); `targets` as the target makes them, None without; `ids` [b].
 
-    Of a dataset that keeps its arrays, `images` are [b, ...] of their own type and shape.
+    Of a dataset that keeps its arrays, `images` are [b, ...] of their own type and shape. Ids are text, which no device
+    takes: jax.device_put(batch.images), or of (batch.images, batch.targets).
     """
 
     images: NDArray[Any]
     targets: Any
     ids: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Batch(images={brief(self.images)}, targets={brief(self.targets)}, ids={brief(self.ids)})"
 
 
 class Made(NamedTuple):

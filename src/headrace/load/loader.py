@@ -44,17 +44,7 @@ _log = logging.getLogger("headrace")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderOptions:
-    """How a Loader makes batches. Checks itself; raises UsageError.
-
-    batch_size: records of a *global* batch, before `world` = (rank, size) takes its part of it.
-    size, fit: what every image is brought to; size None is the size all stored images share.
-    augment: random changes, by (seed, epoch, record id) alone.
-    on_bad: a damaged record raises, or is left out of its batch, logged, and counted in `skipped`; a rank's batch may
-        then be smaller than another's, or empty.
-    max_bad: how many may be left out of an epoch by any rank: a float is a share of all records, an int a count.
-    min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it; with less the box is dropped.
-    cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
-    """
+    """How a Loader makes batches: what each means says `Dataset.loader`. Checks itself; raises UsageError."""
 
     batch_size: int
     size: Size | None
