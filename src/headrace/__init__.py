@@ -48,6 +48,7 @@ _HOME = {
     "AdoptReport": "headrace.adopting.adopt",
     "HeadraceError": "headrace.errors",
     "UsageError": "headrace.errors",
+    "UnknownIdError": "headrace.errors",
     "NotThereError": "headrace.errors",
     "StorageError": "headrace.errors",
     "MissingExtraError": "headrace.errors",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         NotThereError,
         StorageError,
+        UnknownIdError,
         UsageError,
     )
     from headrace.imaging import augment
@@ -136,6 +138,7 @@ __all__ = [
     "AdoptReport",
     "HeadraceError",
     "UsageError",
+    "UnknownIdError",
     "NotThereError",
     "StorageError",
     "MissingExtraError",

@@ -13,6 +13,12 @@ class UsageError(HeadraceError, ValueError):
     """The call is at fault: an argument, an option, a name that is not there."""
 
 
+class UnknownIdError(UsageError, KeyError):
+    """There is no record of this id; the message names those that are near."""
+
+    __str__ = Exception.__str__  # KeyError quotes its message
+
+
 class NotThereError(HeadraceError, FileNotFoundError):
     """A file or folder that the call names does not exist."""
 

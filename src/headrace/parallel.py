@@ -1,11 +1,16 @@
-"""Threads: how many, and results in the order of the work. The decoders release the GIL, so threads are enough."""
+"""Threads: how many, and results in the order of the work. The decoders release the GIL, so threads are enough.
+
+And what a process may use of its machine: a container's limits are those of its cgroups, version 2 or 1.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from headrace.errors import UsageError
@@ -14,11 +19,14 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
+_CGROUP, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_AHEAD = 1 / 4  # of memory, at most for results that are made before their turn
+
 
 def check_workers(workers: int | None) -> int:
     """The number of worker threads; None is one per core this process may use. Raises UsageError below 1."""
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return _cores()
     if workers < 1:
         raise UsageError(f"workers is {workers}, wanted at least 1")
     return workers
@@ -92,6 +100,47 @@ def _first(pending: deque[Future[Result]]) -> Result:
     return result
 
 
+def ahead(wanted: int, size: int) -> int:
+    """How many results of `size` bytes to begin before their turn: as many as `wanted`, and fewer, but one at least, where
+    all that are made would take more than a quarter of `memory()`."""
+    return max(1, min(wanted, int(_AHEAD * memory()) // max(1, size) - 1))
+
+
 def memory() -> int:
-    """Bytes of memory this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory this process may use: what the machine has, or what its container is limited to."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for folder in _cgroups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):  # "max" is no number: no limit
+                there = min(there, int((folder / name).read_text()))
+    return there
+
+
+def _cores() -> int:
+    """The cores this process may use: those it may run on, or as many as its container's quota of time comes to."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder in _cgroups("cpu"):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            with suppress(OSError, ValueError):  # "max" is no number: no quota; in version 1 that is -1
+                quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
+                if quota > 0 and period > 0:
+                    there = min(there, -(-quota // period))
+    return there
+
+
+def _cgroups(controller: str) -> Iterator[Path]:
+    """The folders of the cgroups this process is in, the inmost first: a limit of any of them holds.
+
+    A container may see its own as the root, and yet be told its path in the machine: what isn't there is passed over.
+    """
+    try:
+        lines = _CGROUP.read_text().splitlines()
+    except OSError:
+        return  # no Linux
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = _CGROUPS / controller if controllers else _CGROUPS  # version 2 has one tree for all
+        inmost = root / path.lstrip("/")
+        yield from (folder for folder in (inmost, *inmost.parents) if folder.is_relative_to(root))

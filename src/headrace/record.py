@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ class Part:
         return data
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Record:
     """One labelled image.
 
@@ -101,6 +101,15 @@ class Record:
     split: str | None = None
     origin: str = ""
 
+    def __repr__(self) -> str:
+        known = ((each.name, getattr(self, each.name)) for each in fields(self))
+        said = (
+            f"{name}={brief(value)}"
+            for name, value in known
+            if value is not None and (not isinstance(value, str | Mapping) or value)
+        )
+        return f"{type(self).__name__}({', '.join(said)})"
+
     def read(self) -> bytes:
         """The image file's bytes. Raises OSError when the file can't be read; BadImage, when pixels have no bytes."""
         if self.encoded is not None:
@@ -112,6 +121,25 @@ class Record:
         if self.path is None:
             raise ValueError(f"record {self.id!r} has no image: wanted encoded bytes, a path, a part or pixels")
         return Path(self.path).read_bytes()
+
+
+def brief(value: object) -> str:
+    """What a value is, in a line for people: bytes by kind and size, arrays by type and shape, the first of many."""
+    if isinstance(value, bytes):
+        kind = next((kind for start, kind in _KINDS.items() if value.startswith(start)), "bytes")
+        return f"<{kind}, {len(value)} bytes>" if len(value) < 1000 else f"<{kind}, {len(value) / 1000:.0f} kB>"
+    if isinstance(value, np.ndarray):
+        return f"<{value.dtype} {list(value.shape)}>"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name!r}: {brief(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, tuple) and len(value) > _SHOWN:
+        return f"({', '.join(map(brief, value[:_SHOWN]))}, … {len(value)} in all)"
+    text = repr(value)
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
+
+
+_KINDS = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"\x93NUMPY": "npy"}
+_SHOWN, _LETTERS = 4, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -219,6 +219,12 @@ def main(folder: Path) -> dict[str, Any]:
     predicted = built.predict(plain.to_keras(), verbose=0)
     out["predict"] = [predicted[:, 0].round().astype(int).tolist(), [k for batch in ids(plain) for k in batch]]
 
+    feed = ds.loader(batch_size=4, shuffle=True, target=Nothing()).to_keras()
+    out["ids"] = [[int(id_) for id_ in feed.ids]]
+    for _ in range(2):
+        predicted = built.predict(feed, verbose=0)
+        out["ids"] += [predicted[:, 0].round().astype(int).tolist(), [int(id_) for id_ in feed.ids]]
+
     small = []
     for batch_size in (19, 10, 7):
         small.append(fit(ds.loader(batch_size=batch_size).to_keras(), epochs=3).epochs)

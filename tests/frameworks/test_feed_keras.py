@@ -113,6 +113,13 @@ def test_predict_of_images_alone_is_in_order(seen: dict[str, Any]) -> None:
     assert predicted == stored and sorted(stored) == list(range(N))
 
 
+def test_the_feed_tells_what_predictions_are_of(seen: dict[str, Any]) -> None:
+    """Shuffled, before the first pass and after each of two."""
+    before, predicted, ids, again, ids_again = seen["ids"]
+    assert before == predicted == ids and again == ids_again != ids
+    assert sorted(ids) == sorted(ids_again) == list(range(N))
+
+
 def test_steps_per_epoch_loses_nothing(seen: dict[str, Any]) -> None:
     """Ten batches a pass, cut into epochs of 1, 2, 3 or 5 steps, the last of a pass shorter: each pass has all."""
     for per_epoch, epochs in seen["steps"]:

@@ -143,6 +143,75 @@ def test_a_peek_takes_nothing(ds: hr.Dataset) -> None:
     assert len(list(feed)) == 2
 
 
+def test_it_tells_what_predictions_are_of(ds: hr.Dataset) -> None:
+    for options in ({}, {"shuffle": False}, {"world": (1, 2)}):
+        feed = ds.loader(batch_size=4, drop_last=True, **options).to_torch()
+        feed.load_state_dict(feed.state_dict() | {"batch": 2})
+        before = feed.ids
+        for k in range(3):
+            found = [int(image.max()) for images, _ in feed for image in images]
+            assert found == [int(id_) for id_ in feed.ids]
+            assert len(found) == (2 if k == 0 else 4) * (2 if "world" in options else 4)
+            assert k or feed.ids == before
+
+
+# --- in a DataLoader's own processes ---------------------------------------------------------------------------------
+
+
+def numbers(batches: Any) -> list[list[int]]:
+    return [images[:, 0, 0, 0].tolist() for images, _ in batches]
+
+
+def passes(ds: hr.Dataset, epochs: int, **options: Any) -> list[list[list[int]]]:
+    loader = ds.loader(**{"batch_size": 4} | options)
+    return [[[int(id_) for id_ in batch.ids] for batch in loader] for _ in range(epochs)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than this machine has cores
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 7])
+def test_a_dataloader_gives_each_batch_once_and_in_order(ds: hr.Dataset, workers: int) -> None:
+    feed = ds.loader(batch_size=4, workers=2).to_torch()
+    given = torch.utils.data.DataLoader(feed, batch_size=None, num_workers=workers)
+    assert len(given) == 5
+    for epoch, wanted in enumerate(passes(ds, 3)):
+        feed.set_epoch(epoch)
+        assert numbers(given) == wanted
+    feed.load_state_dict(feed.state_dict() | {"epoch": 0, "batch": 3})
+    assert numbers(given) == passes(ds, 1)[0][3:]
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_processes_that_persist_go_on_to_the_next_epoch(ds: hr.Dataset, start: int) -> None:
+    feed = ds.loader(batch_size=4, workers=2).to_torch()
+    feed.load_state_dict(feed.state_dict() | {"batch": start})
+    given = torch.utils.data.DataLoader(feed, batch_size=None, num_workers=2, persistent_workers=True)
+    first, *others = passes(ds, 3)
+    assert [numbers(given) for _ in range(3)] == [first[start:], *others]
+
+
+def test_spawned_processes_share_it_as_well(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=4, augment=(hr.HorizontalFlip(),)).to_torch()
+    given = torch.utils.data.DataLoader(feed, batch_size=None, num_workers=2, multiprocessing_context="spawn")
+    assert numbers(given) == passes(ds, 1)[0]
+
+
+def test_one_process_does_not_say_where_all_stand(ds: hr.Dataset) -> None:
+    class Told(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+        def __init__(self, feed: Any) -> None:
+            self.feed = feed
+
+        def __iter__(self) -> Any:
+            for _ in self.feed:
+                try:
+                    self.feed.state_dict()
+                except hr.UsageError as error:
+                    yield str(error)
+
+    told = Told(ds.loader(batch_size=4).to_torch())
+    said = list(torch.utils.data.DataLoader(told, batch_size=None, num_workers=2))
+    assert len(said) == 5 and all("one process of a DataLoader can't say" in text for text in said)
+
+
 # Each feed, and what blocks it: the error is an ImportError of one line that says what to install.
 MISSING = [("to_torch", "torch", "torch"), ("to_tf", "tensorflow", "tensorflow"), ("to_keras", "keras", "tensorflow")]
 

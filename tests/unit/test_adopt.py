@@ -408,9 +408,17 @@ def test_names_that_hold_what_python_takes_for_a_lines_end(tmp_path: Path) -> No
     [
         ("a.txt", b"x\nx\n", "a name occurs twice"),
         ("a.txt", b"\xff\xfe\xfa", "is no UTF-8"),
-        ("a.pbtxt", b"nothing", "no 'item"),
-        ("a.pbtxt", b"item { id: 1 }", "item 0 has no id or name of its own"),
-        ("a.pbtxt", b"item { id: 1 name: 'x' } item { id: 1 name: 'y' }", "item 1 has no id or name of its own"),
+        ("a.pbtxt", b"nothing", r"a\.pbtxt: 1:8 : .*; no label map, wanted 'item"),
+        ("a.pbtxt", b"# nothing", "no 'item"),
+        ("a.pbtxt", b"item { id: 1 }", r"item 0 has no id \(from 0\) or no name of its own: \{ id: 1 \}"),
+        ("a.pbtxt", b"item { id: 1 name: 'x' } item { id: 1 name: 'y' }", "item 1 has no id"),
+        ("a.pbtxt", b"item { id: 1 name: 'x' } item { id: 2 name: 'x' }", "item 1 has no id"),
+        ("a.pbtxt", b"item { keypoints { id: 1 } name: 'x' }", "item 0 has no id"),
+        ("a.pbtxt", b"item { id: -1 name: 'x' }", "item 0 has no id"),
+        ("a.pbtxt", b"item { id: 1 id: 2 name: 'x' }", r"1:18 : .*should not have multiple \"id\" fields"),
+        ("a.pbtxt", b"item {\n  id: 1\n  name: 'x\n}", "3:9 : .*missing ending quote"),
+        ("a.pbtxt", b"item { id: 1 name: '\\377' }", "Couldn't parse string"),
+        ("a.pbtxt", b"item { a" + b" { a" * 9999, "braces lie too deep"),
     ],
 )
 def test_a_file_of_names_that_is_none(name: str, text: bytes, message: str, tmp_path: Path) -> None:

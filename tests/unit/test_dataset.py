@@ -98,10 +98,100 @@ def test_no_such_record(ds: hr.Dataset, i: int) -> None:
         ds[i]
 
 
-@pytest.mark.parametrize("i", ["0", None, slice(2), 1.5])
-def test_no_number(ds: hr.Dataset, i: object) -> None:
-    with pytest.raises((TypeError, IndexError)):
-        ds[i]  # type: ignore[index]
+@pytest.mark.parametrize(
+    "i", [None, 1.5, (1, 2), {3}, [1.5], ["dir/000.jpeg"], np.zeros((2, 2), int), [None], object()]
+)
+def test_no_number(ds: hr.Dataset, i: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"records by .*, wanted a number, an id, a slice, whole numbers \[m\] or a mask"
+    ):
+        ds[i]
+
+
+WIDE = [k % 7 > 3 for k in range(60)]
+# (what a view is chosen by, the positions of its 60 records, what the view is called)
+CHOSEN: list[tuple[Any, Any, str]] = [
+    (slice(5), range(5), "[:5]"),
+    (slice(-3, None), range(57, 60), "[-3:]"),
+    (slice(None, None, -1), range(59, -1, -1), "[::-1]"),
+    (slice(50, 999, 4), range(50, 60, 4), "[50:999:4]"),
+    (slice(9, 3), [], "[9:3]"),
+    ([1, 2], [1, 2], "2 of 60 chosen"),
+    ([7, -1, 7, 0], [7, 59, 7, 0], "4 of 60 chosen"),
+    ([], [], "0 of 60 chosen"),
+    (np.array([], np.float64), [], "0 of 60 chosen"),
+    (np.array([3, 58], np.uint8), [3, 58], "2 of 60 chosen"),
+    (np.array([-60, 59]), [0, 59], "2 of 60 chosen"),
+    (pl.Series([4, 5]), [4, 5], "2 of 60 chosen"),
+    (WIDE, np.flatnonzero(WIDE), "24 of 60 chosen"),
+    (np.array(WIDE), np.flatnonzero(WIDE), "24 of 60 chosen"),
+    (pl.Series(WIDE), np.flatnonzero(WIDE), "24 of 60 chosen"),
+]
+
+
+@pytest.mark.parametrize(("key", "positions", "called"), CHOSEN)
+def test_slices_numbers_and_masks_give_views(ds: hr.Dataset, key: Any, positions: Any, called: str) -> None:
+    view, ids = ds[key], ds.catalog["id"].to_list()
+    assert type(view) is hr.Dataset and view.what == called and view.store is ds.store
+    assert view.catalog["id"].to_list() == [ids[i] for i in positions] == [record.id for record in view]
+    assert view.rows.dtype == np.int64 and view.is_view
+    half = ds.where("label = 1")
+    assert half[::2].catalog["id"].to_list() == half.catalog["id"].to_list()[::2]
+
+
+def test_a_condition_of_polars_is_a_mask(ds: hr.Dataset) -> None:
+    assert numbers(ds[ds.catalog["width"] > 40]) == numbers(ds.where("width > 40"))
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ([0, 60], "record 60 of 60"),
+        (np.array([-61]), "record -61 of 60"),
+        (np.array([1 << 63], np.uint64), f"record {1 << 63} of 60"),
+        ([True] * 59, "a mask of 59 for 60 records"),
+    ],
+)
+def test_no_such_records(ds: hr.Dataset, key: Any, said: str) -> None:
+    with pytest.raises(IndexError, match=said):
+        ds[key]
+
+
+def test_a_record_by_its_id(ds: hr.Dataset, tmp_path: Path) -> None:
+    for i in (0, 17, 59):
+        assert ds[ds[i].id].encoded == ds[i].encoded
+    val = ds.split("val")
+    assert val[val[3].id].id == val[3].id
+    array = hr.ArrayDataset(np.zeros((3, 2, 2, 1), np.uint8))
+    assert array["2"].id == "2" and array[1:]["2"].id == "2"
+
+
+# (an id that there isn't, what is said)
+UNKNOWN = [
+    ("003.jpeg", r"ds: no record '003\.jpeg'; near it are dir/003\.jpeg$"),
+    ("photos/003.jpeg", r"near it are dir/003\.jpeg"),
+    ("dir/03.jpg", r"near it are dir/\d+\.jpeg, dir/"),
+    ("dir/", r"; near it are dir/"),
+    ("zzz", r"no record 'zzz'; ids are like dir/0"),
+    ("", r"no record ''; ids are like dir/0"),
+]
+
+
+@pytest.mark.parametrize(("id_", "said"), UNKNOWN)
+def test_an_unknown_id_names_those_near(ds: hr.Dataset, id_: str, said: str) -> None:
+    for kind in (UsageError, KeyError):
+        with pytest.raises(kind, match=said):
+            ds[id_]
+
+
+def test_an_id_of_another_view(ds: hr.Dataset) -> None:
+    (other,) = ds.split("val").sample(1)  # type: ignore[misc]
+    with pytest.raises(
+        KeyError, match=f"ds / split 'train': no record '{other.id}'; the dataset has it, and this view"
+    ):
+        ds.split("train")[other.id]
+    with pytest.raises(KeyError, match=r"no record 'x'$"):
+        ds.where("1 = 0")["x"]
 
 
 def test_it_can_be_iterated(ds: hr.Dataset) -> None:
@@ -145,6 +235,19 @@ def test_what_is_known_of_the_whole(ds: hr.Dataset, boxed: hr.Dataset) -> None:
 
 def test_one_size(tmp_path: Path) -> None:
     assert pack(PHOTOS, tmp_path / "ds", size=(12, 16)).image_size == (12, 16)
+
+
+def test_one_size_of_a_view(ds: hr.Dataset) -> None:
+    """What is true of the records that are left; how many channels and whether there are boxes is the dataset's."""
+    view = ds.where("height = 34 AND width = 34")
+    assert len(view) > 1 and view.image_size == (34, 34) and ds.where("height = 34").image_size is None
+    loader = view.loader(batch_size=1)
+    assert loader[0].images.shape == (1, 34, 34, 3)
+    assert ds.where("1 = 0").image_size is None and ds.where("channels = 1").channels == 3
+    state = loader.state_dict() | {"batch": 1}
+    again = ds.where("height = 34 AND width = 34").loader(batch_size=1)
+    again.load_state_dict(state)
+    assert [batch.ids for batch in again] == [batch.ids for batch in loader][1:]
 
 
 def test_grey(tmp_path: Path) -> None:
@@ -297,6 +400,35 @@ def test_repr(ds: hr.Dataset, boxed: hr.Dataset) -> None:
     view = ds.split("val").where("label_name = 'bee'")
     assert " / split 'val' / where label_name = 'bee': 6 records; val 6; 3 classes: ant 0, bee 6, cow 0" in repr(view)
     assert repr(boxed).endswith("; 36 boxes)")
+
+
+def test_a_record_in_a_notebook(ds: hr.Dataset, boxed: hr.Dataset) -> None:
+    k, record = next(
+        (one.attributes["k"], one)
+        for one in boxed
+        if one.label_name == "bee" and one.boxes is not None and len(one.boxes) == 1
+    )
+    assert repr(record) == (
+        f"StoredRecord(id={record.id!r}, encoded=<jpeg, {len(record.read())} bytes>, label=1, "
+        f"label_name='bee', boxes=<float32 [1, 4]>, box_labels=('left',), attributes={{'k': {k}}}, "
+        f"split='train', origin={record.origin!r}, format='jpeg', height={record.height}, width={record.width}, "
+        "channels=3)"
+    )
+    assert repr(hr.Record(id="a", encoded=b"\xff\xd8" + bytes(17_000))) == "Record(id='a', encoded=<jpeg, 17 kB>)"
+    assert repr(hr.Record(id="a", path="b.jpg")) == "Record(id='a', path='b.jpg')"
+    assert repr(hr.Record(id="a", encoded=b"GIF89a")) == "Record(id='a', encoded=<bytes, 6 bytes>)"
+    many = hr.Record(id="a", box_labels=("x",) * 9, attributes={"text": "y" * 999, "of": np.zeros((2, 3))})
+    assert "box_labels=('x', 'x', 'x', 'x', … 9 in all)" in repr(many) and "'of': <float64 [2, 3]>" in repr(many)
+    assert len(repr(many)) < 250
+
+
+def test_a_batch_in_a_notebook(ds: hr.Dataset, boxed: hr.Dataset) -> None:
+    batch = ds.loader(batch_size=3, size=8)[0]
+    ids = ", ".join(map(repr, batch.ids))
+    assert repr(batch) == f"Batch(images=<uint8 [3, 8, 8, 3]>, targets=<int64 [3]>, ids=({ids}))"
+    text = repr(boxed.loader(size=8)[0])
+    assert "targets={'boxes': <float32 [24, 100, 4]>, 'labels': <int64 [24, 100]>, 'mask': <bool [24, 100]>}" in text
+    assert text.endswith("… 24 in all))") and len(text) < 300
 
 
 def test_repr_of_many_classes(tmp_path: Path) -> None:

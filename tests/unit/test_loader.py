@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import json
 import logging
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from drawn import jpeg
+from headrace import parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging.augment import ColorJitter, HorizontalFlip, RandomResizedCrop
+from headrace.load import dataset
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch
 from headrace.load.loader import Loader
@@ -780,7 +783,7 @@ def test_the_cache_refuses_a_random_crop(ds: hr.Dataset) -> None:
 
 
 def test_the_cache_refuses_more_than_there_is(ds: hr.Dataset) -> None:
-    with pytest.raises(UsageError, match=r"cache would take [0-9.]+ GB, this machine has [0-9.]+ GB"):
+    with pytest.raises(UsageError, match=r"cache would take [0-9.]+ GB, this process may use [0-9.]+ GB"):
         ds.loader(cache="memory", size=65000)
 
 
@@ -896,3 +899,152 @@ def test_options_are_frozen(ds: hr.Dataset) -> None:
 def test_the_target_is_checked_before_the_first_batch(ds: hr.Dataset) -> None:
     with pytest.raises(UsageError, match="no boxes"):
         ds.loader(target=Boxes())
+
+
+def test_batches_ahead_are_bounded_by_their_bytes(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    ordered = parallel.ordered
+
+    def noted(*given: Any, ahead: int, **more: Any) -> Any:
+        asked.append(ahead)
+        return ordered(*given, ahead=ahead, **more)
+
+    monkeypatch.setattr(parallel, "ordered", noted)
+    batch = 4 * 8 * 8 * 3
+    for memory in (1 << 40, 4 * 5 * batch, 4 * 3 * batch, batch):
+        monkeypatch.setattr(parallel, "memory", lambda memory=memory: memory)
+        assert flat(ds.loader(batch_size=4, workers=6)) == flat(ds.loader(batch_size=4, workers=1))
+    monkeypatch.setattr(parallel, "memory", lambda: 4 * 3 * batch)
+    list(ds.loader(batch_size=8, world=(1, 2), workers=6))  # whose own part of a batch is 4
+    monkeypatch.setattr(parallel, "memory", lambda: 4 * 5 * batch)
+    list(ds.loader(batch_size=4, workers=6).iterate(share=(0, 2)))  # beside another process with as many
+    assert asked.pop() == 1
+    assert asked[::2] == [7, 4, 2, 1, 2] and asked[1::2] == [2, 2, 2, 1]
+
+
+# (arguments, what is said), as they are typed by who comes from elsewhere
+TYPED: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+    (
+        (32,),
+        {},
+        r"loader\(32\): its arguments have names, as in loader\(batch_size=32, size=224\); there are batch_size",
+    ),
+    ((), {"image_size": (8, 8)}, r"loader\(\) has no image_size: it is called size here; there are batch_size, size, "),
+    ((), {"num_workers": 2}, "has no num_workers: it is called workers here"),
+    ((), {"transform": ()}, "has no transform: it is called augment here"),
+    ((), {"drop_remainder": True}, "has no drop_remainder: it is called drop_last here"),
+    ((), {"shufle": True}, "has no shufle: it is called shuffle here"),
+    ((), {"zzz": 1}, r"has no zzz: there are batch_size.*, cache$"),
+    ((), {"augment": np.flip}, "augment: <function flip .*, without draws; wanted augmentations such as hr.Horizontal"),
+    ((), {"augment": (HorizontalFlip(), len)}, "augment: <built-in function len>, without draws"),
+    ((), {"augment": HorizontalFlip}, "augment: the class HorizontalFlip, which is to be called"),
+    ((), {"augment": "flip"}, "augment: 'flip', without draws"),
+    ((), {"augment": None}, "augment: None, without draws"),
+    ((), {"target": len}, r"target: <built-in function len>, without wants_boxes; .*headrace\.targets\.Target; docs"),
+    ((), {"target": Boxes}, "target: the class Boxes, which is to be called"),
+    ((), {"target": "boxes"}, "target: 'boxes', without wants_boxes"),
+]
+
+
+@pytest.mark.parametrize(("given", "options", "reason"), TYPED)
+def test_what_is_typed_elsewhere(ds: hr.Dataset, given: tuple[Any, ...], options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        ds.loader(*given, **options)
+
+
+def test_names_from_elsewhere_lead_to_arguments(ds: hr.Dataset) -> None:
+    arguments = inspect.signature(ds.loader).parameters
+    assert {"batch_size", "size", "workers", "augment"} <= arguments.keys()
+    assert set(dataset._ELSEWHERE) <= arguments.keys() and not arguments.keys() & dataset._NAMES.keys()
+
+
+def test_one_augmentation_alone(ds: hr.Dataset) -> None:
+    one, several = ds.loader(augment=HorizontalFlip()), ds.loader(augment=[HorizontalFlip()])
+    assert one.options == several.options and one.options.augment == (HorizontalFlip(),)
+
+
+# --- shuffled or not -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
+    """Splits train and val."""
+    return pack(shades(N), tmp_path_factory.mktemp("divided") / "ds", splits={"train": 0.7, "val": 0.3})
+
+
+# (what is asked of a dataset of the splits train and val, whether it is shuffled by itself)
+BY_ITSELF: list[tuple[Callable[[hr.Dataset], hr.Dataset], bool]] = [
+    (lambda ds: ds.split("train"), True),
+    (lambda ds: ds.split("val"), False),
+    (lambda ds: ds, False),
+    (lambda ds: ds.where("split = 'train'"), False),  # chance does not decide what where() leaves
+    (lambda ds: ds.split("train")[:9], True),
+    (lambda ds: ds.split("val")[[1, 2]], False),
+    (lambda ds: ds.where("label = 1"), False),
+    (lambda ds: ds.where("1 = 0"), False),
+    (lambda ds: ds.split("train").where("label = 1").sample(5), True),
+    (lambda ds: ds.split("val").where("label = 1"), False),
+    (lambda ds: ds.split("train").divide({"train": 0.5, "val": 0.5})[0], True),
+    (lambda ds: ds.split("train").divide({"train": 0.5, "val": 0.5})[1], False),
+    (lambda ds: ds.split("train").divide({"a": 0.5})[0], False),
+    (lambda ds: ds.divide({"train": 0.5, "val": 0.5})[0], True),
+    (lambda ds: ds.split("val").divide({"train": 0.5})[0], True),
+    (lambda ds: ds.divide({"val": 1.0})[0].split("train"), True),
+    (lambda ds: pickle.loads(pickle.dumps(ds.split("train").divide({"val": 0.5})[0])), False),
+    (lambda ds: pickle.loads(pickle.dumps(ds.divide({"train": 0.5})[0])), True),
+]
+
+
+@pytest.mark.parametrize(("view", "shuffled"), BY_ITSELF)
+def test_what_one_trains_on_is_shuffled(
+    divided: hr.Dataset, view: Callable[[hr.Dataset], hr.Dataset], shuffled: bool
+) -> None:
+    some = view(divided)
+    loader = some.loader(batch_size=4)
+    assert loader.options.shuffle == shuffled
+    assert ("shuffled by seed 0" if shuffled else "in order") in repr(loader)
+    if not shuffled:
+        assert flat(loader) == flat(loader) == some.catalog["id"].to_list()
+    for said in (True, False):  # who says it is believed
+        assert some.loader(shuffle=said, augment=HorizontalFlip()).options.shuffle == said
+    assert some.loader(augment=HorizontalFlip()).options.shuffle
+    assert some.loader(augment=[]).options.shuffle == shuffled
+
+
+def test_one_split_that_nobody_divided_is_to_train_on(ds: hr.Dataset) -> None:
+    assert ds.loader().options.shuffle and ds.where("label = 1").loader().options.shuffle
+    x = np.zeros((6, 2, 2, 1), np.uint8)
+    assert hr.ArrayDataset(x).loader().options.shuffle
+    assert not hr.ArrayDataset(x, splits=["test"] * 6).loader().options.shuffle
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}, {"world": (1, 2), "batch_size": 5}])
+def test_the_ids_of_an_epoch(ds: hr.Dataset, options: dict[str, Any]) -> None:
+    loader = ds.loader(**{"batch_size": 4} | options)
+    for _ in range(2):
+        wanted = loader.ids()
+        assert list(wanted) == flat(loader)
+    loader.load_state_dict(loader.state_dict() | {"batch": 3})
+    wanted = loader.ids()
+    assert list(wanted) == flat(loader) and ds.where("1 = 0").loader().ids() == ()
+
+
+def test_ids_of_what_was_left_out(broken: hr.Dataset) -> None:
+    loader = broken.loader(batch_size=4, on_bad="skip")
+    assert len(loader.ids()) == N
+    list(loader)
+    with pytest.raises(UsageError, match="2 damaged records were left out, so that predictions do not stand beside"):
+        loader.ids()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 12])
+def test_an_epoch_is_shared(ds: hr.Dataset, n: int) -> None:
+    loader = ds.loader(batch_size=4, workers=3)
+    state = loader.state_dict() | {"batch": 2}
+    for given, wanted in ((None, ids(loader.iterate())), (state, ids(loader.iterate(state)))):
+        shares = [ids(loader.iterate(given, share=(k, n))) for k in range(n)]
+        assert shares == [wanted[k::n] for k in range(n)]
+    assert loader.state_dict()["batch"] == 0
+    for share in ((n, n), (-1, n), (0, 0)):
+        with pytest.raises(UsageError, match=r"wanted .k, n. with 0 <= k < n"):
+            loader.iterate(share=share)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +92,46 @@ def test_an_exception_comes_in_its_turn_and_nothing_runs_on() -> None:
     assert list(parallel.ordered(lambda k: k, range(3), workers=pool, ahead=1)) == [0, 1, 2]  # the pool is as it was
 
 
+def test_an_interrupt_leaves_nothing_running_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes while the first result is waited for: its work is waited for, too, before anybody goes on."""
+    running, go_on = threading.Event(), threading.Event()
+    ended: list[int] = []
+
+    def work(k: int) -> None:
+        running.set()
+        assert go_on.wait(LIMIT)
+        sum(range(1_000_000))  # so that who does not wait is ahead
+        ended.append(k)
+
+    def interrupted(_: Future[None], timeout: float | None = None) -> None:
+        assert running.wait(LIMIT)
+        go_on.set()
+        raise KeyboardInterrupt
+
+    pool = parallel.Pool(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(parallel.ordered(work, range(3), workers=pool, ahead=0))
+    assert ended == [0]
+    pool.close()
+
+
+def test_a_pool_that_is_closed_between_two_steps_of_a_call_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = parallel.Pool(1)
+    pool.submit(int).result()
+    executor = pool._of_process[os.getpid()]
+    submit = executor.submit
+
+    def closed_meanwhile(*given: Any) -> Any:
+        pool.close()
+        return submit(*given)
+
+    monkeypatch.setattr(executor, "submit", closed_meanwhile)
+    assert pool.submit(int, "3").result(LIMIT) == 3
+    pool.close()
+
+
 def test_a_pool_has_the_same_threads_all_along() -> None:
     pool = parallel.Pool(3)
     assert threads() == set()
@@ -123,19 +165,28 @@ def test_a_pool_is_copied_as_its_number() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_has_threads_of_its_own() -> None:
-    """In a process of its own, which has no other threads. The child leaves the parent's iterator in its middle."""
+    """In a process of its own, which has no other threads. The child leaves the parent's iterator in its middle,
+    where threads are at work that only the parent has: waiting for them would be for ever."""
     code = """
-import os, sys
+import os, sys, threading
 from headrace import parallel
+gate, running = threading.Event(), threading.Event()
+def work(k):
+    if k:
+        running.set()
+        gate.wait()
+    return k
 pool = parallel.Pool(2)
-results = parallel.ordered(abs, range(9), workers=pool, ahead=3)
+results = parallel.ordered(work, range(9), workers=pool, ahead=3)
 next(results)
+running.wait()
 child = os.fork()
 if not child:
     found = list(parallel.ordered(abs, range(5), workers=pool, ahead=2))
     del results
     sys.exit(0 if found == [0, 1, 2, 3, 4] else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+gate.set()
 print(list(results))
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=LIMIT)
@@ -146,3 +197,69 @@ def test_idle_threads_do_not_keep_the_interpreter() -> None:
     code = "from headrace import parallel; pool = parallel.Pool(2); pool.submit(int).result(); print('end')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
     assert (done.stdout, done.returncode) == ("end\n", 0)
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+GB = 1 << 30
+V2, V1 = "0::/app/job\n", "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n1:name=systemd:/x\n"
+# (what /proc/self/cgroup says, files under /sys/fs/cgroup, memory of 64 GB, cores of 16)
+CONTAINERS: list[tuple[str | None, dict[str, str], int, int]] = [
+    (None, {"memory.max": "1\n"}, 64 * GB, 16),
+    (V2, {}, 64 * GB, 16),
+    ("0::/\n", {"memory.max": f"{8 * GB}\n", "cpu.max": "200000 100000\n"}, 8 * GB, 2),
+    ("0::/\n", {"memory.max": "max\n", "cpu.max": "max 100000\n"}, 64 * GB, 16),
+    ("0::/\n", {"memory.max": f"{80 * GB}\n", "cpu.max": "3200000 100000\n"}, 64 * GB, 16),
+    (V2, {"app/job/memory.max": "max\n", "app/memory.max": f"{GB}\n", "app/job/cpu.max": "150000 100000\n"}, GB, 2),
+    (V2, {"app/job/memory.max": f"{2 * GB}\n", "app/memory.max": f"{3 * GB}\n", "app/cpu.max": "1 100000"}, 2 * GB, 1),
+    (V2, {"other/memory.max": "1\n", "app/job/memory.max": "\n", "app/job/cpu.max": "?\n"}, 64 * GB, 16),
+    ("0::/../..\n", {"memory.max": f"{GB}\n"}, GB, 16),
+    (
+        V1,
+        {
+            "memory/docker/ab/memory.limit_in_bytes": f"{4 * GB}\n",
+            "cpu/docker/ab/cpu.cfs_quota_us": "300000\n",
+            "cpu/docker/ab/cpu.cfs_period_us": "100000\n",
+        },
+        4 * GB,
+        3,
+    ),
+    # as Docker shows it inside: the container's own folder is the root, and the path is the machine's
+    (V1, {"memory/memory.limit_in_bytes": f"{4 * GB}\n", "cpu/cpu.cfs_quota_us": "-1\n"}, 4 * GB, 16),
+    (V1, {"memory/memory.limit_in_bytes": f"{(1 << 63) - 4096}\n"}, 64 * GB, 16),
+    (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64 * GB, 16),
+    ("4:memory:/\n0::/\n", {"memory/memory.limit_in_bytes": f"{GB}\n", "cpu.max": "400000 100000\n"}, GB, 4),
+]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 64 GB and 16 cores, whose cgroups are in the folder."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * GB // 4096}.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(parallel, "_CGROUP", tmp_path / "self")
+    monkeypatch.setattr(parallel, "_CGROUPS", tmp_path / "cgroup")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("said", "files", "memory", "cores"), CONTAINERS)
+def test_a_containers_limits_hold(
+    machine: Path, said: str | None, files: dict[str, str], memory: int, cores: int
+) -> None:
+    if said is not None:
+        (machine / "self").write_text(said)
+    for name, text in files.items():
+        (machine / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine / "cgroup" / name).write_text(text)
+    assert (parallel.memory(), parallel.check_workers(None)) == (memory, cores)
+    assert parallel.check_workers(40) == 40  # who says it is believed
+
+
+# (how many are wanted, bytes of each, how many on 64 GB)
+AHEAD = [(3, 1, 3), (65, 154 << 20, 65), (65, GB, 15), (65, 8 * GB, 1), (65, 100 * GB, 1), (2, 0, 2)]
+
+
+@pytest.mark.parametrize(("wanted", "size", "ahead"), AHEAD)
+def test_what_is_made_ahead_has_a_limit_of_bytes(machine: Path, wanted: int, size: int, ahead: int) -> None:
+    assert parallel.ahead(wanted, size) == ahead
+    assert (ahead + 1) * size <= 16 * GB or ahead == 1

@@ -6,14 +6,15 @@ Plain functions over the columns of each file; what they are given they leave as
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from numpy.typing import NDArray
 
 from headrace import order
@@ -66,20 +67,48 @@ def _names_in(path: Path) -> Names:
             raise UsageError(f"{path}: a name occurs twice")
         return Names(names, None, str(path))
     numbers: dict[int, str] = {}
-    for item in re.findall(r"item\s*\{(.*?)\n?\s*\}", text, re.DOTALL):
-        number = re.search(r"\bid\s*:\s*(\d+)", item)
-        name = _quoted(item, "display_name") or _quoted(item, "name")
-        if number is None or not name or int(number[1]) in numbers or name in numbers.values():
-            raise UsageError(f"{path}: item {len(numbers)} has no id or name of its own: {' '.join(item.split())!r}")
-        numbers[int(number[1])] = name
+    for i, item in enumerate(_label_map(path, text)):
+        name = item.display_name or item.name
+        if not name or item.id in numbers or name in numbers.values() or not item.HasField("id") or item.id < 0:
+            found = text_format.MessageToString(item, as_one_line=True, as_utf8=True)
+            raise UsageError(f"{path}: item {i} has no id (from 0) or no name of its own: {{ {found} }}")
+        numbers[item.id] = name
     if not numbers:
         raise UsageError(f"{path}: no 'item {{ id: … name: … }}' in it")
     return Names(tuple(numbers[n] for n in sorted(numbers)), numbers, str(path))
 
 
-def _quoted(item: str, field: str) -> str | None:
-    match = re.search(rf"""\b{field}\s*:\s*(['"])((?:\\.|(?!\1).)*)\1""", item)
-    return None if match is None else re.sub(r"\\(.)", r"\1", match[2])
+def _label_map(path: Path, text: str) -> Sequence[Any]:
+    """The items of a label map of the TF Object Detection API: `name`, `id`, `display_name` of each. Raises UsageError.
+
+    What else items hold (keypoints, ancestors, frequencies) is passed over, whatever fields it has.
+    """
+    read = _label_map_class()()
+    try:
+        text_format.Parse(text, read, allow_unknown_field=True)
+    except (text_format.ParseError, RecursionError) as error:
+        why = str(error) if isinstance(error, text_format.ParseError) else "braces lie too deep in one another"
+        raise UsageError(f"{path}: {why}; no label map, wanted 'item {{ id: … name: … }}'") from None
+    items: Sequence[Any] = read.item
+    return items
+
+
+@cache
+def _label_map_class() -> Any:
+    """string_int_label_map.proto, as far as it is read here; in a pool of its own, beside which TF's may be loaded."""
+    types = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="headrace/label_map.proto", package="headrace", syntax="proto2")
+    item = file.message_type.add(name="Item")
+    for number, (name, kind) in enumerate(
+        (("name", types.TYPE_STRING), ("id", types.TYPE_INT64), ("display_name", types.TYPE_STRING)), start=1
+    ):
+        item.field.add(name=name, number=number, label=types.LABEL_OPTIONAL, type=kind)
+    file.message_type.add(name="LabelMap").field.add(
+        name="item", number=1, label=types.LABEL_REPEATED, type=types.TYPE_MESSAGE, type_name=".headrace.Item"
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("headrace.LabelMap"))
 
 
 def names_beside(folders: Sequence[Path], key: str | None) -> Names | None:

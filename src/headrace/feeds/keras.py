@@ -51,6 +51,7 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
         self.loader = loader
         self._lock = threading.Lock()
         self._pass: _Pass | None = None
+        self._last: Position | None = None
         self._forgotten: FrameType | None = None
         self._by_hand: int | None = None
         self._watched: Callable[[], Any] = lambda: None
@@ -62,6 +63,12 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     def num_batches(self) -> int:
         """Batches of a whole pass, by which Keras counts the steps of its epochs; for a pass, its own."""
         return len(self.loader) - (self._start.batch if _is_pass(sys._getframe(1)) else 0)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the records of the pass that was begun last, or of the first to come, in their order: what
+        `model.predict(feed)` predicts of. Raises UsageError: damaged records were left out."""
+        return self.loader.ids(self._last)
 
     def on_epoch_end(self) -> None:
         """By hand: the next epoch, if batches of this one were taken."""
@@ -126,6 +133,7 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
             "Keras is in the middle of an epoch and does not say how many of its batches were trained on; take the "
             "state when the epoch has ended (on_epoch_end), or iterate the loader and call train_on_batch"
         )
+        self._last = start
         return _Pass(asker, self.loader.iterate())
 
     def _end(self, over: _Pass) -> None:

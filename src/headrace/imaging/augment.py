@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -112,6 +112,25 @@ class ColorJitter:
         contrast = 1 + (2 * chance[1] - 1) * self.contrast
         levels = (np.arange(256) * brightness - 128) * contrast + 128
         cv2.LUT(out, np.clip(np.rint(levels), 0, 255).astype(np.uint8), dst=out)
+
+
+def check_augment(given: Any) -> tuple[Augmentation, ...]:
+    """The augmentations of a sequence, or a single one. Raises UsageError: one is none."""
+    alone = isinstance(given, str) or not isinstance(given, Iterable)
+    changes = (given,) if alone else tuple(given)
+    for change in changes:
+        missing = [name for name in _ASKED if not hasattr(change, name)]
+        if isinstance(change, type) or missing:
+            name = f"the class {change.__name__}" if isinstance(change, type) else f"{change!r:.80}"
+            what = "which is to be called" if isinstance(change, type) and not missing else f"without {missing[0]}"
+            raise UsageError(
+                f"augment: {name}, {what}; wanted augmentations such as hr.HorizontalFlip(), or objects of your own "
+                f"with {', '.join(_ASKED)} (headrace.augment.Augmentation; docs/tutorials/your-own.md makes one)"
+            )
+    return changes
+
+
+_ASKED = ("draws", "crops", "flips", "place", "colour")
 
 
 def _check(good: bool, message: str) -> None:

@@ -18,14 +18,14 @@ from headrace.load.view import View
 class MemoryCache:
     """The images of a view, uint8 [n, h, w, c], each filled in when it is first asked for. From any thread.
 
-    Raises UsageError: they would not fit into this machine's memory.
+    Raises UsageError: they would not fit into the memory that this process may use.
     """
 
     def __init__(self, view: View, size: Size, fit: Fit, channels: int) -> None:
         shape = (len(view), *size, channels)
         wanted, there = prod(shape), parallel.memory()
         if wanted > 0.8 * there:
-            raise UsageError(f"cache would take {wanted / 1e9:.1f} GB, this machine has {there / 1e9:.1f} GB")
+            raise UsageError(f"cache would take {wanted / 1e9:.1f} GB, this process may use {there / 1e9:.1f} GB")
         self._view, self._size, self._fit = view, size, fit
         self._images = np.empty(shape, np.uint8)
         self._filled = np.zeros(len(view), bool)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import difflib
+import functools
 import html
+import inspect
 import io
+import operator
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
 import polars as pl
@@ -17,7 +21,7 @@ from numpy.typing import NDArray
 
 from headrace import order
 from headrace.checking.verify import Verdict, verify
-from headrace.errors import DamageError, UsageError
+from headrace.errors import DamageError, UnknownIdError, UsageError
 from headrace.format import catalog, example, manifest
 from headrace.imaging import codec
 from headrace.imaging.augment import Augmentation
@@ -36,7 +40,48 @@ if TYPE_CHECKING:
     from headrace.load.targets import Target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
+
+_Arguments = ParamSpec("_Arguments")
+_Made = TypeVar("_Made")
+
+# What other libraries call the arguments of a loader.
+_ELSEWHERE = {
+    "size": ("image_size", "img_size", "target_size", "input_size", "resize", "shape", "image_shape"),
+    "workers": ("num_workers", "max_workers", "threads", "num_threads", "n_jobs", "num_parallel_calls"),
+    "batch_size": ("batch", "bs", "n"),
+    "augment": ("transform", "transforms", "augmentation", "augmentations", "map", "preprocessing"),
+    "target": ("targets", "target_transform", "label_mode", "labels"),
+    "fit": ("resize_mode", "mode", "crop_to_aspect_ratio", "pad_to_aspect_ratio"),
+    "drop_last": ("drop_remainder",),
+    "seed": ("random_state", "generator"),
+    "world": ("rank", "world_size", "num_replicas", "sampler", "shard"),
+}
+_NAMES = {theirs: ours for ours, names in _ELSEWHERE.items() for theirs in names}
+
+
+def _by_name(method: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
+    """The method, with a UsageError for what Python would only call unexpected: it names the argument to use."""
+    known = [name for name in inspect.signature(method).parameters if name != "self"]
+
+    @functools.wraps(method)
+    def checked(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Made:
+        if len(args) > 1:
+            raise UsageError(
+                f"{method.__name__}({args[1]!r:.40}): its arguments have names, as in "
+                f"{method.__name__}(batch_size=32, size=224); there are {', '.join(known)}"
+            )
+        for name in options:
+            if name not in known:
+                near = _NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+                hint = f"it is called {near} here; " if near else ""
+                raise UsageError(f"{method.__name__}() has no {name}: {hint}there are {', '.join(known)}")
+        return method(*args, **options)
+
+    return checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class StoredRecord(Record):
     """A Record of a packed dataset; `image` decodes it. `split`, `height`, `width`, `channels` are the catalog's.
 
@@ -74,7 +119,8 @@ class StoredRecord(Record):
 
 
 class Dataset:
-    """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `split`, `divide`, `where`, `loader`.
+    """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `ds["id"]`, and the views `ds[:5]`, `split`,
+    `divide`, `where`, of each of which there is a `loader`.
 
     A view shares files and catalog with its origin and holds nothing but row numbers.
     Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
@@ -88,8 +134,10 @@ class Dataset:
         dataset.view = view
         return dataset
 
-    def _take(self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str) -> Dataset:
-        return self._of(self.view.take(positions, what))
+    def _take(
+        self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str, *, part: str | None = None
+    ) -> Dataset:
+        return self._of(self.view.take(positions, what, part=part))
 
     @property
     def store(self) -> Store:
@@ -133,7 +181,7 @@ class Dataset:
 
     @property
     def is_view(self) -> bool:
-        """Whether it was chosen out of the whole by split, divide, where or sample."""
+        """Whether it was chosen out of the whole by split, divide, where, sample or numbers."""
         return bool(self.view.what)
 
     @property
@@ -153,7 +201,8 @@ class Dataset:
 
     @property
     def has_boxes(self) -> bool:
-        """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
+        """Whether the source spoke of boxes at all, of any record of the whole dataset: a picture without any is then a
+        negative."""
         return self.view.has_boxes
 
     @property
@@ -217,7 +266,7 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3.
+        """Channels of a batch: 1 when every image of the whole dataset, and not only of this view, is grey, else 3.
 
         Of images that are kept, their last axis when they are [h, w, c], else 0.
         """
@@ -225,7 +274,7 @@ class Dataset:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) when all images of the whole dataset share one size, else None.
+        """(height, width) when all images of this view share one size, else None.
 
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
@@ -247,12 +296,65 @@ class Dataset:
             numbered=self.manifest.numbered,
         )
 
-    def __getitem__(self, i: int) -> StoredRecord:
-        """Record number `i` of this view, in constant time. Raises IndexError, DamageError."""
+    @overload
+    def __getitem__(self, key: int | np.integer[Any] | str) -> StoredRecord: ...
+
+    @overload
+    def __getitem__(self, key: Chosen) -> Dataset: ...
+
+    def __getitem__(self, key: int | np.integer[Any] | str | Chosen) -> StoredRecord | Dataset:
+        """Record number `key` of this view, in constant time, or the one of this id; negative numbers from the end.
+
+        A slice, numbers [m] (which may repeat) or a mask bool [n] give a view: ds[:5], ds[[7, -1]],
+        ds[ds.catalog["width"] > 300]. Raises IndexError, UnknownIdError (a KeyError), TypeError, DamageError.
+        """
+        if isinstance(key, str):
+            return self._record(self._row_of(key))
+        if isinstance(key, slice | list | pl.Series) or (isinstance(key, np.ndarray) and key.ndim):
+            chosen = self._chosen(key)
+            some = f"{len(chosen)} of {len(self)} chosen"
+            return self._take(chosen, _slice_text(key) if isinstance(key, slice) else some)
+        try:
+            i = operator.index(key)
+        except TypeError:
+            raise TypeError(f"records by {key!r:.60}, {_WANTED}") from None
         n = len(self.rows)
         if not -n <= i < n:
             raise IndexError(f"record {i} of {n}")
-        row = int(self.rows[i])
+        return self._record(int(self.rows[i]))
+
+    def _chosen(self, key: Chosen) -> NDArray[np.int64]:
+        """Positions int64 [m] in this view. Raises IndexError, TypeError."""
+        n = len(self)
+        if isinstance(key, slice):
+            return np.arange(n)[key]
+        given = np.asarray(key)
+        if given.ndim != 1 or (given.dtype.kind not in "biu" and len(given)):
+            raise TypeError(f"records by {given.dtype} {list(given.shape)}, {_WANTED}")
+        if given.dtype.kind == "b":
+            if len(given) != n:
+                raise IndexError(f"a mask of {len(given)} for {n} records")
+            return np.flatnonzero(given)
+        if (outside := given[(given < -n) | (given >= n)]).size:
+            raise IndexError(f"record {outside[0]} of {n}")
+        numbers = given.astype(np.int64)
+        return np.where(numbers < 0, numbers + n, numbers)
+
+    def _row_of(self, id_: str) -> int:
+        """The row of a record of this view. Raises UnknownIdError."""
+        row = self.store.row_of(id_)
+        if row is not None and (not self.is_view or (self.rows == row).any()):
+            return row
+        if row is not None:
+            raise UnknownIdError(f"{self.title}: no record {id_!r}; the dataset has it, and this view of it doesn't")
+        ids, name = self.store.table.frame(["id"], self._some_rows)["id"], id_.rstrip("/").rsplit("/", 1)[-1]
+        near = ids.filter(ids.str.contains(name, literal=True)).head(3).to_list() if name else []
+        near = near or difflib.get_close_matches(id_, ids.head(_COMPARED).to_list(), 3)
+        known = f"; near it are {', '.join(near)}" if near else f"; ids are like {ids[0]}" if len(ids) else ""
+        raise UnknownIdError(f"{self.title}: no record {id_!r}{known}")
+
+    def _record(self, row: int) -> StoredRecord:
+        """The record of catalog row `row`. Raises DamageError."""
         values = self.store.table.row(row)
         boxes, points = values["boxes"], values["keypoints"]
         names = values["box_label_names"]
@@ -278,7 +380,7 @@ class Dataset:
         if name not in self.manifest.splits:
             raise UsageError(f"{self.path}: no split {name!r}; it has {', '.join(self.manifest.splits)}")
         number = list(self.manifest.splits).index(name)
-        return self._take(self.store.splits_of(self.rows) == number, f"split {name!r}")
+        return self._take(self.store.splits_of(self.rows) == number, f"split {name!r}", part=name)
 
     def divide(self, fractions: Mapping[str, float], *, seed: int = 0) -> tuple[Dataset, ...]:
         """Disjoint views in the order of `fractions` {name: share}, stratified by class, by seed; nothing is repacked.
@@ -292,7 +394,7 @@ class Dataset:
             raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
         share = shares(self.labels, fractions, seed=seed)
         return tuple(
-            self._take(share == i, f"{name} {fraction:g} (seed {seed})")
+            self._take(share == i, f"{name} {fraction:g} (seed {seed})", part=name)
             for i, (name, fraction) in enumerate(fractions.items())
         )
 
@@ -332,16 +434,17 @@ class Dataset:
         """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
         return verify(self.path, workers=workers)
 
+    @_by_name
     def loader(
         self,
         *,
         batch_size: int = 32,
         size: int | tuple[int, int] | None = None,
         fit: Fit = "stretch",
-        shuffle: bool = True,
+        shuffle: bool | None = None,
         seed: int = 0,
         target: Target | None = None,
-        augment: tuple[Augmentation, ...] = (),
+        augment: Augmentation | Iterable[Augmentation] = (),
         drop_last: bool = False,
         workers: int | None = None,
         world: tuple[int, int] = (0, 1),
@@ -350,7 +453,27 @@ class Dataset:
         min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
     ) -> Loader:
-        """Batches of this view: see Loader."""
+        """Batches of this view, by number or in order: how they are iterated, repeated and resumed says Loader.
+
+        batch_size: records of a *global* batch, before `world` = (rank, ranks) takes its part of it.
+        size, fit: what every image is brought to, an int for a square; None is the size all images of the view share.
+        shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
+        `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
+        and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
+        them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
+        seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
+        target: None is what the records bring: y that is kept, else boxes, else classes.
+        augment: an augmentation, or several in their order.
+        drop_last: leaves out the last batch where it is smaller than the others.
+        workers: threads; None is one per core this process may use.
+        on_bad: a damaged record raises, or is left out ("skip") of its batch, logged, and counted in `skipped`; a
+        rank's batch may then be smaller than another's, or empty.
+        max_bad: how many may be left out of an epoch by any rank: a float is a share of all records, an int a count.
+        min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it, or it is dropped.
+        cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
+
+        Raises UsageError, DataError.
+        """
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
@@ -358,10 +481,10 @@ class Dataset:
             batch_size=batch_size,
             size=size,  # type: ignore[arg-type]
             fit=fit,
-            shuffle=shuffle,
+            shuffle=self.view.trains or bool(augment) if shuffle is None else shuffle,
             seed=seed,
             target=default_target(self.view.facts(objects=False)) if target is None else target,
-            augment=tuple(augment),
+            augment=augment,  # type: ignore[arg-type]
             drop_last=drop_last,
             workers=workers,
             world=world,
@@ -386,7 +509,7 @@ class Dataset:
         show.check(self.view, n)
         if not batch:
             return show.show_records(self, n)
-        loader = self.loader(batch_size=n, **options)
+        loader = self.loader(**{"shuffle": True} | options, batch_size=n)
         loader.epoch = epoch
         return loader.show()
 
@@ -403,7 +526,8 @@ class Dataset:
             shown = [f"{name} {n}" for name, n in self.class_counts.items()]
             parts.append(f"{len(shown)} classes: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
         if self.has_boxes:
-            parts.append(f"{int(self.store.box_counts(self.rows).sum())} boxes")
+            boxes = int(self.store.box_counts(self.rows).sum()) if self.is_view else self.manifest.boxes
+            parts.append(f"{boxes} boxes")
         if self.has_keypoints:
             sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
@@ -428,6 +552,15 @@ class Dataset:
 
 
 _SIDE = 160  # of an image in a notebook
+
+
+_COMPARED = 10_000  # ids that an unknown one is compared with, letter by letter
+_WANTED = "wanted a number, an id, a slice, whole numbers [m] or a mask bool [n]; where() takes a condition"
+
+
+def _slice_text(some: slice) -> str:
+    parts = [some.start, some.stop] if some.step is None else [some.start, some.stop, some.step]
+    return f"[{':'.join('' if part is None else str(part) for part in parts)}]"
 
 
 FeatureValue: TypeAlias = "int | float | bytes | NDArray[Any]"

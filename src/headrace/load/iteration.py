@@ -11,17 +11,22 @@ from numpy.typing import NDArray
 
 from headrace import parallel
 from headrace.errors import DataError, UsageError
+from headrace.record import brief
 
 
 class Batch(NamedTuple):
     """`images` uint8 [b, h, w, c], c = 1 or 3 (RGB); `targets` as the target makes them, None without; `ids` [b].
 
-    Of a dataset that keeps its arrays, `images` are [b, ...] of their own type and shape.
+    Of a dataset that keeps its arrays, `images` are [b, ...] of their own type and shape. Ids are text, which no device
+    takes: jax.device_put(batch.images), or of (batch.images, batch.targets).
     """
 
     images: NDArray[Any]
     targets: Any
     ids: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Batch(images={brief(self.images)}, targets={brief(self.targets)}, ids={brief(self.ids)})"
 
 
 class Made(NamedTuple):
@@ -62,6 +67,7 @@ class Iteration(Iterator[Batch]):
         start: Position,
         batches: int,
         *,
+        step: int,
         pool: parallel.Pool,
         ahead: int,
         budget: Budget,
@@ -69,11 +75,11 @@ class Iteration(Iterator[Batch]):
         delivered: Callable[[Position, tuple[str, ...]], None],
     ) -> None:
         self.epoch = start.epoch
-        self._next, self._batches = start.batch, batches
+        self._next, self._batches, self._step = start.batch, batches, step
         self._budget, self._state, self._delivered = budget, state, delivered
         self._bad: list[str] = []
         self._process = os.getpid()
-        work = (piece for i in range(start.batch, batches) for piece in pieces(start.epoch, i))
+        work = (piece for i in range(start.batch, batches, step) for piece in pieces(start.epoch, i))
         self._made = parallel.ordered(call, work, workers=pool, ahead=ahead)
 
     def __next__(self) -> Batch:
@@ -85,7 +91,7 @@ class Iteration(Iterator[Batch]):
             self.close()
             raise DataError(_spent([*self._bad, *bad], self._budget))
         self._bad += bad
-        self._next += 1
+        self._next += self._step
         self._delivered(self.position, bad)
         return batch
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging import geometry, mirror
-from headrace.imaging.augment import Augmentation
+from headrace.imaging.augment import Augmentation, check_augment
 from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
 from headrace.load.cache import MemoryCache
 from headrace.load.draft import Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
-from headrace.load.targets import Labels, Target
+from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
 
 if TYPE_CHECKING:
@@ -48,17 +48,7 @@ _log = logging.getLogger("headrace")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderOptions:
-    """How a Loader makes batches. Checks itself; raises UsageError.
-
-    batch_size: records of a *global* batch, before `world` = (rank, size) takes its part of it.
-    size, fit: what every image is brought to; size None is the size all stored images share.
-    augment: random changes, by (seed, epoch, record id) alone.
-    on_bad: a damaged record raises, or is left out of its batch, logged, and counted in `skipped`; a rank's batch may
-        then be smaller than another's, or empty.
-    max_bad: how many may be left out of an epoch by any rank: a float is a share of all records, an int a count.
-    min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it; with less the box is dropped.
-    cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
-    """
+    """How a Loader makes batches: what each means says `Dataset.loader`. Checks itself; raises UsageError."""
 
     batch_size: int
     size: Size | None
@@ -77,6 +67,9 @@ class LoaderOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", check_size(self.size))
+        object.__setattr__(self, "augment", check_augment(self.augment))
+        if self.target is not None:
+            check_target(self.target)
         check_fit(self.fit)
         parallel.check_workers(self.workers)
         if self.batch_size < 1:
@@ -104,6 +97,10 @@ class Loader:
     has changed nothing; after a `break`, or a `close`, the next one is of the next epoch, unless the state is loaded
     again; and of two at once each goes its own way. `loader.iterate(state)` is one that never moves the loader. `epoch`
     can be set. Order and content never depend on `workers`, whose threads all iterations of a loader share.
+
+    A batch is the work of one thread. An iteration has up to `workers` + 2 of them in memory: fewer where they would
+    take more than a quarter of the memory that this process may use (its container's, if that is less than the
+    machine's), but never fewer than two. Where that leaves threads idle, `batch_size` is too large for the memory.
 
     `batch.images` is [b, *image_shape] of `dtype`: (h, w, c) of uint8, or where the dataset keeps arrays as they are,
     their own; then `size` is (0, 0) unless they are [h, w] or [h, w, c].
@@ -147,6 +144,7 @@ class Loader:
         self._box_classes = len(promised.box_classes)
         b = -(-options.batch_size // options.world[1])
         self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+        self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
@@ -200,6 +198,21 @@ class Loader:
         self._log(bad)
         return batch
 
+    def ids(self, start: Position | None = None) -> tuple[str, ...]:
+        """The ids of an epoch's records from `start` on, by default of the iteration that is due, in the order in which
+        batches bring them to this rank: what predictions are of.
+
+        Raises UsageError: batches came without damaged records (on_bad="skip"), so that predictions are fewer.
+        """
+        if self._skipped:
+            raise UsageError(
+                f"{len(self._skipped)} damaged records were left out, so that predictions do not stand beside all ids; "
+                "iterate the loader, each of whose batches has its own"
+            )
+        start = self.due if start is None else start
+        parts = [self._positions(start.epoch, i) for i in range(start.batch, len(self))]
+        return self.view.store.ids_of(self.view.rows[np.concatenate([np.zeros(0, np.int64), *parts])])
+
     def labels(self, i: int) -> Labels:
         """What the targets of batch `i` of the current epoch are made of, found without decoding anything.
 
@@ -230,12 +243,18 @@ class Loader:
     def __iter__(self) -> Iteration:
         return self._iteration(self.due, attached=True)
 
-    def iterate(self, state: dict[str, Any] | None = None) -> Iteration:
+    def iterate(self, state: dict[str, Any] | None = None, *, share: tuple[int, int] = (0, 1)) -> Iteration:
         """The rest of the epoch in which `state` was taken, or of the epoch that is due. It never moves the loader.
 
+        share = (k, n): of these batches the k-th and each n-th after it, for n processes that have an epoch between
+        them; each takes its part of the loader's threads, and may leave out `max_bad`.
         Raises UsageError: the state belongs to another loader.
         """
-        return self._iteration(self.due if state is None else self._position_in(state), attached=False)
+        k, n = share
+        if not 0 <= k < n:
+            raise UsageError(f"share is {share}, wanted (k, n) with 0 <= k < n")
+        start = self.due if state is None else self._position_in(state)
+        return self._iteration(start, attached=False, share=share)
 
     @property
     def due(self) -> Position:
@@ -243,15 +262,17 @@ class Loader:
         position = self._position
         return Position(position.epoch + 1, 0) if self._begun and position.batch else position
 
-    def _iteration(self, start: Position, *, attached: bool) -> Iteration:
-        options, records = self.options, len(self.view)
+    def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
+        options, records, (k, n) = self.options, len(self.view), share
+        pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
         return Iteration(
             self._pieces,
-            start,
+            Position(start.epoch, start.batch + k),
             len(self),
-            pool=self._pool,
-            ahead=2 * self.workers + self._shares - 1,
+            step=n,
+            pool=pool,
+            ahead=parallel.ahead(2 * pool.workers + self._shares - 1, n * self._piece_bytes),
             budget=Budget(most, records),
             state=self._state,
             delivered=self._deliver if attached else self._deliver_apart,

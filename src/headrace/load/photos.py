@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -131,7 +132,8 @@ class PhotoLoader:
 
     def __iter__(self) -> Iterator[Photos]:
         starts = range(0, len(self.photos), self.batch_size)
-        return parallel.ordered(self._make, starts, workers=self._pool, ahead=self.workers + 1)
+        ahead = parallel.ahead(self.workers, self.batch_size * prod(self.size) * self.channels)
+        return parallel.ordered(self._make, starts, workers=self._pool, ahead=ahead)
 
     def _make(self, start: int) -> Photos:
         photos = self.photos[start : start + self.batch_size]

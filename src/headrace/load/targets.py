@@ -418,6 +418,21 @@ def _check_boxes(facts: Facts) -> None:
         )
 
 
+def check_target(given: object) -> None:
+    """Raises UsageError: it is no target."""
+    missing = [name for name in _ASKED if not hasattr(given, name)]
+    if isinstance(given, type) or missing:
+        name = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.80}"
+        what = "which is to be called" if isinstance(given, type) and not missing else f"without {missing[0]}"
+        raise UsageError(
+            f"target: {name}, {what}; wanted a target such as hr.Class(), hr.Boxes() or hr.Grid(7), or an object of "
+            f"your own with {', '.join(_ASKED)} (headrace.targets.Target; docs/tutorials/your-own.md makes one)"
+        )
+
+
+_ASKED = ("wants_boxes", "wants_keypoints", "check", "encode", "lost")
+
+
 def default_target(facts: Facts) -> Target | None:
     """The target that records bring themselves: y where it is kept, boxes where there are some, else the class."""
     if facts.keeps_y:

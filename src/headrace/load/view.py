@@ -15,30 +15,42 @@ from headrace.load.store import Store
 
 class View:
     """Rows int64 [n] of a store, all of them by default. `what` says in words how they were chosen out of the whole.
+    `part`: the split, or the part of a division, that they were last chosen as, and None before.
 
     It holds nothing else, so it can be pickled where its store can.
     """
 
-    def __init__(self, store: Store, rows: NDArray[np.int64] | None = None, what: tuple[str, ...] = ()) -> None:
-        self.store = store
+    def __init__(
+        self,
+        store: Store,
+        rows: NDArray[np.int64] | None = None,
+        what: tuple[str, ...] = (),
+        part: str | None = None,
+    ) -> None:
+        self.store, self.part = store, part
         self._whole = rows is None
         self.rows: NDArray[np.int64] = np.arange(len(store)) if rows is None else rows
         self.what = what
 
-    def take(self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str) -> View:
+    def take(self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str, *, part: str | None = None) -> View:
         """The records at `positions` of this view, as numbers or as a mask of it, and how that is called."""
-        return View(self.store, self.rows[positions], (*self.what, what))
+        return View(self.store, self.rows[positions], (*self.what, what), self.part if part is None else part)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __reduce__(self) -> tuple[type[View], tuple[Store, NDArray[np.int64] | None, tuple[str, ...]]]:
-        return View, (self.store, None if self._whole else self.rows, self.what)
+    def __reduce__(self) -> tuple[type[View], tuple[Store, NDArray[np.int64] | None, tuple[str, ...], str | None]]:
+        return View, (self.store, None if self._whole else self.rows, self.what, self.part)
 
     @property
     def title(self) -> str:
         """What this is, for people: "cats / split 'train'"."""
         return " / ".join([self.store.path.absolute().name, *self.what])
+
+    @property
+    def trains(self) -> bool:
+        """Whether these are records to train on: of a part named train, or of a dataset that is nothing else."""
+        return self.part == "train" if self.part is not None else list(self.store.manifest.splits) == ["train"]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -64,7 +76,8 @@ class View:
 
     @property
     def channels(self) -> int:
-        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3.
+        """Channels of a batch: 1 when every image of the whole dataset is grey, else 3, so that what a model takes
+        does not depend on which records happen to be in a view.
 
         Of images that are kept, their last axis when they are [h, w, c], else 0.
         """
@@ -72,16 +85,19 @@ class View:
 
     @cached_property
     def image_size(self) -> Size | None:
-        """(height, width) when all images of the whole dataset share one size, else None.
+        """(height, width) when all images of this view share one size, else None; of an empty view those of the whole.
 
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
         h, w = self.store.height, self.store.width
+        if not self._whole and len(self):
+            h, w = h[self.rows], w[self.rows]
         return (int(h[0]), int(w[0])) if h[0] and (h == h[0]).all() and (w == w[0]).all() else None
 
     @property
     def has_boxes(self) -> bool:
-        """Whether the source spoke of boxes at all (a picture without any is then a negative)."""
+        """Whether the source spoke of boxes at all, of any record of the whole dataset: a picture without any is then a
+        negative."""
         return self.store.manifest.boxes is not None
 
     def facts(self, *, objects: bool) -> Facts:
