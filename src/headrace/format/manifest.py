@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import DamageError, NotThereError, StorageError, UsageError
-from headrace.place import local
+from headrace.place import local, publish
 
 FILE = "headrace.json"
 FORMAT_VERSION = 1
@@ -130,7 +130,9 @@ def read(folder: Path) -> Manifest:
         data = local.content(path, _MOST_BYTES)
     except FileNotFoundError:
         if not folder.exists():
-            raise NotThereError(f"{folder}: no such folder") from None
+            left = publish.replaced_beside(folder)
+            advice = "" if left is None else f"; the dataset that stood there is {left}: rename it to {folder}"
+            raise NotThereError(f"{folder}: no such folder{advice}") from None
         raise UsageError(
             f"{folder}: not a packed dataset (it has no {FILE}); make one with 'headrace pack' or 'adopt'"
         ) from None
