@@ -17,6 +17,7 @@ FILE = "headrace.json"
 FORMAT_VERSION = 1
 REJECTS_FILE = "rejects.jsonl"
 LABEL_MAP_FILE = "label_map.pbtxt"
+INFO_FILE = "dataset_info.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +263,7 @@ def _text(manifest: Manifest, *, sha256: str) -> bytes:
 def side_files(manifest: Manifest, *, name: str) -> dict[str, bytes]:
     """File name -> content of what TFDS and the TF Object Detection API look for beside the shards."""
     files: dict[str, bytes] = {
-        "dataset_info.json": _json(_dataset_info(manifest, name)),
+        INFO_FILE: _json(_dataset_info(manifest, name)),
         "features.json": _json(_features(manifest)),
     }
     if manifest.classes:
