@@ -19,7 +19,7 @@ import pytest
 import headrace as hr
 from forged import forge_catalog, sign
 from headrace.errors import DamageError, UsageError
-from headrace.format import catalog, index
+from headrace.format import catalog, frames, index
 from headrace.format.index import Index
 from headrace.format.tables import Tables
 from packed import flip, pack, photos, shades
@@ -314,3 +314,15 @@ def test_what_is_replaced_while_it_is_opened_says_so(tmp_path: Path, monkeypatch
         Tables(path)
     monkeypatch.undo()
     assert len(Tables(path)) == 7
+
+
+def test_what_is_replaced_says_so_to_a_forked_child(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which asks another process: there the tables are opened anew."""
+    tables = Tables(folder)
+    shutil.rmtree(folder)
+    pack(shades(3), tmp_path / "other").path.rename(folder)
+    monkeypatch.setattr(frames, "_forked", True)
+    with pytest.raises(DamageError, match="holds another dataset than was opened; open it again"):
+        tables.frame(["label"])
