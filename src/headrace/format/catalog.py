@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, UsageError
+from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format.condition import check_condition
 from headrace.place import local
 from headrace.place.local import LocalPlace
@@ -148,7 +148,12 @@ def join(parts: Sequence[Path], out: Path) -> None:
     memory. Raises StorageError."""
     with local.explained(out), _utf8([*parts, out]) as (*paths, target):
         scanned = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
-        scanned.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
+        try:
+            scanned.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
+        except pl.exceptions.ComputeError as error:  # in which Polars wraps some of what the file system says
+            raise StorageError(
+                f"{out}: {str(error).rpartition('error: ')[2].lower()}; nothing was published"
+            ) from error
 
 
 @contextlib.contextmanager
