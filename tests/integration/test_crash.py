@@ -16,7 +16,10 @@ from drawn import files, photos
 PATTERN = "^(?P<label>cat|dog)"
 
 
-@pytest.mark.parametrize("case", ["fresh", "replace"])
+LEFT = {"fresh": {"none", "new"}, "replace": {"old", "new"}, "renames": {"old", "old, hidden", "new"}}
+
+
+@pytest.mark.parametrize("case", LEFT)
 def test_killed_at_every_step(case: str, tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("needs fork and /proc")
@@ -38,21 +41,22 @@ def test_killed_at_every_step(case: str, tmp_path: Path) -> None:
     assert found["sound"]
     # It was stopped in earnest: often, and on both sides of each rename.
     assert found["steps"] > 60 and found["shapes"] > 10
-    wanted = {"none", "new"} if case == "fresh" else {"old", "old, hidden", "new"}
-    assert set(found["left"]) == wanted
+    assert set(found["left"]) == LEFT[case]
     assert found["left"]["none" if case == "fresh" else "old"] > 50
 
 
-# Interrupts itself (as Ctrl-C does) when it makes its n-th record, or before or after its n-th rename.
+# Interrupts itself (as Ctrl-C does) when it makes its n-th record, or before or after its n-th rename
+# or the exchange of names.
 INTERRUPTED = """
 import itertools, os, signal, sys
 from pathlib import Path
 from headrace.cli import main
 from headrace.packing import pack
+from headrace.place import publish
 
 where, n = sys.argv[1], int(sys.argv[2])
 count = itertools.count(1)
-make_record, rename = pack.make_record, Path.rename
+make_record, rename, exchange = pack.make_record, Path.rename, publish.exchange
 
 def interrupt():
     if next(count) == n:
@@ -71,7 +75,16 @@ def interrupted_rename(self, target):
         interrupt()
     return made
 
+def interrupted_exchange(one, other):
+    if where == "before exchange":
+        interrupt()
+    made = exchange(one, other)
+    if where == "after exchange":
+        interrupt()
+    return made
+
 pack.make_record, Path.rename = interrupted_make, interrupted_rename
+publish.exchange = interrupted_exchange if "exchange" in where else lambda one, other: False
 sys.argv[1:3] = []
 main()
 """
@@ -87,6 +100,8 @@ main()
         ("before rename", 2, "old"),
         # too late: the new one stands
         ("after rename", 2, "new"),
+        ("before exchange", 1, "old"),
+        ("after exchange", 1, "new"),
     ],
 )
 def test_interrupted(where: str, n: int, left: str, tmp_path: Path) -> None:

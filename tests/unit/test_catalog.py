@@ -167,3 +167,13 @@ def test_other_rows_than_promised(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"catalog\.parquet: no such file"):
         catalog.File(LocalPlace(tmp_path), crc32c=0, records=5).read(["id"])
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)")
+
+    (tmp_path / "part").write_bytes(catalog.to_bytes(catalog.table([])))
+    monkeypatch.setattr(pl.LazyFrame, "sink_parquet", full)
+    with pytest.raises(StorageError, match=r"^.*/out: no space left on device \(os error 28\); nothing was published$"):
+        catalog.join([tmp_path / "part"], tmp_path / "out")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +19,8 @@ import deep
 import headrace as hr
 from command import headrace
 from drawn import files, jpeg, photos
+from headrace.cli.text import safe_output
+from headrace.progress import bar
 
 PATTERN = r"^(?P<label>cat|dog)\."
 
@@ -452,3 +458,64 @@ def test_a_reader_that_goes_away(packed: Path) -> None:
         check=True,
     )
     assert done.stderr == ""
+
+
+# Names as in a folder that somebody made for the terminal of whoever packs it.
+ATTACKS = {
+    "a\x1b[31mred": r"a\x1b[31mred",
+    "b\x1b]0;title\x07": r"b\x1b]0;title\x07",
+    "c\x9b2J": r"c\x9b2J",
+    "d\u202egpj.exe": r"d\u202egpj.exe",
+    "e\rover\x08\x7f": r"e\x0dover\x08\x7f",
+    "ü猫\t": "ü猫\t",
+}
+CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def test_no_control_character_reaches_the_terminal(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ATTACKS:
+        files(source / name, {f"{name[:2]}{i}.jpg": jpeg() for i in range(3)} | {f"bad{name}.jpg": b"no image"})
+    out = tmp_path / "out\x1b[2J"
+    packing = headrace("pack", source, out, "--format", "folders", "--max-rejects", "50%", "--verbose")
+    info, again = headrace("info", out), headrace("pack", source, out, "--format", "folders")
+    nothing = headrace("info", tmp_path / "no\x1b[2J\rwhere")
+    assert [ended.code for ended in (packing, info, again, nothing)] == [0, 0, 2, 2]
+    for shown in ATTACKS.values():
+        assert shown in packing.out and shown in info.out and f"bad{shown}" in packing.err
+    assert r"no\x1b[2J\x0dwhere: no such folder" in nothing.err and r"out\x1b[2J: holds a dataset" in again.err
+    for ended in (packing, info, again, nothing):
+        assert not CONTROLS.search(ended.out + ended.err)
+    assert headrace("pack", source, out, "--\x1b[2J").err.count(r"\x1b[2J")
+    # What programs read is as it was.
+    assert list(json.loads(headrace("info", out, "--json").out)["classes"]) == sorted(ATTACKS)
+
+
+def test_no_control_character_reaches_the_terminal_of_a_process(tmp_path: Path) -> None:
+    """With streams as a shell makes them, whatever their encoding; and a warning of the library."""
+    files(tmp_path / "source", {f"a\x1b[31mred/{i}.jpg": jpeg() for i in range(3)})
+    for encoding in ("utf-8", "ascii"):
+        out = tmp_path / encoding
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", "pack", tmp_path / "source", out, "--format", "folders"],
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert rb"a\x1b[31mred" in done.stdout and b"\x1b" not in done.stdout + done.stderr
+
+
+def test_a_progress_bar_is_drawn_over_and_over() -> None:
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), safe_output(), bar(total=2, unit="img", desc="pack", show=True) as shown:
+        shown.update(2)
+        sys.stderr.writelines(["\x1b[2J"])
+    assert "\rpack:" in err.getvalue() and "\x1b" not in err.getvalue() and r"\x1b[2J" in err.getvalue()
+
+
+@pytest.mark.parametrize("verb", ["info", "verify"])
+def test_a_dataset_that_was_caught_between_two_renames_is_pointed_to(verb: str, packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed, tmp_path / ".ds.replaced-0123abcd")
+    ended = headrace(verb, tmp_path / "ds")
+    wanted = f"the dataset that stood there is {tmp_path}/.ds.replaced-0123abcd: rename it to {tmp_path}/ds"
+    assert (ended.code, ended.err) == (2, f"headrace: {tmp_path}/ds: no such folder; {wanted}\n")

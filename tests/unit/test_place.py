@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import gc
 import hashlib
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from hypothesis import strategies as st
 
 from drawn import files
 from headrace.errors import StorageError, UsageError
-from headrace.place import local, publish
+from headrace.place import local, lock, publish
 from headrace.place.local import LocalPlace
 
 MARK = "mark.json"
@@ -122,9 +125,14 @@ def test_what_comes_in_the_way_meanwhile_stays_too(tmp_path: Path) -> None:
             (folder / MARK).write_bytes(b"new")
             files(tmp_path / "out", {MARK: b"from another process"})
 
-    with pytest.raises(UsageError, match="holds a dataset already"):
+    with pytest.raises(UsageError, match="holds a dataset already") as caught:
         work()
-    assert content(tmp_path) == {f"out/{MARK}": b"from another process"}
+    (kept,) = tmp_path.glob("out.unpublished-*")
+    assert f"nothing is lost: what was made lies in {kept}; verify it, and use it there, or rename it to" in str(
+        caught.value
+    )
+    assert content(tmp_path) == {f"out/{MARK}": b"from another process", f"{kept.name}/{MARK}": b"new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", kept.name]
 
 
 def test_two_at_work_at_once_leave_each_other_alone(tmp_path: Path) -> None:
@@ -141,23 +149,175 @@ def test_two_at_work_at_once_leave_each_other_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out", "[o]?*"])
 def test_leftovers_of_the_killed_are_cleared(name: str, tmp_path: Path) -> None:
+    tag = lock.tag()
     others = {
-        f".{name}2.packing-00": b"",
-        ".other.packing-00/x": b"",
-        f"{name}.packing-00": b"",
-        ".ooo.packing-00": b"",
+        f".{name}2.packing-{tag}": b"",
+        f".other.packing-{tag}/x": b"",
+        f"{name}.packing-{tag}": b"",
+        f".ooo.packing-{tag}": b"",
+        f".{name}.packing-mine/x": b"",
+        f"{name}.unpublished-0123/x": b"",
     }
-    leftovers = {f".{name}.packing-0123/half": b"x", f".{name}.replaced-0123/{MARK}": b"older"}
+    leftovers = {f".{name}.packing-{tag}/half": b"x", f".{name}.replaced-0123/{MARK}": b"older"}
     files(tmp_path, {f"{name}/{MARK}": b"old", **leftovers, **others})
     published(tmp_path / name, b"new", overwrite=True)
     assert content(tmp_path) == {f"{name}/{MARK}": b"new", **others}
 
 
 def test_an_old_one_caught_between_two_renames_is_put_back(tmp_path: Path) -> None:
-    files(tmp_path, {f".out.replaced-0123/{MARK}": b"old", ".out.packing-0123/half": b""})
+    files(tmp_path, {f".out.replaced-0123/{MARK}": b"old", f".out.packing-{lock.tag()}/half": b""})
+    assert publish.replaced_beside(tmp_path / "out") == tmp_path / ".out.replaced-0123"
     with pytest.raises(UsageError, match="holds a dataset already"):
         published(tmp_path / "out", b"new")
     assert content(tmp_path) == {f"out/{MARK}": b"old"}
+    assert publish.replaced_beside(tmp_path / "out") is None
+
+
+def test_a_tag_is_short_and_says_whose_it_is() -> None:
+    machine, boot, pid, random = lock.tag().split("-")
+    assert (len(machine), len(boot), int(pid), len(random)) == (8, 8, os.getpid(), 8)
+    assert lock.tag() != lock.tag() and len(f".packing-{lock.tag()}") <= publish._LONGER - 1
+
+
+NOBODY = 1 << 22  # more than any process's number
+
+
+@pytest.mark.parametrize(
+    ("machine", "boot", "hours", "locked", "folder", "file"),
+    [
+        # machine, boot, hours without a sign of life, locked: is a folder cleared, is a file
+        ("here", "now", 0, False, True, True),
+        ("here", "now", 9, True, False, False),
+        ("container", "now", 0, False, True, True),
+        ("container", "now", 9, True, False, False),
+        ("here", "before", 0, False, True, True),
+        ("other", "other", 0.9, False, False, False),
+        ("other", "other", 1.1, False, True, False),
+    ],
+)
+def test_whose_leftovers_are_cleared(
+    machine: str, boot: str, hours: float, locked: bool, folder: bool, file: bool, tmp_path: Path
+) -> None:
+    here, now, _, random = lock.tag().split("-")
+    tag = f"{here if machine == 'here' else '0' * 8}-{now if boot == 'now' else 'f' * 8}-{NOBODY}-{random}"
+    half, new = tmp_path / f".out.packing-{tag}", tmp_path / f".state.json.new-{tag}"
+    half.mkdir()
+    new.write_bytes(b"")
+    then = time.time() - hours * 3600
+    with contextlib.ExitStack() as held:
+        for path in (half, new):
+            os.utime(path, (then, then))
+            if locked:
+                held.enter_context(lock.locked(path))
+        published(tmp_path / "out", b"new")
+        publish.write_atomic(tmp_path / "state.json", b"new")
+        assert (not half.exists(), not new.exists()) == (folder, file)
+
+
+def test_a_file_that_is_being_written_stays(tmp_path: Path) -> None:
+    """It is made before it is locked; its writer is this very process."""
+    mine = tmp_path / f".state.json.new-{lock.tag()}"
+    mine.write_bytes(b"")
+    publish.write_atomic(tmp_path / "state.json", b"1")
+    assert mine.exists()
+
+
+def test_a_leftover_that_vanishes_is_none(tmp_path: Path) -> None:
+    """Between its name's being seen and its being opened: here it is a link to nowhere."""
+    (tmp_path / f".out.packing-{lock.tag()}").symlink_to("nowhere")
+    published(tmp_path / "out", b"1")
+    assert content(tmp_path) == {f"out/{MARK}": b"1"}
+
+
+def test_whoever_is_at_work_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.001)
+    beaten, utime = threading.Event(), os.utime
+
+    def spied(path: Path) -> None:
+        utime(path)
+        beaten.set()
+
+    monkeypatch.setattr(os, "utime", spied)
+    with staging(tmp_path / "out") as folder:
+        (folder / MARK).write_bytes(b"1")
+        utime(folder, (0, 0))
+        beaten.clear()
+        assert beaten.wait(30) and folder.stat().st_mtime > 0
+    assert not [thread for thread in threading.enumerate() if thread.name == "headrace-beat"]
+
+
+def test_a_lock_is_waited_for_aloud_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lock, "QUIET", 0.0)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    with (
+        lock.locked(tmp_path),
+        pytest.raises(StorageError, match=f"^{tmp_path}: .*process.* has held a lock on it for"),
+    ):
+        published(tmp_path / "out", b"1")
+    (said,) = caplog.messages
+    assert said.startswith(f"waiting for {tmp_path}, on which ") and "Ctrl-C gives up" in said
+    if sys.platform == "linux":
+        assert f"process {os.getpid()} (" in said
+    published(tmp_path / "out", b"1")
+    assert content(tmp_path) == {f"out/{MARK}": b"1"}
+
+
+def test_without_locks_nobody_is_kept_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that has none; then a leftover is cleared when it has been silent."""
+
+    def refused(handle: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    fresh, silent = (tmp_path / f".out.packing-{lock.tag()}" for _ in range(2))
+    fresh.mkdir()
+    silent.mkdir()
+    os.utime(silent, (0, 0))
+    published(tmp_path / "out", b"1")
+    assert fresh.exists() and not silent.exists()
+
+
+def test_a_name_too_long_is_known_before(tmp_path: Path) -> None:
+    most = os.pathconf(tmp_path, "PC_NAME_MAX") - 44
+    published(tmp_path / ("x" * most), b"1")
+    published(tmp_path / ("x" * most), b"2", overwrite=True)
+    for name in ("x" * (most + 1), "é" * (most // 2 + 1), "x" * 300):
+        with pytest.raises(UsageError, match=f"a name of .* bytes, wanted at most {most} .*; choose a shorter one"):
+            staging(tmp_path / name).__enter__()
+    assert content(tmp_path) == {f"{'x' * most}/{MARK}": b"2"}
+
+
+def test_a_mount_point_is_known_before(tmp_path: Path) -> None:
+    """A folder mounted on another of the same file system, which os.path.ismount takes for none."""
+    code = f"""
+import subprocess, sys
+from pathlib import Path
+from headrace.errors import UsageError
+from headrace.place import publish
+root = Path(sys.argv[1])
+for name, mounted in (("a b", ["-t", "tmpfs", "tmpfs"]), ("bound", ["--bind", root / "from"])):
+    (root / name).mkdir()
+    if subprocess.run(["mount", *mounted, root / name], stderr=subprocess.DEVNULL).returncode:
+        print("no mounts")
+        break
+    try:
+        with publish.Staging(root / name, overwrite=True, replaceable="{MARK}"):
+            print("entered")
+    except UsageError as error:
+        print(error)
+"""
+    (tmp_path / "from").mkdir()
+    if shutil.which("unshare") is None:
+        pytest.skip("mounts need unshare")
+    command = ["unshare", "-m", "-r", sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode or done.stdout == "no mounts\n":
+        pytest.skip(f"this system lets nobody mount: {done.stderr[:80]}")
+    wanted = "is a mount point, which no rename replaces; choose a folder in it"
+    assert done.stdout.splitlines() == [f"{tmp_path}/{name}: {wanted}" for name in ("a b", "bound")]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
@@ -184,7 +344,10 @@ with publish.Staging(Path(sys.argv[1]), overwrite=False, replaceable="{MARK}") a
         assert not half.exists()
 
 
-def test_everything_is_on_disk_before_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_everything_is_on_disk_before_it_is_published(
+    exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The order in which a power cut could strike: each file and folder is synced before the rename that shows it."""
     published(tmp_path / "out", b"old")
     steps: list[tuple[str, str]] = []
@@ -202,6 +365,8 @@ def test_everything_is_on_disk_before_it_is_published(tmp_path: Path, monkeypatc
         pytest.skip("names of open files are told by /proc, which this system lacks")
     monkeypatch.setattr(os, "fsync", spied_fsync)
     monkeypatch.setattr(Path, "rename", spied_rename)
+    if not exchanges:
+        monkeypatch.setattr(publish, "exchange", lambda one, other: False)
     with staging(tmp_path / "out", overwrite=True) as folder:
         with publish.HashedFile(folder / "shard") as file:
             file.write(b"x")
@@ -210,29 +375,78 @@ def test_everything_is_on_disk_before_it_is_published(tmp_path: Path, monkeypatc
     assert sorted(steps[:2]) == [("sync", MARK), ("sync", "shard")]
     assert steps[2:] == [
         ("sync", ".out.packing"),
-        ("rename", ".out.replaced"),
-        ("rename", "out"),
+        *([] if exchanges else [("rename", ".out.replaced"), ("rename", "out"), ("rename", ".out.packing")]),
         ("sync", tmp_path.name.split("-")[0]),
     ]
 
 
-@pytest.mark.parametrize("step", ["first rename", "second rename"])
-def test_a_failing_rename_leaves_the_old(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["exchange", "first rename", "second rename", "sync", "last sync", "first sync"])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_failing_publish_leaves_the_old_and_keeps_the_new(
+    step: str, old: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
-    published(out, b"old")
-    rename = Path.rename
-    done: list[Path] = []
+    if old is not None:
+        published(out, old)
+    elif step in ("exchange", "second rename"):
+        pytest.skip("there is nothing to exchange")
+    fails_at = {"first rename": 1, "second rename": 2, "first sync": 1, "sync": 2, "last sync": 3}.get(step, 0)
+    kind = step.split()[-1]
+    done = 0
 
-    def failing(self: Path, target: Path) -> Path:
-        done.append(target)
-        if len(done) == (1 if step == "first rename" else 2):
-            raise OSError(5, "Input/output error", str(self))
-        return rename(self, target)
+    def failing(do: Callable[..., Any]) -> Callable[..., Any]:
+        def done_or_not(*arguments: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done == fails_at or step == "exchange":
+                raise OSError(5, "Input/output error")
+            return do(*arguments)
 
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(StorageError, match="input/output error"):
+        return done_or_not
+
+    if kind == "exchange":
+        monkeypatch.setattr(publish, "exchange", failing(publish.exchange))
+    elif kind == "rename":
+        monkeypatch.setattr(publish, "exchange", lambda one, other: False)
+        monkeypatch.setattr(Path, "rename", failing(Path.rename))
+    else:
+        monkeypatch.setattr(os, "fsync", failing(os.fsync))
+    with pytest.raises(StorageError, match=r"input/output error\nnothing is lost: what was made lies in ") as caught:
         published(out, b"new", overwrite=True)
-    assert content(tmp_path) == {f"out/{MARK}": b"old"}
+    monkeypatch.undo()
+    (kept,) = tmp_path.glob("out.unpublished-*")
+    assert str(kept) in str(caught.value)
+    was = {} if old is None else {f"out/{MARK}": old}
+    assert content(tmp_path) == {**was, f"{kept.name}/{MARK}": b"new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([kept.name, *(["out"] if old else [])])
+
+
+def test_what_cannot_even_be_renamed_is_kept_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(StorageError, match="read-only file system\nnothing is lost") as caught:
+        published(tmp_path / "out", b"new")
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in str(caught.value) and content(kept) == {MARK: b"new"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges names")
+def test_names_are_exchanged_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = files(tmp_path / "one", {"x": b"1"}), files(tmp_path / "other", {"x": b"2"})
+    steps: list[str] = []
+    monkeypatch.setattr(sys, "audit", lambda event, *_: steps.append(event))
+    assert publish.exchange(one, other)
+    assert ((one / "x").read_bytes(), (other / "x").read_bytes()) == (b"2", b"1") and steps == ["os.rename"]
+    with pytest.raises(FileNotFoundError):
+        publish.exchange(one, tmp_path / "none")
+    for code in (errno.ENOSYS, errno.EINVAL):
+        monkeypatch.setattr("ctypes.get_errno", lambda code=code: code)
+        monkeypatch.setattr(publish, "_renameat2", lambda: lambda *_: -1)
+        assert not publish.exchange(one, other)
+    monkeypatch.setattr(publish, "_renameat2", lambda: None)
+    assert not publish.exchange(one, other)
 
 
 def test_write_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ import pytest
 import headrace as hr
 from forged import forge_catalog, sign
 from headrace.errors import DamageError, UsageError
-from headrace.format import catalog, index
+from headrace.format import catalog, frames, index
+from headrace.format.index import Index
 from headrace.format.tables import Tables
 from packed import flip, pack, photos, shades
 
@@ -296,3 +297,32 @@ def test_no_descriptor_is_left_open(sound: Path) -> None:
         _ = ds[0].boxes, ds.catalog
         del ds
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_what_is_replaced_while_it_is_opened_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the reading of the manifest and that of the index."""
+    path, other = (pack(shades(n), tmp_path / f"{n}").path for n in (6, 7))
+    opened = Index.open
+
+    def replaced(*arguments: Any, **options: Any) -> Index:
+        shutil.rmtree(path)
+        other.rename(path)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Index, "open", replaced)
+    with pytest.raises(DamageError, match=f"^{path}: was replaced while it was opened; open it again$"):
+        Tables(path)
+    monkeypatch.undo()
+    assert len(Tables(path)) == 7
+
+
+def test_what_is_replaced_says_so_to_a_forked_child(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which asks another process: there the tables are opened anew."""
+    tables = Tables(folder)
+    shutil.rmtree(folder)
+    pack(shades(3), tmp_path / "other").path.rename(folder)
+    monkeypatch.setattr(frames, "_forked", True)
+    with pytest.raises(DamageError, match="holds another dataset than was opened; open it again"):
+        tables.frame(["label"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -339,7 +340,8 @@ def test_sound_records_that_are_not_the_ones_that_were_written(tmp_path: Path) -
     lines = "".join(f"{start} {size + 16}\n" for start, size in zip(table["offset"].tolist(), sizes, strict=True))
     (ds.path / ds.manifest.shards[0].index_name).write_text(lines)
     rewrite_manifest(ds.path, shards=(replace(ds.manifest.shards[0], bytes=path.stat().st_size),))
-    ((name, record, offset, reason),) = faults(ds.path)
+    (info, *_), (name, record, offset, reason) = faults(ds.path)
+    assert info == "dataset_info.json"  # which says the shard's size
     assert (name, record, offset) == (path.name, None, None) and "though every record is sound" in reason
 
 
@@ -515,6 +517,40 @@ def test_what_is_no_file_holds_nobody_up(folder: Path) -> None:
     for line in told:
         case, _, said = line.partition(": ")
         assert case.split()[0] in said, line
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("image.class.label.labels.txt", b"cow\nbee\nant\n", "does not say what the manifest says"),
+        ("features.json", b"{}", "does not say what the manifest says"),
+        ("label_map.pbtxt", b"", "does not say what the manifest says"),
+        ("dataset_info.json", b'{"name": "ds"}', "does not say what the manifest says"),
+        ("dataset_info.json", b"{}", "names no dataset"),
+        ("dataset_info.json", b"[" * 100_000, "names no dataset"),
+        ("dataset_info.json", b"\xff", "names no dataset"),
+        ("dataset_info.json", b'{"name": 7}', "names no dataset"),
+    ],
+)
+def test_side_files_that_lie_with_right_digests(name: str, data: bytes, says: str, folder: Path) -> None:
+    (folder / name).write_bytes(data)
+    rewrite_manifest(folder, files={**manifest.read(folder).files, name: hashlib.sha256(data).hexdigest()})
+    ((file, record, offset, reason),) = faults(folder)
+    assert (file, record, offset) == (name, None, None) and says in reason
+
+
+def test_side_files_of_another_version_are_its_own(folder: Path) -> None:
+    rewrite_manifest(
+        folder,
+        headrace_version="0.0.1",
+        files={**manifest.read(folder).files, "features.json": hashlib.sha256(b"{}").hexdigest()},
+    )
+    (folder / "features.json").write_bytes(b"{}")
+    assert faults(folder) == []
+
+
+def test_a_dataset_may_be_renamed(sound: Path, tmp_path: Path) -> None:
+    assert verify(shutil.copytree(sound, tmp_path / "another")).ok
 
 
 # --- the call --------------------------------------------------------------------------------------------------------

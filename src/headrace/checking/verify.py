@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from headrace.format.index import Index
 from headrace.format.tables import Tables
 from headrace.place import local
 from headrace.place.local import LocalPlace, Slices
+from headrace.version import __version__
 
 _AT_ONCE = 1 << 12  # lines of a shard's index file
 
@@ -61,6 +63,8 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
     promised = manifest.read(folder)
     place = LocalPlace(folder)
     damaged = [fault for name, sha256 in promised.files.items() for fault in _check_file(place, name, sha256)]
+    if not damaged:
+        damaged += _check_side_files(place, promised)
     tables = _tables(place, damaged)
 
     def check(task: Task) -> tuple[Task, Checked]:
@@ -98,6 +102,25 @@ def _check_file(place: LocalPlace, name: str, sha256: str) -> Iterator[Damage]:
     if digest != sha256:
         reason = f"sha256 is {digest[:16]}…, the manifest says {sha256[:16]}…"
         yield Damage(shard=name, record=None, offset=None, reason=reason)
+
+
+def _check_side_files(place: LocalPlace, promised: manifest.Manifest) -> Iterator[Damage]:
+    """What other tools read of a packed dataset, against the manifest: its digests are right, and it may lie still."""
+    if promised.adopted is not None or promised.headrace_version != __version__:  # others may write them otherwise
+        return
+    try:
+        known_as = json.loads(local.content(place.path / manifest.INFO_FILE, _MOST_OF_INFO))["name"]
+        wanted = manifest.side_files(promised, name=known_as)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"names no dataset ({error or type(error).__name__})"
+        yield Damage(shard=manifest.INFO_FILE, record=None, offset=None, reason=reason)
+        return
+    for name, data in wanted.items():
+        if promised.files.get(name) != hashlib.sha256(data).hexdigest():
+            yield Damage(shard=name, record=None, offset=None, reason="does not say what the manifest says")
+
+
+_MOST_OF_INFO = 1 << 24  # bytes
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

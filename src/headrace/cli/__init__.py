@@ -11,12 +11,14 @@ import typer
 
 from headrace.cli import adopt, data, demo, learn, pack, show
 from headrace.cli.command import Verbs
+from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
 from headrace.version import __version__
 
 app = typer.Typer(
     name="headrace",
     cls=Verbs,
+    context_settings={"color": True},  # else Click cuts escape sequences out where it sees no terminal
     help="Pack labelled images into TFRecords once; load them fast; train, evaluate and predict with them.",
     epilog="headrace pack photos cats --size 160 --split train=0.8,val=0.2\nheadrace train cats --out run",
     no_args_is_help=True,
@@ -51,15 +53,16 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names that are no UTF-8
     # What Pillow has to say of odd metadata, on lines of its own; what matters of it becomes a Reject.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        app(prog_name="headrace")
-    except HeadraceError as error:
-        print(f"headrace: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output has gone: `headrace info DS | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except SystemExit as end:
-        if end.code == 130:  # what Typer makes of a KeyboardInterrupt, without a word
-            print("headrace: interrupted", file=sys.stderr)
-        raise
+    with safe_output():
+        try:
+            app(prog_name="headrace")
+        except HeadraceError as error:
+            print(f"headrace: {visible(str(error))}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:  # the reader of our output has gone: `headrace info DS | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except SystemExit as end:
+            if end.code == 130:  # what Typer makes of a KeyboardInterrupt, without a word
+                print("headrace: interrupted", file=sys.stderr)
+            raise

@@ -1,4 +1,7 @@
-"""What verbs print: counts, sizes and reasons for people, JSON for programs, log lines beside a progress bar."""
+"""What verbs print: counts, sizes and reasons for people, JSON for programs, log lines beside a progress bar.
+
+Texts of the data reach a terminal through `safe_output` alone, which shows control characters instead of sending them.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,54 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
 if TYPE_CHECKING:
     from headrace.record import Reject
+
+
+# C0 without tab and line feed, DEL, C1, and what turns the direction of writing; U+2028 and U+2029 end lines.
+_CONTROL = "\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_CONTROLS = re.compile(f"[{_CONTROL}]")
+_BUT_RETURNS = re.compile(f"(?!\r)[{_CONTROL}]")
+
+
+def visible(text: str, controls: re.Pattern[str] = _CONTROLS) -> str:
+    """The text with each control character as `\\x1b`, `\\u202e`."""
+    return controls.sub(lambda found: ascii(found[0])[1:-1].replace("\\r", "\\x0d"), text)
+
+
+class _Visible:
+    """A stream to which no control character is written. It has no `buffer`, to which they could be."""
+
+    def __init__(self, stream: TextIO, controls: re.Pattern[str]) -> None:
+        self._stream, self._controls = stream, controls
+
+    def write(self, text: str) -> int:
+        self._stream.write(visible(text, self._controls))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def safe_output() -> Iterator[None]:
+    """While it lasts, no control character reaches standard output or standard error: they show it as `\\x1b`.
+
+    Standard error takes carriage returns, by which progress bars are drawn.
+    """
+    out, err = cast(TextIO, _Visible(sys.stdout, _CONTROLS)), cast(TextIO, _Visible(sys.stderr, _BUT_RETURNS))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
 
 
 class _Lines(logging.Handler):
@@ -23,7 +68,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(visible(self.format(record)), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, UsageError
+from headrace.errors import DamageError, StorageError, UsageError
+from headrace.format.condition import check_condition
 from headrace.place import local
 from headrace.place.local import LocalPlace
 
@@ -147,7 +148,12 @@ def join(parts: Sequence[Path], out: Path) -> None:
     memory. Raises StorageError."""
     with local.explained(out), _utf8([*parts, out]) as (*paths, target):
         scanned = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
-        scanned.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
+        try:
+            scanned.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
+        except pl.exceptions.ComputeError as error:  # in which Polars wraps some of what the file system says
+            raise StorageError(
+                f"{out}: {str(error).rpartition('error: ')[2].lower()}; nothing was published"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -229,22 +235,27 @@ def _read_columns(
 
 
 def columns_of(condition: str) -> list[str]:
-    """The names of columns that an SQL condition asks for. Raises UsageError."""
+    """The names of columns that an SQL condition asks for. Opens nothing. Raises UsageError."""
     try:
-        return pl.sql_expr(condition).meta.root_names()
+        return _parsed(condition).meta.root_names()
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).split("\n")[0]
-        raise UsageError(f"where({condition!r}): {reason}; the columns are {', '.join(SCHEMA)}") from error
+        raise UsageError(f"where({condition!r:.300}): {reason}; the columns are {', '.join(SCHEMA)}") from error
 
 
 def where(frame: pl.DataFrame, condition: str) -> NDArray[np.int64]:
     """Row numbers int64 [m] for which the SQL `condition` on the catalog's columns holds. Raises UsageError."""
     try:
-        kept = frame.lazy().with_row_index("__row").filter(pl.sql_expr(condition)).select("__row").collect()
+        kept = frame.lazy().with_row_index("__row").filter(_parsed(condition)).select("__row").collect()
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).split("\n")[0]
-        raise UsageError(f"where({condition!r}): {reason}; the columns are {', '.join(frame.columns)}") from error
+        raise UsageError(f"where({condition!r:.300}): {reason}; the columns are {', '.join(frame.columns)}") from error
     return kept["__row"].to_numpy().astype(np.int64)
+
+
+def _parsed(condition: str) -> pl.Expr:
+    check_condition(condition)
+    return pl.sql_expr(condition)
 
 
 def attributes(value: str | None) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def anywhere(function: Callable[Parameters, Result], *args: Parameters.args, **k
 def _serve() -> None:
     """The other side: a call on standard input, its result or exception on standard output."""
     out, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever prints must not come between
-    function, args, kwargs = pickle.loads(sys.stdin.buffer.read())
     try:
+        function, args, kwargs = pickle.loads(sys.stdin.buffer.read())  # which opens what is in the arguments
         result = function(*args, **kwargs)
     except Exception as error:
         result = error

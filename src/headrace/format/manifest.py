@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import DamageError, NotThereError, StorageError, UsageError
-from headrace.place import local
+from headrace.place import local, publish
 
 FILE = "headrace.json"
 FORMAT_VERSION = 1
 REJECTS_FILE = "rejects.jsonl"
 LABEL_MAP_FILE = "label_map.pbtxt"
+INFO_FILE = "dataset_info.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,9 @@ def read(folder: Path) -> Manifest:
         data = local.content(path, _MOST_BYTES)
     except FileNotFoundError:
         if not folder.exists():
-            raise NotThereError(f"{folder}: no such folder") from None
+            left = publish.replaced_beside(folder)
+            advice = "" if left is None else f"; the dataset that stood there is {left}: rename it to {folder}"
+            raise NotThereError(f"{folder}: no such folder{advice}") from None
         raise UsageError(
             f"{folder}: not a packed dataset (it has no {FILE}); make one with 'headrace pack' or 'adopt'"
         ) from None
@@ -260,7 +263,7 @@ def _text(manifest: Manifest, *, sha256: str) -> bytes:
 def side_files(manifest: Manifest, *, name: str) -> dict[str, bytes]:
     """File name -> content of what TFDS and the TF Object Detection API look for beside the shards."""
     files: dict[str, bytes] = {
-        "dataset_info.json": _json(_dataset_info(manifest, name)),
+        INFO_FILE: _json(_dataset_info(manifest, name)),
         "features.json": _json(_features(manifest)),
     }
     if manifest.classes:

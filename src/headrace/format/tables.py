@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, UsageError
+from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import catalog, index, manifest
 from headrace.format.frames import anywhere
 from headrace.format.index import Index
@@ -66,7 +66,12 @@ class Tables:
         self.place = LocalPlace(path)
         self.manifest = manifest.read(self.place.path)
         promised = self.manifest
-        self.index = Index.open(self.place, crc32c=promised.crc32c[index.FILE])
+        try:
+            self.index = Index.open(self.place, crc32c=promised.crc32c[index.FILE])
+        except (DamageError, StorageError):
+            if manifest.read(self.place.path) == promised:
+                raise
+            raise DamageError(f"{self.place.path}: was replaced while it was opened; open it again") from None
         adopted = promised.adopted is not None
         self.index.check(
             [(entry.name, entry.records, entry.bytes) for entry in promised.shards],

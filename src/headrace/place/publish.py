@@ -1,20 +1,29 @@
-"""Writing on a local disk: files whole or not at all, synced; folders published by one rename, under locks."""
+"""Writing on a local disk: files whole or not at all, synced; folders published by one rename.
+
+Who is at work where is left to lock.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import ctypes
+import errno
+import functools
 import hashlib
+import math
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from headrace.errors import StorageError, UsageError
+from headrace.errors import HeadraceError, StorageError, UsageError
+from headrace.place import lock
 from headrace.place.local import explained
 
 
@@ -28,13 +37,24 @@ def sync(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` at once: after a crash it holds the old bytes or the new. Raises StorageError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    """Replaces `path` by `data` at once: after a crash it holds the old bytes or the new. Raises StorageError.
+
+    What killed processes of this machine left of their writing of `path` is cleared.
+    """
+    begin = f".{path.name}.new-"
     with explained(path):
+        with contextlib.suppress(PermissionError):  # a folder may be written to, and not be listed
+            for left in lock.abandoned(path.parent, begin, silence=math.inf):
+                if not lock.runs(left):
+                    left.unlink(missing_ok=True)
+        temporary = path.with_name(begin + lock.tag())
         try:
-            temporary.write_bytes(data)
-            sync(temporary)
-            temporary.replace(path)
+            with temporary.open("xb") as file:
+                lock.hold(file.fileno())
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -67,14 +87,15 @@ class HashedFile:
 
 
 class Staging:
-    """A hidden sibling folder of `out` that becomes `out` by one rename, or vanishes.
+    """A hidden sibling folder of `out` that becomes `out` at once, or vanishes.
 
     `with Staging(out, overwrite=..., replaceable=FILE) as folder: ...` publishes when the block ends well, else
-    removes all. Only a folder that holds `replaceable` is ever replaced. A kill at any moment leaves the old `out` or
-    none; what it leaves of hidden folders the next Staging of the same `out` clears, and an old `out` that was caught
-    between the two renames of a replacement is put back.
+    removes all. Only a folder that holds `replaceable` is ever replaced. A kill at any moment leaves the old `out`, the
+    new one, or none where there was none; only where the file system can't exchange two names the old one may be left
+    under a hidden one, and the next Staging of the same `out` puts it back. It also clears what the killed left.
+    What was finished and can't be published is kept, and the error says where.
 
-    Raises UsageError: `out` is in the way. StorageError: the file system refused.
+    Raises UsageError: `out` is in the way, or no place for a dataset. StorageError: the file system refused.
     """
 
     def __init__(self, out: Path, *, overwrite: bool, replaceable: str) -> None:
@@ -87,44 +108,89 @@ class Staging:
         parent = self.out.parent
         with explained(parent):
             parent.mkdir(parents=True, exist_ok=True)
-        # Whoever clears leftovers must not meet a folder between its making and its locking.
-        with explained(parent), _locked(parent):
-            self._clear_leftovers()
-            self._check_free()
-            self.folder = parent / f".{self.out.name}.packing-{secrets.token_hex(4)}"
-            self.folder.mkdir()
-            self._stack.enter_context(_locked(self.folder))
+            self._check_name()
+            # Whoever clears leftovers must not meet a folder between its making and its locking.
+            with lock.locked(parent):
+                self._clear_leftovers()
+                self._check_free()
+                self.folder = parent / f"{_hidden(self.out, 'packing')}{lock.tag()}"
+                self.folder.mkdir()
+                self._stack.enter_context(lock.at_work(self.folder))
         return self.folder
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._is_kept = False
         try:
             if kind is None:
-                with explained(self.out):
-                    self._publish()
+                self._finish()
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self._is_kept:
+                shutil.rmtree(self.folder, ignore_errors=True)
             self._stack.close()
         if isinstance(error, OSError) and not isinstance(error, StorageError):
             where = error.filename or self.out
             raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}; nothing was published") from error
+
+    def _finish(self) -> None:
+        try:
+            with explained(self.out):
+                self._publish()
+        except HeadraceError as error:
+            self._is_kept = True
+            kept = self.out.with_name(f"{self.out.name}.unpublished-{secrets.token_hex(4)}")
+            try:
+                self.folder.rename(kept)
+            except OSError:  # nothing can be written any more
+                kept = self.folder
+            raise type(error)(
+                f"{error}\nnothing is lost: what was made lies in {kept}; verify it, and use it there, or rename it to "
+                f"{self.out} once nothing is in the way"
+            ) from error
 
     def _publish(self) -> None:
         with ThreadPoolExecutor(8) as pool:  # the disk takes many syncs at once better than one after the other
             list(pool.map(sync, self.folder.iterdir()))
         sync(self.folder)
         parent = self.out.parent
-        replaced = parent / f".{self.out.name}.replaced-{secrets.token_hex(4)}"
-        with _locked(parent):  # else who clears leftovers might put the old one back between the two renames
+        with lock.locked(parent):  # else who clears leftovers might put the old one back between two renames
             self._check_free()
-            try:
-                if (self.out / self.replaceable).exists():
-                    self.out.rename(replaced)
+            replaces = (self.out / self.replaceable).exists()
+            if replaces:
+                self._exchange()
+            else:
                 self.folder.rename(self.out)
+            try:
                 sync(parent)
-            finally:
-                if replaced.exists() and not os.path.lexists(self.out):
-                    replaced.rename(self.out)
-                shutil.rmtree(replaced, ignore_errors=True)
+            except OSError:  # after a power cut the old name might stand again: what it names may not go
+                if replaces:
+                    self._exchange()
+                else:
+                    self.out.rename(self.folder)
+                raise
+
+    def _exchange(self) -> None:
+        """The new folder and the old one change names: at once where the file system can, else by three renames."""
+        if exchange(self.folder, self.out):
+            return
+        replaced = self.out.with_name(f"{_hidden(self.out, 'replaced')}{secrets.token_hex(4)}")
+        try:
+            self.out.rename(replaced)
+            self.folder.rename(self.out)
+        finally:
+            if replaced.exists():
+                replaced.rename(self.folder if os.path.lexists(self.out) else self.out)
+
+    def _check_name(self) -> None:
+        """Raises UsageError: no folder can be published under this name, whatever is in it. OSError."""
+        size = len(os.fsencode(self.out.name))
+        most = os.pathconf(self.out.parent, "PC_NAME_MAX") - _LONGER
+        if size > most:
+            raise UsageError(
+                f"{self.out}: a name of {size} bytes, wanted at most {most} (that of a hidden folder beside it is "
+                "longer); choose a shorter one"
+            )
+        if _is_mounted(self.out):
+            raise UsageError(f"{self.out}: is a mount point, which no rename replaces; choose a folder in it")
 
     def _check_free(self) -> None:
         """Raises UsageError unless nothing, an empty folder or (with overwrite) an older dataset stands at `out`."""
@@ -139,14 +205,76 @@ class Staging:
             raise UsageError(f"{self.out}: is a folder with other files in it, which are not replaced; choose another")
 
     def _clear_leftovers(self) -> None:
-        for folder in self.out.parent.glob(f".{_escaped(self.out.name)}.packing-*"):
-            with contextlib.suppress(BlockingIOError), _locked(folder, wait=False):  # else somebody is at work in it
-                shutil.rmtree(folder, ignore_errors=True)
-        for folder in self.out.parent.glob(f".{_escaped(self.out.name)}.replaced-*"):
+        for folder in lock.abandoned(self.out.parent, _hidden(self.out, "packing")):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in _replaced(self.out):
             if os.path.lexists(self.out):
                 shutil.rmtree(folder, ignore_errors=True)
             else:
-                folder.rename(self.out)
+                with contextlib.suppress(FileNotFoundError):  # somebody on another machine was quicker
+                    folder.rename(self.out)
+
+
+_LONGER = len(".") + len(".packing-") + 34  # bytes that a hidden name beside `out` is longer than its own
+
+
+def _hidden(out: Path, what: str) -> str:
+    """How the name of a hidden folder beside `out` begins."""
+    return f".{out.name}.{what}-"
+
+
+def _replaced(out: Path) -> list[Path]:
+    begin = _hidden(out, "replaced")
+    return sorted(path for path in out.parent.iterdir() if path.name.startswith(begin))
+
+
+def replaced_beside(out: Path) -> Path | None:
+    """The dataset that stood at `out`, where it was left under a hidden name by a replacement that was killed."""
+    with contextlib.suppress(OSError):
+        return next(iter(_replaced(out.absolute())), None)
+    return None
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Whether two names were exchanged, at once: not every system and file system can. Raises OSError."""
+    if (call := _renameat2()) is None:
+        return False
+    sys.audit("os.rename", str(one), str(other), -1, -1)  # as os.rename does
+    if call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # an older C library
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    call.restype = ctypes.c_int
+    found: Callable[..., int] = call
+    return found
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether something is mounted at `path`; a folder of the same file system too, which ismount doesn't see."""
+    if path.is_symlink() or os.path.ismount(path):
+        return not path.is_symlink()
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    points = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines)
+    return os.fsencode(path.resolve()) in points
 
 
 class Scratch:
@@ -162,13 +290,13 @@ class Scratch:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Path:
-        with explained(self.folder), _locked(self.folder):
-            for left in self.folder.glob(f".{_escaped(self.name)}.writing-*"):
-                with contextlib.suppress(BlockingIOError), _locked(left, wait=False):  # else somebody is at work in it
-                    shutil.rmtree(left, ignore_errors=True)
-            self.scratch = self.folder / f".{self.name}.writing-{secrets.token_hex(4)}"
+        begin = f".{self.name}.writing-"
+        with explained(self.folder), lock.locked(self.folder):
+            for left in lock.abandoned(self.folder, begin):
+                shutil.rmtree(left, ignore_errors=True)
+            self.scratch = self.folder / f"{begin}{lock.tag()}"
             self.scratch.mkdir()
-            self._stack.enter_context(_locked(self.scratch))
+            self._stack.enter_context(lock.at_work(self.scratch))
         return self.scratch
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -184,18 +312,3 @@ class Scratch:
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
             self._stack.close()
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds an advisory lock on a folder, which ends with the process. Raises BlockingIOError where it may not wait."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
