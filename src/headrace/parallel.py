@@ -101,8 +101,8 @@ def _first(pending: deque[Future[Result]]) -> Result:
 
 
 def ahead(wanted: int, size: int) -> int:
-    """How many results of `size` bytes to begin before their turn: as many as `wanted`, and fewer, but one at least, where
-    all that are made would take more than a quarter of `memory()`."""
+    """How many results of `size` bytes to begin before their turn: as many as `wanted`, and fewer, but one at least,
+    where all that are made would take more than a quarter of `memory()`."""
     return max(1, min(wanted, int(_AHEAD * memory()) // max(1, size) - 1))
 
 
