@@ -267,7 +267,7 @@ def test_a_split_is_judged_in_pixels_of_what_is_stored(trained: Trained, packed:
     # And on the sheet what is observed is where it is stored: a green frame around each of its boxes.
     run = Run(trained.run)
     records = pictures.Records(run, run.task, val, n=len(val))
-    observe = run.task.observer(val)
+    observe = run.task.ground_truth(val)
     for number, answer in enumerate(run.answers(val, run.task)):
         records.add(number, answer, pictures.observed(observe, val.catalog.row(number, named=True)))
     for number, tile in enumerate(records.tiles()):
