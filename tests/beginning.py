@@ -2,9 +2,9 @@
 
     python beginning.py DATASET RUN
 
-A process of its own, which has imported Keras and not used it: it forks a child per step. The child begins a training
-and dies, as by `kill -9`, before its k-th step; it never comes to the first batch. Then the next training must begin in
-the same folder, without `overwrite` while there is no recipe. Prints its findings.
+A process of its own, which makes the training's model and loader once: it forks a child per step, which only works on
+files. The child begins the training and dies, as by `kill -9`, before its k-th step; it never comes to the first batch.
+Then the next training must begin in the same folder, without `overwrite` while there is no recipe. Prints its findings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ EVENTS = ("os.mkdir", "os.rename", "os.remove", "fcntl.flock")
 
 def main() -> None:
     dataset, run = sys.argv[1], RunFolder(Path(sys.argv[2]))
-    options = Options(epochs=1, model="vanilla")
+    options = Options(epochs=1)
+    prepared = train._prepared(run, None, dataset, None, None, (), options, False, {})
+    train._prepared = lambda *_: prepared
     train._Training.go = lambda self, progress: None  # type: ignore[method-assign, assignment, return-value]
     faults: list[str] = []
     shapes: set[frozenset[str]] = set()

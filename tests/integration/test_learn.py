@@ -441,7 +441,7 @@ def test_a_beginning_that_is_killed_at_every_step(packed: Path, tmp_path: Path) 
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()}
     done = subprocess.run(
         [sys.executable, script, packed, tmp_path / "run"],
-        env=environment, capture_output=True, text=True, check=False, timeout=500,
+        env=environment, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -647,8 +647,9 @@ def test_a_run_that_began_with_weights_needs_them_no_more(packed: Path, tmp_path
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_run_is_asked_about_another_kind_of_labels(quick: RunFolder, tmp_path: Path) -> None:
-    record = hr.Record(id="x", image=np.zeros((32, 32, 3), np.uint8), boxes=np.array([[1, 1, 9, 9]], np.float32))
+def test_a_run_is_asked_about_another_kind_of_labels(photos: Path, quick: RunFolder, tmp_path: Path) -> None:
+    encoded = (photos / "disc.0.jpg").read_bytes()
+    record = hr.Record(id="x", encoded=encoded, boxes=np.array([[1, 1, 9, 9]], np.float32))
     hr.pack([record], tmp_path / "boxes", progress=False)
     with pytest.raises(UsageError, match=r"run is a classifier \(disc, frame\), and .*boxes has no classes"):
         evaluate(quick.folder, tmp_path / "boxes")
@@ -785,10 +786,9 @@ main()
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
-    assert len(lines) == 2 and all(
-        re.fullmatch(rf"epoch {n}/2: 16 images in [\d.]+ s, loss .* val_loss .*", line)
-        for n, line in enumerate(lines, 1)
-    )
+    assert [re.sub(r"[\d.]+", "N", line) for line in lines] == [
+        "epoch N/N: N images in N s, loss N accuracy N val_loss N val_accuracy N"
+    ] * 2
     assert done.stderr.count("no TensorBoard logs: tensorboardX is not installed") == 1
     assert not (tmp_path / "run" / "logs").exists() and done.stdout.endswith("history.csv, curves.png\n")
     assert "epoch 1/2" not in done.stdout
