@@ -9,9 +9,8 @@ from typing import Any
 
 def bar(*, total: int | None, unit: str, desc: str, show: bool | None = None, initial: int = 0) -> Any:
     """A tqdm bar. `show`: None shows it on a terminal and in a notebook only."""
-    if "ipykernel" in sys.modules and show is not False:
-        from tqdm.notebook import tqdm as widget
-
+    notebook = "ipykernel" in sys.modules and show is not False
+    if notebook and (widget := _widget()):
         return widget(total=total, unit=unit, desc=desc, initial=initial)
     from tqdm import tqdm
 
@@ -22,7 +21,14 @@ def bar(*, total: int | None, unit: str, desc: str, show: bool | None = None, in
         unit=unit,
         desc=desc,
         initial=initial,
-        disable=not (sys.stderr.isatty() if show is None else show),
+        disable=not (notebook or sys.stderr.isatty() if show is None else show),
         ncols=columns,
         nrows=lines,
     )
+
+
+def _widget() -> Any:
+    """tqdm's bar for notebooks, None without ipywidgets, which it is made of: then it can be imported, not made."""
+    from tqdm import notebook
+
+    return None if notebook.IProgress is None else notebook.tqdm

@@ -153,7 +153,7 @@ def test_evaluate_refuses_other_boxes(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"its classes are cat, .* was trained on face"):
         evaluate(trained.run, tmp_path / "cats")
     hr.pack([replace(record, boxes=None, box_labels=None, label_name="a")], tmp_path / "plain", progress=False)
-    with pytest.raises(UsageError, match="has no labels for detection"):
+    with pytest.raises(UsageError, match=r"is a detector \(face\), and .*plain has no boxes"):
         evaluate(trained.run, tmp_path / "plain")
     with pytest.raises(UsageError, match="has no labels for detection"):
         train(tmp_path / "plain", out=tmp_path / "run", options=replace(QUICK, task="detection"))
@@ -267,7 +267,7 @@ def test_a_split_is_judged_in_pixels_of_what_is_stored(trained: Trained, packed:
     # And on the sheet what is observed is where it is stored: a green frame around each of its boxes.
     run = Run(trained.run)
     records = pictures.Records(run, run.task, val, n=len(val))
-    observe = run.task.observer(val)
+    observe = run.task.ground_truth(val)
     for number, answer in enumerate(run.answers(val, run.task)):
         records.add(number, answer, pictures.observed(observe, val.catalog.row(number, named=True)))
     for number, tile in enumerate(records.tiles()):

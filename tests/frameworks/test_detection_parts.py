@@ -295,9 +295,9 @@ def test_what_a_network_must_say(classes: tuple[str, ...], out: tuple[int | None
     if cells is None:
         depth = 5 if len(classes) == 1 else 5 + len(classes)
         with pytest.raises(UsageError, match=rf"mine says \[b, .*, wanted \[b, g, g, {depth}\]"):
-            Detection(classes).fitted(out, (224, 224), ends_in="sigmoid", name="mine")
+            Detection(classes).for_model(out, (224, 224), ends_in="sigmoid", name="mine")
     else:
-        fitted = Detection(classes).fitted(out, (224, 224), ends_in="sigmoid", name="mine")
+        fitted = Detection(classes).for_model(out, (224, 224), ends_in="sigmoid", name="mine")
         assert fitted.target((224, 224)) == Grid(cells, classes=len(classes))
 
 
@@ -320,11 +320,11 @@ def test_what_the_task_chooses_where_nobody_does() -> None:
 
 
 def test_a_threshold_is_for_detection() -> None:
-    assert TASK.at(0.25).threshold == 0.25
+    assert TASK.with_threshold(0.25).threshold == 0.25
     with pytest.raises(UsageError, match=r"threshold is 1\.5"):
-        TASK.at(1.5)
+        TASK.with_threshold(1.5)
     with pytest.raises(UsageError, match="is for detection and keypoints, this run's task is classification"):
-        Classification(("a", "b")).at(0.5)
+        Classification(("a", "b")).with_threshold(0.5)
 
 
 # --- what is found, on the photo
@@ -338,12 +338,12 @@ def test_rows_right_and_tile() -> None:
     photo = np.full((60, 80, 3), 128, np.uint8)
     there = truth((10, 10, 30, 40), (50, 10, 70, 40))
     both = found((10, 10, 30, 41, 0.9), (50, 10, 70, 40, 0.8))
-    assert TASK.right(both, there)
-    assert not TASK.right(found((10, 10, 30, 40, 0.9)), there)
-    assert not TASK.right(found((10, 10, 30, 40, 0.9), (50, 10, 70, 40, 0.8), (0, 0, 5, 5, 0.6)), there)
-    assert TASK.right(found(), truth())
+    assert TASK.is_correct(both, there)
+    assert not TASK.is_correct(found((10, 10, 30, 40, 0.9)), there)
+    assert not TASK.is_correct(found((10, 10, 30, 40, 0.9), (50, 10, 70, 40, 0.8), (0, 0, 5, 5, 0.6)), there)
+    assert TASK.is_correct(found(), truth())
     tile = TASK.tile(photo, both, there)
-    assert (tile.caption, tile.right) == ("2 found, 2 right\n2 observed", True)
+    assert (tile.caption, tile.right) == ("2 of 2 boxes found, 0 false", True)
     assert TASK.tile(photo, both, None).right is None
     assert photo.max() == 128  # the photo itself is left alone
 
@@ -387,8 +387,8 @@ def test_boxes_are_cut_to_the_photo() -> None:
     assert view.back(np.array([[0, 0, 500, 500]], np.float32)).tolist() == [[0, 0, 80, 50]]
     output = np.zeros((1, 1, 5), np.float32)
     output[0, 0] = 0.2, 0.2, 0.5, 0.1, 0.9  # to the left of all that the photo reaches: x from 0 to 6.4
-    assert len(TASK.found(output, View(16, 8, (Move(1.0, 12.0, 1.0, 0.0),), (32, 32))).boxes) == 0
-    assert len(TASK.found(output, View(16, 8, (Move(1.0, 2.0, 1.0, 0.0),), (32, 32))).boxes) == 1
+    assert len(TASK.prediction(output, View(16, 8, (Move(1.0, 12.0, 1.0, 0.0),), (32, 32))).boxes) == 0
+    assert len(TASK.prediction(output, View(16, 8, (Move(1.0, 2.0, 1.0, 0.0),), (32, 32))).boxes) == 1
 
 
 def test_pictures_lie_as_the_photos_do_and_never_over_them(tmp_path: Path) -> None:

@@ -260,9 +260,9 @@ def test_sizes_that_the_features_do_not_fit(name: str) -> None:
 def test_what_a_network_must_say(out: tuple[int | None, ...], target: Any) -> None:
     if target is None:
         with pytest.raises(UsageError, match=r"mine says \[b, .*, wanted heatmaps .* or coordinates \[b, 5, 3\]"):
-            TASK.fitted(out, (64, 96), ends_in=None, name="mine")
+            TASK.for_model(out, (64, 96), ends_in=None, name="mine")
     else:
-        assert TASK.fitted(out, (64, 96), ends_in=None, name="mine").target((64, 96)) == target
+        assert TASK.for_model(out, (64, 96), ends_in=None, name="mine").target((64, 96)) == target
 
 
 def test_which_epoch_is_better() -> None:
@@ -287,18 +287,18 @@ def test_photos_are_not_mirrored_where_nobody_knows_left_from_right(
     named, nameless = pack(faces, tmp_path / "named"), pack(list(faces), tmp_path / "nameless")
     task = Keypoints.of(named)
     assert task is not None and task.class_names == NAMES
-    assert task.chosen(named)["augment"] == ("flip", "crop", "colour") and not caplog.text
+    assert task.defaults_for(named)["augment"] == ("flip", "crop", "colour") and not caplog.text
     task = Keypoints.of(nameless)
     assert task is not None and task.class_names == ("0", "1", "2", "3", "4")
-    assert task.chosen(nameless)["augment"] == ("crop", "colour")
+    assert task.defaults_for(nameless)["augment"] == ("crop", "colour")
     assert "photos are not mirrored: nobody said which keypoint is the partner of 0, 1, 2, 3, 4" in caplog.text
 
 
 def test_a_task_that_knows_its_models() -> None:
     assert TASK.target((64, 64)) == HEATMAP and SAYS_POINTS.target((64, 64)) == Points()
-    assert SAYS_POINTS.at(0.7) == Keypoints(NAMES, threshold=0.7, coordinates=True)
+    assert SAYS_POINTS.with_threshold(0.7) == Keypoints(NAMES, threshold=0.7, coordinates=True)
     with pytest.raises(UsageError, match="threshold is -1"):
-        TASK.at(-1)
+        TASK.with_threshold(-1)
 
 
 # --- what is found, on the photo
@@ -311,21 +311,23 @@ def test_rows_right_and_tile() -> None:
     rows = TASK.rows(FOUND)
     assert rows[1] == {"keypoint": "right_eye", "score": "0.500000", "x": "30.25", "y": "20.00"}
     assert [row["keypoint"] for row in rows] == ["left_eye", "right_eye", "nose"]
-    assert [row["keypoint"] for row in TASK.at(0).rows(FOUND)] == list(NAMES[:4])  # what is absent has no place
+    assert [row["keypoint"] for row in TASK.with_threshold(0).rows(FOUND)] == list(
+        NAMES[:4]
+    )  # what is absent has no place
     photo = np.full((60, 80, 3), 128, np.uint8)
     box = np.array([0, 0, 40, 50], np.float32)  # right is within 10 pixels
 
     def seen(*found: tuple[float, float, float]) -> Observed:
         return Observed(np.array([*found, *[(0, 0, 0)] * (5 - len(found))], np.float32), box)
 
-    assert TASK.right(FOUND, seen((10, 20, 2), (30, 29, 1)))
-    assert not TASK.right(FOUND, seen((10, 20, 2), (30, 31, 2)))
+    assert TASK.is_correct(FOUND, seen((10, 20, 2), (30, 29, 1)))
+    assert not TASK.is_correct(FOUND, seen((10, 20, 2), (30, 31, 2)))
     unsure = seen((10, 20, 2), (30, 20, 2), (20, 30, 2), (15, 40, 2))  # the fourth is where it should be, but not shown
-    assert not TASK.right(FOUND, unsure) and TASK.at(0.2).right(FOUND, unsure)
+    assert not TASK.is_correct(FOUND, unsure) and TASK.with_threshold(0.2).is_correct(FOUND, unsure)
     tile = TASK.tile(photo, FOUND, seen((10, 20, 2), (30, 31, 2)))
-    assert (tile.caption, tile.right) == ("3 found, 1 right\n2 observed", False)
+    assert (tile.caption, tile.right) == ("1 of 2 keypoints found", False)
     tile = TASK.tile(photo, FOUND, None)
-    assert (tile.caption, tile.right) == ("3 found", None)
+    assert (tile.caption, tile.right) == ("3 of 5 keypoints", None)
     assert photo.min() == photo.max() == 128  # the photo itself is left alone
 
 
@@ -378,7 +380,7 @@ def test_what_is_known_of_a_photo(tmp_path: Path) -> None:
     ds = pack(records, tmp_path / "ds", size=(30, 40))
     task = Keypoints.of(ds)
     assert task is not None
-    observe = task.observer(ds)
+    observe = task.ground_truth(ds)
     rows = {row["id"]: row for row in ds.catalog.iter_rows(named=True)}
     view = View(60, 80, (Move(0.5, 0.0, 0.5, 0.0),), (30, 40))
     seen = {id_: observe(row, view) for id_, row in rows.items()}
@@ -387,9 +389,9 @@ def test_what_is_known_of_a_photo(tmp_path: Path) -> None:
     # without boxes an object is as large as its points lie apart
     assert seen["points"].points.tolist() == sets[0].tolist() and seen["points"].box.tolist() == [20, 20, 30, 30]
     with pytest.raises(UsageError, match=r"its keypoints are 0, 1, the run's are left_eye, .* the same names"):
-        TASK.observer(ds)
+        TASK.ground_truth(ds)
     with pytest.raises(UsageError, match="has no keypoints to compare with"):
-        TASK.observer(pack(records[-1:], tmp_path / "plain"))
+        TASK.ground_truth(pack(records[-1:], tmp_path / "plain"))
 
 
 def test_pck_is_drawn() -> None:

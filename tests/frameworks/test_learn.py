@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ import pytest
 
 import headrace as hr
 from headrace.cli import main
-from headrace.errors import DataError, NotThereError, UsageError
-from headrace.learn import backbones, checkpoint
+from headrace.errors import DataError, HeadraceError, NotThereError, UsageError
+from headrace.learn import backbones, checkpoint, lock
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict
@@ -408,6 +410,74 @@ def test_out_that_is_in_the_way(packed: Path, quick: RunFolder) -> None:
         train(packed, out=packed, options=QUICK, overwrite=True)
 
 
+def test_two_trainings_in_one_run(packed: Path, quick: RunFolder, tmp_path: Path, steps: dict[int, Any]) -> None:
+    """A second one is told at once, whatever it wants; also where both found the place free."""
+    before = quick.recipe_json.read_bytes()
+    with lock.held(quick.lock):
+        for options in ({"resume": True}, {"overwrite": True, "options": QUICK}):
+            with pytest.raises(UsageError, match=rf"run: a training is at work in it \(process {os.getpid()} on"):
+                train(packed, out=quick.folder, **options)
+    assert quick.recipe_json.read_bytes() == before
+
+    def another(logs: Any) -> Any:
+        with pytest.raises(UsageError, match="a training is at work in it"):
+            train(packed, out=tmp_path / "new", options=QUICK, overwrite=True)
+        return logs
+
+    steps[7] = another
+    train(packed, out=tmp_path / "new", options=QUICK)
+
+
+def test_what_killed_trainings_left_is_cleared(packed: Path, quick: RunFolder) -> None:
+    for again in ({"resume": True}, {"overwrite": True, "options": QUICK}):
+        for name in (".checkpoint.npz.7-0123abcd", ".model.keras.7.keras", ".recipe.json.7-0123abcd"):
+            (quick.folder / name).write_bytes(b"half")
+        train(packed, out=quick.folder, **again)
+        assert [path for path in quick.folder.iterdir() if path.name.startswith(".")] == [quick.lock]
+
+
+def test_a_beginning_that_is_killed_at_every_step(packed: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "beginning.py"
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()}
+    done = subprocess.run(
+        [sys.executable, script, packed, tmp_path / "run"],
+        env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["faults"] == [], done.stderr
+    assert found["steps"] > 10 and found["shapes"] > 4
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"steps": -1}, "steps is -1"),
+        ({"steps": 99}, "steps is 99, wanted 5 at most"),
+        ({"steps": "x"}, "steps is 'x', wanted int"),
+        ({"history": "ab"}, "history is 'ab', wanted"),
+        ({"history": [{}]}, "history 1 is {}, wanted the values of epoch 1"),
+        ({"history": [{"epoch": 1}]}, "its history has no 'loss'"),
+        ({"means": {"x": 1}}, "means: there is no field x"),
+        ({"loader": None}, "loader is None, wanted"),
+        ({"more": 1}, "there is no field more"),
+    ],
+)
+def test_a_checkpoint_of_another_training(packed: Path, quick: RunFolder, edit: dict[str, Any], message: str) -> None:
+    state = checkpoint.read(quick.checkpoint)
+    checkpoint.Checkpoint(state.arrays, state.progress | edit).write(quick.checkpoint)
+    with pytest.raises(DataError, match=rf"checkpoint\.npz is damaged: {message}"):
+        train(packed, out=quick.folder, options=replace(QUICK, epochs=2), resume=True)
+
+
+def test_a_checkpoint_of_another_model(packed: Path, quick: RunFolder) -> None:
+    state = checkpoint.read(quick.checkpoint)
+    for array, found in ((np.zeros(5), r"float64 \[5\]"), (state.arrays["model/0000"].astype("U5"), "<U5")):
+        checkpoint.Checkpoint(state.arrays | {"model/0000": array}, state.progress).write(quick.checkpoint)
+        with pytest.raises(UsageError, match=f"holds another model: model/0000 is {found}"):
+            train(packed, out=quick.folder, options=replace(QUICK, epochs=2), resume=True)
+
+
 # --- what a training can be asked for
 
 
@@ -463,7 +533,9 @@ def test_train_refuses(packed: Path, tmp_path: Path, options: dict[str, Any], me
 def test_a_loss_that_is_lost(packed: Path, tmp_path: Path, steps: dict[int, Any]) -> None:
     steps[2] = lambda logs: logs | {"loss": float("nan")}
     with pytest.raises(
-        UsageError, match=r"loss became nan in epoch 1, batch 2; pass a lower learning_rate than 0\.001"
+        DataError,
+        match=r"run: loss became nan in epoch 1, batch 2 with \w+\.\d+\.jpg, .*: the learning rate is too high, or "
+        r"images or labels are not .* learning_rate=0\.0001 and overwrite=True",
     ):
         train(packed, out=tmp_path / "run", options=QUICK)
 
@@ -535,6 +607,52 @@ def test_a_run_without_a_model_or_with_a_broken_one(trained: Trained, packed: Pa
     run.model.write_bytes(b"PK\x03\x04 no")
     with pytest.raises(DataError, match=r"model\.keras: can't be loaded"):
         evaluate(tmp_path, packed)
+
+
+def test_a_built_in_model_is_its_weights_in_what_the_recipe_names(packed: Path, quick: RunFolder) -> None:
+    """Whatever model.keras says of layers: it is an export."""
+    expected = Run(quick.folder).model.get_weights()
+    with zipfile.ZipFile(quick.model) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    evil = {"module": "os", "class_name": "system", "config": {"command": "true"}, "registered_name": None}
+    with zipfile.ZipFile(quick.model, "w") as file:
+        for name, data in (members | {"config.json": json.dumps(evil).encode()}).items():
+            file.writestr(name, data)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keras.saving, "load_model", None)
+        for ours, theirs in zip(Run(quick.folder).model.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    recipe = json.loads(quick.recipe_json.read_text())
+    for change, message in (
+        (
+            {"class_names": ["a", "b", "c"]},
+            r"model\.keras: can't be loaded into tiny of 3 classes for images \[32, 32, 3\]",
+        ),
+        ({"model": "../x"}, "model is '../x'; classification has vanilla"),
+        ({"task": "x"}, "task is 'x'; known are"),
+    ):
+        quick.recipe_json.write_text(json.dumps(recipe | change))
+        with pytest.raises(HeadraceError, match=message):
+            Run(quick.folder)
+
+
+def test_a_run_that_began_with_weights_needs_them_no_more(packed: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "base.weights.h5"
+    keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, include_top=False).save_weights(weights)
+    options = {"alpha": 0.35, "weights": str(weights), "frozen": True}
+    result = train(packed, out=tmp_path / "run", options=QUICK, model="mobilenet_v2", model_options=options, limit=16)
+    weights.unlink()
+    exported = keras.saving.load_model(result.run / "model.keras")
+    for ours, theirs in zip(Run(result.run).model.get_weights(), exported.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_is_asked_about_another_kind_of_labels(photos: Path, quick: RunFolder, tmp_path: Path) -> None:
+    encoded = (photos / "disc.0.jpg").read_bytes()
+    record = hr.Record(id="x", encoded=encoded, boxes=np.array([[1, 1, 9, 9]], np.float32))
+    hr.pack([record], tmp_path / "boxes", progress=False)
+    with pytest.raises(UsageError, match=r"run is a classifier \(disc, frame\), and .*boxes has no classes"):
+        evaluate(quick.folder, tmp_path / "boxes")
 
 
 # --- predict
@@ -653,6 +771,27 @@ def test_frameworks_are_kept_quiet(packed: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["epochs"] == 1
+
+
+def test_a_line_per_epoch_in_a_log(packed: Path, tmp_path: Path) -> None:
+    """Standard error is no terminal here; and nobody has tensorboardX."""
+    program = """
+import importlib.util, sys
+plain = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "tensorboardX" else plain(name, *rest)
+from headrace.cli import main
+main()
+"""
+    words = ["train", packed, "--out", tmp_path / "run", "--epochs", "2", "--limit", "16"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
+    assert [re.sub(r"[\d.]+", "N", line) for line in lines] == [
+        "epoch N/N: N images in N s, loss N accuracy N val_loss N val_accuracy N"
+    ] * 2
+    assert done.stderr.count("no TensorBoard logs: tensorboardX is not installed") == 1
+    assert not (tmp_path / "run" / "logs").exists() and done.stdout.endswith("history.csv, curves.png\n")
+    assert "epoch 1/2" not in done.stdout
 
 
 def test_a_missing_framework_is_named_with_the_install_line(packed: Path, tmp_path: Path) -> None:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import pickle
+import random
+import re
+import socket
+import subprocess
+import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tqdm.notebook
 
-from headrace.errors import DataError, NotThereError, UsageError
+from headrace.errors import DataError, HeadraceError, NotThereError, StorageError, UsageError
 from headrace.imaging.sheet import Tile
-from headrace.learn import plots
+from headrace.learn import checkpoint, lock, plots
 from headrace.learn.predict import find_images
 from headrace.learn.recipe import Options, Part, Recipe, RunFolder
 from headrace.learn.tasks import Means, for_recipe
 from headrace.learn.tasks.classification import Classification
 from headrace.learn.train import best_of, is_over
 from headrace.load.iteration import Batch
+from headrace.progress import bar
 
 TASK = Classification(("cat", "dog", "eel"))
 
@@ -87,7 +100,7 @@ def test_recipe_round_trip(tmp_path: Path, size: Any) -> None:
         ("[]", UsageError, "not a recipe"),
         ('{"format": "x"}', UsageError, "not a recipe"),
         ('{"format": "headrace run", "version": 1}', UsageError, "has version 1"),
-        ('{"format": "headrace run", "version": 2}', DataError, "damaged: 'options'"),
+        ('{"format": "headrace run", "version": 2}', DataError, "damaged: has no field task, model"),
     ],
 )
 def test_recipe_refused(tmp_path: Path, text: str | None, error: type[Exception], message: str) -> None:
@@ -97,6 +110,246 @@ def test_recipe_refused(tmp_path: Path, text: str | None, error: type[Exception]
         RunFolder(tmp_path).read_recipe()
     with pytest.raises(NotThereError):
         RunFolder(tmp_path / "none").read_recipe()
+
+
+def _forged(path: Path, **values: Any) -> None:
+    """RECIPE with other values in it, those of `options` and `train` by "options.seed"."""
+    RunFolder(path).write_recipe(RECIPE)
+    written = json.loads(RunFolder(path).recipe_json.read_text())
+    for name, value in values.items():
+        part, _, field = name.rpartition("__")
+        (written[part] if part else written)[field] = value
+    RunFolder(path).recipe_json.write_text(json.dumps(written))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"class_names": []}, "class_names has 0 names"),
+        ({"class_names": ["a", "a"]}, "class_names has 2 names, 1 different"),
+        ({"class_names": [1, 2]}, r"class_names is \[1, 2\], wanted tuple\[str, ...\]"),
+        ({"class_names": {"a": 1}}, "class_names is {'a': 1}, wanted"),
+        ({"class_names": None}, "class_names is None, wanted"),
+        ({"shape": [32, 48, 7]}, r"images are uint8 \(32, 48, 7\), wanted uint8 \(height, width, 1 or 3\)"),
+        ({"shape": [0, 48, 3]}, "shape is"),
+        ({"shape": []}, "shape is"),
+        ({"shape": [100000, 10, 3]}, "size is"),
+        ({"shape": [65500, 65500, 3]}, "shape is"),
+        ({"shape": "ab"}, "shape is 'ab', wanted"),
+        ({"dtype": "object"}, "dtype is 'object'"),
+        ({"dtype": "no"}, "dtype is 'no'"),
+        ({"dtype": "float32"}, "images are float32"),
+        ({"keeps": "yes"}, "keeps is 'yes', wanted bool"),
+        ({"own_model": 1}, "own_model is 1, wanted bool"),
+        ({"task": None}, "task is None, wanted str"),
+        ({"train": None}, "train is None, wanted Part"),
+        ({"train": {}}, "train: has no field dataset, view"),
+        ({"train__records": "x"}, "train: records is 'x', wanted int"),
+        ({"val": []}, r"val is \[\], wanted Part . None"),
+        ({"pack_options": None}, "pack_options is None, wanted"),
+        ({"pack_options": {"quality": "x"}}, "pack_options: "),
+        ({"pack_options": {"size": [60000, 60000]}}, "pack_options: size is"),
+        ({"versions": None}, "versions is None, wanted"),
+        ({"versions": {"keras": 3}}, "versions is {'keras': 3}, wanted"),
+        ({"extra": 1}, "there is no field extra"),
+        ({"options": None}, "options is None, wanted Options"),
+        ({"options__batch_size": "x"}, "options: batch_size is 'x', wanted int"),
+        ({"options__batch_size": 0}, "options: batch_size is 0"),
+        ({"options__seed": 10**30}, "options: seed is 10{30}, wanted 0 to 4294967295"),
+        ({"options__seed": -1}, "options: seed is -1"),
+        ({"options__epochs": True}, "options: epochs is True, wanted int"),
+        ({"options__size": [1, 2, 3]}, "options: size is"),
+        ({"options__size": 0}, "options: size is 0"),
+        ({"options__fit": "x"}, "options: fit is 'x'"),
+        ({"options__cache": ["memory"]}, "options: cache is"),
+        ({"options__learning_rate": 10**400}, "options: learning_rate is 1000"),
+        ({"options__model_options": None}, "options: model_options is None"),
+        ({"options__nothing": 1}, "options: there is no field nothing"),
+    ],
+)
+def test_a_forged_recipe(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    _forged(tmp_path, **values)
+    with pytest.raises(DataError, match=f"recipe.json is damaged: {message}"):
+        RunFolder(tmp_path).read_recipe()
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a": ' * 100_000, b"\xff\xfe", b"", b"1" * 5000])
+def test_a_recipe_that_is_no_json(tmp_path: Path, text: bytes) -> None:
+    RunFolder(tmp_path).recipe_json.write_bytes(text)
+    with pytest.raises(DataError, match=r"recipe\.json is damaged"):
+        RunFolder(tmp_path).read_recipe()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_recipe_that_is_no_file(tmp_path: Path, make: Any) -> None:
+    make(RunFolder(tmp_path).recipe_json)
+    with pytest.raises(StorageError, match=r"recipe\.json"):
+        RunFolder(tmp_path).read_recipe()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": "x"}, "alpha is 'x', wanted float"),
+        ({"weights": 3}, "weights is 3"),
+        ({"alpha": 1e9}, "alpha is 1000"),
+    ],
+)
+def test_options_of_models_have_kinds(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TASK.build("mobilenet_v2", (32, 32, 3), options)
+
+
+# --- checkpoints: files of another sort, of another training, and damaged ones
+
+STATE = checkpoint.Checkpoint(
+    {"model/0000": np.arange(300, dtype=np.float32).reshape(20, 15), "model/0001": np.array(7, np.uint32)},
+    {"steps": 3, "history": [{"epoch": 1, "loss": 0.5}], "loader": {"epoch": 1}},
+)
+
+
+def _same(state: checkpoint.Checkpoint) -> bool:
+    return state.progress == STATE.progress and {
+        name: (array.dtype, array.shape, array.tobytes()) for name, array in state.arrays.items()
+    } == {name: (array.dtype, array.shape, array.tobytes()) for name, array in STATE.arrays.items()}
+
+
+def _zip(path: Path, compression: int, **members: bytes) -> None:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in members.items():
+            file.writestr(f"{name}.npy", data)
+
+
+def _npy(array: Any) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=True)
+    return out.getvalue()
+
+
+_META = _npy(np.frombuffer(b'{"version": 1}', np.uint8))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"PK\x03\x04 no"),
+        lambda path: path.write_bytes(pickle.dumps({"version": 1})),
+        lambda path: path.write_bytes(_npy(np.zeros(3))),
+        lambda path: _zip(path, zipfile.ZIP_STORED),
+        lambda path: _zip(path, zipfile.ZIP_STORED, meta=_npy(np.frombuffer(b"[]", np.uint8))),
+        lambda path: _zip(path, zipfile.ZIP_STORED, meta=_npy(np.frombuffer(b"{}", np.uint8))),
+        lambda path: _zip(path, zipfile.ZIP_STORED, meta=_npy(np.frombuffer(b"[" * 100_000, np.uint8))),
+        lambda path: _zip(path, zipfile.ZIP_STORED, meta=_META, a=_npy(np.array([{}], object))),
+        lambda path: _zip(path, zipfile.ZIP_STORED, meta=_META, a=b"\x93NUMPY\x01\x00\x08\x00{'descr'"),
+        lambda path: _zip(path, zipfile.ZIP_STORED, meta=_META, a=_npy(np.zeros(3)) + b"more"),
+        lambda path: _zip(path, zipfile.ZIP_STORED, meta=_META, a=_npy(np.zeros(3))[:-1]),
+        lambda path: _zip(path, zipfile.ZIP_DEFLATED, meta=_META, a=_npy(np.zeros(100_000))),
+        lambda path: STATE.write(path) or os.truncate(path, 500),
+    ],
+)
+def test_a_forged_checkpoint(tmp_path: Path, make: Any) -> None:
+    make(path := tmp_path / "checkpoint.npz")
+    with pytest.raises(DataError, match=r"checkpoint\.npz is damaged \(.+\); start the run anew with overwrite=True"):
+        checkpoint.read(path)
+
+
+def test_a_checkpoint_that_is_no_file_or_of_another_version(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no regular file"):
+        checkpoint.read(tmp_path)
+    _zip(tmp_path / "c.npz", zipfile.ZIP_STORED, meta=_npy(np.frombuffer(b'{"version": "x"}', np.uint8)))
+    with pytest.raises(UsageError, match="has version 'x', this headrace reads version 1"):
+        checkpoint.read(tmp_path / "c.npz")
+
+
+def test_bits_of_a_checkpoint_that_changed(tmp_path: Path) -> None:
+    """One bit of 300, half of them in the zip's own structures: an error of ours, or nothing is lost."""
+    STATE.write(path := tmp_path / "checkpoint.npz")
+    assert _same(checkpoint.read(path))
+    data, draw, raised = bytearray(path.read_bytes()), random.Random(0), 0
+    with zipfile.ZipFile(path) as file:
+        heads = [info.header_offset for info in file.infolist()]
+    for number in range(300):
+        byte = draw.randrange(len(data)) if number % 2 else draw.choice(heads) + draw.randrange(150)
+        byte = byte if number % 4 else len(data) - 1 - draw.randrange(250)
+        bit = 1 << draw.randrange(8)
+        data[byte] ^= bit
+        path.write_bytes(data)
+        data[byte] ^= bit
+        try:
+            assert _same(state := checkpoint.read(path)) or state.arrays.keys() != STATE.arrays.keys(), (byte, bit)
+        except HeadraceError:
+            raised += 1
+    assert raised > 150
+
+
+# --- the folder
+
+
+def test_what_a_killed_training_left(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.is_unused()
+    left = [tmp_path / name for name in (".recipe.json.123-0123abcd", ".checkpoint.npz.1-ff", ".model.keras.1.keras")]
+    for path in (*left, run.lock):
+        path.write_bytes(b"")
+    assert run.is_unused() and sorted(run.leftovers()) == sorted(left)
+    (tmp_path / ".mine.txt").write_bytes(b"")
+    assert not run.is_unused() and sorted(run.leftovers()) == sorted(left)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from headrace.learn import lock
+
+with lock.held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_training_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with lock.held(path):
+        said = rf"a training is at work in it \(process {os.getpid()} on {re.escape(socket.gethostname())}\); wait"
+        with pytest.raises(UsageError, match=said), lock.held(path):
+            pass
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"process {child.pid} on"), lock.held(path):
+            pass
+        child.kill()
+        child.wait()
+    with lock.held(path):  # who is gone holds nothing
+        pass
+
+
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refused)
+    with lock.held(tmp_path / ".lock"):
+        pass
+    assert "can't be locked (No locks available)" in caplog.text
+
+
+# --- bars
+
+
+def test_a_notebook_without_widgets_has_a_bar_of_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(tqdm.notebook, "IProgress", None)
+    for show, drawn in ((None, True), (True, True), (False, False)):
+        with bar(total=2, unit="img", desc="epoch", show=show) as shown:
+            shown.update(2)
+        assert ("epoch" in capsys.readouterr().err) is drawn
 
 
 def _history(*rows: tuple[float, float]) -> list[dict[str, float]]:

@@ -830,7 +830,7 @@ def test_examples_show_the_worst_first(ds: hr.Dataset, tmp_path: Path) -> None:
 
     asked = hr.Run(run)
     worst = pictures.Records(asked, asked.task, ds, n=5, worst=True)
-    observe = asked.task.observer(ds)
+    observe = asked.task.ground_truth(ds)
     off = []
     for number, answer in enumerate(asked.answers(ds, asked.task)):
         assert worst.wants(number)

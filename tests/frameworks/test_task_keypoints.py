@@ -189,7 +189,7 @@ def test_refuses_other_points(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"its keypoints are 0, 1, 2, 3, 4, the run .* was trained on left_eye"):
         evaluate(trained.run, nameless)
     pack([replace(record, keypoints=None) for record in faces], tmp_path / "boxes")
-    with pytest.raises(UsageError, match="has no labels for keypoints"):
+    with pytest.raises(UsageError, match=r"is for keypoints \(left_eye, .*\), and .*boxes has no keypoints"):
         evaluate(trained.run, tmp_path / "boxes")
 
 

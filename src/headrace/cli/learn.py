@@ -293,7 +293,8 @@ def train(
     if result.stopped_early:
         print(f"stopped early: no improvement in the last {result.epochs - int(result.best['epoch'])} epochs")
     print(f"kept epoch {result.best['epoch']}: {metrics}")
-    print(f"{result.run}: model.keras, layers.txt, recipe.json, history.csv, curves.png, logs")
+    made = ("model.keras", "layers.txt", "recipe.json", "history.csv", "curves.png", "logs")
+    print(f"{result.run}: {', '.join(name for name in made if (result.run / name).exists())}")
 
 
 def evaluate(
@@ -402,10 +403,7 @@ def predict(
     if as_json:
         print(json.dumps(result.json()))
         return
-    counts = ", ".join(f"{n} {name}" for name, n in result.classes.items())
-    print(f"{result.predicted} images: {counts}")
-    if result.accuracy is not None:
-        print(f"accuracy, where the truth is known: {result.accuracy:.4f}")
+    print(result.text)
     if result.rejects:
         print(f"{len(result.rejects)} files rejected, see {result.rejects_file}")
     print(f"table: {result.csv}")

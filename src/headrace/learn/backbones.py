@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from headrace.errors import NotThereError, UsageError
 from headrace.learn.backend import keras
@@ -17,6 +18,17 @@ from headrace.learn.backend import keras
 # is garbage while the training metrics look fine. With 0.9 they are there after some tens of steps.
 MOMENTUM = 0.9
 
+
+class Later(enum.Enum):
+    """A value that no name or path of weights can be."""
+
+    LATER = "later"
+
+
+LATER = Later.LATER  # the network is built as one with weights is, and filled by the caller
+Weights: TypeAlias = str | Later | None
+
+_MOST_ALPHA = 10  # far beyond what anybody trains
 _ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 
 
@@ -29,7 +41,7 @@ def mobilenet_v2(
     pixels: Any,
     *,
     alpha: float = 1.0,
-    weights: str | None = None,
+    weights: Weights = None,
     frozen: bool = False,
     up_to: str | Sequence[str] = "out_relu",
 ) -> Any:
@@ -37,25 +49,25 @@ def mobilenet_v2(
 
     Of several layers, the last of them the deepest, a list of maps.
 
-    `weights`: None (random), "imagenet", or the path of a weights file of Keras's MobileNetV2 without top.
+    `weights`: None (random), "imagenet", the path of a weights file of Keras's MobileNetV2 without top, or LATER.
     `frozen` keeps the features as they are. Grey pixels are repeated where the weights want colour.
     Raises UsageError: alpha, size and weights don't go together. NotThereError: the file is missing.
     """
     height, width, channels = pixels.shape[1:]
     if min(height, width) < 32:
         raise UsageError(f"mobilenet_v2 wants images of 32 x 32 pixels or more, these have {height} x {width}")
-    if not alpha > 0:
-        raise UsageError(f"alpha is {alpha}, wanted a number above 0")
+    if not 0 < alpha <= _MOST_ALPHA:
+        raise UsageError(f"alpha is {alpha}, wanted a number above 0, {_MOST_ALPHA} at most")
     if weights == "imagenet" and alpha not in _ALPHAS:
         raise UsageError(f"alpha is {alpha}; imagenet weights exist for {', '.join(map(str, _ALPHAS))}")
-    if weights not in (None, "imagenet") and not Path(weights).is_file():
+    if isinstance(weights, str) and weights != "imagenet" and not Path(weights).is_file():
         raise NotThereError(f"{weights}: there is no such weights file; weights are 'imagenet' or the path of a file")
     if frozen and weights is None:
         raise UsageError("a frozen base with random weights learns nothing; give weights, or leave frozen out")
     x = normalised(pixels)
     if weights is not None and channels == 1:
         x = keras.layers.Concatenate(name="grey_to_colour")([x, x, x])
-    base = _base((height, width, x.shape[-1]), alpha, weights)
+    base = _base((height, width, x.shape[-1]), alpha, None if weights is LATER else weights)
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM

@@ -46,11 +46,10 @@ def _choose() -> str:
 
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = _choose()
-for _module in ("keras", "tensorboardX"):
-    if not _installed(_module):
-        raise MissingExtraError(
-            f"learning needs {_module}; run: pip install 'headrace[{os.environ.get('KERAS_BACKEND', 'tensorflow')}]'"
-        )
+if not _installed("keras"):
+    raise MissingExtraError(
+        f"learning needs Keras; run: pip install 'headrace[{os.environ.get('KERAS_BACKEND', 'tensorflow')}]'"
+    )
 
 import keras  # noqa: E402  only now: Keras reads KERAS_BACKEND once, when it is imported
 

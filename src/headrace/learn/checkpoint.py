@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.errors import DataError, UsageError
+from headrace.errors import DataError, StorageError, UsageError
 from headrace.learn.backend import keras
+from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 
 _VERSION = 1
@@ -34,16 +35,34 @@ class Checkpoint:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint at `path`. Raises DataError (damaged), UsageError (its version)."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}  # the zip's own CRC checks each
-        progress = json.loads(arrays.pop("meta").tobytes())
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}); start the run anew with overwrite=True") from error
-    if (version := progress.pop("version")) != _VERSION:
-        raise UsageError(f"{path} has version {version}, this headrace reads version {_VERSION}")
+    """The checkpoint at `path`. Raises DataError (damaged), UsageError (its version), StorageError."""
+    with explained(path):
+        if not path.is_file():
+            raise StorageError(f"{path}: no regular file")
+        try:
+            with zipfile.ZipFile(path) as file:
+                arrays = {info.filename.removesuffix(".npy"): _array(file, info) for info in file.infolist()}
+            progress = json.loads(arrays.pop("meta").tobytes())
+            version = progress.pop("version")
+        except OSError:
+            raise
+        except Exception as error:  # what zipfile, zlib and NumPy's parser raise of bytes that changed, nobody lists
+            reason = f"{error}".partition("\n")[0] or type(error).__name__
+            raise DataError(f"{path} is damaged ({reason}); start the run anew with overwrite=True") from error
+    if version != _VERSION:
+        raise UsageError(f"{path} has version {version!r:.80}, this headrace reads version {_VERSION}")
     return Checkpoint(arrays, progress)
+
+
+def _array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array as `np.savez` writes it. All bytes are read first: only then does the zip check their CRC."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename} is compressed")  # and might unpack to anything
+    data = io.BytesIO(file.read(info))
+    array: NDArray[Any] = np.lib.format.read_array(data, allow_pickle=False)
+    if data.read(1):
+        raise ValueError(f"{info.filename} has more bytes than its array")
+    return array
 
 
 def _variables(model: Any) -> dict[str, Any]:
@@ -62,14 +81,17 @@ def capture(model: Any, progress: dict[str, Any]) -> Checkpoint:
 
 def restore(model: Any, checkpoint: Checkpoint) -> None:
     """Put a state back into a compiled model built the same way. Raises UsageError: it is built another way."""
-    variables = _variables(model)
-    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-    found = {name: array.shape for name, array in checkpoint.arrays.items()}
+    wanted = {name: _kind(array) for name, array in capture(model, {}).arrays.items()}
+    found = {name: _kind(array) for name, array in checkpoint.arrays.items()}
     if wanted != found:
         odd = next(name for name in sorted(wanted | found) if wanted.get(name) != found.get(name))
         raise UsageError(
-            f"the checkpoint holds another model: {odd} has shape {found.get(odd)}, wanted {wanted.get(odd)}; "
+            f"the checkpoint holds another model: {odd} is {found.get(odd)}, wanted {wanted.get(odd)}; "
             "resume with the model, classes and Keras version that the run began with"
         )
-    for name, variable in variables.items():
+    for name, variable in _variables(model).items():
         variable.assign(checkpoint.arrays[name])
+
+
+def _kind(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"

@@ -85,7 +85,10 @@ def evaluate(
     recipe, task = run.recipe, run.task
     there = type(task).of(dataset)
     if there is None:
-        raise UsageError(f"{dataset.path}: has no labels for {task.name}, which is what {run.folder.folder} has learnt")
+        raise UsageError(
+            f"{run.folder.folder} is {task.kind} ({tasks.listed(task.class_names)}), and {dataset.path} has no "
+            f"{task.learns_from}"
+        )
     parts.check_names(task, dataset, there, f"the run {run.folder.folder} was trained on")
     chosen = parts.learnable(parts.judged(dataset, split, recipe), task, limit)
     part = chosen.view
@@ -94,7 +97,7 @@ def evaluate(
             "%d of these %d records are what the run was trained on: it will do worse on new ones", seen, len(part)
         )
     examples = pictures.Records(run, task, part, n=EXAMPLES, worst=worst)
-    observe = task.observer(part)
+    observe = task.ground_truth(part)
     with bar(total=len(part), unit="img", desc="evaluate", show=None if progress else False) as shown:
 
         def told() -> Iterator[tuple[Batch, tasks.Outputs]]:

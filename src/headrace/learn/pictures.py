@@ -88,14 +88,3 @@ def small(image: Pixels) -> Pixels:
     out = np.empty((*size, image.shape[2]), np.uint8)
     draw(image, place(height, width, size, "stretch"), height, width, out)
     return out
-
-
-def shares(counts: Mapping[str, int], most: int = 6) -> str:
-    """Counts by name for people, such as "12 cat, 8 dog"."""
-    said = [f"{n} {name}" for name, n in counts.items() if n]
-    return ", ".join(said[:most] + ["…"] * (len(said) > most))
-
-
-def meaning(task: Task, right: int, known: int) -> str:
-    """How many of the images whose truth is known are right, and what that means."""
-    return f"{right} of {known} right ({right / known:.1%}): {task.right_means}"

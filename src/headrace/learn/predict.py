@@ -25,7 +25,7 @@ from headrace.imaging.placement import place
 from headrace.imaging.sheet import Tile, contact_sheet, png
 from headrace.learn import networks, parts, pictures
 from headrace.learn.run import Run
-from headrace.learn.tasks import Task
+from headrace.learn.tasks import Hits, Task
 from headrace.load.dataset import Dataset
 from headrace.load.photos import Photo, View, read_photo
 from headrace.place.local import explained
@@ -54,9 +54,10 @@ class Predictions:
     estimated, probability, p_<class> …; right (1 or 0) behind a box; observed_x, observed_y behind a point; pixels are
     those of the stored image.
 
-    `classes` counts what was predicted. `accuracy` is the share of right images among those of which the truth is
-    known, None where it is of none. `picture` is the sheet, None where there are no pixels to show; `pictures` the
-    folder of photos with what was found drawn on them, None without.
+    `text` says for people what was found and how much of it is right. `classes` counts what was predicted. `accuracy`
+    is the share of right images among those of which the truth is known, None where it is of none. `picture` is the
+    sheet, None where there are no pixels to show; `pictures` the folder of photos with what was found drawn on them,
+    None without.
     """
 
     run: Path
@@ -65,6 +66,7 @@ class Predictions:
     predicted: int
     rows: tuple[Mapping[str, Any], ...]
     rejects: tuple[Reject, ...]
+    text: str
     classes: Mapping[str, int]
     accuracy: float | None
     csv: Path
@@ -118,7 +120,7 @@ def predict(
     readable), StorageError.
     """
     run = run if isinstance(run, Run) else Run(run, network=network)
-    task = run.task if threshold is None else run.task.at(threshold)
+    task = run.task if threshold is None else run.task.with_threshold(threshold)
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, wanted 1 or more")
     table = _Table(run, task, Path(out))
@@ -145,6 +147,7 @@ class _Table:
         self.rejects: list[Reject] = []
         self.counts: Counter[str] = Counter()
         self.predicted = self.known = self.right = 0
+        self.hits: Hits | None = None  # of the objects whose truth is known
         self.tiles: list[Tile] = []
         self.title = ""
         self.drawn = False
@@ -156,7 +159,9 @@ class _Table:
         self.counts.update(row[self.task.count_column] for row in self.task.rows(found))
         if observed is not None:
             self.known += 1
-            self.right += self.task.right(found, observed)
+            self.right += self.task.is_correct(found, observed)
+            if hits := self.task.hits(found, observed):
+                self.hits = hits if self.hits is None else Hits(*map(sum, zip(self.hits, hits, strict=True)))
 
     def written(self) -> Predictions:
         """All files, once all is known. Raises DataError, StorageError."""
@@ -178,6 +183,7 @@ class _Table:
             predicted=self.predicted,
             rows=tuple(self.rows),
             rejects=tuple(rejects),
+            text="\n".join(self._lines()),
             classes=dict.fromkeys(run.recipe.class_names, 0) | self.counts,
             accuracy=self.right / self.known if self.known else None,
             csv=folder / TABLE,
@@ -186,12 +192,15 @@ class _Table:
             rejects_file=folder / REJECTS_FILE,
         )
 
+    def _lines(self) -> list[str]:
+        """What was found, and how much of it is right, where anybody knows."""
+        found = self.task.count_text(self.counts, self.predicted) or "nothing found"
+        lines = [f"{self.predicted} image{'s' * (self.predicted != 1)}: {found}"]
+        return [*lines, self.task.right_text(self.right, self.known, self.hits)] if self.known else lines
+
     def _title(self) -> str:
-        title = f"{self.title}{self.predicted} images"
-        if len(self.tiles) < self.predicted:
-            title += f", {len(self.tiles)} of them shown"
-        title += f": {pictures.shares(self.counts) or 'nothing found'}"
-        return title + (f"; {pictures.meaning(self.task, self.right, self.known)}" if self.known else "")
+        shown = f" ({len(self.tiles)} images shown)" if len(self.tiles) < self.predicted else ""
+        return f"{self.title}{'; '.join(self._lines())}{shown}"
 
 
 def _of_dataset(table: _Table, chosen: parts.Chosen, limit: int | None, workers: int | None, progress: bool) -> None:
@@ -201,7 +210,7 @@ def _of_dataset(table: _Table, chosen: parts.Chosen, limit: int | None, workers:
     if limit is not None:
         dataset = dataset.sample(limit)
     there = type(task).of(dataset)
-    observe = task.observer(dataset) if there is not None and there.class_names == task.class_names else None
+    observe = task.ground_truth(dataset) if there is not None and there.class_names == task.class_names else None
     table.first = ("id", "split", *task.compared_columns)
     table.title = f"{dataset.path.name}{f', {dataset.what}' if dataset.is_view else ''}: "
     records = pictures.Records(table.run, task, dataset, n=PHOTO_SHEET if task.draw_on_original else SHEET)
@@ -244,7 +253,7 @@ def _of_photos(
             table.rejects += rejects
             outputs = table.run.outputs(batch.images) if batch.ids else ()
             for path, image, output, view in zip(batch.ids, batch.images, outputs, views, strict=True):
-                found, observed = task.found(output, view), observe(path, view)
+                found, observed = task.prediction(output, view), observe(path, view)
                 also = {"observed": observed} if isinstance(observed, str) else {}
                 table.add({"path": path}, [{**row, **also} for row in task.rows(found)], found, observed)
                 if task.draw_on_original:
@@ -321,7 +330,7 @@ def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset |
         )
     if truth is not None:
         dataset = truth if isinstance(truth, Dataset) else Dataset(truth)
-        return _stored(dataset, task.observer(dataset))
+        return _stored(dataset, task.ground_truth(dataset))
     if by_folder:
         if pattern is not None:
             raise UsageError("the observed class comes from a pattern or from the folder, not from both")

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
-from collections import abc
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.imaging.augment import AUGMENTATIONS
-from headrace.imaging.placement import Fit
+from headrace.imaging.placement import Fit, check_fit, check_size
+from headrace.imaging.prepare import ImageOptions
+from headrace.learn import schema
 from headrace.load.loader import Cache
 from headrace.load.photos import Preparation
+from headrace.place.local import content, explained
 from headrace.place.publish import write_atomic
 
 Schedule = Literal["constant", "cosine"]
 T = TypeVar("T")
 
 _FORMAT, _VERSION = "headrace run", 2
+_SEEDS = 2**32 - 1  # NumPy's largest, which Keras sets too
+_MOST_BYTES = 1 << 26  # of a recipe
+_MOST_NUMBERS = 1 << 30  # of an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class Options:
     `split` None is "train" where there is one, else everything; `val_split` None is "val" where there is one, else no
     validation. `divide` name -> share divides what is there into train, val and others by `seed`, stratified by class.
     `limit`: so many records of each part at most, evenly drawn. `drop_last` leaves a last, shorter batch out.
-    Raises UsageError where a value can't be meant; the loader checks what is the loader's.
+    Raises UsageError where a value can't be meant.
     """
 
     task: str | None = None
@@ -71,6 +76,12 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}, wanted 1 or more")
+        if not 0 <= self.seed <= _SEEDS:
+            raise UsageError(f"seed is {self.seed}, wanted 0 to {_SEEDS}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch_size is {self.batch_size}, wanted 1 or more")
+        check_size(self.size)
+        check_fit(self.fit)
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning_rate is {self.learning_rate}, wanted a number above 0")
         if not self.checkpoint_seconds >= 0:
@@ -87,7 +98,7 @@ class Options:
     @classmethod
     def of(cls, settings: Mapping[str, Any], *, where: str) -> Options:
         """Options by name; `where` stands in errors. Raises UsageError: unknown, or a wrong kind."""
-        return cls(**_checked(settings, f"{where}: "))
+        return schema.read(cls, settings, where=where, noun="option")
 
     @classmethod
     def read(cls, path: Path, *, model: str | None = None) -> Options:
@@ -104,7 +115,7 @@ class Options:
             raise StorageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
         try:
             settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}: {error}") from error
         if isinstance(settings, dict) and isinstance(settings.get("options"), dict):
             settings = settings["options"]
@@ -142,48 +153,15 @@ def is_code(model: str | None) -> bool:
     return model is not None and ".py:" in model
 
 
-def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Settings by name, of the kinds that Options wants. Raises UsageError, which begins with `where`."""
-    known = get_type_hints(Options)
-    if unknown := [name for name in settings if name not in known]:
-        raise UsageError(f"{where}there is no option {', '.join(unknown)}; there are {', '.join(known)}")
-    given = dict(settings)
-    for name, value in settings.items():
-        if name in ("augment", "size") and isinstance(value, list):
-            given[name] = tuple(value)
-        elif isinstance(value, np.integer | np.floating):
-            given[name] = value.item()
-        if not _fits(given[name], known[name]):
-            wanted = next(f.type for f in fields(Options) if f.name == name)
-            raise UsageError(f"{where}{name} is {value!r}, wanted {wanted}")
-    return given
-
-
 def with_settings(options: Options, settings: Mapping[str, Any]) -> Options:
     """The options with some of them changed, by name. Raises UsageError: there is no such option, or a wrong kind."""
-    return replace(options, **_checked(settings, ""))
+    return replace(options, **schema.checked(Options, settings, noun="option"))
 
 
 def filled(value: T | None) -> T:
     """The value of an option that `Options.filled` has seen to."""
     assert value is not None
     return value
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value out of a file is of the `kind` that an annotation says."""
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in args)
-    if origin is Literal:
-        return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(part, args[0]) for part in value)
-    if origin is abc.Mapping:
-        return isinstance(value, dict) and all(_fits(part, args[1]) for part in value.values())
-    if kind is Any or kind is type(None):
-        return kind is Any or value is None
-    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +205,30 @@ class Recipe:
     pack_options: Mapping[str, Any]
     options: Options
     versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        names = self.class_names
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"class_names has {len(names)} names, {len(set(names))} different ones, wanted each once")
+        if min(self.shape, default=0) < 1 or math.prod(self.shape) > _MOST_NUMBERS:
+            raise UsageError(f"shape is {self.shape}, wanted sides of 1 and more, {_MOST_NUMBERS} numbers at most")
+        try:
+            numbers = np.dtype(self.dtype).kind in "buif"
+        except TypeError:
+            numbers = False
+        if not numbers:
+            raise UsageError(f"dtype is {self.dtype!r}, wanted one of numbers, such as uint8")
+        if self.keeps:
+            return
+        if len(self.shape) != 3 or self.shape[2] not in (1, 3) or self.dtype != "uint8":
+            raise UsageError(f"images are {self.dtype} {self.shape}, wanted uint8 (height, width, 1 or 3)")
+        check_size(self.shape[:2])
+        try:
+            packed = ImageOptions.from_json(self.pack_options)
+        except (TypeError, ValueError) as error:  # of kinds that its own checks do not expect
+            raise UsageError(f"pack_options: {error}") from error
+        if packed.size and math.prod(packed.size) > _MOST_NUMBERS:
+            raise UsageError(f"pack_options: size is {packed.size}, wanted {_MOST_NUMBERS} pixels at most")
 
     @property
     def preparation(self) -> Preparation:
@@ -285,26 +287,45 @@ class RunFolder:
     def logs(self) -> Path:
         return self.folder / "logs"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the training that is at work in the folder."""
+        return self.folder / ".lock"
+
     def read_recipe(self) -> Recipe:
         """The recipe. Raises NotThereError (no folder), UsageError (no RUN, or not of this version), DataError."""
+        path = self.recipe_json
         if not self.folder.is_dir():
             raise NotThereError(f"{self.folder}: there is no such run; train makes one")
+        if not os.path.lexists(path):
+            raise UsageError(
+                f"{self.folder} is no RUN folder: it has no {path.name}; a training that was stopped before it "
+                "wrote one is begun anew, without resume=True"
+            )
+        with explained(path):
+            text = content(path, _MOST_BYTES)
         try:
-            read = json.loads(self.recipe_json.read_text())
-        except FileNotFoundError:
-            raise UsageError(f"{self.folder} is no RUN folder: it has no {self.recipe_json.name}") from None
-        except ValueError as error:
-            raise DataError(f"{self.recipe_json} is damaged: {error}") from error
+            read = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} is damaged: {error}") from error
         if not isinstance(read, dict) or read.pop("format", None) != _FORMAT:
-            raise UsageError(f"{self.recipe_json} is not a recipe of headrace")
+            raise UsageError(f"{path} is not a recipe of headrace")
         if (version := read.pop("version", None)) != _VERSION:
-            raise UsageError(f"{self.recipe_json} has version {version}, this headrace reads version {_VERSION}")
+            raise UsageError(f"{path} has version {version!r:.80}, this headrace reads version {_VERSION}")
         try:
-            read["options"] = Options.of(read["options"], where="options")
-            read["train"], read["val"] = Part(**read["train"]), Part(**read["val"]) if read["val"] else None
-            return Recipe(**read | {"class_names": tuple(read["class_names"]), "shape": tuple(read["shape"])})
-        except (KeyError, TypeError, UsageError) as error:
-            raise DataError(f"{self.recipe_json} is damaged: {error}") from error
+            return schema.read(Recipe, read, where=f"{path} is damaged")
+        except UsageError as error:
+            raise DataError(str(error)) from error
+
+    def is_unused(self) -> bool:
+        """Whether the folder is empty, but for what a training leaves that was killed before it wrote the recipe."""
+        mine = {self.lock, *self.leftovers()}
+        return all(path in mine for path in self.folder.iterdir())
+
+    def leftovers(self) -> list[Path]:
+        """What killed trainings left half written: `write_atomic`'s hidden files beside the ones of a run."""
+        written = (self.recipe_json, self.model, self.checkpoint, self.history_csv, self.curves, self.layers)
+        return [left for path in written for left in self.folder.glob(f".{path.name}.*")]
 
     def write_recipe(self, recipe: Recipe) -> None:
         text = json.dumps({"format": _FORMAT, "version": _VERSION} | asdict(recipe), indent=2, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +51,18 @@ class Run:
             raise UsageError(
                 f"{self.folder.folder}: has no model yet; its training has not come to the end of an epoch"
             )
-        self.model: Any = self._rebuilt(network) if network is not None else self._loaded()
+        recipe = self.recipe
+        task = tasks.for_recipe(recipe.task, recipe.class_names)
+        self.model: Any
+        if network is not None:
+            self.model = self._rebuilt(network)
+        elif recipe.own_model:
+            self.model = self._loaded()
+        else:
+            self.model = self._filled(task)
         if not jit():
             self.model.jit_compile = False
-        recipe = self.recipe
-        self.task = tasks.for_recipe(recipe.task, recipe.class_names).fitted(
+        self.task = task.for_model(
             networks.output_shape(self.model, recipe.shape, name=str(self.folder.model)),
             recipe.size,
             ends_in=networks.activation(self.model),
@@ -71,11 +77,11 @@ class Run:
         training images went. A run on arrays as they are (`dtype="keep"`) takes such arrays, of the very shape.
         `threshold`: the least score of a box or point. Raises UsageError, DataError (one can't be used: which and why).
         """
-        task = self.task if threshold is None else self.task.at(threshold)
+        task = self.task if threshold is None else self.task.with_threshold(threshold)
         given, single = _several(images, self.recipe)
         if self.recipe.keeps:
             stack = _stacked(given, self.recipe)
-            answers = [task.answer(task.found(out, _UNMOVED)) for out in (self.outputs(stack) if given else ())]
+            answers = [task.answer(task.prediction(out, _UNMOVED)) for out in (self.outputs(stack) if given else ())]
         else:
             answers = [task.answer(answer.found) for answer in self._asked(given, task)]
         return answers[0] if single else answers
@@ -123,7 +129,7 @@ class Run:
     def answer(self, dataset: Dataset, number: int, id_: str, image: Any, output: Any, task: tasks.Task) -> Answer:
         """What an output says of record `number` of a dataset, in pixels of the stored image."""
         view = self.view(dataset, int(dataset.rows[number]))
-        return Answer(id_, image, view, task.found(output, view))
+        return Answer(id_, image, view, task.prediction(output, view))
 
     def view(self, dataset: Dataset, row: int) -> View:
         """How the stored image of a catalog row comes to the model."""
@@ -151,23 +157,38 @@ class Run:
                 raise DataError(str(rejects[0]))
             outputs = self.outputs(batch.images)
             for id_, image, output, view in zip(batch.ids, batch.images, outputs, views, strict=True):
-                yield Answer(id_, image, view, task.found(output, view))
+                yield Answer(id_, image, view, task.prediction(output, view))
 
     def _loaded(self) -> Any:
         path = self.folder.model
         try:
             code = networks.code_of(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: can't be loaded ({error})") from error
+        except Exception as error:  # of bytes that are no model, zipfile and json raise much
+            raise DataError(f"{path}: can't be loaded ({_first_line(error)})") from error
         if code is not None:
             raise UsageError(
                 f"{path}: holds code that is not Keras's ({code}), and a run by itself never runs any; name the "
                 f"network that it was trained with, {self.recipe.model} (network, as file.py:function or as it is)"
             )
         try:
-            return keras.saving.load_model(path, compile=False)
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
         except Exception as error:
-            raise DataError(f"{path}: can't be loaded ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{path}: can't be loaded ({_first_line(error)})") from error
+
+    def _filled(self, task: tasks.Task) -> Any:
+        """The built-in model that the recipe names, with the run's weights: nothing else in the file is looked at."""
+        recipe, path = self.recipe, self.folder.model
+        try:
+            model = networks.plain(task.rebuild(recipe.model, recipe.shape, recipe.options.model_options))
+            model.load_weights(path)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{path}: can't be loaded into {recipe.model} of {len(recipe.class_names)} classes for images "
+                f"{list(recipe.shape)}, as {self.folder.recipe_json.name} has it ({_first_line(error)})"
+            ) from error
+        return model
 
     def _rebuilt(self, network: networks.Network) -> Any:
         """The run's network made anew by its own code, with the run's weights."""
@@ -182,7 +203,7 @@ class Run:
             model.load_weights(self.folder.model)
         except Exception as error:
             raise UsageError(
-                f"{self.folder.model}: its weights don't fit the network {name} ({str(error).splitlines()[0]})"
+                f"{self.folder.model}: its weights don't fit the network {name} ({_first_line(error)})"
             ) from error
         return model
 
@@ -198,6 +219,10 @@ class _NoTarget(Target):
 
     def encode(self, labels: Labels) -> None:
         return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 _UNMOVED = View(1, 1, (), (1, 1))  # of numbers that are no pixels

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import logging
 import math
+import os
 import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import headrace
-from headrace.errors import DamageError, UsageError
+from headrace.errors import DamageError, DataError, UsageError
 from headrace.imaging.augment import AUGMENTATIONS
 from headrace.imaging.placement import Size, check_size
-from headrace.learn import checkpoint, networks, parts, plots, tasks
+from headrace.learn import checkpoint, lock, networks, parts, plots, schema, tasks
 from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.recipe import Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset
@@ -32,7 +33,7 @@ from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.loader import Loader
 from headrace.place.local import explained
-from headrace.place.publish import write_atomic
+from headrace.place.publish import sync, write_atomic
 from headrace.progress import bar
 
 log = logging.getLogger(__name__)
@@ -95,10 +96,40 @@ def train(
     None is bars on a terminal and nothing else.
 
     Raises UsageError (options, a model that does not fit, records to validate on that are trained on too, another
-    recipe or dataset than the run's, `out` in the way), NotThereError, DataError (a damaged checkpoint), StorageError.
+    recipe or dataset than the run's, `out` in the way or at work), NotThereError, DataError (a damaged recipe or
+    checkpoint; a loss that is no number any more), StorageError.
     """
     run = RunFolder(Path(out))
-    old = run.read_recipe() if resume else None
+    with ExitStack() as stack:
+        there = run.recipe_json.exists()
+        if there:  # known before the work, and nothing in it changes meanwhile
+            stack.enter_context(lock.held(run.lock))
+        old = run.read_recipe() if resume else None
+        training = _prepared(run, old, dataset, val, model, callbacks, options, overwrite, settings)
+        if not there:
+            with explained(run.folder):
+                run.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.held(run.lock))
+            _check_free(run, overwrite)  # again: another may have trained in it meanwhile
+        if old:
+            training.resume(old)
+        else:
+            training.begin()
+        return training.go(progress)
+
+
+def _prepared(
+    run: RunFolder,
+    old: Recipe | None,
+    dataset: Dataset | Path | str,
+    val: Dataset | Path | str | None,
+    model: str | networks.Network | None,
+    callbacks: Sequence[Any] | Any,
+    options: Options | None,
+    overwrite: bool,
+    settings: Mapping[str, Any],
+) -> _Training:
+    """A training as it is asked for, before anything of it is written; `old` is the recipe of the run to resume."""
     dataset = opened(dataset)
     val = _validated_by(old, dataset) if val is None else opened(val)
     if options is None:
@@ -113,15 +144,10 @@ def train(
             f"{run.folder}: its network is {old.model}, which is no built-in one, and a run by itself never runs any "
             "code; name it again (model)"
         )
-    if not resume:
+    if not old:
         _check_free(run, overwrite)
     told = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks)
-    training = _Training(run, dataset, val, model, told, options)
-    if old:
-        training.resume(old)
-    else:
-        training.begin()
-    return training.go(progress)
+    return _Training(run, dataset, val, model, told, options)
 
 
 def opened(dataset: Dataset | Path | str) -> Dataset:
@@ -177,8 +203,26 @@ def _check_free(run: RunFolder, overwrite: bool) -> None:
             raise UsageError(
                 f"{folder}: holds a run already; pass resume=True to go on with it, overwrite=True to replace it"
             )
-    elif any(folder.iterdir()):
+    elif not run.is_unused():
         raise UsageError(f"{folder}: is a folder with other files in it, which are not replaced; choose another")
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far a training is, as its checkpoint holds it: `steps` and `means` of the epoch under way, a row of `history`
+    for each that is over, and the state of the loader. Raises UsageError: no training is there."""
+
+    steps: int
+    means: tasks.Means
+    history: tuple[Mapping[str, float], ...]
+    loader: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.means.count < 0:
+            raise UsageError(f"steps is {self.steps} of {self.means.count} images, wanted 0 and more")
+        for number, row in enumerate(self.history, 1):
+            if row.get("epoch") != number or row.keys() != self.history[0].keys():
+                raise UsageError(f"history {number} is {row!r:.80}, wanted the values of epoch {number}")
 
 
 class _Training:
@@ -211,7 +255,7 @@ class _Training:
                     f"a callback sets the learning rate, and so does schedule {options.schedule!r}: choose one"
                 )
             options = replace(options, schedule="constant")
-        options = options.filled(task.chosen(dataset))
+        options = options.filled(task.defaults_for(dataset))
         size, shape, dtype = _input(dataset, options)
         if val_part is not None:
             parts.check_images(val_part.view, dataset.keeps, dtype, shape)
@@ -222,7 +266,7 @@ class _Training:
             )
         name, built = _network(task, network, options, shape)
         said = networks.output_shape(built, shape, name=name)
-        self.task = task.fitted(said, size or (0, 0), ends_in=networks.activation(built), name=name)
+        self.task = task.for_model(said, size or (0, 0), ends_in=networks.activation(built), name=name)
         own = network is not None or is_code(name)
         own_loss = own and bool(built.compiled)
         if own_loss:
@@ -312,10 +356,10 @@ class _Training:
         """Make the RUN folder, or empty an older one of what a run puts there."""
         run = self.run
         with explained(run.folder):
-            run.folder.mkdir(parents=True, exist_ok=True)
             events = run.logs.rglob("events.out.tfevents.*")
-            made = (run.model, run.checkpoint, run.history_csv, run.curves, run.layers)
-            for path in (*made, *events):
+            # First the checkpoint: what else of the older run is left by a kill here is a whole one, or begins anew.
+            made = (run.checkpoint, run.model, run.history_csv, run.curves, run.layers)
+            for path in (*made, *events, *run.leftovers()):
                 path.unlink(missing_ok=True)
             if run.evaluations.exists():
                 shutil.rmtree(run.evaluations)
@@ -343,14 +387,30 @@ class _Training:
             raise UsageError(f"{self.run.folder}: can't be resumed with another recipe: {'; '.join(changes)}")
         if old.versions != new.versions:
             log.warning("the run began with %s and goes on with %s", _versions(old), _versions(new))
-        if self.run.checkpoint.exists():  # else it was killed before its first: begin again
-            state = checkpoint.read(self.run.checkpoint)
-            checkpoint.restore(self.model, state)
-            self.loader.load_state_dict(state.progress["loader"])
-            self.history = [dict(row) for row in state.progress["history"]]
-            self.steps = state.progress["steps"]
-            self.means = tasks.Means(**state.progress["means"])
+        with explained(self.run.folder):
+            for path in self.run.leftovers():
+                path.unlink(missing_ok=True)
+        if os.path.lexists(self.run.checkpoint):  # else it was killed before its first: begin again
+            self._restore(checkpoint.read(self.run.checkpoint))
         self.run.write_recipe(new)
+
+    def _restore(self, state: checkpoint.Checkpoint) -> None:
+        """Put model, loader and history back to where they were. Raises UsageError, DataError."""
+        where = f"{self.run.checkpoint} is damaged"
+        try:
+            progress = schema.read(_Progress, state.progress, where=where)
+            if progress.steps > len(self.loader):
+                raise UsageError(f"{where}: steps is {progress.steps}, wanted {len(self.loader)} at most")
+            self.history = [dict(row) for row in progress.history]
+            if self.history:
+                self._best()
+        except KeyError as error:
+            raise DataError(f"{where}: its history has no {error}") from error
+        except UsageError as error:
+            raise DataError(f"{error}; start the run anew with overwrite=True") from error
+        checkpoint.restore(self.model, state)
+        self.loader.load_state_dict(dict(progress.loader))
+        self.steps, self.means = progress.steps, progress.means
 
     def go(self, progress: bool | None) -> Trained:
         """All epochs that are left."""
@@ -460,7 +520,7 @@ class _Training:
                 self.seconds += now - before
                 self.images += len(batch.ids)
                 before = now
-                self._check_finite(self.means.values())
+                self._check_finite(self.means.values(), batch.ids)
                 shown.set_postfix_str(_told(self.means.values()), refresh=False)
                 shown.update(len(batch.ids))
                 if caught:
@@ -471,27 +531,22 @@ class _Training:
                     self._capture().write(self.run.checkpoint)
                     written = now
 
-    def _check_finite(self, metrics: Mapping[str, float]) -> None:
+    def _check_finite(self, metrics: Mapping[str, float], ids: Sequence[str] = ()) -> None:
+        """Raises DataError: a value is no number any more; `ids` are the records that were seen last."""
         for name, value in metrics.items():
             if not math.isfinite(value):
                 rate = self.options.learning_rate
-                raise UsageError(
-                    f"{name} became {value} in epoch {len(self.history) + 1}, batch {self.steps}; "
-                    + (
-                        f"pass a lower learning_rate than {rate:g}"
-                        if rate
-                        else "give its optimizer a lower learning rate"
-                    )
+                lower = f"learning_rate={rate / 10:g}" if rate else "a lower learning rate of its optimizer"
+                last = f" with {', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}" if ids else ""
+                raise DataError(
+                    f"{self.run.folder}: {name} became {value} in epoch {len(self.history) + 1}, batch "
+                    f"{self.steps}{last}: the learning rate is too high, or images or labels are not what the network "
+                    f"takes; look at them, or train with {lower} and overwrite=True"
                 )
 
     def _capture(self) -> checkpoint.Checkpoint:
-        progress = {
-            "steps": self.steps,
-            "means": asdict(self.means),
-            "history": list(self.history),
-            "loader": self.loader.state_dict(),
-        }
-        return checkpoint.capture(self.model, progress)
+        progress = _Progress(self.steps, self.means, tuple(self.history), self.loader.state_dict())
+        return checkpoint.capture(self.model, asdict(progress))
 
     def _stop(self, number: int, state: checkpoint.Checkpoint | None = None) -> NoReturn:
         """Write the state, say how to go on, and end as the signal `number` asks for."""
@@ -518,27 +573,34 @@ class _Training:
         """Write what follows from the last epoch: the model if it is the best so far; history, curves, logs."""
         best = self._best()
         if best == len(self.history) - 1:
-            write_atomic(self.run.model, _saved(self.inference))
+            _save(self.inference, self.run.model)
         write_atomic(self.run.history_csv, _csv(self.history))
         write_atomic(self.run.curves, plots.png(plots.curves(self.history, best=best)))
         logs.write(self.history[-1])
 
 
 class _Logs:
-    """TensorBoard's logs: `train` and `val` as two runs with the same tags, which it draws in one chart."""
+    """TensorBoard's logs: `train` and `val` as two runs with the same tags, which it draws in one chart. None without
+    tensorboardX. Raises StorageError."""
 
     def __init__(self, folder: Path, *, purge: int) -> None:
         self._folder, self._purge = folder, purge
         self._writers: dict[str, Any] = {}
+        self._there = importlib.util.find_spec("tensorboardX") is not None
+        if not self._there:
+            log.warning("no TensorBoard logs: tensorboardX is not installed; run: pip install 'headrace[tensorboard]'")
 
     def write(self, row: Mapping[str, float]) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer("val" if name.startswith("val_") else "train").add_scalar(
-                    name.removeprefix("val_"), value, int(row["epoch"])
-                )
-        for writer in self._writers.values():
-            writer.flush()
+        if not self._there:
+            return
+        with explained(self._folder):
+            for name, value in row.items():
+                if name != "epoch":
+                    self._writer("val" if name.startswith("val_") else "train").add_scalar(
+                        name.removeprefix("val_"), value, int(row["epoch"])
+                    )
+            for writer in self._writers.values():
+                writer.flush()
 
     def _writer(self, run: str) -> Any:
         from tensorboardX import SummaryWriter
@@ -550,9 +612,10 @@ class _Logs:
     def __enter__(self) -> _Logs:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for writer in self._writers.values():
-            writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with explained(self._folder) if kind is None else suppress(OSError):  # of two errors the first is the reason
+            for writer in self._writers.values():
+                writer.close()
 
 
 class _Stopped(Exception):
@@ -627,11 +690,18 @@ def _learning_rate(options: Options, steps: int) -> Any:
     return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup)
 
 
-def _saved(model: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.keras")
-        model.save(path)
-        return path.read_bytes()
+def _save(model: Any, path: Path) -> None:
+    """Replaces the file `path` by the saved model at once. Raises StorageError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.keras")  # Keras wants the suffix; a run has one writer
+    with explained(path):
+        try:
+            model.save(temporary)
+            sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
 
 
 def _csv(history: Sequence[Mapping[str, float]]) -> bytes:

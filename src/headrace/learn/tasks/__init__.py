@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
 from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
+from headrace.learn import schema
 from headrace.learn.plots import Figure
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
@@ -46,6 +47,15 @@ class Score:
     figures: Mapping[str, Figure] = field(default_factory=dict)
 
 
+class Hits(NamedTuple):
+    """Of the objects of images, boxes or points: how many are found, of how many that are there; and how many of those
+    said are false."""
+
+    found: int
+    there: int
+    false: int
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """Models, loss, metrics, and how a model's outputs [b, ...] become scores and predictions."""
@@ -61,6 +71,8 @@ class Task(ABC):
     compared_columns: ClassVar[tuple[str, ...]]  # the same of the records of a dataset
     count_column: ClassVar[str] = "class"  # the column of `rows` by which predictions are counted
     right_means: ClassVar[str]  # when an image is right, for people
+    kind: ClassVar[str]  # what a model of this task is called, such as "a detector"
+    learns_from: ClassVar[str]  # what a dataset must have for it, such as "boxes"
     common_loss: ClassVar[bool] = False  # whether the loss says something of a model that learnt by another one
     # What an Options leaves open: batch_size, learning_rate, schedule, augment, and size where images may differ in it.
     defaults: ClassVar[Mapping[str, Any]]
@@ -73,19 +85,19 @@ class Task(ABC):
     def of(cls, dataset: Dataset) -> Task | None:
         """The task with this dataset's classes; None where it has nothing to say about it. Raises UsageError."""
 
-    def at(self, threshold: float) -> Task:
+    def with_threshold(self, threshold: float) -> Task:
         """The task with `threshold` as the least score of what is shown. Raises UsageError: it has none."""
         raise UsageError(f"a threshold is for detection and keypoints, this run's task is {self.name}")
 
     @abstractmethod
-    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Task:
+    def for_model(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Task:
         """The task as a network says it that makes numbers of shape `out` (without the batch) of an image of `size`.
 
         `ends_in` is its last function, such as "softmax", None where nobody knows; `name` is what to call it.
         Raises UsageError: such numbers say nothing of this task; the message has the shape that is wanted.
         """
 
-    def chosen(self, dataset: Dataset) -> Mapping[str, Any]:
+    def defaults_for(self, dataset: Dataset) -> Mapping[str, Any]:
         """The `defaults` for this dataset."""
         return self.defaults
 
@@ -117,12 +129,12 @@ class Task(ABC):
     def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
         """Judge the outputs for every record of a dataset."""
 
-    def found(self, output: Outputs, view: View) -> Any:
+    def prediction(self, output: Outputs, view: View) -> Any:
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""
         return output
 
     @abstractmethod
-    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Any]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Any]:
         """What says, of a row of this dataset's catalog and the way from a photo to the stored image, what is in the
         photo: for `right` and `tile`, None where nobody knows. Raises UsageError: nothing to compare with."""
 
@@ -139,8 +151,25 @@ class Task(ABC):
         """What was found in one image as a plain object, for `Run.predict`."""
 
     @abstractmethod
-    def right(self, found: Any, observed: Any) -> bool:
+    def is_correct(self, found: Any, observed: Any) -> bool:
         """Whether what was found in one image is what was observed there."""
+
+    def hits(self, found: Any, observed: Any) -> Hits | None:
+        """What of the objects in one image is found; None for a task that is about whole images."""
+        return None
+
+    def count_text(self, counts: Mapping[str, int], images: int) -> str:
+        """What was found in so many images, by the names that `count_column` has, for people: "12 cat, 8 dog"."""
+        return listed([f"{n} {name}" for name, n in counts.items() if n])
+
+    def right_text(self, right: int, known: int, hits: Hits | None) -> str:
+        """How many of the images whose truth is known are right, what that means, and what of their objects is."""
+        text = f"{right} of {known} right ({right / known:.1%}): {self.right_means}"
+        return text if hits is None else f"{text}; {self.hits_text(hits)}"
+
+    def hits_text(self, hits: Hits) -> str:
+        """ "40 of 71 boxes found, 31 false"."""
+        return f"{hits.found} of {hits.there} {self.learns_from} found"
 
     @abstractmethod
     def wrong(self, found: Any, observed: Any) -> float:
@@ -163,8 +192,19 @@ class Task(ABC):
         if unknown := [option for option in options if option not in known]:
             takes = f"it takes {', '.join(known)}" if known else "it takes no options"
             raise UsageError(f"model {model} has no option {', '.join(unknown)}; {takes}")
+        kinds, annotations = get_type_hints(function), inspect.get_annotations(function)
+        for name, value in options.items():
+            if not schema.fits(value, kinds[name]):
+                raise UsageError(f"{name} is {value!r:.80}, wanted {annotations[name]}")
         pixels = keras.Input(shape, name="pixels")
         return keras.Model(pixels, function(pixels, len(self.class_names), **options), name=model)
+
+    def rebuild(self, model: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> Any:
+        """The model that `build` made, for weights that the caller has: none are looked for. Raises UsageError."""
+        from headrace.learn.backbones import LATER
+
+        later = {} if options.get("weights") is None else {"weights": LATER}
+        return self.build(model, shape, {**options, **later})
 
     def model_name(self, name: str | None) -> str:
         """The name of a model of this task, the default one for None. Raises UsageError listing them."""
@@ -197,6 +237,11 @@ def measured(model: Any, batch: Batch, targets: Any) -> dict[str, float]:
     model.reset_metrics()  # Keras summed them up over calls until keras-team/keras#22617
     logs: dict[str, float] = model.test_on_batch(batch.images, targets, return_dict=True)
     return logs
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in a line, the first so many of them."""
+    return ", ".join([*names[:most], *["…"] * (len(names) > most)])
 
 
 def check_threshold(threshold: float) -> float:

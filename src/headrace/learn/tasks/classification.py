@@ -44,7 +44,7 @@ def vanilla(pixels: Any, classes: int) -> Any:
 
 
 def mobilenet_v2(
-    pixels: Any, classes: int, *, alpha: float = 1.0, weights: str | None = None, frozen: bool = False
+    pixels: Any, classes: int, *, alpha: float = 1.0, weights: backbones.Weights = None, frozen: bool = False
 ) -> Any:
     """MobileNetV2 (Sandler et al. 2018); the options are those of `backbones.mobilenet_v2`."""
     return _head(backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen), classes)
@@ -77,6 +77,8 @@ class Classification(Task):
     columns: ClassVar[tuple[str, ...]] = ("class", "probability")
     compared_columns: ClassVar[tuple[str, ...]] = ("observed", "estimated", "probability")
     right_means: ClassVar[str] = "images whose class is right"
+    kind: ClassVar[str] = "a classifier"
+    learns_from: ClassVar[str] = "classes"
     common_loss: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
@@ -95,7 +97,7 @@ class Classification(Task):
             )
         return cls(dataset.class_names)
 
-    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Classification:
+    def for_model(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Classification:
         n = len(self.class_names)
         one = out == (1,) and n == 2
         if out != (n,) and not one:
@@ -180,10 +182,10 @@ class Classification(Task):
             figures={self.figures[0]: figure},
         )
 
-    def found(self, output: Outputs, view: View) -> Outputs:
+    def prediction(self, output: Outputs, view: View) -> Outputs:
         return self.probabilities(output[np.newaxis])[0]  # type: ignore[no-any-return]
 
-    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], str | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], str | None]:
         if not (dataset.labels >= 0).any():
             raise UsageError(f"{dataset.path}: has no classes to compare with")
         return lambda row, _: row["label_name"]
@@ -202,7 +204,7 @@ class Classification(Task):
         row = {"class": self.class_names[best], "probability": f"{found[best]:.6f}"}
         return [row | {f"p_{name}": f"{p:.6f}" for name, p in zip(self.class_names, found, strict=True)}]
 
-    def right(self, found: Outputs, observed: str) -> bool:
+    def is_correct(self, found: Outputs, observed: str) -> bool:
         return self.class_names[int(found.argmax())] == observed
 
     def wrong(self, found: Outputs, observed: str) -> float:
@@ -213,7 +215,7 @@ class Classification(Task):
         estimated = f"est: {self.class_names[best]} {found[best]:.0%}"
         if observed is None:
             return Tile(image, estimated)
-        return Tile(image, f"obs: {observed}\n{estimated}", right=self.right(found, observed))
+        return Tile(image, f"obs: {observed}\n{estimated}", right=self.is_correct(found, observed))
 
 
 def _per_class(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:

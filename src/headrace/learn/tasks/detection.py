@@ -19,7 +19,18 @@ from headrace.imaging.sheet import Tile
 from headrace.learn import backbones, boxes, networks, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
-from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, shape_text
+from headrace.learn.tasks import (
+    Hits,
+    Means,
+    Outputs,
+    Score,
+    Shape,
+    Task,
+    as_text,
+    check_threshold,
+    measured,
+    shape_text,
+)
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.photos import View
@@ -38,7 +49,7 @@ _BIAS = (-1.4, -1.4, 0.0, 0.0, -3.0)
 
 
 def mobilenet_v2(
-    pixels: Any, classes: int, *, alpha: float = 0.75, weights: str | None = None, frozen: bool = False
+    pixels: Any, classes: int, *, alpha: float = 0.75, weights: backbones.Weights = None, frozen: bool = False
 ) -> Any:
     """MobileNetV2's features (options as `backbones.mobilenet_v2`), a 3x3 convolution of 240, and a 1x1 to the cells.
 
@@ -139,6 +150,8 @@ class Detection(Task):
     columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
     compared_columns: ClassVar[tuple[str, ...]] = (*columns, "right")
     right_means: ClassVar[str] = "images of which every box is found and none is false"
+    kind: ClassVar[str] = "a detector"
+    learns_from: ClassVar[str] = "boxes"
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 4e-3,
@@ -155,10 +168,10 @@ class Detection(Task):
     def of(cls, dataset: Dataset) -> Detection | None:
         return cls(dataset.box_class_names or ("object",)) if dataset.has_boxes else None
 
-    def at(self, threshold: float) -> Detection:
+    def with_threshold(self, threshold: float) -> Detection:
         return replace(self, threshold=check_threshold(threshold))
 
-    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Detection:
+    def for_model(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Detection:
         depth = Grid(classes=len(self.class_names)).depth
         if len(out) != 3 or out[0] is None or out[0] != out[1] or out[2] != depth:
             raise UsageError(
@@ -252,14 +265,14 @@ class Detection(Task):
         found = replace(self.grid, cells=cells.shape[1]).decode(cells, size=size, threshold=threshold)
         return [boxes.suppressed(one) for one in found]
 
-    def found(self, output: Outputs, view: View) -> Found:
+    def prediction(self, output: Outputs, view: View) -> Found:
         """In pixels of the photo."""
         (found,) = self.decoded(output[None], size=view.size, threshold=self.threshold)
         moved = view.back(found.boxes)
         some = area(moved) > 0
         return Found(moved[some], found.scores[some], found.labels[some])
 
-    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Truth | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Truth | None]:
         if not dataset.has_boxes:
             raise UsageError(f"{dataset.path}: has no boxes to compare with")
         number = {name: i for i, name in enumerate(self.class_names)}
@@ -293,19 +306,31 @@ class Detection(Task):
     def wrong(self, found: Found, observed: Truth) -> float:
         return len(found.boxes) + len(observed.boxes) - 2.0 * int(boxes.matches(found, observed).sum())
 
-    def right(self, found: Found, observed: Truth) -> bool:
-        return len(found.boxes) == len(observed.boxes) == int(boxes.matches(found, observed).sum())
+    def is_correct(self, found: Found, observed: Truth) -> bool:
+        hits = self.hits(found, observed)
+        return hits.found == hits.there and not hits.false
+
+    def hits(self, found: Found, observed: Truth) -> Hits:
+        true = int(boxes.matches(found, observed).sum())
+        return Hits(true, len(observed.boxes), len(found.boxes) - true)
+
+    def hits_text(self, hits: Hits) -> str:
+        return f"{super().hits_text(hits)}, {hits.false} false"
+
+    def count_text(self, counts: Mapping[str, int], images: int) -> str:
+        total = sum(counts.values())
+        text = f"{total} box{'es' * (total != 1)}"
+        if len(self.class_names) == 1:
+            return f"{text} ({self.class_names[0]})"
+        return f"{text}: {super().count_text(counts, images)}" if total else text
 
     def tile(self, image: Pixels, found: Found, observed: Truth | None) -> Tile:
         names = self.class_names if len(self.class_names) > 1 else ("",)
         texts = [f"{names[label]} {score:.2f}".strip() for score, label in zip(found.scores, found.labels, strict=True)]
         drawn = with_boxes(image, found.boxes, texts, truth=None if observed is None else observed.boxes)
-        caption = f"{len(found.boxes)} found"
         if observed is None:
-            return Tile(drawn, caption)
-        hits = int(boxes.matches(found, observed).sum())
-        caption += f", {hits} right\n{len(observed.boxes)} observed"
-        return Tile(drawn, caption, right=self.right(found, observed))
+            return Tile(drawn, f"{len(found.boxes)} box{'es' * (len(found.boxes) != 1)}")
+        return Tile(drawn, self.hits_text(self.hits(found, observed)), right=self.is_correct(found, observed))
 
 
 _SIZE_WORDS = ("below 32 x 32", "from 32 x 32", "from 96 x 96")

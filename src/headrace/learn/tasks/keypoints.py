@@ -21,7 +21,18 @@ from headrace.imaging.sheet import Tile
 from headrace.learn import backbones, networks, plots, points
 from headrace.learn.backend import jit, keras
 from headrace.learn.points import ALPHA, Array
-from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, check_threshold, measured, shape_text
+from headrace.learn.tasks import (
+    Hits,
+    Means,
+    Outputs,
+    Score,
+    Shape,
+    Task,
+    as_text,
+    check_threshold,
+    measured,
+    shape_text,
+)
 from headrace.load.dataset import Dataset
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch
@@ -41,7 +52,7 @@ _DEPTHS = ("block_2_add", "block_5_add", "block_12_add", "block_16_project_BN")
 
 
 def mobilenet_v2(
-    pixels: Any, classes: int, *, alpha: float = 0.75, weights: str | None = None, frozen: bool = False
+    pixels: Any, classes: int, *, alpha: float = 0.75, weights: backbones.Weights = None, frozen: bool = False
 ) -> Any:
     """Heatmaps: MobileNetV2's deepest features, enlarged step by step to a quarter of the image.
 
@@ -60,7 +71,7 @@ def mobilenet_v2(
 
 
 def mobilenet_v2_points(
-    pixels: Any, classes: int, *, alpha: float = 0.75, weights: str | None = None, frozen: bool = False
+    pixels: Any, classes: int, *, alpha: float = 0.75, weights: backbones.Weights = None, frozen: bool = False
 ) -> Any:
     """Coordinates out of MobileNetV2's deepest features: smaller and faster than heatmaps, and less exact.
 
@@ -188,6 +199,8 @@ class Keypoints(Task):
     columns: ClassVar[tuple[str, ...]] = ("keypoint", "score", "x", "y")
     compared_columns: ClassVar[tuple[str, ...]] = (*columns, "observed_x", "observed_y")
     right_means: ClassVar[str] = "images of which every labelled point is found"
+    kind: ClassVar[str] = "for keypoints"
+    learns_from: ClassVar[str] = "keypoints"
     count_column: ClassVar[str] = "keypoint"
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
@@ -205,10 +218,10 @@ class Keypoints(Task):
             return None
         return cls(dataset.keypoint_names or tuple(map(str, range(dataset.keypoints))))
 
-    def at(self, threshold: float) -> Keypoints:
+    def with_threshold(self, threshold: float) -> Keypoints:
         return replace(self, threshold=check_threshold(threshold))
 
-    def fitted(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Keypoints:
+    def for_model(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Keypoints:
         k, (height, width) = len(self.class_names), size
         if out == (k, 3):
             return replace(self, coordinates=True)
@@ -230,7 +243,7 @@ class Keypoints(Task):
     def heatmap(self) -> Heatmap:
         return replace(HEATMAP, stride=self.stride)
 
-    def chosen(self, dataset: Dataset) -> Mapping[str, Any]:
+    def defaults_for(self, dataset: Dataset) -> Mapping[str, Any]:
         """Without flips, where nobody says which points are left and right of each other."""
         unpaired = mirror.unpaired(dataset.keypoints, dataset.keypoint_names, dataset.flip_pairs)
         if not unpaired:
@@ -327,11 +340,11 @@ class Keypoints(Task):
         """Points float32 [b, k, 3] = x, y in pixels of the model's input of `size` (height, width), and score."""
         return Points().decode(outputs, size=size) if self.coordinates else self.heatmap.decode(outputs)
 
-    def found(self, output: Outputs, view: View) -> Array:
+    def prediction(self, output: Outputs, view: View) -> Array:
         """Points float32 [k, 3] = x, y in pixels of the photo, and score."""
         return view.back_points(self.decoded(output[np.newaxis], size=view.size)[0])
 
-    def observer(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Observed | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Observed | None]:
         there = type(self).of(dataset)
         if there is None:
             raise UsageError(f"{dataset.path}: has no keypoints to compare with")
@@ -389,7 +402,15 @@ class Keypoints(Task):
         hits: NDArray[np.bool_] = ((off <= ALPHA) & shown)[~np.isnan(off)]
         return hits
 
-    def right(self, found: Array, observed: Observed) -> bool:
+    def hits(self, found: Array, observed: Observed) -> Hits:
+        """Of the labelled points; what is found where nothing is labelled may be right."""
+        hits = self._hits(found, observed)
+        return Hits(int(hits.sum()), len(hits), 0)
+
+    def count_text(self, counts: Mapping[str, int], images: int) -> str:
+        return f"{sum(counts.values())} of {images * len(self.class_names)} keypoints"
+
+    def is_correct(self, found: Array, observed: Observed) -> bool:
         """Whether every labelled point is found; what is found where nothing is labelled may be right."""
         return bool(self._hits(found, observed).all())
 
@@ -397,12 +418,9 @@ class Keypoints(Task):
         shown = self._shown(found)
         truth = None if observed is None else observed.points
         drawn = with_points(image, shown, self.class_names, truth=truth)
-        caption = f"{int((shown[:, 2] > 0).sum())} found"
         if observed is None:
-            return Tile(drawn, caption)
-        hits = self._hits(found, observed)
-        caption += f", {int(hits.sum())} right\n{len(hits)} observed"
-        return Tile(drawn, caption, right=self.right(found, observed))
+            return Tile(drawn, f"{int((shown[:, 2] > 0).sum())} of {len(shown)} keypoints")
+        return Tile(drawn, self.hits_text(self.hits(found, observed)), right=self.is_correct(found, observed))
 
 
 def _labels(batch: Batch) -> Labels:
