@@ -7,6 +7,7 @@ import operator
 from array import array
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,31 @@ from headrace import order
 from headrace.errors import UsageError
 
 DEFAULT_SPLIT = "train"
+USUAL_SPLITS = ("train", "val", "test")  # in their order
+
+# How data is divided: name -> fraction, or as its records say themselves.
+Splits: TypeAlias = Mapping[str, float] | Literal["given"]
+GIVEN: Literal["given"] = "given"
+
+# What folders of a split are called, in lower case; with "_set" behind it too.
+_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 _MOST_PARTS = 10**9
 
 
-def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
+def check_splits(splits: Mapping[str, float] | str | None) -> dict[str, float]:
     """Name -> fraction, summing to 1; None is one split "train". Raises UsageError."""
+    if isinstance(splits, str):
+        raise UsageError(f"splits is {splits!r}, wanted fractions by name, or 'given'")
     fractions = {DEFAULT_SPLIT: 1.0} if splits is None else dict(splits)
     for name, fraction in fractions.items():
         check_split_name(name)
@@ -34,8 +54,20 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
 
 def check_split_name(name: str) -> None:
     """Raises UsageError: it can't begin a shard's file name."""
-    if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
-        raise UsageError(f"split name {name!r}: wanted letters, digits and '_'")
+    if fault := split_name_fault(name):
+        raise UsageError(fault)
+
+
+def split_name_fault(name: object) -> str | None:
+    """Why this can't begin a shard's file name, or None."""
+    if isinstance(name, str) and name.isidentifier() and name.isascii():
+        return None
+    return f"split name {name!r}: wanted letters, digits and '_'"
+
+
+def split_of_folder(name: str) -> str | None:
+    """The split that a folder of this name holds by custom, "val" of "validation", or None."""
+    return _FOLDERS.get(name.lower().removesuffix("_set").removesuffix("-set"))
 
 
 def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed: int) -> NDArray[np.int64]:

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 
 from headrace import order
 from headrace.errors import DataError, UsageError
-from headrace.imaging.objects import FAULTS, count_faults, judge_boxes, keypoints_fault, odd_visibility
+from headrace.imaging.objects import FAULTS, count_faults, judge_boxes
 from headrace.packing.budget import Budget, shown
-from headrace.record import Reject, check_names
+from headrace.record import Reject, check_names, keypoints_fault, odd_visibility
 
 BORDER = np.array([0, 0, 40, 20], np.float32)
 NAN, INF = float("nan"), float("inf")
@@ -109,11 +109,13 @@ def test_keys_that_occur_again(keys: list[int]) -> None:
 
 
 def test_names() -> None:
-    assert check_names(["a", "b\u2028", "d\fe", ""], "class names") == ("a", "b\u2028", "d\fe", "")
+    assert check_names(["a", "b\u2028", "d\fe"], "class names") == ("a", "b\u2028", "d\fe")
     with pytest.raises(UsageError, match=r"^class names a, b, a: one occurs twice$"):
         check_names(["a", "b", "a"], "class names")
     with pytest.raises(UsageError, match=r"^class names: 'a\\nb' holds a line break$"):
         check_names(["a\nb"], "class names")
+    with pytest.raises(UsageError, match=r"^class names: '' is a blank name$"):
+        check_names(["a", "", ""], "class names")
 
 
 REJECTS = [Reject(id=f"{i}", origin=f"a:{i}", stage="decode", reason="bad") for i in range(30)]
