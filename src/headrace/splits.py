@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -22,17 +23,8 @@ USUAL_SPLITS = ("train", "val", "test")  # in their order
 Splits: TypeAlias = Mapping[str, float] | Literal["given"]
 GIVEN: Literal["given"] = "given"
 
-# What folders of a split are called, in lower case; with "_set" behind it too.
-_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+# What folders of a split are called, in any case: train, valid, test_set, val2017.
+_FOLDER = re.compile(r"(?:(train(?:ing)?)|(dev|val(?:id|idation)?)|(test(?:ing)?))(?:[-_]?set)?(?:[-_]?[0-9]+)?", re.I)
 
 _MOST_PARTS = 10**9
 
@@ -67,7 +59,12 @@ def split_name_fault(name: object) -> str | None:
 
 def split_of_folder(name: str) -> str | None:
     """The split that a folder of this name holds by custom, "val" of "validation", or None."""
-    return _FOLDERS.get(name.lower().removesuffix("_set").removesuffix("-set"))
+    match = _FOLDER.fullmatch(name)
+    return (
+        None
+        if match is None
+        else next(split for split, found in zip(USUAL_SPLITS, match.groups(), strict=True) if found)
+    )
 
 
 def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed: int) -> NDArray[np.int64]:

@@ -466,7 +466,7 @@ def test_each_object_by_itself(tmp_path: Path) -> None:
     assert first.boxes.tolist() == [[4, 4, 12, 20]] and first.box_labels == ("person",)
     assert first.attributes == {"image_id": 7, "annotation_id": [11], "area": [5.5], "is_crowd": [0]}
     ended = headrace("pack", tmp_path / "x.json", tmp_path / "ds", "--per-object", "--margin", 0.25, "--size", "48x24")
-    assert ended.code == 0 and "skipped 1: images without objects" in ended.out
+    assert ended.code == 0 and "passed over 1: images without objects 1" in ended.out
     ds = hr.Dataset(tmp_path / "ds")
     stored = {record.id: record for record in (ds[i] for i in range(len(ds)))}
     # twice as large as the window, which begins at (2, 0)

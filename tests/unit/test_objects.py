@@ -135,6 +135,15 @@ def test_a_budget(most: float | int, seen: int, allowed: int) -> None:
         budget.check(allowed + 1, seen=seen, first=REJECTS[: allowed + 1])
 
 
+@pytest.mark.parametrize(
+    ("rejected", "seen", "enough"), [(722, 1325, "0.6"), (5, 10, "0.6"), (1, 100, "0.1"), (10, 10, "1")]
+)
+def test_what_would_be_enough(rejected: int, seen: int, enough: str) -> None:
+    with pytest.raises(DataError, match=rf"allow more, as in max_rejects={enough}:"):
+        Budget(0).check(rejected, seen=seen, first=())
+    Budget(float(enough)).check(rejected, seen=seen, first=())
+
+
 @pytest.mark.parametrize("most", [-1, -0.1, 1.5, NAN])
 def test_no_budget(most: float) -> None:
     with pytest.raises(UsageError, match=f"max_rejects is {most}, wanted a share"):

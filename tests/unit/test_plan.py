@@ -554,5 +554,5 @@ def test_fractions_win_over_what_records_say() -> None:
     items = [record(f"r{i}", split="val") for i in range(4)]
     made = plan(Said(items, notes=["so it is"]), splits={"a": 0.5, "b": 0.5})
     assert [*made.splits] == ["a", "b"] and len(ids(made, "a")) == 2
-    note = "the source's own splits (val) are not kept: splits={'a': 0.5, 'b': 0.5} was passed"
+    note = "the source's own splits (val) are not kept, as fractions were passed (splits)"
     assert made.notes == ("so it is", note)

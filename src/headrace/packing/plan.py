@@ -244,7 +244,7 @@ def _given_splits(
     """
     said = info.split_names or _in_order(table.splits)
     if splits not in (None, GIVEN):
-        note = f"the source's own splits ({', '.join(said)}) are not kept: splits={dict(splits)!r} was passed"
+        note = f"the source's own splits ({', '.join(said)}) are not kept, as fractions were passed (splits)"
         return None, (note,) if said else ()
     if not said and splits == GIVEN:
         raise UsageError(
