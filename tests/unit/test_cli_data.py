@@ -16,6 +16,7 @@ import headrace as hr
 from command import headrace
 from drawn import files, jpeg, photos
 
+NO_EQUAL = {"images": 0, "sets": 0, "labels": {"sets": 0, "first": []}, "splits": {"sets": 0, "first": []}}
 PATTERN = r"^(?P<label>cat|dog)\."
 
 
@@ -58,6 +59,7 @@ def test_pack_json(source: Path, tmp_path: Path) -> None:
         "bytes_out": sum(p.stat().st_size for p in out.iterdir()),
         "passed_over": {".txt": 1},
         "notes": [],
+        "equal_images": NO_EQUAL,
         "out": str(out),
     }
 
@@ -337,6 +339,7 @@ def test_info(packed: Path) -> None:
         "rejects": 1,
         "image_size": None,
         "channels": 3,
+        "equal_images": NO_EQUAL,
         "missing_classes": {},
         "box_statistics": None,
     }

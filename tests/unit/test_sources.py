@@ -305,7 +305,7 @@ def test_guess(names: list[str], pattern: str | None, format_: str, says: str, t
         (
             ["cat.1.jpg"],
             UsageError,
-            r"can't be guessed: 1 images, none in .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A folder",
+            r"can't be guessed: 1 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
         ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),

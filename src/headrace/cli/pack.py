@@ -25,7 +25,7 @@ from headrace.cli.options import (
     parse_size,
     parse_splits,
 )
-from headrace.cli.text import amount, boxes_text, count_reasons, log_shown, losses, print_json
+from headrace.cli.text import amount, boxes_text, count_reasons, equal_lines, log_shown, losses, print_json
 
 if TYPE_CHECKING:
     from headrace.packing.pack import PackReport
@@ -172,6 +172,7 @@ def _facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
         "bytes_out": report.bytes_out,
         "passed_over": dict(report.skipped),
         "notes": list(notes),
+        "equal_images": report.equal.as_json(),
         "out": str(report.path),
     }
 
@@ -186,7 +187,7 @@ def _print(report: PackReport, notes: Sequence[str]) -> None:
     if report.skipped:
         kinds = ", ".join(f"{kind} {n}" for kind, n in report.skipped.items())
         typer.echo(f"  passed over {sum(report.skipped.values())}: {kinds}")
-    for note in notes:
+    for note in [*notes, *equal_lines(report.equal)]:
         typer.echo(f"  {note}")
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:

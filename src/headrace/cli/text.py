@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from headrace.format.equal import EqualImages, Image
     from headrace.record import Reject
 
 
@@ -65,6 +66,20 @@ def boxes_text(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
 def losses(dropped: Mapping[str, int]) -> list[str]:
     """What was dropped, by reason."""
     return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
+
+
+def equal_lines(found: EqualImages) -> Iterator[str]:
+    """What is said of equal images, a line each."""
+    if found.sets:
+        yield f"equal images: {found.images}, in {found.sets} {'set' if found.sets == 1 else 'sets'} of the same bytes"
+    for what, some in (("with several classes", found.labels), ("in several splits", found.splits)):
+        if some.sets:
+            first = "; ".join(", ".join(map(_image, images)) for images in some.first)
+            yield f"  {some.sets} of these sets {what}: {first}{'; …' if some.sets > len(some.first) else ''}"
+
+
+def _image(image: Image) -> str:
+    return f"{image.id} ({image.split if image.label is None else f'{image.label}, {image.split}'})"
 
 
 def amount(n: float) -> str:

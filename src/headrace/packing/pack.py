@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import google_crc32c
 from headrace import parallel
 from headrace.errors import DataError
 from headrace.format import catalog, index, manifest
+from headrace.format.equal import EqualImages, equal_images
 from headrace.imaging import codec
 from headrace.imaging.placement import Fit
 from headrace.imaging.prepare import ImageOptions
@@ -47,7 +49,7 @@ class PackReport:
     `boxes` were stored, `boxes_clipped` of them cut because they reached out of their image; `boxes_dropped` counts by
     reason those that were left out. `keypoint_sets`: objects with at least one labelled keypoint; `keypoints_dropped`
     counts by reason the labelled keypoints that were left out. `skipped`: what the source passed over, by kind.
-    `notes`: what was taken for granted, a sentence each.
+    `notes`: what was taken for granted, a sentence each. `equal`: the stored images whose bytes occur again.
     """
 
     path: Path
@@ -66,7 +68,8 @@ class PackReport:
     bytes_out: int
     skipped: Mapping[str, int]
     seconds: float
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    equal: EqualImages
 
     @property
     def images_per_second(self) -> float:
@@ -181,6 +184,7 @@ def pack(
             recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
             made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
         shutil.rmtree(scratch)
+        equal = equal_images(functools.partial(catalog.parts, path=staging / catalog.FILE, records=stored))
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
     for entry in made.shards:
         _log.info("%s: %d records", folder / entry.name, entry.records)
@@ -202,6 +206,7 @@ def pack(
         skipped=dict(plan.info.skipped),
         seconds=time.perf_counter() - started,
         notes=plan.notes,
+        equal=equal,
     )
 
 
