@@ -46,7 +46,7 @@ def test_pack_json(source: Path, tmp_path: Path) -> None:
         "seen": 22,
         "stored": 21,
         "rejected": 1,
-        "rejected_by_reason": {"empty file (0 bytes)": 1},
+        "rejected_by_reason": {"empty file …": 1},
         "splits": {"train": 21},
         "classes": ["cat", "dog"],
         "boxes": 0,
@@ -284,8 +284,7 @@ def test_16_bit_files_by_their_range(tmp_path: Path) -> None:
     words = ["--value-range", "0,4095", "--max-rejects", 1, "--overwrite", "--json"]
     found = json.loads(headrace("pack", root, tmp_path / "ds", *words).out)
     assert (found["stored"], found["rejected"]) == (6, 1)
-    assert len(found["rejected_by_reason"]) == 1
-    assert re.match("values from [0-9.]+ to [0-9.]+, outside of value_range 0", next(iter(found["rejected_by_reason"])))
+    assert list(found["rejected_by_reason"]) == ["values from … to …, outside of value_range … to …"]
     assert hr.Dataset(tmp_path / "ds").manifest.pack_options["value_range"] == [0, 4095]
 
 

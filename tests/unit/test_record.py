@@ -146,3 +146,15 @@ def test_faults_of_boxes() -> None:
     boxes = [[0, 0, 1, 1], [0, NAN, 1, 1], [1, 0, 0, 1], [0, 1, 1, 1], [1, 1, 0, 1]]
     assert box_faults(np.array(boxes, np.float32)).tolist() == [0, 1, 2, 3, 2]
     assert box_faults(np.zeros((0, 4), np.float32)).tolist() == []
+
+
+def test_class_names_survive_the_files_beside_the_shards(tmp_path: Path) -> None:
+    """What str.splitlines() takes for a line's end is a part of a name."""
+    classes = ("a", "b\u2028c", "d\fe", "f\x85g", "h\x1c", "\x0bi", "j")
+    made = [record(id=str(k), label_name=name, boxes=BOX, box_labels=(name,)) for k, name in enumerate(classes)]
+    hr.pack(made, tmp_path / "packed", progress=False)
+    hr.adopt(tmp_path / "packed", tmp_path / "adopted", progress=False)
+    packed, adopted = hr.Dataset(tmp_path / "packed"), hr.Dataset(tmp_path / "adopted")
+    assert set(packed.class_names) == set(packed.box_class_names) == set(classes)
+    assert (adopted.class_names, adopted.box_class_names) == (packed.class_names, packed.box_class_names)
+    assert adopted.catalog["label_name"].to_list() == packed.catalog["label_name"].to_list()

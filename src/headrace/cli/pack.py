@@ -180,7 +180,7 @@ def _facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
 def _print(report: PackReport, notes: Sequence[str]) -> None:
     splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
     typer.echo(f"{report.path}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
-    for reason, n in count_reasons(report.rejects).items():
+    for reason, n in count_reasons(report.rejects, shown=True).items():
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
         typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")

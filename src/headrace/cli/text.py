@@ -42,15 +42,15 @@ def log_shown(verbose: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them, and
-    are shown where it is that of one alone."""
+def count_reasons(rejects: Iterable[Reject], *, shown: bool = False) -> dict[str, int]:
+    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them.
+    `shown`: to people, who get the whole reason where it is that of one alone."""
     counts, first = Counter[str](), dict[str, str]()
     for reject in rejects:
         plain = re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason)
         counts[plain] += 1
         first.setdefault(plain, reject.reason)
-    return {plain if n > 1 else first[plain]: n for plain, n in counts.most_common()}
+    return {first[plain] if shown and n == 1 else plain: n for plain, n in counts.most_common()}
 
 
 def print_json(value: Any) -> None:
