@@ -1,4 +1,6 @@
-"""Record and Reject: what everything here is about. What a source yields and a Dataset gives back."""
+"""Record and Reject: what everything here is about. What a source yields and a Dataset gives back; and the one judge of
+what a record can be, whoever brings it. What hangs on its image or on the other records is left to those who know them.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,8 @@ class Record:
     it doesn't. That is the image as its bytes are stored, or else as it is once upright; any other image is a Reject.
     `window` (x0, y0, x1, y1): the part of the image that this record is, in the same pixels as boxes and keypoints;
     None is all of it. What of it reaches out of the image is cut.
-    `split` it belongs to, where its source comes divided: packing keeps it there. None where packing divides.
+    `split` it belongs to, where its source comes divided: packing keeps it there, unless it is told fractions. None
+    where packing divides; a record without one among others that have one is a Reject.
     `origin` is where the annotation was read: a file, or `file:line`.
     """
 
@@ -119,7 +122,7 @@ class Record:
         if self.part is not None:
             return self.part.read()
         if self.path is None:
-            raise ValueError(f"record {self.id!r} has no image: wanted encoded bytes, a path, a part or pixels")
+            raise UsageError(f"record {self.id!r} has no image: wanted encoded bytes, a path, a part or pixels")
         return Path(self.path).read_bytes()
 
 
@@ -158,9 +161,180 @@ class Reject:
 def check_names(names: Sequence[str], where: str) -> tuple[str, ...]:
     """The names of classes or keypoints in index order, of `where`. Raises UsageError: one occurs twice, or can't be
     written as a line of a file."""
+    for name in names:
+        if fault := name_fault(name):
+            raise UsageError(f"{where}: {fault}")
     if len(set(names)) != len(names):
         raise UsageError(f"{where} {', '.join(names)}: one occurs twice")
-    for name in names:
-        if "\n" in name:
-            raise UsageError(f"{where}: {name!r} holds a line break")
     return tuple(names)
+
+
+def name_fault(name: object) -> str | None:
+    """Why this can't name a class or a keypoint, or None: files beside the shards hold a name a line, and others'
+    readers end a line at a carriage return and pass over blank ones."""
+    if not isinstance(name, str):
+        return f"{name!r:.60} is no name, wanted a str"
+    if not name.strip():
+        return f"{name!r:.60} is a blank name"
+    if "\n" in name or "\r" in name:
+        return f"{name!r:.60} holds a line break"
+    if name[0] == "\ufeff":
+        return f"{name!r:.60} begins with a byte order mark"
+    return None if _is_utf8(name) else f"{name!r:.60} holds halves of characters"
+
+
+# --- what a record can be --------------------------------------------------------------------------------------------
+
+MOST_LABEL = (1 << 31) - 1  # a catalog's labels are int32
+VISIBILITIES = (0, 1, 2)  # absent, hidden, visible
+
+# By number, what is wrong with a box, of whatever image; 0 is nothing.
+BOX_FAULTS = ("", "not finite", "reversed", "without an area")
+
+
+def check_record(record: Record) -> str | None:
+    """What is wrong with a record in itself, whatever its image and the other records are; None where nothing is.
+
+    Raises nothing, whatever its fields hold.
+    """
+    return (
+        _id_fault(record)
+        or _image_fault(record)
+        or _class_fault(record)
+        or _boxes_fault(record)
+        or _points_fault(record)
+        or _rest_fault(record)
+    )
+
+
+def box_faults(boxes: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Which of BOX_FAULTS each of the boxes float32 [n, 4] has, uint8 [n]."""
+    low, high = boxes[:, :2], boxes[:, 2:]  # no difference of them: it may be beyond all numbers
+    faults = np.zeros(len(boxes), np.uint8)
+    faults[(high == low).any(axis=1)] = 3
+    faults[(high < low).any(axis=1)] = 2
+    faults[~np.isfinite(boxes).all(axis=1)] = 1
+    return faults
+
+
+def odd_visibility(points: NDArray[np.float32]) -> float | None:
+    """The first v of points [..., 3] that is none of VISIBILITIES; None where there is none."""
+    odd = points[..., 2][~np.isin(points[..., 2], VISIBILITIES)]
+    return float(odd[0]) if len(odd) else None
+
+
+def keypoints_fault(points: NDArray[np.float32], k: int | None, boxes: int | None) -> str | None:
+    """What is wrong with the keypoints [n, k, 3] of a record that has so many boxes. None for k: any number of points
+    will do; for boxes: nothing is said of any."""
+    if points.ndim != 3 or points.shape[2] != 3:
+        return f"the keypoints have shape {list(points.shape)}, wanted [n, k, 3]"
+    if k is not None and points.shape[1] != k:
+        return f"{points.shape[1]} keypoints per object, in this dataset they are {k}"
+    if boxes is not None and len(points) != boxes:
+        return f"{boxes} boxes, {len(points)} sets of keypoints"
+    for of, number in np.argwhere(~np.isfinite(points).all(axis=2)).tolist():
+        return f"keypoint {number} of object {of} is {points[of, number].tolist()}, wanted finite numbers"
+    if (odd := odd_visibility(points)) is not None:
+        of, number = np.argwhere(points[..., 2] == odd)[0].tolist()
+        return f"keypoint {number} of object {of} has v {odd:g}, wanted 0, 1 or 2"
+    return None
+
+
+def _id_fault(record: Any) -> str | None:
+    for name, value in (("id", record.id), ("origin", record.origin)):
+        if not isinstance(value, str):
+            return f"the {name} is {value!r:.60}, wanted a str"
+        if not _is_utf8(value):
+            return f"the {name} {value!r:.60} holds halves of characters"
+    return None if record.id else "the id is empty"
+
+
+def _image_fault(record: Any) -> str | None:
+    encoded, path, part = record.encoded, record.path, record.part
+    if encoded is not None and not isinstance(encoded, bytes | bytearray):
+        return f"encoded is {type(encoded).__name__}, wanted bytes"
+    if part is not None and not isinstance(part, Part):
+        return f"the part is {part!r:.60}, wanted a Part"
+    for value in (path, None if part is None else part.path):
+        if value is not None and not (isinstance(value, str) and "\0" not in value):
+            return f"the path is {value!r:.60}, wanted a str without null characters"
+    none = encoded is None and path is None and part is None and record.pixels is None
+    if none and type(record).read is Record.read:
+        return "it has no image: wanted encoded bytes, a path, a part or pixels"
+    return None
+
+
+def _class_fault(record: Any) -> str | None:
+    label, name = record.label, record.label_name
+    if label is not None and not (isinstance(label, int | np.integer) and 0 <= label <= MOST_LABEL):
+        return f"label {label!r:.60}, wanted the number of a class, from 0 on, or None for no label"
+    if name is not None and (fault := name_fault(name)):
+        return f"class name {fault}"
+    return None
+
+
+def _boxes_fault(record: Any) -> str | None:
+    boxes, names = record.boxes, record.box_labels
+    if boxes is not None:
+        if not _is_numbers(boxes):
+            return f"the boxes are {boxes!r:.60}, wanted an array float32"
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            return f"the boxes have shape {list(boxes.shape)}, wanted [n, 4]"
+        with np.errstate(over="ignore"):
+            faults = box_faults(boxes.astype(np.float32))
+        for i in np.flatnonzero(faults).tolist():
+            return f"box {i} is {boxes[i].tolist()}, {BOX_FAULTS[faults[i]]}; wanted x0 < x1 and y0 < y1"
+    if names is None:
+        return None
+    if not isinstance(names, tuple | list):
+        return f"the labels of boxes are {names!r:.60}, wanted a tuple of names"
+    if boxes is None or len(names) != len(boxes):
+        return f"{'no' if boxes is None else len(boxes)} boxes, {len(names)} labels of boxes"
+    for i, name in enumerate(names):
+        if fault := name_fault(name):
+            return f"label {i} of boxes: {fault}"
+    return None
+
+
+def _points_fault(record: Any) -> str | None:
+    points = record.keypoints
+    if points is None:
+        return None
+    if not _is_numbers(points):
+        return f"the keypoints are {points!r:.60}, wanted an array float32"
+    with np.errstate(over="ignore"):
+        return keypoints_fault(points.astype(np.float32), None, None if record.boxes is None else len(record.boxes))
+
+
+def _rest_fault(record: Any) -> str | None:
+    size, window = record.size, record.window
+    if size is not None and not (_are(size, 2, int | np.integer) and min(size) > 0):
+        return f"the size is {size!r:.60}, wanted (height, width) in pixels"
+    if window is not None:
+        corners = _are(window, 4, int | float | np.integer | np.floating)
+        if not corners or box_faults(np.array([window], np.float64).astype(np.float32))[0]:
+            return f"the window is {window!r:.60}, wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"
+    if not isinstance(record.attributes, Mapping):
+        return f"the attributes are {record.attributes!r:.60}, wanted a mapping"
+    if record.split is not None and not isinstance(record.split, str):
+        return f"the split is {record.split!r:.60}, wanted a str"
+    return None
+
+
+def _is_numbers(array: object) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind in "fiub"
+
+
+def _are(values: object, n: int, kind: Any) -> bool:
+    """Whether these are n values of a kind."""
+    return isinstance(values, tuple | list) and len(values) == n and all(isinstance(value, kind) for value in values)
+
+
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +17,22 @@ from headrace import order
 from headrace.errors import UsageError
 
 DEFAULT_SPLIT = "train"
+USUAL_SPLITS = ("train", "val", "test")  # in their order
+
+# How data is divided: name -> fraction, or as its records say themselves.
+Splits: TypeAlias = Mapping[str, float] | Literal["given"]
+GIVEN: Literal["given"] = "given"
+
+# What folders of a split are called, in any case: train, valid, test_set, val2017.
+_FOLDER = re.compile(r"(?:(train(?:ing)?)|(dev|val(?:id|idation)?)|(test(?:ing)?))(?:[-_]?set)?(?:[-_]?[0-9]+)?", re.I)
 
 _MOST_PARTS = 10**9
 
 
-def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
+def check_splits(splits: Mapping[str, float] | str | None) -> dict[str, float]:
     """Name -> fraction, summing to 1; None is one split "train". Raises UsageError."""
+    if isinstance(splits, str):
+        raise UsageError(f"splits is {splits!r}, wanted fractions by name, or 'given'")
     fractions = {DEFAULT_SPLIT: 1.0} if splits is None else dict(splits)
     for name, fraction in fractions.items():
         check_split_name(name)
@@ -34,8 +46,25 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
 
 def check_split_name(name: str) -> None:
     """Raises UsageError: it can't begin a shard's file name."""
-    if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
-        raise UsageError(f"split name {name!r}: wanted letters, digits and '_'")
+    if fault := split_name_fault(name):
+        raise UsageError(fault)
+
+
+def split_name_fault(name: object) -> str | None:
+    """Why this can't begin a shard's file name, or None."""
+    if isinstance(name, str) and name.isidentifier() and name.isascii():
+        return None
+    return f"split name {name!r}: wanted letters, digits and '_'"
+
+
+def split_of_folder(name: str) -> str | None:
+    """The split that a folder of this name holds by custom, "val" of "validation", or None."""
+    match = _FOLDER.fullmatch(name)
+    return (
+        None
+        if match is None
+        else next(split for split, found in zip(USUAL_SPLITS, match.groups(), strict=True) if found)
+    )
 
 
 def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed: int) -> NDArray[np.int64]:

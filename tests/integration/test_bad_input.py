@@ -45,7 +45,11 @@ def everything(folder: Path) -> dict[str, bytes | None]:
         (["photos", "out", "--format", "names", "--pattern", "cat"], 2, "pattern 'cat' has no group 'label'"),
         (["photos", "out", "--format", "names", "--pattern", "(cat"], 2, "is no regular expression: missing )"),
         (["photos", "out", "--format", "tfds"], 2, "--format is 'tfds', wanted one of names, folders"),
-        (["photos", "out"], 2, "photos: the format can't be guessed; pass --format NAME, one of names (Images"),
+        (
+            ["photos", "out"],
+            2,
+            "photos: the format can't be guessed: 10 images, none in a folder below it; pass --format NAME, one of nam",
+        ),
         (["photos", "out", *NAMES, "--split", "train=0.9,val=0.2"], 2, "fractions of the splits sum to 1.1, wanted 1"),
         (["photos", "out", *NAMES, "--split", "train=0.5"], 2, "fractions of the splits sum to 0.5, wanted 1"),
         (["photos", "out", *NAMES, "--split", "train=0.96,val=0.04"], 2, "0.04 of 10 records is none; give it more"),

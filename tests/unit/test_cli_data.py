@@ -22,6 +22,7 @@ from drawn import files, jpeg, photos
 from headrace.cli.text import safe_output
 from headrace.progress import bar
 
+NO_EQUAL = {"images": 0, "sets": 0, "labels": {"sets": 0, "first": []}, "splits": {"sets": 0, "first": []}}
 PATTERN = r"^(?P<label>cat|dog)\."
 
 
@@ -63,6 +64,8 @@ def test_pack_json(source: Path, tmp_path: Path) -> None:
         "bytes_in": sum(p.stat().st_size for p in source.glob("*.jpg")),
         "bytes_out": sum(p.stat().st_size for p in out.iterdir()),
         "passed_over": {".txt": 1},
+        "notes": [],
+        "equal_images": NO_EQUAL,
         "out": str(out),
     }
 
@@ -76,9 +79,9 @@ def test_pack_says_what_it_did(source: Path, tmp_path: Path) -> None:
     lines = ended.out.splitlines()
     assert lines[0] == f"{out}: 22 seen = 21 stored + 1 rejected"
     assert lines[1:5] == [
-        "  rejected 1: empty file …",
+        "  rejected 1: empty file (0 bytes)",
         f"  each with its reason in {out}/rejects.jsonl",
-        "  skipped 1: .txt",
+        "  passed over 1: .txt 1",
         "  train 21; 1 shards; classes: cat, dog",
     ]
     assert re.fullmatch(r"  \d+(\.\d+)? kB in, \d+(\.\d+)? kB out; \d+\.\d s, \d+ images/s", lines[5])
@@ -341,6 +344,7 @@ def test_info(packed: Path) -> None:
         "rejects": 1,
         "image_size": None,
         "channels": 3,
+        "equal_images": NO_EQUAL,
         "missing_classes": {},
         "box_statistics": None,
     }

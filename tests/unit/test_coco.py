@@ -227,6 +227,40 @@ def test_an_annotation_that_can_not_be_used(tmp_path: Path, name: str) -> None:
     assert first.reason.startswith(says)
 
 
+def test_a_box_of_points(tmp_path: Path) -> None:
+    """Of those that are labelled; an object of one point, or of none, has a box without width or height."""
+    bare = [{"bbox": None}, {"bbox": None}, {}, {"bbox": None}]
+    points = [(5, 6, 2, 0, 0, 0, 7, 9, 1), (1, 1, 2, 0, 0, 0, 0, 0, 0), (1, 2, 2, 3, 4, 2, 5, 6, 2), (0,) * 9]
+    some = [person(i, 7, of, **more) for i, (of, more) in enumerate(zip(points, bare, strict=True))]
+    del some[2]["bbox"]
+    items, info = collect(source(tmp_path, coco(*some, thing(9, 8))))
+    assert isinstance(items[0], Record) and items[0].boxes is not None and items[0].keypoints is not None
+    assert items[0].boxes.tolist() == [[5, 6, 7, 9], [1, 2, 5, 6]] and len(items[0].keypoints) == 2
+    assert info.boxes_dropped == {"without width or height": 2}
+    assert info.notes == ("4 objects have no bbox: their box is the extent of their keypoints",)
+    assert collect(source(tmp_path, coco(thing(9, 8))))[1].notes == ()
+
+
+def test_a_box_that_is_none_in_float32(tmp_path: Path) -> None:
+    items, info = collect(source(tmp_path, coco(thing(1, 7, bbox=[500.3, 1, 1e-6, 4]), thing(2, 7))))
+    assert gist(items)[0] == "7.jpg 1" and info.boxes_dropped == {"without width or height": 1}
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        ({"id": 1, "image_id": 7, "caption": "a cat"}, "captions"),
+        ({"id": 1, "image_id": 7, "segments_info": [], "file_name": "7.png"}, "panoptic segments"),
+        ({"id": 1, "image_id": 7, "category_id": 4}, "labels of whole images"),
+    ],
+)
+def test_annotations_of_another_kind(entry: Any, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"x\.json: COCO's {kind}, with no boxes in it; pass the file of instances"):
+        list(source(tmp_path, coco(entry, entry)))
+    # One among objects is a fault of its own.
+    assert gist(source(tmp_path, coco(entry, thing(2, 8)))) == ["7.jpg :annotations[0]", "8.jpg 1", "9.jpg 0"]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -466,7 +500,7 @@ def test_each_object_by_itself(tmp_path: Path) -> None:
     assert first.boxes.tolist() == [[4, 4, 12, 20]] and first.box_labels == ("person",)
     assert first.attributes == {"image_id": 7, "annotation_id": [11], "area": [5.5], "is_crowd": [0]}
     ended = headrace("pack", tmp_path / "x.json", tmp_path / "ds", "--per-object", "--margin", 0.25, "--size", "48x24")
-    assert ended.code == 0 and "skipped 1: images without objects" in ended.out
+    assert ended.code == 0 and "passed over 1: images without objects 1" in ended.out
     ds = hr.Dataset(tmp_path / "ds")
     stored = {record.id: record for record in (ds[i] for i in range(len(ds)))}
     # twice as large as the window, which begins at (2, 0)
@@ -537,9 +571,9 @@ def test_what_a_plain_reading_finds(tmp_path_factory: pytest.TempPathFactory, so
     for made_of in some:
         key = (made_of["id"], made_of["image_id"], made_of["category_id"], *map(float, made_of["bbox"]))
         x, y, w, h = made_of["bbox"]
-        if key not in seen and w > 0 and h > 0:
+        box = np.array([x, y, x + w, y + h], np.float32).tolist()
+        if key not in seen and box[2] > box[0] and box[3] > box[1]:
             points = made_of.get("keypoints", [0] * 9)
-            box = np.array([x, y, x + w, y + h], np.float32).tolist()
             wanted[made_of["image_id"]].append(
                 (box, np.array(points, np.float32).reshape(3, 3).tolist(), made_of["id"])
             )

@@ -280,14 +280,15 @@ def test_a_source_that_says_its_splits_itself(tmp_path: Path) -> None:
     assert list(report.splits.items()) == [("b", 3), ("a", 3)] and sorted(ids(tmp_path / "out", "b")) == ["1", "3", "5"]
     assert [reject.reason for reject in report.rejects] == [
         "split 'c' is none of the source's b, a",
-        "split None is none of the source's b, a",
+        "it says no split, and others do (b, a)",
     ]
     with pytest.raises(UsageError, match="split name 'a b': wanted letters"):
         pack(Said(items, split_names=("a b",)), tmp_path / "no")
 
 
 def test_a_dataset_has_splits_of_another_kind(tmp_path: Path) -> None:
-    """Its records can be packed anew as they always could: by fractions."""
+    """They are kept, and its records can be packed anew as they always could: by fractions."""
     pack({"a": shades(6)[:4], "b": shades(6)[4:]}, tmp_path / "one")
+    assert pack(hr.Dataset(tmp_path / "one"), tmp_path / "again").splits == {"a": 4, "b": 2}
     report = pack(hr.Dataset(tmp_path / "one"), tmp_path / "two", splits={"x": 0.5, "y": 0.5})
     assert report.splits == {"x": 3, "y": 3}

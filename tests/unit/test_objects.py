@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 
 from headrace import order
 from headrace.errors import DataError, UsageError
-from headrace.imaging.objects import FAULTS, count_faults, judge_boxes, keypoints_fault, odd_visibility
+from headrace.imaging.objects import FAULTS, count_faults, judge_boxes
 from headrace.packing.budget import Budget, shown
-from headrace.record import Reject, check_names
+from headrace.record import Reject, check_names, keypoints_fault, odd_visibility
 
 BORDER = np.array([0, 0, 40, 20], np.float32)
 NAN, INF = float("nan"), float("inf")
@@ -109,11 +109,13 @@ def test_keys_that_occur_again(keys: list[int]) -> None:
 
 
 def test_names() -> None:
-    assert check_names(["a", "b\u2028", "d\fe", ""], "class names") == ("a", "b\u2028", "d\fe", "")
+    assert check_names(["a", "b\u2028", "d\fe"], "class names") == ("a", "b\u2028", "d\fe")
     with pytest.raises(UsageError, match=r"^class names a, b, a: one occurs twice$"):
         check_names(["a", "b", "a"], "class names")
     with pytest.raises(UsageError, match=r"^class names: 'a\\nb' holds a line break$"):
         check_names(["a\nb"], "class names")
+    with pytest.raises(UsageError, match=r"^class names: '' is a blank name$"):
+        check_names(["a", "", ""], "class names")
 
 
 REJECTS = [Reject(id=f"{i}", origin=f"a:{i}", stage="decode", reason="bad") for i in range(30)]
@@ -131,6 +133,15 @@ def test_a_budget(most: float | int, seen: int, allowed: int) -> None:
         DataError, match=rf"^{allowed + 1} of {seen} records are rejected, {allowed} are allowed \(max_r"
     ):
         budget.check(allowed + 1, seen=seen, first=REJECTS[: allowed + 1])
+
+
+@pytest.mark.parametrize(
+    ("rejected", "seen", "enough"), [(722, 1325, "0.6"), (5, 10, "0.6"), (1, 100, "0.1"), (10, 10, "1")]
+)
+def test_what_would_be_enough(rejected: int, seen: int, enough: str) -> None:
+    with pytest.raises(DataError, match=rf"allow more, as in max_rejects={enough}:"):
+        Budget(0).check(rejected, seen=seen, first=())
+    Budget(float(enough)).check(rejected, seen=seen, first=())
 
 
 @pytest.mark.parametrize("most", [-1, -0.1, 1.5, NAN])

@@ -93,7 +93,8 @@ def test_a_class_with_a_line_break_is_a_reject() -> None:
 
 def test_a_label_of_any_length_is_a_reject() -> None:
     made = plan([record("a", label=1 << 63), record("b", label=0)])
-    assert [n.item.reason for n in made.rejects()] == [f"label {1 << 63}, wanted the number of a class"]
+    wanted = "wanted the number of a class, from 0 on, or None for no label"
+    assert [n.item.reason for n in made.rejects()] == [f"label {1 << 63}, {wanted}"]
 
 
 def test_a_second_record_of_an_id_is_a_reject() -> None:
@@ -324,7 +325,7 @@ def test_the_number_of_shards_changes_nothing_of_the_order() -> None:
 
 
 def test_boxes_and_their_names() -> None:
-    box = np.zeros((1, 4), np.float32)
+    box = BOX
     items = [
         record("a", boxes=box, box_labels=("x10",)),
         record("b", boxes=box, box_labels=("x9",)),
@@ -461,11 +462,97 @@ def test_splits_that_are_none(splits: dict[str, float], says: str) -> None:
         (many(3), {"shard_bytes": 0}, UsageError, "the shard size is 0 bytes, wanted at least 1"),
         (many(3), {"shards": 1, "shard_bytes": 1}, UsageError, "give shards or a shard size, not both"),
         (many(2), {"splits": {"a": 0.9, "b": 0.1}}, UsageError, "split 'b': 0.1 of 2 records is none; give it more"),
-        ([record("a", label=-1)], {}, UsageError, "record 'a': label -1, wanted 0 to"),
+        (many(3), {"splits": "given"}, UsageError, "splits is 'given', and no record of the source says its split"),
+        (many(3), {"splits": "own"}, UsageError, "splits is 'own', wanted fractions by name, or 'given'"),
         (Said(many(1, "a"), class_names=("a", "b", "a")), {}, UsageError, "class names a, b, a: one occurs twice"),
-        (Said([record("a", label=2)], class_names=("no", "yes")), {}, UsageError, "record 'a': label 2, wanted 0 to 1"),
     ],
 )
 def test_calls_that_are_at_fault(items: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         plan(items, **options)
+
+
+# --- labels that can't be, told by the other records -----------------------------------------------------------------
+
+BIRDS = {"boxes": BOX, "box_labels": ("bird",)}
+
+
+@pytest.mark.parametrize(
+    ("bad", "said", "reason"),
+    [
+        ({"label": 2}, {"class_names": ("no", "yes")}, "label 2, wanted 0 to 1"),
+        ({"label": 5}, {}, "label 5, wanted 0 to 1"),
+        ({"label": -1}, {}, "label -1, wanted the number of a class, from 0 on, or None for no label"),
+        (
+            {"label": 7, "label_name": "no"},
+            {},
+            "label 7 with class name 'no', which is class 0; leave one of them out, or give class names in the order "
+            "of labels",
+        ),
+        (
+            {"label": 0, "label_name": "yes"},
+            {"class_names": ("no", "yes")},
+            "label 0 with class name 'yes', which is cl",
+        ),
+        (BIRDS, {"box_class_names": ("cat", "dog")}, "boxes of class bird, which is none of the source's cat, dog"),
+        ({"split": "a/b"}, {}, "split name 'a/b': wanted letters, digits and '_'"),
+    ],
+)
+def test_a_record_that_others_contradict_is_a_reject(bad: Any, said: Any, reason: str) -> None:
+    split = {"split": "train"} if "split" in bad else {}
+    good = [
+        record("a", "no", label=0, **split),
+        record("b", "yes", boxes=BOX, box_labels=("cat",), **split),
+        record("c", label=1, **split),
+    ]
+    made = plan(Said([*good, record("bad", **bad)], **said))
+    assert sorted(ids(made)) == ["a", "b", "c"] and made.classes == ("no", "yes")
+    assert made.box_classes == said.get("box_class_names", ("cat",))
+    ((number, reject),) = [(n.number, n.item) for n in made.rejects()]
+    assert number == 3 and isinstance(reject, Reject) and reject.reason.startswith(reason)
+    assert (reject.id, reject.origin, reject.stage) == ("bad", "list.csv:bad", "label")
+
+
+def test_a_label_far_beyond_all_others_makes_no_classes() -> None:
+    made = plan([record("a", label=1), record("b", label=1 << 30)])
+    assert made.classes == ("0", "1")
+    assert [n.item.reason for n in made.rejects()] == [f"label {1 << 30}, wanted 0 to 1"]
+
+
+@pytest.mark.parametrize("id_", [None, 7, "", "\udcff", b"a"])
+def test_an_id_that_is_none_is_shown(id_: Any) -> None:
+    made = plan([record("a"), Record(id=id_, encoded=TINY_PNG, origin="l:2"), Record(id="c", origin=id_ or 0)])
+    assert ids(made) == ["a"] and [n.number for n in made.rejects()] == [1, 2]
+    for one in made.rejects():
+        assert isinstance(one.item, Reject) and one.item.id and one.item.reason.startswith("the ")
+        str(one.item).encode()
+
+
+# --- splits that the records say -------------------------------------------------------------------------------------
+
+
+def test_splits_that_records_say_are_kept() -> None:
+    said = ["odd", "test", "train", "val", "train", None, "a b"]
+    items = [record(f"r{i}", split=split) for i, split in enumerate(said)]
+    for splits in (None, "given"):
+        made = plan(items, splits=splits)
+        assert made.splits == ("train", "val", "test", "odd") and made.notes == ()
+        found = {split: sorted(ids(made, split)) for split in made.splits}
+        assert found == {"train": ["r2", "r4"], "val": ["r3"], "test": ["r1"], "odd": ["r0"]}
+        assert [(n.number, n.item.reason) for n in made.rejects()] == [
+            (5, "it says no split, and others do (train, val, test, odd)"),
+            (6, "split name 'a b': wanted letters, digits and '_'"),
+        ]
+
+
+def test_a_split_of_rejects_alone_is_none() -> None:
+    made = plan([record("a", split="train"), record("b", split="val", label=-1), record("a", split="test")])
+    assert made.splits == ("train",) and [shard.split for shard in made.shards] == ["train"]
+
+
+def test_fractions_win_over_what_records_say() -> None:
+    items = [record(f"r{i}", split="val") for i in range(4)]
+    made = plan(Said(items, notes=["so it is"]), splits={"a": 0.5, "b": 0.5})
+    assert [*made.splits] == ["a", "b"] and len(ids(made, "a")) == 2
+    note = "the source's own splits (val) are not kept, as fractions were passed (splits)"
+    assert made.notes == ("so it is", note)

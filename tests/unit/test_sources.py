@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drawn import files
+from drawn import files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
@@ -91,10 +91,8 @@ def test_class_is_the_top_folder(tmp_path: Path) -> None:
     root = folder(tmp_path, "dog/1.jpg", "cat/2.jpg", "cat/deep/deeper/3.jpg", "no images/x.txt", "loose.jpg")
     source = sources.folders(root)
     assert labels(source) == {"cat/2.jpg": "cat", "cat/deep/deeper/3.jpg": "cat", "dog/1.jpg": "dog"}
-    (reject,) = rejects(source)
-    assert (reject.id, reject.stage) == ("loose.jpg", "label")
-    assert reject.reason == "lies beside the class folders, in none of them"
-    assert collect(source)[1].skipped == {".txt": 1}
+    assert rejects(source) == []
+    assert collect(source)[1].skipped == {".txt": 1, "images beside the class folders": 1}
 
 
 JUNK = [
@@ -118,6 +116,18 @@ def test_junk_is_passed_over_and_the_rest_counted(tmp_path: Path) -> None:
     items, info = collect(source)
     assert list(labels(items)) == CANDIDATES
     assert info.skipped == {".txt": 1, ".csv": 1, ".json": 1, ".mp4": 1, ".part": 1, ".gz": 1}
+
+
+TEXTS = [b"MIT License\n", "\ufeffnaïve\r\n\f".encode(), b"a" * 1023 + "é".encode()]
+NO_TEXTS = [b"", b" \n", jpeg()[:40], b"\xff\xd8\xff", b"a\0b", b"\x1b[0m", b"<html>404", b"  <svg", b"P3 1 1 9 1 2 3"]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "notes.2"])
+@pytest.mark.parametrize(("data", "passed"), [(data, data in TEXTS) for data in (*TEXTS, *NO_TEXTS)])
+def test_a_text_without_an_extension_is_passed_over(name: str, data: bytes, passed: bool, tmp_path: Path) -> None:
+    """What may be a damaged image, or what a server sent for one, is not."""
+    items, info = collect(sources.names(files(tmp_path, {name: data}), pattern=CAT_OR_DOG))
+    assert [len(items), info.skipped] == ([0, {"text without an extension": 1}] if passed else [1, {}])
 
 
 def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
@@ -295,7 +305,7 @@ def test_guess(names: list[str], pattern: str | None, format_: str, says: str, t
         (
             ["cat.1.jpg"],
             UsageError,
-            r"can't be guessed; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A folder",
+            r"can't be guessed: 1 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
         ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),
@@ -358,7 +368,10 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
             sources.names(root, pattern=CAT_OR_DOG, class_names=["cat", "dog"]),
             SourceInfo(class_names=("cat", "dog"), skipped=skipped, root=str(root)),
         ),
-        "folders": (sources.folders(root), SourceInfo(skipped=skipped, root=str(root))),
+        "folders": (
+            sources.folders(root),
+            SourceInfo(skipped=skipped | {"images beside the class folders": 1}, root=str(root)),
+        ),
         "wider": (
             wider,
             SourceInfo(boxes_dropped={"without width or height": 1, "invalid": 1}, root=str(wider.root)),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.adopting.mapping import Map
 from headrace.format import example
-from headrace.imaging.objects import odd_visibility
+from headrace.record import odd_visibility
 
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64", None: "none"}
 

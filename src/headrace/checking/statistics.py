@@ -1,4 +1,5 @@
-"""What a Dataset holds in numbers, out of its catalog alone: classes without a picture, and how large boxes are."""
+"""What a Dataset holds in numbers, out of its catalog alone: classes without a picture, equal images, how large boxes
+are."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headrace.format import equal
+from headrace.format.equal import EqualImages
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -17,6 +21,11 @@ def missing_classes(dataset: Dataset) -> dict[str, int]:
     """Name -> index of the classes that no record of this view has."""
     counts = dataset.class_counts.items()
     return {name: index for index, (name, n) in enumerate(counts) if not n}
+
+
+def equal_images(dataset: Dataset) -> EqualImages:
+    """The images of this view whose bytes occur again; adopted shards don't say of their own. Raises DamageError."""
+    return equal.equal_images(dataset.store.table.parts, dataset.rows if dataset.is_view else None)
 
 
 def box_statistics(dataset: Dataset) -> dict[str, Any] | None:

@@ -105,7 +105,7 @@ def adopt(
         _print_report(report, flags)
         return
     typer.echo(f"{out}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
-    for reason, n in count_reasons(report.rejects).items():
+    for reason, n in count_reasons(report.rejects, shown=True).items():
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
         typer.echo(f"  each with its reason in {out / 'rejects.jsonl'}")

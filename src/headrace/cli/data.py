@@ -9,7 +9,7 @@ import typer
 
 from headrace.cli.command import Verb
 from headrace.cli.options import AsJson, DatasetPath, Workers
-from headrace.cli.text import amount, boxes_text, losses, print_json
+from headrace.cli.text import amount, boxes_text, equal_lines, losses, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +24,11 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show the splits, classes and statistics of a dataset."""
-    from headrace.checking.statistics import box_statistics, missing_classes
+    from headrace.checking.statistics import box_statistics, equal_images, missing_classes
     from headrace.load.dataset import Dataset
 
     dataset = Dataset(ds)
-    missing, sizes = missing_classes(dataset), box_statistics(dataset)
+    missing, sizes, equal = missing_classes(dataset), box_statistics(dataset), equal_images(dataset)
     manifest = dataset.manifest
     unlabelled = int((dataset.labels < 0).sum()) if manifest.classes else 0
     boxes = manifest.boxes or 0
@@ -52,6 +52,7 @@ def info(
         "channels": dataset.channels,
         "missing_classes": missing,
         "box_statistics": sizes,
+        "equal_images": equal.as_json(),
         "fingerprint": dataset.fingerprint,
     }
     if manifest.adopted is not None:
@@ -89,6 +90,8 @@ def info(
         sets = f"{facts['keypoint_sets']} sets of {dataset.keypoints}{names}"
         typer.echo(f"  points   {', '.join([sets, *losses(manifest.keypoints_dropped)])}")
     typer.echo(f"  images   {size}, {dataset.channels} channel{'s' if dataset.channels > 1 else ''}")
+    for line in equal_lines(equal):
+        typer.echo(f"  {line}")
     typer.echo(f"  rejects  {manifest.rejected}")
     for shard in manifest.shards if shards else ():
         typer.echo(f"  shard    {shard.name}: {shard.split}, {shard.records} records, {amount(shard.bytes)}")

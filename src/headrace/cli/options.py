@@ -133,6 +133,11 @@ def parse_split(text: str | None, flag: str = "--split") -> dict[str, float] | N
     return out
 
 
+def parse_splits(text: str) -> dict[str, float] | str | None:
+    """ "given", or as parse_split. Raises UsageError."""
+    return text if text == "given" else parse_split(text)
+
+
 def parse_dataset(text: str) -> tuple[Path, str | None]:
     """(Path("cats"), "train") of "cats:train", (Path("cats"), None) of "cats".
 

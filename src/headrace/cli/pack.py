@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.command import Verb
+from headrace.cli.command import Verb, spelled
 from headrace.cli.options import (
     OPTIONS,
     AsJson,
@@ -22,9 +23,9 @@ from headrace.cli.options import (
     parse_range,
     parse_rejects,
     parse_size,
-    parse_split,
+    parse_splits,
 )
-from headrace.cli.text import amount, boxes_text, count_reasons, log_shown, losses, print_json
+from headrace.cli.text import amount, boxes_text, count_reasons, equal_lines, log_shown, losses, print_json
 
 if TYPE_CHECKING:
     from headrace.packing.pack import PackReport
@@ -58,9 +59,9 @@ _FLAGS = (
     Flag(name="max_pixels", metavar="N", type=int, help="Reject larger images. [default 100000000]", group=_IMAGES),
     Flag(
         name="splits",
-        metavar="NAME=SHARE,…",
-        help="As in train=0.8,val=0.2; stratified by class.",
-        parse=parse_split,
+        metavar="NAME=SHARE,…|given",
+        help="As in train=0.8,val=0.2, stratified by class; or as SOURCE says.",
+        parse=parse_splits,
         group=OPTIONS,
     ),
     Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
@@ -144,13 +145,14 @@ def pack(
     found, options = formats.open_sources(paths, format, given(_all_flags(), ctx.obj), general=_GENERAL)
     with log_shown(verbose):
         report = run(found, out, workers=workers, **options)
+    notes = [spelled(note, ctx.command.flags(ctx)) for note in report.notes]  # type: ignore[attr-defined]
     if as_json:
-        print_json(_facts(report))
+        print_json(_facts(report, notes))
     else:
-        _print(report)
+        _print(report, notes)
 
 
-def _facts(report: PackReport) -> dict[str, Any]:
+def _facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
     return {
         "seen": report.seen,
         "stored": report.stored,
@@ -169,19 +171,24 @@ def _facts(report: PackReport) -> dict[str, Any]:
         "bytes_in": report.bytes_in,
         "bytes_out": report.bytes_out,
         "passed_over": dict(report.skipped),
+        "notes": list(notes),
+        "equal_images": report.equal.as_json(),
         "out": str(report.path),
     }
 
 
-def _print(report: PackReport) -> None:
+def _print(report: PackReport, notes: Sequence[str]) -> None:
     splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
     typer.echo(f"{report.path}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
-    for reason, n in count_reasons(report.rejects).items():
+    for reason, n in count_reasons(report.rejects, shown=True).items():
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
         typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")
-    for kind, n in report.skipped.items():
-        typer.echo(f"  skipped {n}: {kind}")
+    if report.skipped:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in report.skipped.items())
+        typer.echo(f"  passed over {sum(report.skipped.values())}: {kinds}")
+    for note in [*notes, *equal_lines(report.equal)]:
+        typer.echo(f"  {note}")
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
     if report.boxes or report.boxes_dropped:
         typer.echo(f"  boxes: {boxes_text(report.boxes, report.boxes_clipped, report.boxes_dropped)}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import typer
 
 if TYPE_CHECKING:
+    from headrace.format.equal import EqualImages, Image
     from headrace.record import Reject
 
 
@@ -86,10 +87,15 @@ def log_shown(verbose: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them."""
-    plain = (re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason) for reject in rejects)
-    return dict(Counter(plain).most_common())
+def count_reasons(rejects: Iterable[Reject], *, shown: bool = False) -> dict[str, int]:
+    """How many Rejects have each reason, most frequent first; numbers and quoted names in a reason don't part them.
+    `shown`: to people, who get the whole reason where it is that of one alone."""
+    counts, first = Counter[str](), dict[str, str]()
+    for reject in rejects:
+        plain = re.sub(r"'[^']*'|\(.*\)|[0-9]+", "…", reject.reason)
+        counts[plain] += 1
+        first.setdefault(plain, reject.reason)
+    return {first[plain] if shown and n == 1 else plain: n for plain, n in counts.most_common()}
 
 
 def print_json(value: Any) -> None:
@@ -105,6 +111,20 @@ def boxes_text(stored: int, clipped: int, dropped: Mapping[str, int]) -> str:
 def losses(dropped: Mapping[str, int]) -> list[str]:
     """What was dropped, by reason."""
     return [f"{n} dropped ({reason})" for reason, n in dropped.items()]
+
+
+def equal_lines(found: EqualImages) -> Iterator[str]:
+    """What is said of equal images, a line each."""
+    if found.sets:
+        yield f"equal images: {found.images}, in {found.sets} {'set' if found.sets == 1 else 'sets'} of the same bytes"
+    for what, some in (("with several classes", found.labels), ("in several splits", found.splits)):
+        if some.sets:
+            first = "; ".join(", ".join(map(_image, images)) for images in some.first)
+            yield f"  {some.sets} of these sets {what}: {first}{'; …' if some.sets > len(some.first) else ''}"
+
+
+def _image(image: Image) -> str:
+    return f"{image.id} ({image.split if image.label is None else f'{image.label}, {image.split}'})"
 
 
 def amount(n: float) -> str:

@@ -59,6 +59,7 @@ SCHEMA: dict[str, Any] = {
 }
 IMAGE_FILE = "file"
 GROUP = 1 << 16  # rows of a row group
+PART = 4 * GROUP  # rows of what is read in parts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,6 +212,13 @@ class File:
         with local.explained(self.path):
             status = self.path.stat()
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def parts(columns: Sequence[str], path: Path, records: int) -> Iterator[pl.DataFrame]:
+    """These columns of all rows of a catalog's file of so many records, some at a time. Raises DamageError,
+    PolarsError."""
+    for first in range(0, records, PART):
+        yield read_columns(path, columns, records, first, PART)
 
 
 def read_columns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,9 @@ class Table(Protocol):
     def frame(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
         """These columns, by default all, of these rows [m], by default all."""
 
+    def parts(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """These columns, that are none of the index, of all rows, some at a time."""
+
     def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Which of these rows, int64 [k] of 0 to m - 1, an SQL condition holds for. Raises UsageError."""
 
@@ -46,6 +49,9 @@ class Held:
 
     def frame(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
         return anywhere(_gathered, self._frame, columns, rows)
+
+    def parts(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        yield self.frame(columns)
 
     def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         return anywhere(_where, self._frame, condition, rows)
@@ -102,6 +108,10 @@ class Tables:
 
     def frame(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pl.DataFrame:
         return anywhere(_frame, self, self.columns if columns is None else columns, rows)
+
+    def parts(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        for first in range(0, len(self), catalog.PART):
+            yield anywhere(_part, self, columns, first)
 
     def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         asked = list(dict.fromkeys(catalog.columns_of(condition)))
@@ -161,6 +171,10 @@ class Tables:
         """The columns of a row group of the catalog."""
         first = number * catalog.GROUP
         return self.judged(self._catalog.read([*catalog.WHAT], first, catalog.GROUP), first)
+
+    def part(self, columns: Sequence[str], first: int) -> pl.DataFrame:
+        """One of `parts` itself, which a forked child can't call."""
+        return self.judged(self._catalog.read(columns, first, catalog.PART), first)
 
     def judged(self, frame: pl.DataFrame, first: int = 0) -> pl.DataFrame:
         """The columns themselves, of the rows from `first` on, if they can be. Raises DamageError."""
@@ -229,6 +243,10 @@ def _reopened(path: Path, fingerprint: str) -> Tables:
 
 def _frame(tables: Tables, columns: Sequence[str], rows: NDArray[np.int64] | None) -> pl.DataFrame:
     return tables.read(columns, rows)
+
+
+def _part(tables: Tables, columns: Sequence[str], first: int) -> pl.DataFrame:
+    return tables.part(columns, first)
 
 
 def _group(tables: Tables, number: int) -> pl.DataFrame:

@@ -29,9 +29,10 @@ class Budget:
     def check(self, rejected: int, *, seen: int, first: Sequence[Reject]) -> None:
         """Raises DataError, which shows the `first` Rejects, once more are `rejected` than are allowed."""
         if rejected > self.allowed(seen):
+            enough = min(1.0, (10 * rejected // seen + 1) / 10)
             raise DataError(
                 f"{rejected} of {seen} records are rejected, {self.allowed(seen)} are allowed (max_rejects); nothing "
-                f"was published. Mend these or allow more:{shown(first, rejected)}"
+                f"was published. Mend these, or allow more, as in max_rejects={enough:g}:{shown(first, rejected)}"
             )
 
 

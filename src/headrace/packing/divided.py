@@ -59,6 +59,7 @@ class Divided:
             keypoints_dropped=_sum(one.keypoints_dropped for one in said.values()),
             skipped=_sum(one.skipped for one in said.values()),
             numbered=any(one.numbered for one in said.values()),
+            notes=tuple(f"{split}: {note}" for split, one in said.items() for note in one.notes),
         )
 
 

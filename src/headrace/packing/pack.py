@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import google_crc32c
 from headrace import parallel
 from headrace.errors import DataError
 from headrace.format import catalog, index, manifest
+from headrace.format.equal import EqualImages, equal_images
 from headrace.imaging import codec
 from headrace.imaging.placement import Fit
 from headrace.imaging.prepare import ImageOptions
@@ -29,6 +31,7 @@ from headrace.packing.shard import Made, ShardResult, make_record, pack_shard, p
 from headrace.place import local, publish
 from headrace.progress import bar
 from headrace.record import Record, Reject
+from headrace.splits import Splits
 from headrace.version import __version__
 
 _log = logging.getLogger("headrace")
@@ -46,6 +49,7 @@ class PackReport:
     `boxes` were stored, `boxes_clipped` of them cut because they reached out of their image; `boxes_dropped` counts by
     reason those that were left out. `keypoint_sets`: objects with at least one labelled keypoint; `keypoints_dropped`
     counts by reason the labelled keypoints that were left out. `skipped`: what the source passed over, by kind.
+    `notes`: what was taken for granted, a sentence each. `equal`: the stored images whose bytes occur again.
     """
 
     path: Path
@@ -64,6 +68,8 @@ class PackReport:
     bytes_out: int
     skipped: Mapping[str, int]
     seconds: float
+    notes: tuple[str, ...]
+    equal: EqualImages
 
     @property
     def images_per_second(self) -> float:
@@ -74,7 +80,7 @@ def pack(
     source: Iterable[Record | Reject] | Mapping[str, Iterable[Record | Reject]],
     out: str | os.PathLike[str],
     *,
-    splits: Mapping[str, float] | None = None,
+    splits: Splits | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Fit = "stretch",
     max_side: int | None = None,
@@ -100,7 +106,8 @@ def pack(
     source: one, or a source per split (name -> source). Then each split stands in the order that its source alone would
     have, an id that several splits have gets its split in front ("train/a.jpg"), and classes are the same for all.
     A source is read once, to its end; images that come as bytes are written beside `out` until they are packed.
-    splits: name -> fraction, summing to 1, stratified by class; by default all is "train".
+    splits: name -> fraction, summing to 1, stratified by class; or "given": each record goes to the split that it says
+    (Record.split), which is the default where records say one. Otherwise all is "train".
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
     ratio; only larger ones change, unless enlarge.
@@ -177,6 +184,7 @@ def pack(
             recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
             made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
         shutil.rmtree(scratch)
+        equal = equal_images(functools.partial(catalog.parts, path=staging / catalog.FILE, records=stored))
         bytes_out = sum(file.stat().st_size for file in staging.iterdir())
     for entry in made.shards:
         _log.info("%s: %d records", folder / entry.name, entry.records)
@@ -197,6 +205,8 @@ def pack(
         bytes_out=bytes_out,
         skipped=dict(plan.info.skipped),
         seconds=time.perf_counter() - started,
+        notes=plan.notes,
+        equal=equal,
     )
 
 

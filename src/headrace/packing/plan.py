@@ -23,14 +23,13 @@ from headrace.errors import DataError, UsageError
 from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
-from headrace.imaging.objects import keypoints_fault
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import LABELLED, REJECT, Flat, Spool, Table
-from headrace.record import Record, Reject, check_names
+from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
 from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, read
-from headrace.splits import check_split_name, check_splits, shares
+from headrace.splits import GIVEN, USUAL_SPLITS, Splits, check_split_name, check_splits, shares, split_name_fault
 
 DEFAULT_SHARD_BYTES = 128 * 10**6
 _SAMPLE = 64
@@ -45,7 +44,9 @@ _KEYED = frozenset(example.KEYED)
 _T = TypeVar("_T")
 
 # Why a row is no record of the dataset; 0 is why it is one.
-_REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS = 1, 2, 3, 4, 5
+_REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS, _BOX_CLASS, _LABEL = 1, 2, 3, 4, 5, 6, 7
+
+_MOST_CLASSES = 1 << 16  # a label above it, where nobody names the classes, is something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Plan:
     """`classes`, `box_classes` in index order. `table` holds what the source gave, `order` the rows as they are packed,
     int64; `info` is what the source says of the whole. `refused`: Rejects that the source gave and the plan made.
 
-    `splits`: name -> fraction, or the names alone where the source's records say their split.
+    `splits`: name -> fraction, or the names alone where the source's records say their split. `notes`: what was decided
+    for the whole and should be said aloud, by the source or here.
 
     `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
     object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
@@ -96,6 +98,7 @@ class Plan:
     order: Flat
     seen: int
     refused: int
+    notes: tuple[str, ...] = ()
     _labels: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -143,19 +146,20 @@ def make_plan(
     *,
     out: Path,
     options: ImageOptions,
-    splits: Mapping[str, float] | None,
+    splits: Splits | None,
     shards: int | None,
     shard_bytes: int | None,
     seed: int,
 ) -> Plan:
     """Reads the source to its end, into the new folder `scratch`, and decides.
 
-    A source that says its `split_names`, in their order, gives Records that say their split; then `splits` is None.
+    splits: fractions by name, or "given": each record's own. By default its own where records say one, in the order
+    train, val, test or as the source says its `split_names`; else all is "train".
     Raises UsageError (an option; images of the source lie in `out`), DataError (nothing in it, or in a split), OSError.
     """
-    fractions = check_splits(splits)
-    if isinstance(source, Divided):
-        _check_undivided(source.split_names, splits)
+    fractions = check_splits(None if splits == GIVEN else splits)
+    if isinstance(source, Divided) and splits not in (None, GIVEN):
+        raise UsageError(f"the source comes divided into {', '.join(source.split_names)} already; leave splits out")
     if shards is not None and shard_bytes is not None:
         raise UsageError("give shards or a shard size, not both")
     if shards is not None and not 1 <= shards <= 99999:
@@ -167,25 +171,28 @@ def make_plan(
     with Spool(scratch) as spool:
         info = _spool(source, spool, tally)
         _check_outside(out, spool.folders)
-        _check_undivided(info.split_names, splits)
         for name in info.split_names or ():
             check_split_name(name)
         table = spool.table()
     with contextlib.ExitStack() as stack:
         stack.callback(table.close)
-        named = info.split_names
-        fault, first = _faults(table, info, distinct=isinstance(source, Divided))
-        points, names, pairs = _keypoints(info, table, fault)
-        refused = _write_rejects(table, info, fault, first, points, tally)
         if not len(table):
             raise DataError(nothing_in(info))
-        box_classes = _box_class_names(info.box_class_names, tally)
+        named, notes = _given_splits(table, info, splits)
+        judged = _Judged(table, tally, *_faults(table, info, named, distinct=isinstance(source, Divided)))
+        points, names, pairs = _keypoints(info, judged)
+        if info.box_class_names is not None:
+            judged.refuse(_BOX_CLASS, _strange_boxes(judged, info.box_class_names))
         classes = _class_names(info.class_names, tally)
-        rows = np.flatnonzero(fault == 0)
-        del fault
-        _check_labels(table, rows, classes, tally)
+        judged.refuse(_LABEL, _strange_labels(table, classes))
+        box_classes = _box_class_names(info.box_class_names, tally)
+        refused = _write_rejects(judged, info, named, points, classes)
+        rows = np.flatnonzero(judged.fault == 0)
+        del judged
         among = tuple(fractions) if named is None else named
         counts = _write_order(table, rows, classes, fractions, named, seed)
+        if named is not None and info.split_names is None:  # one that only Rejects have is no split
+            among, counts = tuple(name for name, n in zip(among, counts, strict=True) if n), [n for n in counts if n]
         for split, n in zip(among, counts, strict=True):
             if not n and len(rows):
                 if named is not None:
@@ -216,20 +223,41 @@ def make_plan(
             keypoints=points,
             keypoint_names=names,
             flip_pairs=pairs,
-            splits=fractions if named is None else named,
+            splits=fractions if named is None else among,
             shards=tuple(made),
             table=table,
             order=Flat(_order_of(table), np.int64),
             seen=len(table),
             refused=refused,
+            notes=(*info.notes, *notes),
         )
         stack.pop_all()
     return plan
 
 
-def _check_undivided(named: Sequence[str] | None, splits: Mapping[str, float] | None) -> None:
-    if named is not None and splits is not None:
-        raise UsageError(f"the source comes divided into {', '.join(named)} already; leave splits out")
+def _given_splits(
+    table: Table, info: SourceInfo, splits: Splits | None
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The names of the splits that the records say, in their order, None where packing divides; and what to say of it.
+
+    Raises UsageError: they are asked for, and no record says one.
+    """
+    said = info.split_names or _in_order(table.splits)
+    if splits not in (None, GIVEN):
+        note = f"the source's own splits ({', '.join(said)}) are not kept, as fractions were passed (splits)"
+        return None, (note,) if said else ()
+    if not said and splits == GIVEN:
+        raise UsageError(
+            "splits is 'given', and no record of the source says its split; wanted fractions, as in "
+            "splits={'train': 0.8, 'val': 0.2}"
+        )
+    return (said if said or table.splits else None), ()
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """What can be a split's name: train, val, test, and then the others as they come."""
+    usual = [name for name in USUAL_SPLITS if name in names]
+    return tuple(name for name in dict.fromkeys([*usual, *names]) if split_name_fault(name) is None)
 
 
 def _check_outside(out: Path, folders: Iterable[str]) -> None:
@@ -315,7 +343,9 @@ def _spool(source: Iterable[Record | Reject], spool: Spool, tally: _Tally) -> So
 
 def _sound(record: Record) -> Record | Reject:
     """The record, or what is wrong with it whatever the others are."""
-    if type(record).read is not Record.read:  # a subclass has bytes in its own way, which rows can't have
+    reason = check_record(record)
+    if reason is None and type(record).read is not Record.read:
+        # A subclass has bytes in its own way, which rows can't have.
         try:
             data = record.read()
         except BadImage as error:
@@ -324,19 +354,17 @@ def _sound(record: Record) -> Record | Reject:
             return rejected(record, "read", (error.strerror or str(error)).lower())
         if data is not record.encoded:
             record = replace(record, encoded=data)
-    if record.label is not None and not -(1 << 63) <= record.label < 1 << 63:
-        return _unlabelled(record, f"label {record.label}, wanted the number of a class")
-    if record.label_name is not None and "\n" in record.label_name:
-        return _unlabelled(record, f"class name {record.label_name!r} holds a line break")
-    if record.keypoints is not None or record.boxes is not None:
-        for name, found in (("boxes", record.boxes), ("keypoints", record.keypoints)):
-            if found is not None and not (isinstance(found, np.ndarray) and found.dtype.kind in "fiub"):
-                return _unlabelled(record, f"the {name} are {found!r:.60}, wanted an array float32")
-        if record.keypoints is not None:
-            boxes = None if record.boxes is None else len(record.boxes)
-            if (reason := keypoints_fault(record.keypoints, None, boxes)) is not None:
-                return _unlabelled(record, reason)
-    return record
+            reason = check_record(record)
+    if reason is None:
+        return record
+    # It may be the id or the origin that is none; they are shown as far as they can be.
+    id_, origin = (_shown(value) for value in (record.id, record.origin))
+    return Reject(id=id_ or "(no id)", origin=origin, stage="label", reason=reason)
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else f"{value!r:.60}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def rejected(record: Record, stage: str, reason: str) -> Reject:
@@ -354,12 +382,36 @@ def _unlabelled(record: Record, reason: str) -> Reject:
     return Reject(id=record.id, origin=record.origin, stage="label", reason=reason)
 
 
-def _faults(table: Table, info: SourceInfo, *, distinct: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+class _Judged:
+    """Why each row is no record of the dataset, uint8 [n], and for each duplicate (row, row that has its id) [m, 2].
+
+    What is refused counts for nothing in the `tally`.
+    """
+
+    def __init__(self, table: Table, tally: _Tally, fault: NDArray[np.uint8], duplicates: NDArray[np.int64]) -> None:
+        self.table, self.tally, self.duplicates = table, tally, duplicates
+        self.fault = np.where(fault == _REFUSED, fault, 0).astype(np.uint8)
+        for kind in (_DUPLICATE, _CLASS, _SPLIT):
+            self.refuse(kind, fault == kind)
+
+    def refuse(self, kind: int, rows: NDArray[np.bool_]) -> None:
+        """Those of these rows bool [n] that nothing else is wrong with."""
+        new = rows & (self.fault == 0)
+        self.fault[new] = kind
+        for row in map(int, np.flatnonzero(new)):
+            record = self.table[row]
+            assert isinstance(record, Record)
+            self.tally.remove(record)
+
+
+def _faults(
+    table: Table, info: SourceInfo, named: Sequence[str] | None, *, distinct: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Why each row is no record of the dataset, uint8 [n], and for each duplicate (row, row that has its id) [m, 2].
 
     `distinct`: an id that several splits have gets its split in front.
     """
-    given, named = info.class_names, info.split_names
+    given = info.class_names
     # The last of each is for the code -1, of none.
     strange_name = np.array([given is not None and name not in given for name in table.names] + [False])
     strange_split = np.array([named is not None and name not in named for name in table.splits] + [named is not None])
@@ -384,23 +436,22 @@ def _faults(table: Table, info: SourceInfo, *, distinct: bool) -> tuple[NDArray[
     return fault, found[np.argsort(found[:, 0])]
 
 
-def _keypoints(info: SourceInfo, table: Table, fault: NDArray[np.uint8]) -> tuple[int, tuple[str, ...], mirror.Pairs]:
+def _keypoints(info: SourceInfo, judged: _Judged) -> tuple[int, tuple[str, ...], mirror.Pairs]:
     """How many keypoints an object has, their names and pairs: as the source says, else as most records have them.
 
-    Records that have another number of them are marked in `fault`.
+    Records that have another number of them are refused.
     """
-    names = tuple(info.keypoint_names or ())
+    names, table = tuple(info.keypoint_names or ()), judged.table
     found: dict[int, int] = {}
     for where, rows in table.blocks():
-        points = rows["points"][fault[where] == 0]
+        points = rows["points"][judged.fault[where] == 0]
         values, first, counts = np.unique(points[points >= 0], return_index=True, return_counts=True)
         for i in np.argsort(first):
             found[int(values[i])] = found.get(int(values[i]), 0) + int(counts[i])
     k = len(names) if names else max(found, key=found.__getitem__, default=0)
     if found.keys() - {k}:
-        for where, rows in table.blocks():
-            other = (rows["points"] >= 0) & (rows["points"] != k) & (fault[where] == 0)
-            fault[where][other] = _KEYPOINTS
+        points = table.column("points")
+        judged.refuse(_KEYPOINTS, (points >= 0) & (points != k))
     check_names(names, "keypoint names")
     if info.flip_pairs is None:
         return k, names, mirror.pairs(names)
@@ -411,32 +462,72 @@ def _keypoints(info: SourceInfo, table: Table, fault: NDArray[np.uint8]) -> tupl
     return k, names, pairs
 
 
+def _strange_boxes(judged: _Judged, names: Sequence[str]) -> NDArray[np.bool_]:
+    """The rows bool [n] with a box of a class that is none of these."""
+    strange = np.zeros(len(judged.table), np.bool_)
+    if unknown := judged.tally.box_names.keys() - set(names):
+        for row in map(int, np.flatnonzero(judged.fault == 0)):
+            record = judged.table[row]
+            assert isinstance(record, Record)
+            strange[row] = not unknown.isdisjoint(record.box_labels or ())
+    return strange
+
+
+def _strange_labels(table: Table, classes: Sequence[str]) -> NDArray[np.bool_]:
+    """The rows bool [n] whose label is the number of no class, or of another one than they name."""
+    strange = np.zeros(len(table), np.bool_)
+    numbers = _numbers(table, classes)
+    for where, rows in table.blocks():
+        label, named = rows["label"], rows["name"] >= 0
+        wrong = np.where(named, label != numbers[rows["name"]], label >= len(classes))
+        strange[where] = wrong & ((rows["flags"] & LABELLED) != 0)
+    return strange
+
+
+def _numbers(table: Table, classes: Sequence[str]) -> NDArray[np.int32]:
+    """The index of each of the table's names among the classes, -1 for none and, at the end, for the code of none."""
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([*(index.get(name, -1) for name in table.names), -1], np.int32)
+
+
 def _write_rejects(
-    table: Table,
-    info: SourceInfo,
-    fault: NDArray[np.uint8],
-    duplicates: NDArray[np.int64],
-    keypoints: int,
-    tally: _Tally,
+    judged: _Judged, info: SourceInfo, named: Sequence[str] | None, keypoints: int, classes: Sequence[str]
 ) -> int:
-    """Writes the Rejects in the order of the source, and how many they are. What they counted for is undone."""
+    """Writes the Rejects in the order of the source, and how many they are."""
+    table, duplicates = judged.table, judged.duplicates
     n = 0
+
+    def reason(row: int, kind: int, record: Record) -> str:
+        if kind == _DUPLICATE:
+            id_, origin = table.named(int(duplicates[np.searchsorted(duplicates[:, 0], row), 1]))
+            return f"duplicate id {record.id!r}, first at {origin or id_}"
+        if kind == _CLASS:
+            return f"class {record.label_name!r} is none of the given {', '.join(info.class_names or ())}"
+        if kind == _SPLIT:
+            if record.split is None:
+                return f"it says no split, and others do ({', '.join(named or ())})"
+            if info.split_names is None:
+                return str(split_name_fault(record.split))
+            return f"split {record.split!r} is none of the source's {', '.join(info.split_names)}"
+        if kind == _KEYPOINTS:
+            assert record.keypoints is not None
+            return str(keypoints_fault(record.keypoints, keypoints, None))
+        if kind == _BOX_CLASS:
+            given = info.box_class_names or ()
+            unknown = sorted(set(record.box_labels or ()) - set(given))
+            return f"boxes of class {', '.join(unknown)}, which is none of the source's {', '.join(given)}"
+        if record.label_name is None:
+            return f"label {record.label}, wanted 0 to {len(classes) - 1}"
+        return (
+            f"label {record.label} with class name {record.label_name!r}, which is class "
+            f"{classes.index(record.label_name)}; leave one of them out, or give class names in the order of labels"
+        )
+
     with (table.folder / "rejects").open("wb") as file:
-        for row in map(int, np.flatnonzero(fault)):
+        for row in map(int, np.flatnonzero(judged.fault)):
             item = table[row]
             if isinstance(item, Record):
-                tally.remove(item)
-                if fault[row] == _DUPLICATE:
-                    id_, origin = table.named(int(duplicates[np.searchsorted(duplicates[:, 0], row), 1]))
-                    reason = f"duplicate id {item.id!r}, first at {origin or id_}"
-                elif fault[row] == _CLASS:
-                    reason = f"class {item.label_name!r} is none of the given {', '.join(info.class_names or ())}"
-                elif fault[row] == _SPLIT:
-                    reason = f"split {item.split!r} is none of the source's {', '.join(info.split_names or ())}"
-                else:
-                    assert item.keypoints is not None
-                    reason = str(keypoints_fault(item.keypoints, keypoints, None))
-                item = _unlabelled(item, reason)
+                item = _unlabelled(item, reason(row, int(judged.fault[row]), item))
             file.write(line(row, item))
             n += 1
     return n
@@ -447,26 +538,13 @@ def _class_names(given: Sequence[str] | None, tally: _Tally) -> tuple[str, ...]:
         return check_names(given, "class names")
     if tally.names:
         return tuple(sorted(tally.names, key=natural))
-    return tuple(str(i) for i in range(max(tally.labels, default=-1) + 1))
+    return tuple(str(i) for i in range(max((n for n in tally.labels if n < _MOST_CLASSES), default=-1) + 1))
 
 
 def _box_class_names(given: Sequence[str] | None, tally: _Tally) -> tuple[str, ...]:
     if given is None:
         return tuple(sorted(tally.box_names, key=natural))
-    if unknown := sorted(tally.box_names.keys() - set(given)):
-        raise UsageError(f"boxes of class {', '.join(unknown)}, which is none of the source's {', '.join(given)}")
-    return tuple(given)
-
-
-def _check_labels(table: Table, rows: NDArray[np.int64], classes: Sequence[str], tally: _Tally) -> None:
-    """Raises UsageError: a label is the index of no class."""
-    if all(0 <= label < len(classes) for label in tally.labels):
-        return
-    for row in map(int, rows):
-        record = table[row]
-        assert isinstance(record, Record)
-        if record.label_name is None and record.label is not None and not 0 <= record.label < len(classes):
-            raise UsageError(f"record {record.id!r}: label {record.label}, wanted 0 to {len(classes) - 1}")
+    return check_names(given, "box class names")
 
 
 def _write_order(
@@ -518,8 +596,7 @@ def _order_of(table: Table) -> Path:
 
 def _strata(table: Table, rows: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int32]:
     """Index of the class of each of these rows, -1 for none."""
-    index = {name: i for i, name in enumerate(classes)}
-    codes = np.array([*(index.get(name, -1) for name in table.names), -1], np.int32)
+    codes = _numbers(table, classes)
     out = np.empty(len(table), np.int32)
     for where, some in table.blocks():
         unnamed = np.where((some["flags"] & LABELLED) != 0, some["label"], -1)

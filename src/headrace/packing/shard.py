@@ -80,8 +80,6 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
     if record.boxes is not None and image.kept is not None:
         n, kept = len(record.boxes), image.kept
         if record.box_labels is not None:
-            if len(record.box_labels) != n:
-                return _rejected(numbered, "label", f"{n} boxes, {len(record.box_labels)} labels of boxes")
             names = [record.box_labels[i] for i in kept]
         attributes = {name: _of_boxes(value, n, kept) for name, value in attributes.items()}
     row = Row(

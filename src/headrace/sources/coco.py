@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.record import Record, Reject
+from headrace.record import Record, Reject, box_faults
 from headrace.sources import files, jsons
 from headrace.sources.files import natural
 from headrace.sources.formats import FLIP_PAIRS, Format, Option
@@ -36,6 +36,10 @@ Segmentation = Literal["drop", "keep"]
 
 _HEAD = 1 << 20  # of a file that may be one, this much is looked at
 _KEYS = ("images", "annotations", "categories")
+
+# What annotations without a bbox and keypoints are, by a key that they have.
+_KINDS = {"caption": "captions", "segments_info": "panoptic segments"}
+_LABELS = "labels of whole images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,9 @@ class CocoSource:
             keypoints_dropped=left_out.keypoints,
             skipped=left_out.skipped,
             root=str(self.root),
+            notes=(f"{read.unboxed} objects have no bbox: their box is the extent of their keypoints",)
+            if read.unboxed
+            else (),
         )
 
     def _kinds(self, read: _Read) -> _Kinds:
@@ -161,7 +168,7 @@ class CocoSource:
         return Record(
             id=id_,
             path=path,
-            boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32),
+            boxes=_corners(boxes),
             box_labels=tuple(kinds.chosen[code].name for code in read.category[rows].tolist()),
             keypoints=points if kinds.points else None,
             size=image.size,
@@ -205,7 +212,7 @@ class CocoSource:
         tests = {
             "of other categories": np.isin(read.category[rows], list(kinds.chosen)),
             "said twice": ~np.isin(rows, read.repeated),
-            "without width or height": (read.boxes[rows, 2:] > 0).all(axis=1),
+            "without width or height": box_faults(_corners(read.boxes[rows])) == 0,
         }
         if self.skip_crowd:
             tests["crowd"] = read.crowd[rows] == 0
@@ -247,6 +254,9 @@ def coco(
     Keypoints [n, k, 3] where a category names some or an annotation has some; all absent for an object without. Their
     places are taken as they are, COCO's whole numbers too, though these mean the middle of a pixel. v 0 is absent;
     0 < v <= 1 is hidden (1), 1 < v <= 2 visible (2): where v is a fraction, `visibility` holds the numbers as given.
+
+    An object with keypoints and without a bbox gets the extent of its labelled points as its box, and `notes` say so.
+    A file whose annotations are captions, labels of whole images or panoptic segments has no boxes, and is refused.
 
     An image is a Reject when one of its annotations can't be used (its category is unknown; a number is missing, no
     number, or not finite; there are too few or too many), when its id belongs to another file name too, when its
@@ -391,6 +401,9 @@ class _Read:
         self.orphans: list[tuple[int, str]] = []  # annotations of no image, and why
         self.annotated = False
         self.segmentations = 0
+        self.unboxed = 0  # objects whose box is made of their points
+        self.annotations = 0
+        self.others = Counter[str]()  # annotations of another kind than objects
         self.masks: dict[int, str] = {}
         self.id_of: list[Any] = []
         self._codes: dict[tuple[str, str], int] = {}
@@ -491,25 +504,33 @@ class _Read:
             raise ValueError(f"category id {id_!r} occurs twice, for {self.categories[code].name!r} and {made.name!r}")
 
     def take_annotation(self, number: int, entry: Any, *, keep_segmentation: bool) -> None:
+        self.annotations += 1
         if not isinstance(entry, dict) or (of := _id(entry.get("image_id"))) is None:
             self.orphans.append((number, f"found {_shown(entry)}, wanted an annotation with an image_id"))
             return
         image = self.code("image", of)
+        bare = entry.get("bbox") is None
+        if bare and not entry.get("keypoints"):
+            self.others[next((kind for key, kind in _KINDS.items() if key in entry), _LABELS)] += 1
         try:
             if (category := _id(entry.get("category_id"))) is None:
                 raise ValueError(f"category_id is {_shown(entry.get('category_id'))}, wanted a number")
-            box = _numbers("bbox", entry.get("bbox"), "x, y, width and height", 4)
             points = _numbers("keypoints", entry.get("keypoints") or [], "x, y and v of each point")
             if len(points) % 3 or not all(0 <= v <= 2 for v in points[2::3]):
                 raise ValueError(
                     f"keypoints are {_shown(entry['keypoints'])}, wanted x, y and v (0 to 2) of each point"
                 )
+            if bare and points:
+                box = _extent(points)
+            else:
+                box = _numbers("bbox", entry.get("bbox"), "x, y, width and height", 4)
             crowd = entry.get("iscrowd") or 0
             if crowd not in (0, 1):
                 raise ValueError(f"iscrowd is {_shown(crowd)}, wanted 0 or 1")
         except ValueError as error:
             self.faults.setdefault(image, (number, str(error)))
             return
+        self.unboxed += bare
         row, id_, area = len(self._id), _id(entry.get("id")), _finite(entry.get("area"))
         if entry.get("segmentation"):
             self.segmentations += 1
@@ -553,6 +574,9 @@ def _read(path: Path, *, keep_segmentation: bool) -> _Read:
                 read.take_category(element)
             except ValueError as error:
                 raise DataError(f"{path}: categories[{number}]: {error}") from None
+    for kind, n in read.others.items():
+        if n == read.annotations:
+            raise DataError(f"{path}: COCO's {kind}, with no boxes in it; pass the file of instances or of keypoints")
     read.annotated = "annotations" in keys
     needed = ("images", "categories") if read.annotated else ("images",)
     if missing := [key for key in needed if key not in keys]:
@@ -595,6 +619,21 @@ def _numbers(name: str, value: Any, wanted: str, count: int | None = None) -> li
     if None in found or count not in (None, len(found)):
         raise ValueError(f"{name} is {_shown(value)}, wanted numbers: {wanted}")
     return found  # type: ignore[return-value]
+
+
+def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """x0, y0, x1, y1 float32 [n, 4] of x, y, width, height [n, 4]."""
+    with np.errstate(over="ignore"):
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32)
+
+
+def _extent(points: Sequence[float]) -> list[float]:
+    """The box x, y, width, height of the labelled ones among points x, y, v one after the other; of no size without."""
+    labelled = [(x, y) for x, y, v in zip(points[::3], points[1::3], points[2::3], strict=True) if v > 0]
+    if not labelled:
+        return [0.0, 0.0, 0.0, 0.0]
+    (x0, y0), (x1, y1) = (tuple(map(end, zip(*labelled, strict=True))) for end in (min, max))
+    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def _shown(value: Any) -> str:

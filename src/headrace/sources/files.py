@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
@@ -41,7 +42,10 @@ IMAGE_EXTENSIONS = frozenset(
         "svg",
     ]
 )
+_TEXT = "text without an extension"
 CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_MANIFEST = "headrace.json"  # what makes a folder a dataset
+_HEAD = 1024  # bytes of a file without an extension that are looked at
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
@@ -53,7 +57,8 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def check_root(root: str | os.PathLike[str]) -> Path:
-    """The folder `root`. Raises NotThereError, UsageError (not a folder), StorageError (may not be read)."""
+    """The folder `root`. Raises NotThereError, UsageError (not a folder; a packed dataset), StorageError (may not be
+    read)."""
     path = Path(root)
     if not path.exists():
         raise NotThereError(f"{path}: no such folder")
@@ -61,6 +66,8 @@ def check_root(root: str | os.PathLike[str]) -> Path:
         raise UsageError(f"{path}: is a file, wanted a folder of images")
     if not os.access(path, os.R_OK | os.X_OK):
         raise StorageError(f"{path}: permission denied")
+    if (path / _MANIFEST).is_file():
+        raise UsageError(f"{path}: is a packed dataset already ({_MANIFEST}); open it with headrace.Dataset")
     return path
 
 
@@ -68,10 +75,33 @@ def walk(root: Path, skipped: Counter[str]) -> Iterator[str | Reject]:
     """Paths relative to `root` ('/' between parts) of candidate image files, in natural order, depth first.
 
     Hidden files and folders, `._x` and other junk are passed over; so are files with an extension that is no image's,
-    counted in `skipped` by extension. Links are followed, a folder reached twice on one way is not. What can't be
-    listed or named in UTF-8 is a Reject.
+    counted in `skipped` by extension, and texts without one (LICENSE, Makefile). Links are followed, a folder reached
+    twice on one way is not. What can't be listed or named in UTF-8 is a Reject.
     """
     yield from _walk(root, "", skipped, frozenset())
+
+
+def folders_in(root: Path) -> list[str]:
+    """The names of the folders in a folder, in natural order, without hidden ones and junk; none where it can't be
+    listed."""
+    try:
+        with os.scandir(root) as found:
+            entries = [entry for entry in found if not is_junk(entry.name)]
+    except OSError:
+        return []
+    # A link that leads to itself is no folder, and an entry would raise.
+    names = [entry.name for entry in entries if (Path(entry).is_dir() if entry.is_symlink() else entry.is_dir())]
+    return sorted(names, key=natural)
+
+
+def holds_images(root: Path) -> bool:
+    """Whether there is a candidate image anywhere below a folder."""
+    return any(isinstance(found, str) for found in walk(root, Counter()))
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or was left behind by a system."""
+    return name.startswith(".") or name.lower() in _JUNK
 
 
 def refusal(path: str, inside: str | None) -> str | None:
@@ -99,7 +129,7 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
         return
     for entry in entries:
         name = entry.name
-        if name.startswith(".") or name.lower() in _JUNK:
+        if is_junk(name):
             continue
         path = prefix + name
         try:
@@ -119,10 +149,29 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
             skipped["(no regular file)"] += 1
         else:
             extension = Path(name).suffix.lower()
-            if extension and extension[1:] not in IMAGE_EXTENSIONS and not extension[1:].isdigit():
+            claims_nothing = not extension or extension[1:].isdigit()
+            if not claims_nothing and extension[1:] not in IMAGE_EXTENSIONS:
                 skipped[extension] += 1
+            elif claims_nothing and _is_text(root / path):
+                skipped[_TEXT] += 1
             else:
                 yield path
+
+
+def _is_text(path: Path) -> bool:
+    """Whether the file begins as a text that is no image: no PNM in digits, no page of markup that a server sent for
+    one. An empty file is no text, nor is one that can't be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=False)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    controls = CONTROLS.search(re.sub(r"[\t\n\r\f]", "", text))
+    return bool(text.strip()) and controls is None and not re.match(r"\s*<|P[1-7]\s", text)
 
 
 def id_of(name: str) -> tuple[str, str | None]:

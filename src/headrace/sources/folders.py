@@ -1,10 +1,10 @@
-"""Source `folders`: a folder of images per class; the class is the name of the top folder."""
+"""Source `folders`: a folder of images per class; the class is the name of the top folder, or of that in a split's."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,43 +12,80 @@ from headrace.record import Record, Reject
 from headrace.sources import files
 from headrace.sources.formats import CLASS_NAMES, Format
 from headrace.sources.info import SourceInfo
+from headrace.splits import split_of_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldersSource:
-    """Iterable of Record | Reject; see `folders`. SourceInfo.skipped counts what is no image, by extension."""
+    """Iterable of Record | Reject; see `folders`. SourceInfo.skipped counts what is no image, by extension, and the
+    images beside the class folders."""
 
     root: Path
     class_names: tuple[str, ...] | None
 
     def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         skipped: Counter[str] = Counter()
+        splits = split_folders(self.root)
+        bare = {folder for folder in splits if not has_folders(self.root / folder)}
         for found in files.walk(self.root, skipped):
             if isinstance(found, Reject):
                 yield found
                 continue
-            path = f"{self.root}/{found}"
-            label, slash, _ = found.partition("/")
-            if slash:
-                yield Record(id=found, path=path, label_name=label, origin=found)
+            top, _, rest = found.partition("/")
+            label, inside = (rest.partition("/")[::2]) if top in splits else (top, rest)
+            if inside:
+                yield self._record(found, label, splits.get(top))
+            elif top in bare:
+                yield self._record(found, None, splits[top])
             else:
-                reason = "lies beside the class folders, in none of them"
-                yield Reject(id=found, origin=path, stage="label", reason=reason)
-        return SourceInfo(class_names=self.class_names, skipped=skipped, root=str(self.root))
+                skipped["images beside the class folders"] += 1
+        return SourceInfo(
+            class_names=self.class_names, skipped=skipped, root=str(self.root), notes=tuple(_notes(splits, bare))
+        )
+
+    def _record(self, found: str, label: str | None, split: str | None) -> Record:
+        return Record(id=found, path=f"{self.root}/{found}", label_name=label, split=split, origin=found)
 
 
 def folders(root: str | os.PathLike[str], *, class_names: Sequence[str] | None = None) -> FoldersSource:
     """Images below `root`, class = name of the folder directly below `root`, however deep the file lies in it.
 
+    Where all of these that hold images are called train, val (or valid, validation) and test, they are splits, which
+    records say, and classes are the folders in them; what lies in a split without any is a record without a label.
     Classes are sorted naturally (c9 before c10) or in the order of `class_names`. A folder without images makes no
-    class unless named there. An image in no class folder is a Reject. Ids are paths relative to `root`.
+    class unless named there. An image beside the class folders is passed over. Ids are paths relative to `root`.
     Raises NotThereError, UsageError, StorageError: `root` is no folder that can be read.
     """
     return FoldersSource(root=files.check_root(root), class_names=None if class_names is None else tuple(class_names))
 
 
+def split_folders(root: Path) -> dict[str, str]:
+    """Folder -> split, where all folders directly below `root` that hold images are called as splits are; else none."""
+    named = {name: split for name in files.folders_in(root) if (split := split_of_folder(name))}
+    holding = {name: split for name, split in named.items() if files.holds_images(root / name)}
+    others = (name for name in files.folders_in(root) if name not in named)
+    return {} if holding and any(files.holds_images(root / name) for name in others) else holding
+
+
+def has_folders(root: Path) -> bool:
+    """Whether a folder below `root` holds an image."""
+    return any(files.holds_images(root / name) for name in files.folders_in(root))
+
+
+def _notes(splits: Mapping[str, str], bare: set[str]) -> list[str]:
+    if not splits:
+        return []
+    taken = ", ".join(f"{folder}/" if folder == split else f"{folder}/ ({split})" for folder, split in splits.items())
+    notes = [f"folders taken as splits: {taken}; classes are the folders in them"]
+    if bare:
+        notes.append(f"no folders of classes in {', '.join(f'{folder}/' for folder in sorted(bare))}: without a label")
+    return notes
+
+
 def recognise(path: Path) -> str | None:
     """What tells that the folder `path` holds a folder of images per class, or None when nothing does."""
+    if splits := split_folders(path):
+        return "; ".join(_notes(splits, set()))
     for found in files.walk(path, Counter()):
         if isinstance(found, str) and "/" in found:
             return f"images lie in folders below it, such as {found}"

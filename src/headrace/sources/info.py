@@ -18,7 +18,8 @@ class SourceInfo:
     swaps, (i, i) for one that stays itself. `split_names`: the data comes divided into these, and each Record says its
     `split`. `boxes_dropped`, `keypoints_dropped`: reason -> how many boxes, and labelled keypoints, the Records come
     without. `skipped`: kind -> how many things were passed over. `root`: what to call the source in a message.
-    `numbered`: ids are mere positions, which mean nothing elsewhere.
+    `numbered`: ids are mere positions, which mean nothing elsewhere. `notes`: what the source took for granted, a
+    sentence each, to be said aloud.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -31,6 +32,7 @@ class SourceInfo:
     skipped: Mapping[str, int] = field(default_factory=dict)
     root: str | None = None
     numbered: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Copies: what a source goes on counting with, or a list that another holds, can't change them any more.
@@ -39,6 +41,7 @@ class SourceInfo:
                 object.__setattr__(self, name, tuple(names))
         if self.flip_pairs is not None:
             object.__setattr__(self, "flip_pairs", tuple((int(i), int(j)) for i, j in self.flip_pairs))
+        object.__setattr__(self, "notes", tuple(self.notes))
         for name in ("boxes_dropped", "keypoints_dropped", "skipped"):
             object.__setattr__(self, name, dict(getattr(self, name)))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
-from headrace.sources import files
+from headrace.sources import annotated, files
 from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
 from headrace.sources.folders import FORMAT as FOLDERS
@@ -30,7 +31,8 @@ def find_format(name: str) -> Format:
 def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Format, str]:
     """The format of a path, and what it was recognised by; `given` are the names of options that there are values for.
 
-    Raises NotThereError, StorageError, DataError (a folder without images), UsageError listing what was tried.
+    Raises NotThereError, StorageError, DataError (a folder without images), UsageError: what was seen and tried, or
+    annotations that no format of a folder would take.
     """
     root = Path(path)
     if not root.exists():
@@ -43,14 +45,25 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
     if takes == "folder":
         files.check_root(root)
     tried = [entry for entry in FORMATS.values() if entry.takes == takes]
+    if takes == "folder" and (seen := annotated.look(root)) is not None:
+        raise UsageError(f"{root}: {seen}")
     for entry in tried if root.is_file() or root.is_dir() else ():
         if (why := entry.recognise(root)) is not None:
             return entry, why
     if takes == "file":
-        raise UsageError(f"{root}: no format reads this file; pass format=NAME, one of {_listed(tried)}")
-    if next(files.walk(root, Counter()), None) is None:
+        known = annotated.look_at_file(root) if root.is_file() else None
+        saw = "" if known is None else f"; this looks like {known.name}: {known.what}"
+        raise UsageError(f"{root}: no format reads this file{saw}; pass format=NAME, one of {_listed(tried)}")
+    skipped = Counter[str]()
+    images = sum(isinstance(found, str) for found in itertools.islice(files.walk(root, skipped), 1000))
+    if not images:
+        if skipped[".tfrecord"] or skipped[".tfrecords"]:
+            raise DataError(f"{root}: holds no images but TFRecords; adopt them (headrace adopt, headrace.adopt)")
         raise DataError(f"{root}: holds no images")
-    raise UsageError(f"{root}: the format can't be guessed; pass format=NAME, one of {_listed(tried)}")
+    raise UsageError(
+        f"{root}: the format can't be guessed: {'1000 or more' if images == 1000 else images} images, none in a "
+        f"folder below it; pass format=NAME, one of {_listed(tried)}"
+    )
 
 
 def _listed(formats: Collection[Format]) -> str:

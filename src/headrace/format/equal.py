@@ -1,0 +1,107 @@
+"""Equal images of a catalog: whose bytes occur again, under two labels, or in two splits. Images that only look alike
+are left to others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+SHOWN = 3  # sets, and images of a set
+
+_DIGITS = 15  # of a sha256, that stand for it until it occurs again: they fit int64
+_NONE = -1  # for an image without one, whose bytes are someone else's
+
+# Columns of all rows, some at a time and in their order.
+Parts = Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One of several equal images."""
+
+    id: str
+    label: str | None
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """How many sets of equal images, and of the first of them the first images."""
+
+    sets: int = 0
+    first: tuple[tuple[Image, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EqualImages:
+    """`images` have the bytes of another one, in so many `sets` of equal ones. `labels`: the sets whose images have two
+    classes or more, `splits`: those that lie in two splits or more."""
+
+    images: int = 0
+    sets: int = 0
+    labels: Sets = Sets()
+    splits: Sets = Sets()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def equal_images(parts: Parts, rows: NDArray[np.int64] | None = None) -> EqualImages:
+    """The equal ones among the images of `parts`, or of these rows of them: in 16 bytes an image, and what those need
+    whose bytes occur again."""
+    again = _again(parts, rows)
+    if not len(again):
+        return EqualImages()
+    columns = ("id", "label_name", "split", "sha256")
+    first, found = 0, []
+    for part in parts(columns):
+        stop = first + len(part)
+        low, high = np.searchsorted(again, (first, stop))
+        found.append(part[again[low:high] - first])
+        first = stop
+    of = pl.col("label_name").drop_nulls().n_unique()
+    images = pl.concat(found)
+    sets = (
+        images.group_by("sha256", maintain_order=True)
+        .agg("id", "label_name", "split", n=pl.len(), labels=of, splits=pl.col("split").n_unique())
+        .filter(pl.col("n") > 1)
+    )
+    return EqualImages(
+        images=int(sets["n"].sum()),
+        sets=len(sets),
+        labels=_sets(sets.filter(pl.col("labels") > 1), "label_name"),
+        splits=_sets(sets.filter(pl.col("splits") > 1), "split"),
+    )
+
+
+def _again(parts: Parts, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The rows int64 [m], ascending, whose images may be another's too."""
+    prefix = pl.col("sha256").str.head(_DIGITS).str.to_integer(base=16, dtype=pl.Int64)
+    of = [part.select(prefix.fill_null(_NONE))["sha256"].to_numpy() for part in parts(("sha256",))]
+    prints = np.concatenate(of) if of else np.zeros(0, np.int64)
+    if rows is not None:
+        others = np.ones(len(prints), np.bool_)
+        others[rows] = False
+        prints[others] = _NONE
+    found = np.sort(prints)
+    twice = np.unique(found[1:][found[1:] == found[:-1]])
+    return np.flatnonzero(np.isin(prints, twice[twice != _NONE]))
+
+
+def _sets(sets: pl.DataFrame, by: str) -> Sets:
+    """The first images of each set are such as differ in the column `by`."""
+    first = []
+    for row in sets.head(SHOWN).iter_rows(named=True):
+        images = [Image(*of) for of in zip(row["id"], row["label_name"], row["split"], strict=True)]
+        kinds: dict[Any, list[Image]] = {}
+        for image, kind in zip(images, row[by], strict=True):
+            kinds.setdefault(kind, []).append(image)
+        kinds.pop(None, None)
+        chosen = [same[0] for same in kinds.values()] + [image for same in kinds.values() for image in same[1:]]
+        first.append(tuple(chosen[:SHOWN]))
+    return Sets(len(sets), tuple(first))

@@ -1,0 +1,125 @@
+"""Equal images are counted, and named where they have two classes or lie in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import headrace as hr
+from command import headrace
+from drawn import files, jpeg
+from headrace.checking.statistics import equal_images as of_dataset
+from headrace.format import catalog
+from headrace.format.equal import EqualImages, Image, Parts, Sets, equal_images
+from packed import pack, shades
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([None, *"abcd"]), st.sampled_from([None, "cat", "dog"]), st.sampled_from(["train", "val"])
+    )
+)
+
+
+def sha(name: str | None) -> str | None:
+    """Of `c` and `d` the first 15 digits alone are equal."""
+    if name is None:
+        return None
+    of = hashlib.sha256(("c" if name == "d" else name).encode()).hexdigest()
+    return of[:40] + "0" * 24 if name == "d" else of
+
+
+def parts_of(rows: Sequence[tuple[str | None, str | None, str]], size: int = 4) -> Parts:
+    frame = pl.DataFrame(
+        {
+            "id": [f"r{i}" for i in range(len(rows))],
+            "label_name": [row[1] for row in rows],
+            "split": [row[2] for row in rows],
+            "sha256": [sha(row[0]) for row in rows],
+        },
+        schema=dict.fromkeys(("id", "label_name", "split", "sha256"), pl.String),
+    )
+
+    def parts(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        for first in range(0, len(frame), size):
+            yield frame[first : first + size].select(columns)
+
+    return parts
+
+
+@given(ROWS, st.integers(1, 9), st.integers(0, 20))
+def test_counts(rows: list[tuple[str | None, str | None, str]], size: int, taken: int) -> None:
+    some = np.arange(len(rows))[:taken]
+    for chosen in (None, some):
+        sets = defaultdict(list)
+        for i, (name, *rest) in enumerate(rows if chosen is None else rows[:taken]):
+            if name is not None:
+                sets[name].append((f"r{i}", *rest))
+        wanted = [found for found in sets.values() if len(found) > 1]
+        found = equal_images(parts_of(rows, size), chosen)
+        assert (found.sets, found.images) == (len(wanted), sum(map(len, wanted)))
+        assert found.labels.sets == sum(len({row[1] for row in one} - {None}) > 1 for one in wanted)
+        assert found.splits.sets == sum(len({row[2] for row in one}) > 1 for one in wanted)
+        for image in (image for one in (*found.labels.first, *found.splits.first) for image in one):
+            assert (image.id, image.label, image.split) in [row for one in wanted for row in one]
+        assert all(len({image.label for image in one}) > 1 for one in found.labels.first)
+        assert all(len({image.split for image in one}) > 1 for one in found.splits.first)
+
+
+def test_the_first_of_them_are_named() -> None:
+    rows = [("a", "cat", "train")] * 5 + [("a", "dog", "val"), ("b", None, "val"), ("b", "cat", "val")]
+    cat, dog = Image("r0", "cat", "train"), Image("r5", "dog", "val")
+    sets = Sets(1, ((cat, dog, Image("r1", "cat", "train")),))
+    assert equal_images(parts_of(rows)) == EqualImages(images=8, sets=2, labels=sets, splits=sets)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    same, other = jpeg(seed=1), jpeg(seed=2)
+    names = {"train/a/x.jpg": same, "train/a/dup.jpg": same, "train/b/mislabel.jpg": same, "train/b/y.jpg": other}
+    return files(tmp_path / "in", names | {"val/b/leak.jpg": other, "val/b/z.jpg": jpeg(seed=3)})
+
+
+def test_pack_and_info_say_them(root: Path, tmp_path: Path) -> None:
+    lines = [
+        "  equal images: 5, in 2 sets of the same bytes",
+        "    1 of these sets with several classes: ",
+        "    1 of these sets in several splits: ",
+    ]
+    ended = headrace("pack", root, tmp_path / "ds", "--size", 16)
+    assert ended.code == 0 and [line for line in lines if line not in ended.out] == []
+    said = [line for line in ended.out.splitlines() if "set" in line]
+    assert said == [line for line in headrace("info", tmp_path / "ds").out.splitlines() if "set" in line]
+    for image, line in (("train/b/mislabel.jpg (b, train)", said[1]), ("val/b/leak.jpg (b, val)", said[2])):
+        assert image in line
+    found = json.loads(headrace("info", tmp_path / "ds", "--json").out)["equal_images"]
+    told = json.loads(headrace("pack", root, tmp_path / "ds", "--size", 16, "--overwrite", "--json").out)
+    assert found == told["equal_images"]
+    assert (found["images"], found["sets"], found["labels"]["sets"], found["splits"]["sets"]) == (5, 2, 1, 1)
+    assert {"id": "val/b/leak.jpg", "label": "b", "split": "val"} in found["splits"]["first"][0]
+
+
+def test_of_a_view(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "PART", 2)
+    ds = pack(hr.sources.folders(root), tmp_path / "ds")  # type: ignore[arg-type]
+    assert of_dataset(ds).images == 5
+    assert of_dataset(ds.split("train")) == of_dataset(ds.where("split = 'train'"))
+    assert (of_dataset(ds.split("train")).images, of_dataset(ds.split("val")).images) == (3, 0)
+
+
+def test_where_nothing_is_said_of_bytes_nothing_is_equal(tmp_path: Path) -> None:
+    ds = pack([*shades(4), hr.Record(id="again", encoded=shades(1)[0].encoded)], tmp_path / "ds")
+    assert of_dataset(ds).images == 2
+    assert "equal images: 2, in 1 set of the same bytes" in headrace("info", ds.path).out
+    hr.adopt(ds.path, tmp_path / "adopted")
+    assert of_dataset(hr.Dataset(tmp_path / "adopted")) == EqualImages()
+    assert "equal" not in headrace("info", tmp_path / "adopted").out
+    assert equal_images(parts_of([])) == EqualImages()
