@@ -44,6 +44,7 @@ def test_pack_json(source: Path, tmp_path: Path) -> None:
     assert found == {
         "seen": 22,
         "stored": 21,
+        "warned": 0,
         "rejected": 1,
         "rejected_by_reason": {"empty file …": 1},
         "splits": {"train": 21},

@@ -55,7 +55,13 @@ _FLAGS = (
     Flag(name="quality", metavar="N", type=int, help="JPEG quality of re-encoded images. [default 95]", group=_IMAGES),
     Flag(name="chroma", metavar="[444|420]", help="Their chroma subsampling. [default 444]", group=_IMAGES),
     Flag(name="optimize", type=bool, help="Make their files a little smaller; slower.", group=_IMAGES),
-    Flag(name="max_pixels", metavar="N", type=int, help="Reject larger images. [default 100000000]", group=_IMAGES),
+    Flag(name="max_pixels", metavar="N", type=int, help="Reject larger images. [default 64000000]", group=_IMAGES),
+    Flag(
+        name="on_warning",
+        metavar="[reject|keep]",
+        help="JPEGs that may be damaged. [default reject]",
+        group=_IMAGES,
+    ),
     Flag(
         name="splits",
         metavar="NAME=SHARE,…",
@@ -154,6 +160,7 @@ def _facts(report: PackReport) -> dict[str, Any]:
     return {
         "seen": report.seen,
         "stored": report.stored,
+        "warned": report.warned,
         "rejected": len(report.rejects),
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 1),
@@ -180,6 +187,8 @@ def _print(report: PackReport) -> None:
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
         typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")
+    if report.warned:
+        typer.echo(f"  kept {report.warned} that may be damaged: the column warning of the catalog says why")
     for kind, n in report.skipped.items():
         typer.echo(f"  skipped {n}: {kind}")
     typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
