@@ -422,6 +422,13 @@ def test_markers_in_comments_are_none(before: bytes) -> None:
     assert codec.read_header(data).orientation == 6
 
 
+def test_the_header_of_a_png_is_read_without_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    monkeypatch.setattr(codec.PngImagePlugin.PngImageFile, "load", lambda self: loaded.append(self))
+    assert codec.read_header(saved(image(), "PNG")).orientation == 1
+    assert not loaded
+
+
 def test_an_unreadable_exif_block_is_no_reason_to_refuse() -> None:
     data = bytearray(jpeg(exif=exif(6)))
     at = data.index(b"Exif\0\0") + 6
