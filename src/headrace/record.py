@@ -40,6 +40,11 @@ class Drawn(Protocol):
     @property
     def path(self) -> str | None: ...
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        ...
+
     def encode(self) -> bytes:
         """A file's bytes, that lose nothing. Raises BadImage, OSError."""
         ...

@@ -722,11 +722,27 @@ def test_what_is_unpacked_has_a_bound(kind: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(files, "_SMALL", 1 << 16)
     bomb = compressed(tmp_path / "x", kind, tfrecord.frame(payload(**plain(0), filler=bytes(1 << 24))))
     assert bomb.stat().st_size < 1 << 15
-    with pytest.raises(DataError, match=r"x: unpacks to more than \d+ bytes, 100 times its own"):
+    with pytest.raises(DataError, match=r"x: unpacks to more than \d+ bytes; .*unpack it yourself"):
         hr.adopt(bomb, tmp_path / "ds", convert=True, progress=False)
     assert list(tmp_path.iterdir()) == [bomb]
     monkeypatch.setattr(files, "_SMALL", 1 << 25)
     assert adopt(bomb, tmp_path / "ds", convert=True)[0].stored == 1
+
+
+def test_what_many_small_files_unpack_to_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.adopting import files
+
+    shards = tmp_path / "in"
+    shards.mkdir()
+    for i in range(4):
+        compressed(shards / f"{i}.tfrecord", "GZIP", tfrecord.frame(payload(**plain(i % 2), filler=bytes(90_000))))
+    size = sum(path.stat().st_size for path in shards.iterdir())
+    assert size < 4000
+    monkeypatch.setattr(files, "_SMALL", 100_000)  # for each of them enough
+    with pytest.raises(DataError, match=r"1\.tfrecord: unpacks to more than \d+ bytes"):
+        hr.adopt(shards, tmp_path / "ds", convert=True, progress=False)
+    monkeypatch.setattr(files, "_SMALL", 400_000)
+    assert adopt(shards, tmp_path / "ds", convert=True)[0].stored == 4
 
 
 def test_records_that_look_like_gzip(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_pack_json(source: Path, tmp_path: Path) -> None:
     assert found == {
         "seen": 22,
         "stored": 21,
+        "warned": 0,
         "rejected": 1,
         "rejected_by_reason": {"empty file …": 1},
         "splits": {"train": 21},
@@ -105,6 +106,7 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
         "--seed": "9",
         "--max-rejects": "2",
         "--max-pixels": "1000000",
+        "--on-warning": "keep",
     }
     ended = headrace("pack", source, tmp_path / "ds", "--optimize", *[word for pair in words.items() for word in pair])
     assert ended.code == 0, ended.err
@@ -121,6 +123,7 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
         "chroma": "420",
         "optimize": True,
         "max_pixels": 1_000_000,
+        "on_warning": "keep",
         "splits": {"b": 0.6, "a": 0.4},
         "shards": 3,
         "shard_size": None,
@@ -147,6 +150,7 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
         seed=9,
         max_rejects=2,
         max_pixels=1_000_000,
+        on_warning="keep",
     )
     assert (tmp_path / "python" / "ds" / "headrace.json").read_text() == (tmp_path / "ds" / "headrace.json").read_text()
     words = ["--shard-size", "2KB", "--max-rejects", "1", "--overwrite"]

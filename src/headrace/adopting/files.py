@@ -25,9 +25,9 @@ from headrace.splits import DEFAULT_SPLIT
 
 _SAMPLED_SHARDS, _SAMPLED_RECORDS = 16, 16
 _SHOWN = 20
-# Of a compressed file, how many times its bytes it may unpack to; and what any may. Encoded images hardly shrink, and
-# raw ones not to a hundredth.
-_MOST_GROWTH, _SMALL = 100, 1 << 26
+# Of a compressed file, how many times its bytes it may unpack to; and what any one may, or all of them beside that.
+# Encoded images hardly shrink, but what is not a file of records has to be searched for one, 10 to 20 MB a second.
+_MOST_GROWTH, _SMALL = 20, 1 << 24
 
 # What a shard in a folder is called: x.tfrecord, x.tfrec.gz, x.tfrecord-00000-of-00010, x-00000-of-00010.
 _SHARD_NAME = re.compile(r"^[^.].*\.tfrec(ord)?s?(\.(gz|zlib))?$|^[^.].*-[0-9]+-of-[0-9]+$")
@@ -166,13 +166,15 @@ def open_files(
             "pass convert=True to unpack such files into the dataset's folder, or unpack them yourself"
         )
     kinds = dict(compressed)
+    left = _MOST_GROWTH * sum(_size_of(path) for path in kinds) + _SMALL
     for path in paths:
         called = path.relative_to(common).as_posix()
         at, name = path, name_from(folder, path)
         if path in kinds:
             name = f"{len(files):05d}-{path.name.removesuffix('.gz').removesuffix('.zlib')}"
             at = staging / name
-            end = _unpack(path, kinds[path], at)
+            end = _unpack(path, kinds[path], at, min(left, max(_MOST_GROWTH * _size_of(path), _SMALL)))
+            left -= _size_of(at)
             if end is not None:
                 cut.append(end)
         word = split or _split_of(path)
@@ -230,20 +232,26 @@ def _compression(path: Path) -> str | None:
     )
 
 
-def _unpack(path: Path, kind: str, out: Path) -> Skipped | None:
-    """Unpacks a compressed file into `out`; where it is cut or damaged what was read before is kept, and that said.
+def _size_of(path: Path) -> int:
+    with local.explained(path):
+        return path.stat().st_size
+
+
+def _unpack(path: Path, kind: str, out: Path, most: int) -> Skipped | None:
+    """Unpacks a compressed file into `out`, `most` bytes; where it is cut or damaged what was read before is kept, and
+    that said.
 
     Raises StorageError, DataError: it grows as no records of images do, and would fill the disk.
     """
     reason = None
     with local.explained(path), path.open("rb") as raw, out.open("wb") as file:
-        most = max(_MOST_GROWTH * os.fstat(raw.fileno()).st_size, _SMALL)
         try:
             for block in _gzip(raw) if kind == "GZIP" else _zlib(raw):
                 if file.tell() + len(block) > most:
                     raise DataError(
-                        f"{path}: unpacks to more than {most} bytes, {_MOST_GROWTH} times its own; that is no file of "
-                        "images. Unpack it yourself if it is one"
+                        f"{path}: unpacks to more than {most} bytes; as images hardly shrink, wanted are at most "
+                        f"{_MOST_GROWTH} times its own, {_SMALL} where it is small, and that for all such files; "
+                        "unpack it yourself if it is a file of images all the same, and adopt what comes of it"
                     )
                 file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -211,6 +211,7 @@ class Pass:
         if span.length > _MOST_IMAGE:
             raise BadValue(f"the record has {span.length} bytes, wanted at most {_MOST_IMAGE}")
         header = codec.read_header(image, max_pixels=self.max_pixels)
+        codec.check_density(header, len(image), self.max_pixels)
         where = {
             "offset": span.offset,
             "length": span.length,

@@ -156,6 +156,7 @@ def _rows(file: ShardFile, whole: Whole, number: int, first: int, stop: int) -> 
             "attributes": [None] * len(columns),
             "origin": [f"{file.called}:{record}" for record in columns.where["record"].tolist()],
             "sha256": [digest or None for digest in columns.digests.tolist()],
+            "warning": [None] * len(columns),
         },
         schema_overrides=catalog.WHAT,
     )

@@ -71,7 +71,7 @@ def adopt(
         bool, typer.Option("--convert", help="Decompress GZIP and ZLIB files into OUT; else they are an error.")
     ] = False,
     max_rejects: MaxRejects = "10%",
-    max_pixels: MaxPixels = 100_000_000,
+    max_pixels: MaxPixels = 64_000_000,
     workers: Workers = None,
     overwrite: Overwrite = False,
     verbose: Verbose = False,

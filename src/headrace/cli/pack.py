@@ -56,7 +56,13 @@ _FLAGS = (
     Flag(name="quality", metavar="N", type=int, help="JPEG quality of re-encoded images. [default 95]", group=_IMAGES),
     Flag(name="chroma", metavar="[444|420]", help="Their chroma subsampling. [default 444]", group=_IMAGES),
     Flag(name="optimize", type=bool, help="Make their files a little smaller; slower.", group=_IMAGES),
-    Flag(name="max_pixels", metavar="N", type=int, help="Reject larger images. [default 100000000]", group=_IMAGES),
+    Flag(name="max_pixels", metavar="N", type=int, help="Reject larger images. [default 64000000]", group=_IMAGES),
+    Flag(
+        name="on_warning",
+        metavar="[reject|keep]",
+        help="JPEGs that may be damaged. [default reject]",
+        group=_IMAGES,
+    ),
     Flag(
         name="splits",
         metavar="NAME=SHARE,…|given",
@@ -156,6 +162,7 @@ def _facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
     return {
         "seen": report.seen,
         "stored": report.stored,
+        "warned": report.warned,
         "rejected": len(report.rejects),
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 1),
@@ -184,6 +191,8 @@ def _print(report: PackReport, notes: Sequence[str]) -> None:
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
         typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")
+    if report.warned:
+        typer.echo(f"  kept {report.warned} that may be damaged: the column warning of the catalog says why")
     if report.skipped:
         kinds = ", ".join(f"{kind} {n}" for kind, n in report.skipped.items())
         typer.echo(f"  passed over {sum(report.skipped.values())}: {kinds}")

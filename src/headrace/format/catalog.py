@@ -39,6 +39,7 @@ WHAT: dict[str, Any] = {
     "attributes": pl.String,
     "origin": pl.String,
     "sha256": pl.String,
+    "warning": pl.String,
 }
 
 # With where they are, which the index knows: what `Dataset.catalog` shows. `file` is a column more where records only
@@ -70,7 +71,8 @@ class Row:
     `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
     `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote. `crc`: masked
     CRC-32C of the payload. `record`: the number of the record in its shard. Where the record only names its image,
-    `file` is its path below the folder of images, and image_length and crc are those of the file.
+    `file` is its path below the folder of images, and image_length and crc are those of the file. `warning`: what its
+    decoder warned about, where the image was kept all the same.
     """
 
     id: str
@@ -82,6 +84,7 @@ class Row:
     channels: int
     origin: str
     sha256: str | None
+    warning: str | None = None
     offset: int = 0
     length: int = 0
     image_offset: int = 0

@@ -6,6 +6,7 @@ what can't be decoded is a BadImage with its stage and reason. Turning boxes alo
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,15 +25,22 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from headrace.imaging import jpeg
 from headrace.imaging.levels import Range, scaled, unfit
 
 Pixels = NDArray[np.uint8]
 ImageFormat = Literal["jpeg", "png", "bmp", "gif", "tiff", "webp"]
 Chroma = Literal["444", "420"]
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 64_000_000  # decoding takes at most 16 bytes a pixel (WebP), so that this is one GiB
+# Scans of a JPEG: each is a pass over all pixels for a few bytes of file. libjpeg-turbo advises the first limit; real
+# ones have about ten.
+MAX_SCANS = 500
+_DENSEST, _DENSE_SHARE = 25, 0.4  # pixels a byte, and the part of max_pixels up to which there may be more
+MAX_SCANNED = 1_500_000_000  # pixels times scans
 JPEG_QUALITY = 95
 MOST_SIDE = 65500  # pixels, of a JPEG; libjpeg's own limit
+_MOST_PNG_SIDE = 1_000_000  # libpng's own
 
 # The plugins themselves and not PIL.Image.open: no other decoder can be reached by crafted bytes, and Pillow's
 # process-wide pixel limit (a warning, then an error) does not stand before ours (but for GIF and WebP, whose plugins
@@ -46,6 +54,7 @@ _PLUGINS: dict[str, Any] = {
     "webp": WebPImagePlugin.WebPImageFile,
 }
 _EXIF_ORIENTATION = 0x0112
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG may have it
 _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262  # 1: grey, 0 is black; 2: RGB
 _TIFF_PLANAR = 284  # 1: the samples of a pixel lie together
@@ -68,7 +77,7 @@ class Header:
 
     `orientation` 1 to 8 as EXIF numbers them. `channels` 1 or 3: grey, or anything with colour.
     `common`: every reader of the shards decodes the bytes to the same pixels, but for the turn: a grey or YCbCr/RGB
-    JPEG, or an 8-bit grey or RGB PNG without palette or transparency. Our fast decoders take just these.
+    JPEG, or an 8-bit grey or RGB PNG without palette, transparency or frames. Our fast decoders take just these.
     `value_range`: the values of black and white of an image of more than 8 bits per sample; None for all others.
     """
 
@@ -115,21 +124,21 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS, value_range: Range
 
     `value_range` (low, high): black and white of images of more than 8 bits per sample. Batches are uint8, and 16 bits
     are never silently squeezed to 8.
-    Raises BadImage: empty, not an image, a broken header, more than `max_pixels`, or more than 8 bits per sample
-    without a range, or in a kind of TIFF that our decoders don't read exactly.
+    Raises BadImage: empty, not an image, a broken header, more than `max_pixels`, more scans than MAX_SCANS or
+    MAX_SCANNED, or more than 8 bits per sample without a range, or in a kind of TIFF that our decoders don't read
+    exactly.
     """
     if not data:
         raise BadImage("header", "empty file (0 bytes)")
     kind = sniff(data)
     if kind is None:
         raise BadImage("header", f"not an image: {_what_it_looks_like(data)}")
-    if kind == "jpeg":
-        header = _jpeg_header(data)
-        if header is not None:
-            _check_size(header.height, header.width, max_pixels)
-            return header
+    scans, exif = jpeg.layout(data, most=MAX_SCANS) if kind == "jpeg" else (1, False)
+    if kind == "jpeg" and (header := _jpeg_header(data, exif)) is not None:
+        _check_size(header.height, header.width, max_pixels, scans)
+        return header
     image = _pillow(data, kind)
-    _check_size(image.height, image.width, max_pixels)
+    _check_size(image.height, image.width, max_pixels, scans)
     deep = (
         image.mode.startswith(("I", "F"))
         or (kind == "png" and data[24] == 16)
@@ -144,8 +153,10 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS, value_range: Range
             )
         if kind == "tiff" and not _is_exact(image):
             raise BadImage("header", f"{found}, of a kind that can't be read exactly; convert it to 8 bits")
-    orientation = _orientation(image)
+    # Of a PNG Pillow decodes the pixels to see whether an EXIF block comes behind them.
+    orientation = 1 if kind == "png" and not any(mark in data for mark in _PNG_EXIF) else _orientation(image)
     common = kind == "png" and image.mode in ("L", "RGB") and data[24] == 8 and "transparency" not in image.info
+    common = common and not _is_animated_png(data)
     grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith(("I", "F")) or _is_grey_png(data, kind)
     height, width = image.height, image.width
     if kind == "tiff" and orientation in (5, 6, 7, 8):  # Pillow gives the size, and later the pixels, turned
@@ -160,6 +171,7 @@ def decode(
     channels: int | None = None,
     min_size: tuple[int, int] = (0, 0),
     exact: bool = False,
+    lenient: bool = False,
 ) -> Pixels:
     """uint8 [h, w, c] of image bytes, as stored (not turned), c = `channels` or the header's own.
 
@@ -167,22 +179,31 @@ def decode(
     `exact`: only where that divides both its sides, so that nothing moves by the part of a pixel that was made up.
     Alpha is dropped, as TensorFlow, Keras and torchvision do; of an animation it is the first frame.
     What has more than 8 bits per sample is brought to 8 by `header.value_range`, as levels.scaled has it.
+    `lenient`: of a JPEG that the decoder only warns about, whatever it makes of it.
     Raises BadImage: truncated or corrupt data, a value outside of the range.
     """
     channels = channels or header.channels
+    height, width = header.height, header.width
     if header.format == "jpeg" and header.common:
-        height, width = header.height, header.width
-        return decode_jpeg(data, height=height, width=width, channels=channels, min_size=min_size, exact=exact)
+        return decode_jpeg(
+            data, height=height, width=width, channels=channels, min_size=min_size, exact=exact, lenient=lenient
+        )
     if header.common:
         return decode_png(data, channels=channels, strict=True)
+    if header.format == "jpeg" and not lenient and _turbo_header(data)[2]:
+        # Pillow says nothing of what libjpeg warns about. Small, as all of the scans is read for that, too.
+        decode_jpeg(data, height=height, width=width, channels=4, min_size=(1, 1))
     image = _pillow(data, header.format)
     try:
         if header.value_range is not None:
-            image = Image.fromarray(_squeezed(data, image, header.value_range, header.channels))
-        elif image.mode in ("P", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-        image = image.convert("L" if channels == 1 else "RGB")
-        pixels = np.asarray(image).reshape(image.height, image.width, channels)
+            pixels = _squeezed(data, image, header.value_range, header.channels)
+            if channels != header.channels:
+                pixels = np.asarray(Image.fromarray(pixels).convert("L" if channels == 1 else "RGB"))
+        else:
+            if image.mode in ("P", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        pixels = pixels.reshape(*pixels.shape[:2], channels)
         if header.format == "tiff":  # which Pillow has turned upright, and no other format
             pixels = upright(pixels, {6: 8, 8: 6}.get(header.orientation, header.orientation))
         return pixels
@@ -200,11 +221,13 @@ def decode_jpeg(
     channels: int,
     min_size: tuple[int, int] = (0, 0),
     exact: bool = False,
+    lenient: bool = False,
     out: Pixels | None = None,
 ) -> Pixels:
-    """uint8 [h, w, channels] of a grey or YCbCr/RGB JPEG of `height` x `width`; `min_size`, `exact`: see `decode`.
+    """uint8 [h, w, channels] of a JPEG of `height` x `width`, grey (1), YCbCr or RGB (3), CMYK or YCCK (4).
 
-    Written straight into `out`, contiguous uint8 [height, width, channels], where given (then at full size).
+    `min_size`, `exact`, `lenient`: see `decode`. Written straight into `out`, contiguous uint8 [height, width,
+    channels], where given (then at full size). Padding behind the last scan is no damage: see jpeg.without_padding.
     Raises BadImage: truncated or corrupt data.
     """
     factor = 1
@@ -212,13 +235,12 @@ def decode_jpeg(
         # Only these have SIMD transforms in libjpeg-turbo; 3/8, 5/8 and 3/4 are slower than decoding in full.
         factors = [f for f in (8, 4, 2) if not exact or height % f == width % f == 0]
         factor = next((f for f in factors if -(-height // f) >= min_size[0] and -(-width // f) >= min_size[1]), 1)
-    colorspace = "GRAY" if channels == 1 else "RGB"
     least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
 
-    def run(strict: bool) -> Pixels:
+    def run(stream: bytes | NDArray[np.uint8], strict: bool = True) -> Pixels:
         pixels: Pixels = simplejpeg.decode_jpeg(
-            data,
-            colorspace,
+            stream,
+            _COLORSPACES[channels],
             min_height=least[0],
             min_width=least[1],
             min_factor=factor,
@@ -228,13 +250,27 @@ def decode_jpeg(
         return pixels
 
     try:
-        return run(strict=True)
+        return run(data)
     except ValueError as error:
-        # Stray bytes between the picture and its end marker: common in the wild (Kaggle's cats and dogs), harmless,
-        # and accepted by every other decoder.
-        if "extraneous bytes before marker" in str(error):
-            return run(strict=False)
+        for stream, short in jpeg.without_padding(bytes(data)):
+            if _is_sound(stream, channels) and not _is_sound(short, channels):
+                return run(stream)
+        if lenient:
+            with contextlib.suppress(ValueError):
+                return run(data, strict=False)
         raise BadImage("decode", _reason("jpeg", error)) from error
+
+
+_COLORSPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+
+
+def _is_sound(stream: bytes, channels: int) -> bool:
+    """Whether libjpeg finds nothing to warn about in a JPEG. As small as can be: all of its scans is read for that."""
+    try:
+        simplejpeg.decode_jpeg(stream, _COLORSPACES[channels], min_height=1, min_width=1, min_factor=8)
+    except ValueError:
+        return False
+    return True
 
 
 _READ_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -260,13 +296,12 @@ def decode_png(data: bytes | NDArray[np.uint8], *, channels: int, strict: bool =
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
     """uint8 [h, w, c] turned so that EXIF `orientation` becomes 1 (Exif 2.32, tag 0x0112)."""
+    channels = pixels.shape[2]
     if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+        pixels = cv2.transpose(pixels)
+    if (across := orientation in (2, 3, 6, 7)) | (down := orientation in (3, 4, 7, 8)):
+        pixels = cv2.flip(pixels, -1 if across and down else int(across))
+    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))
 
 
 def encode_jpeg(
@@ -299,35 +334,34 @@ def encode_jpeg(
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """PNG bytes of uint8 [h, w, 1|3]."""
+    """PNG bytes of uint8 [h, w, 1|3]. Raises BadImage: a side is longer than libpng takes."""
+    if max(pixels.shape[:2]) > _MOST_PNG_SIDE:
+        height, width = pixels.shape[:2]
+        raise BadImage(
+            "header", f"{width} x {height} pixels are too many a side for a PNG, which takes {_MOST_PNG_SIDE}"
+        )
     ok, data = cv2.imencode(".png", pixels if pixels.shape[2] == 1 else pixels[:, :, ::-1])
     if not ok:
         raise ValueError(f"no PNG could be made of an array {pixels.shape}")
     return bytes(data)
 
 
-def _jpeg_header(data: bytes) -> Header | None:
-    """Header of a JPEG that libjpeg-turbo's fast path takes; None for CMYK, YCCK and odd subsamplings (Pillow's)."""
+def _turbo_header(data: bytes) -> tuple[int, int, str]:
+    """(height, width, colours) of a JPEG as libjpeg-turbo's fast path has it; "" for colours that it does not take."""
     try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    if colorspace not in ("Gray", "YCbCr", "RGB"):
-        return None
-    orientation = _orientation(_pillow(data, "jpeg")) if _has_exif(data) else 1
-    return Header("jpeg", height, width, 1 if colorspace == "Gray" else 3, orientation, True)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:  # no JPEG, or one whose colours are subsampled in an odd way
+        return 0, 0, ""
+    return height, width, colours
 
 
-def _has_exif(data: bytes) -> bool:
-    """Whether a JPEG has an EXIF block before its picture. A search through all of it takes 45 microseconds."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in b"\x01\xff":
-        if data[at + 1] == 0xDA:  # start of scan
-            return False
-        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return True
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return b"Exif\0\0" in data
+def _jpeg_header(data: bytes, exif: bool) -> Header | None:
+    """Header of a JPEG that our fast decoder takes; None for CMYK, YCCK and odd subsamplings, which are Pillow's."""
+    height, width, colours = _turbo_header(data)
+    if colours not in ("Gray", "YCbCr", "RGB"):
+        return None
+    orientation = _orientation(_pillow(data, "jpeg")) if exif else 1
+    return Header("jpeg", height, width, 1 if colours == "Gray" else 3, orientation, True)
 
 
 def _pillow(data: bytes, kind: ImageFormat) -> Any:
@@ -335,6 +369,16 @@ def _pillow(data: bytes, kind: ImageFormat) -> Any:
         return _PLUGINS[kind](io.BytesIO(data))
     except Exception as error:  # see decode
         raise BadImage("header", _reason(kind, error)) from error
+
+
+def _is_animated_png(data: bytes) -> bool:
+    """Whether a PNG has frames beside its image, of which OpenCV shows the first, and all others the image."""
+    at = 8
+    while data[at + 4 : at + 8] not in (b"IDAT", b""):
+        if data[at + 4 : at + 8] == b"acTL":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4])
+    return False
 
 
 def _is_grey_png(data: bytes, kind: ImageFormat) -> bool:
@@ -381,11 +425,35 @@ def _orientation(image: Any) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _check_size(height: int, width: int, max_pixels: int) -> None:
+def check_pixels(height: int, width: int, max_pixels: int) -> None:
+    """Raises BadImage: more pixels than that, or none."""
     if height < 1 or width < 1:
         raise BadImage("header", f"a size of {width} x {height} pixels")
     if height * width > max_pixels:
         raise BadImage("header", f"{width} x {height} pixels are over the limit of {max_pixels} (max_pixels)")
+
+
+def check_density(header: Header, size: int, max_pixels: int) -> None:
+    """Raises BadImage: a file of `size` bytes that unfolds as no photo does, to more than a part of `max_pixels`.
+
+    So a small file can cost no more than two seconds: large ones that are cheap to send are of one colour.
+    """
+    height, width = header.height, header.width
+    share = _DENSE_SHARE if header.value_range is None else _DENSE_SHARE / 2  # of 16 bits a sample each costs twice
+    most = int(max_pixels * share)
+    if height * width > max(most, size * _DENSEST):
+        raise BadImage(
+            "header",
+            f"{width} x {height} pixels in {size} bytes: more than {_DENSEST} a byte, which only images of at most "
+            f"{most} pixels may have ({share:.0%} of max_pixels)",
+        )
+
+
+def _check_size(height: int, width: int, max_pixels: int, scans: int) -> None:
+    check_pixels(height, width, max_pixels)
+    most = min(MAX_SCANS, MAX_SCANNED // (height * width)) if scans > 1 else 1
+    if scans > most:
+        raise BadImage("header", f"over {most} scans of {width} x {height} pixels: no camera's or encoder's JPEG")
 
 
 def _reason(kind: str, error: Exception) -> str:

@@ -29,8 +29,27 @@ def check_range(given: Any) -> Range:
 
 def scaled(values: NDArray[Any], value_range: Range) -> NDArray[np.uint8]:
     """uint8 of numbers within (low, high): each v is round((v - low) * 255 / (high - low))."""
+    of_bits = None
+    if values.dtype.kind in "bui" and (size := values.dtype.itemsize) <= 2 and values.size > 1 << 8 * size:
+        bits = np.dtype(f"u{size}")  # a table of all numbers there are, which is five times as quick as reckoning
+        of_bits = _scaled(np.arange(1 << 8 * size).astype(bits).view(values.dtype), value_range)
+        values = values.view(bits)
+    out = np.empty(values.shape, np.uint8)
+    # Some rows at a time: numbers in float64, and indices, take eight bytes each.
+    step = max(1, _AT_ONCE * len(values) // max(1, values.size))
+    for start in range(0, len(values), step):
+        some = values[start : start + step]
+        out[start : start + step] = _scaled(some, value_range) if of_bits is None else of_bits[some]
+    return out
+
+
+_AT_ONCE = 1 << 20  # numbers
+
+
+def _scaled(values: NDArray[Any], value_range: Range) -> NDArray[np.uint8]:
     low, high = value_range
-    return np.rint((values.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
+    levels = np.rint((values.astype(np.float64) - low) * (255 / (high - low)))
+    return np.clip(levels, 0, 255).astype(np.uint8)
 
 
 def unfit(least: float, most: float, wanted: Range) -> str | None:

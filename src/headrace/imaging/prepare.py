@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from headrace.imaging.levels import Range, check_range
 from headrace.imaging.objects import judge_boxes
 from headrace.imaging.placement import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
 from headrace.record import Boxes, Keypoints
+
+OnWarning: TypeAlias = Literal["reject", "keep"]
 
 # What these formats stored was exact, so it is stored exactly again unless it is resized.
 _LOSSLESS = ("png", "bmp", "gif", "tiff")
@@ -30,6 +32,8 @@ class ImageOptions:
     `max_side` brings the longer side to so many pixels and the other one along, `min_side_to` the shorter side; only
     down, unless `enlarge`. One of the two, or `size`. `value_range` (low, high) are the values of black and white of
     images of more than 8 bits per sample, which are refused without it.
+    `on_warning`: a JPEG that can't be told from a damaged one, as its decoder warns about it, is refused, or it is kept
+    as the decoder shows it, marked, and stored anew, so that every reader shows the same.
     Bytes are kept as they are unless something asks for a change. What is changed becomes a JPEG of `quality` and
     `chroma`, with `optimize` in fewer bytes; only what came from a lossless format and keeps its size becomes a PNG.
     """
@@ -45,6 +49,7 @@ class ImageOptions:
     chroma: codec.Chroma = "444"
     optimize: bool = False
     max_pixels: int = codec.MAX_PIXELS
+    on_warning: OnWarning = "reject"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", check_size(self.size))
@@ -70,6 +75,8 @@ class ImageOptions:
             raise UsageError(f"chroma is {self.chroma!r}, wanted one of {', '.join(get_args(codec.Chroma))}")
         if self.max_pixels < 1:
             raise UsageError(f"max_pixels is {self.max_pixels}, wanted at least 1")
+        if self.on_warning not in get_args(OnWarning):
+            raise UsageError(f"on_warning is {self.on_warning!r}, wanted one of {', '.join(get_args(OnWarning))}")
 
     @property
     def keeps_ratio(self) -> bool:
@@ -114,7 +121,8 @@ class Prepared:
     """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` [n]: which of those given they are.
 
     `clipped`: how many reached out of the image and were cut to it. `dropped`: reason -> boxes that are left out;
-    `points_dropped`: reason -> labelled keypoints that are.
+    `points_dropped`: reason -> labelled keypoints that are. `warning`: why the image may be a damaged one that was kept
+    all the same; None of all others.
     """
 
     encoded: bytes
@@ -128,6 +136,7 @@ class Prepared:
     clipped: int
     dropped: Counter[str]
     points_dropped: Counter[str]
+    warning: str | None
 
 
 def prepare(
@@ -148,6 +157,7 @@ def prepare(
     `measured_in`, `window`: see Record.size and Record.window; what a window hides is as what `fit` hides.
     """
     header = codec.read_header(data, max_pixels=options.max_pixels, value_range=options.value_range)
+    codec.check_density(header, len(data), options.max_pixels)
     channels = options.channels or header.channels
     sideways = header.orientation in (5, 6, 7, 8)
     height, width = (header.width, header.height) if sideways else (header.height, header.width)
@@ -177,9 +187,9 @@ def prepare(
     size = options.size_of(y1 - y0, x1 - x0)
     kind: str = header.format
     if part == (0, 0, width, height) and size == (height, width):
-        pixels = codec.decode(data, header=header, channels=channels)
+        pixels, warning = _decoded(data, options, header=header, channels=channels)
         encoded = data
-        if not header.plain or channels != header.channels:
+        if not header.plain or channels != header.channels or warning is not None:
             pixels = codec.upright(pixels, header.orientation)
             kind = "png" if header.format in _LOSSLESS else "jpeg"
             encoded = codec.encode_png(pixels) if kind == "png" else options.jpeg(pixels)
@@ -189,7 +199,9 @@ def prepare(
         placement = replace(fitted, window=(wx0 + x0, wy0 + y0, wx1 + x0, wy1 + y0))
         least = placement.least(height, width)
         least = least[::-1] if sideways else least
-        pixels = codec.decode(data, header=header, channels=channels, min_size=least, exact=options.keeps_ratio)
+        pixels, warning = _decoded(
+            data, options, header=header, channels=channels, min_size=least, exact=options.keeps_ratio
+        )
         out = np.empty((*size, channels), np.uint8)
         draw(codec.upright(pixels, header.orientation), placement, height, width, out)
         if boxes is not None:
@@ -218,7 +230,20 @@ def prepare(
         clipped=clipped,
         dropped=+dropped,
         points_dropped=+lost,
+        warning=warning,
     )
+
+
+def _decoded(
+    data: bytes, options: ImageOptions, *, header: codec.Header, **how: Any
+) -> tuple[codec.Pixels, str | None]:
+    """codec.decode, and the warning with which an image is kept. Raises BadImage."""
+    try:
+        return codec.decode(data, header=header, **how), None
+    except codec.BadImage as error:
+        if options.on_warning == "reject" or header.format != "jpeg" or error.stage != "decode":
+            raise
+        return codec.decode(data, header=header, lenient=True, **how), error.reason
 
 
 def _frame_of_labels(header: codec.Header, measured_in: Size | None) -> tuple[int, geometry.Array]:

@@ -23,7 +23,7 @@ from headrace.format import catalog, index, manifest
 from headrace.format.equal import EqualImages, equal_images
 from headrace.imaging import codec
 from headrace.imaging.placement import Fit
-from headrace.imaging.prepare import ImageOptions
+from headrace.imaging.prepare import ImageOptions, OnWarning
 from headrace.packing.budget import SHOWN, Budget, shown
 from headrace.packing.divided import Divided
 from headrace.packing.plan import Numbered, Plan, ShardPlan, make_plan, numbered
@@ -46,6 +46,7 @@ _CHUNK = 4  # records per task: a task costs about 40 microseconds of its own, a
 class PackReport:
     """What a packing did. seen == stored + len(rejects), always. `seconds` from the first look at the source.
 
+    `warned`: how many are stored though their decoder warned about them, each with its `warning` in the catalog.
     `boxes` were stored, `boxes_clipped` of them cut because they reached out of their image; `boxes_dropped` counts by
     reason those that were left out. `keypoint_sets`: objects with at least one labelled keypoint; `keypoints_dropped`
     counts by reason the labelled keypoints that were left out. `skipped`: what the source passed over, by kind.
@@ -55,6 +56,7 @@ class PackReport:
     path: Path
     seen: int
     stored: int
+    warned: int
     rejects: tuple[Reject, ...]
     splits: Mapping[str, int]
     classes: tuple[str, ...]
@@ -92,6 +94,7 @@ def pack(
     chroma: codec.Chroma = "444",
     optimize: bool = False,
     max_pixels: int = codec.MAX_PIXELS,
+    on_warning: OnWarning = "reject",
     shards: int | None = None,
     shard_size: int | None = None,
     seed: int = 0,
@@ -116,6 +119,8 @@ def pack(
     channels: 1 or 3; None keeps grey images grey.
     quality, chroma ("444" or "420"): of the JPEGs that are made; optimize makes them some percent smaller, and slower.
     max_pixels: an image whose header says more is a Reject.
+    on_warning: "reject" or "keep" a JPEG that its decoder warns about. Such a one is most often damaged, and its pixels
+    wrong from some row on; one that is kept is marked in the catalog (`warning`) and stored anew.
     shards: per split; or shard_size: bytes, about (default 128 MB). seed: of splits and order.
     max_rejects: a float is a share of what is seen, an int a count; over it nothing is published.
     workers: threads, by default one per core. Their number changes nothing in the output.
@@ -137,6 +142,7 @@ def pack(
         chroma=chroma,
         optimize=optimize,
         max_pixels=max_pixels,
+        on_warning=on_warning,
     )
     threads = parallel.check_workers(workers)
     patience = Budget(max_rejects)
@@ -192,6 +198,7 @@ def pack(
         path=folder,
         seen=plan.seen,
         stored=stored,
+        warned=sum(result.warned for result in results),
         rejects=rejects,
         splits=made.splits,
         classes=plan.classes,

@@ -17,7 +17,7 @@ import google_crc32c
 from headrace.format import catalog, example, index, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
-from headrace.imaging.codec import BadImage
+from headrace.imaging.codec import BadImage, check_pixels
 from headrace.imaging.prepare import prepare
 from headrace.packing.plan import Numbered, Plan, ShardPlan, line, rejected
 from headrace.place import publish
@@ -42,11 +42,12 @@ class Made:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
     """What `pack_shard` made: the shard's entry for the manifest, counts, and lines (see plan.line) of its `refused`
-    Rejects. `channels`: the most that an image has, 0 without any; `keypoint_sets`: see PackReport.
+    Rejects. `channels`: the most that an image has, 0 without any; `warned`, `keypoint_sets`: see PackReport.
     """
 
     entry: ShardEntry
     channels: int
+    warned: int
     boxes: int
     keypoint_sets: int
     refused: int
@@ -62,6 +63,8 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
     record = numbered.item
     assert isinstance(record, Record)
     try:
+        if record.pixels is not None:
+            check_pixels(*record.pixels.size, plan.options.max_pixels)  # before they are many bytes
         data = record.read()
         image = prepare(
             data,
@@ -92,6 +95,7 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
         channels=image.channels,
         origin=record.origin,
         sha256=hashlib.sha256(image.encoded).hexdigest(),
+        warning=image.warning,
         label=record.label,
         label_name=record.label_name,
         boxes=image.boxes,
@@ -161,6 +165,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
     return ShardResult(
         entry=entry,
         channels=max((row.channels for row in rows), default=0),
+        warned=sum(row.warning is not None for row in rows),
         boxes=sum(len(row.boxes) for row in rows if row.boxes is not None),
         keypoint_sets=sum(
             int((row.keypoints[..., 2] > 0).any(axis=1).sum()) for row in rows if row.keypoints is not None

@@ -218,6 +218,10 @@ class Frame:
     def path(self) -> str | None:
         return self.stack.numbers.path
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.stack.height, self.stack.width
+
     def encode(self) -> bytes:
         """The image as PNG, which loses nothing. Raises BadImage, OSError."""
         from headrace.imaging import codec  # here, as OpenCV takes longer to import than all sources
