@@ -468,7 +468,7 @@ def test_no_box_anywhere_says_nothing_of_boxes(tmp_path: Path) -> None:
 # --- boxes, keypoints and ids ----------------------------------------------------------------------------------------
 
 
-def test_boxes_are_cut_and_dropped_as_packing_does(tmp_path: Path) -> None:
+def test_boxes_are_cut_as_packing_does_and_dropped_where_they_cannot_be(tmp_path: Path) -> None:
     corners = {
         "xmin": [-0.5, 0.5, 0.2, 0.1, float("nan"), 0.0],
         "ymin": [0.0, 0.5, 0.2, 0.1, 0.0, 0.0],
@@ -483,12 +483,9 @@ def test_boxes_are_cut_and_dropped_as_packing_does(tmp_path: Path) -> None:
     assert np.allclose(record.boxes, [[0, 0, 20, 10], [4, 2, 40, 20], [0, 0, 40, 20]], atol=1e-5)
     assert ds.catalog["box_labels"].to_list() == [[0, 3, 5]] and ds.box_class_names == ("1", "2", "3", "4", "5", "6")
     assert (report.boxes, report.boxes_clipped, sum(report.boxes_dropped.values())) == (3, 2, 3)
-    packed = hr.Record(
-        id="x",
-        encoded=jpeg(20, 40),
-        boxes=np.array(list(corners.values()), np.float32)[[0, 1, 2, 3]].T * [40, 20, 40, 20],
-    )
-    judge = pack([packed], tmp_path / "packed")[0]
+    boxes = np.array([corners[side] for side in ("xmin", "ymin", "xmax", "ymax")], np.float32).T * [40, 20, 40, 20]
+    sound = hr.Record(id="x", encoded=jpeg(20, 40), boxes=boxes[[0, 3, 5]])
+    judge = pack([sound], tmp_path / "packed")[0]
     assert np.allclose(record.boxes, judge.boxes, atol=1e-5)
 
 

@@ -919,7 +919,7 @@ def test_batches_ahead_are_bounded_by_their_bytes(ds: hr.Dataset, monkeypatch: p
     monkeypatch.setattr(parallel, "memory", lambda: 4 * 5 * batch)
     list(ds.loader(batch_size=4, workers=6).iterate(share=(0, 2)))  # beside another process with as many
     assert asked.pop() == 1
-    assert asked[::2] == [7, 4, 2, 1, 2] and asked[1::2] == [2, 2, 2, 1]
+    assert asked[::2] == [12, 4, 2, 1, 2] and asked[1::2] == [2, 2, 2, 1]
 
 
 # (arguments, what is said), as they are typed by who comes from elsewhere
