@@ -474,7 +474,7 @@ ATTACKS = {
     "b\x1b]0;title\x07": r"b\x1b]0;title\x07",
     "c\x9b2J": r"c\x9b2J",
     "d\u202egpj.exe": r"d\u202egpj.exe",
-    "e\rover\x08\x7f": r"e\x0dover\x08\x7f",
+    "e\x0bover\x08\x7f": r"e\x0bover\x08\x7f",
     "ü猫\t": "ü猫\t",
 }
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
