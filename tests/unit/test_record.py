@@ -32,6 +32,7 @@ GOOD: list[dict[str, Any]] = [
     {"encoded": None, "path": "caf\udce9.jpg"},  # of a folder that is no UTF-8
     {"encoded": None, "part": Part("all.tar", 0, 9)},
     {"label": 0},
+    {"boxes": BOX * [1, 1, 0, 1]},  # without an area: left out, and counted
     {"label": np.int64(7)},
     {"label_name": "b\u2028c"},
     {"boxes": BOX, "box_labels": ("face",), "keypoints": POINTS},
@@ -73,7 +74,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"boxes": BOX * [1, NAN, 1, 1]}, "box 0 is [0.0, nan, 3.0, 2.0], not finite; wanted x0 < x1 and y0 < y1"),
     ({"boxes": np.array([[0, 0, 1, 1e300]])}, "box 0 is [0.0, 0.0, 1.0, 1e+300], not finite; wanted x0 < x1"),
     ({"boxes": np.concatenate([BOX, BOX[:, ::-1]])}, "box 1 is [2.0, 3.0, 0.0, 0.0], reversed; wanted x0 < x1"),
-    ({"boxes": BOX * [1, 1, 0, 1]}, "box 0 is [0.0, 0.0, 0.0, 2.0], without an area; wanted x0 < x1 and y0 < y1"),
     ({"boxes": BOX, "box_labels": "f"}, "the labels of boxes are 'f', wanted a tuple of names"),
     ({"boxes": BOX, "box_labels": ("a", "b")}, "1 boxes, 2 labels of boxes"),
     ({"box_labels": ("a",)}, "no boxes, 1 labels of boxes"),

@@ -136,7 +136,7 @@ def test_odd_sizes_are_shown(tmp_path: Path) -> None:
     some = np.array([[0, 0, 1, 1]] * 1000, np.float32)
     records = [
         hr.Record(
-            id=f"{h}x{w}", encoded=saved(np.zeros((h, w, 3), np.uint8), "PNG"), boxes=some, box_labels=("a\nb",) * 1000
+            id=f"{h}x{w}", encoded=saved(np.zeros((h, w, 3), np.uint8), "PNG"), boxes=some, box_labels=("a\tb",) * 1000
         )
         for h, w in shapes
     ]

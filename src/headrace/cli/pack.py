@@ -66,7 +66,7 @@ _FLAGS = (
     Flag(
         name="splits",
         metavar="NAME=SHARE,…|given",
-        help="As in train=0.8,val=0.2, stratified by class; or as SOURCE says.",
+        help="As in train=0.8,val=0.2; or SOURCE's own.",
         parse=parse_splits,
         group=OPTIONS,
     ),
