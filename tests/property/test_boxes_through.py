@@ -75,7 +75,8 @@ def test_a_painted_rectangle_stays_in_its_box(
     ):
         if mask.any():
             assert len(stored[id_]) == mask.sum() == 1
-            if can_be_told(boxes[0]):
+            # A line of less than two stored pixels has none that is white all over: enlarged, its half is anywhere.
+            if can_be_told(boxes[0]) and np.ptp(stored[id_].reshape(2, 2), axis=0).min() >= 2:
                 assert_painted_at(image, boxes[0])
                 event("told")
         elif len(stored[id_]):
