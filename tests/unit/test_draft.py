@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import headrace as hr
-from headrace.load.draft import Draft, pieces
+from headrace.load.draft import Blocks, Draft, pieces
 from packed import pack, shades
 
 B = 10
@@ -137,3 +137,55 @@ def test_records_left_out_of_several_pieces_are_named_in_the_order_of_the_batch(
         assert [int(image[0, 0, 0]) for image in batch.images] == [int(id_) for id_ in batch.ids]
     list(loader)
     assert [address.split("record ")[1].split(",")[0] for address in loader.skipped] == ["1", "12", "33"]
+
+
+def test_memory_is_used_again_when_nobody_has_a_part_of_it() -> None:
+    blocks = Blocks(4, (2, 2, 3), np.dtype(np.uint8), most=2)
+    first = blocks.take(4)
+    where = first.ctypes.data
+    part = memoryview(first[1:, 0])  # which holds on to all
+    del first
+    second = blocks.take(3)
+    assert second.shape == (3, 2, 2, 3) and second.ctypes.data != where
+    del part
+    assert blocks.take(1).ctypes.data == where
+    blocks.clear()
+    assert second.base is not None and second.ctypes.data not in (blocks.take(4).ctypes.data, where)
+
+
+def test_no_more_memory_is_kept_than_said() -> None:
+    blocks = Blocks(4, (8,), np.dtype(np.float32), most=2)
+    held = [blocks.take(4) for _ in range(5)]
+    assert len({array.ctypes.data for array in held}) == 5
+    there = {array.ctypes.data for array in held[:2]}
+    del held
+    again = [blocks.take(4) for _ in range(3)]
+    assert {array.ctypes.data for array in again[:2]} == there
+
+
+def test_threads_never_share_memory() -> None:
+    blocks = Blocks(1, (64,), np.dtype(np.int64), most=9)
+
+    def work(k: int) -> bool:
+        array = blocks.take(1)
+        array[:] = k
+        return all(int(array[0, i]) == k for i in range(64))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(20_000)))
+
+
+@pytest.mark.parametrize("kept", ["batch", "image", "tensor", "bytes"])
+def test_what_is_kept_of_a_batch_stays_as_it_was(ds: hr.Dataset, kept: str) -> None:
+    """Of each batch, whatever holds on to its memory, while others are made in what is free."""
+
+    def keep(images: NDArray[np.uint8]) -> Any:
+        if kept == "tensor":
+            return pytest.importorskip("torch").from_numpy(images)
+        return {"batch": images, "image": images[2], "bytes": memoryview(images)}[kept]
+
+    loader = ds.loader(batch_size=4, shuffle=True, workers=3)
+    held = [(batch.ids, keep(batch.images)) for _ in range(5) for batch in loader]
+    for ids, some in held:
+        values = np.asarray(some).reshape(-1, 8 * 8 * 3)
+        assert (values == np.array([int(id_) for id_ in (ids[2:3] if kept == "image" else ids)])[:, None]).all()

@@ -22,7 +22,7 @@ from headrace.imaging import geometry, mirror
 from headrace.imaging.augment import Augmentation, check_augment
 from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
 from headrace.load.cache import MemoryCache
-from headrace.load.draft import Draft, pieces
+from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
 from headrace.load.targets import Labels, Target, check_target
@@ -144,6 +144,7 @@ class Loader:
         self._box_classes = len(promised.box_classes)
         b = -(-options.batch_size // options.world[1])
         self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+        self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
 
@@ -292,6 +293,7 @@ class Loader:
     def rest(self) -> None:
         """Lets the loader's threads end, for who can't let go of the loader; a next batch starts new ones."""
         self._pool.close(wait=False)
+        self._blocks.clear()
 
     def hold(self, why: str | None) -> None:
         """For a feed that can't know which of its batches were used: `state_dict` raises UsageError(why), until the
@@ -402,7 +404,7 @@ class Loader:
             placements=self._placements(rows, chances),
             colours=[(change.colour, chance) for change, chance in zip(options.augment, chances, strict=True)],
             draw=store.drawing(rows) if self._cache is None else self._cache.drawing(positions),
-            images=np.empty((len(rows), *self.image_shape), self.dtype),
+            images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
         )
