@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,32 +85,25 @@ class Blocks:
 
     New memory of some megabytes comes from the system page by page, each of them zeroed, for every batch: 4 % of what
     the decoder takes for small photos, and more where faults are dear. An array's parts, and what frameworks make of
-    it without a copy, hold on to the whole, so its count of references says whether it is free. From any thread.
+    it without a copy, hold on to the array that was given, so its end says that the memory is free; at most `most`
+    free ones are kept. From any thread.
     """
 
     def __init__(self, b: int, shape: tuple[int, ...], dtype: np.dtype[Any], *, most: int) -> None:
-        self._shape, self._dtype, self._most = (b, *shape), dtype, most
-        self._blocks: deque[NDArray[Any]] = deque()
+        self._shape, self._dtype = (b, *shape), dtype
+        self._free: deque[memoryview] = deque(maxlen=most)
 
     def take(self, b: int) -> NDArray[Any]:
         """Room for `b` images, [b, *shape], with anything in it."""
-        for _ in range(len(self._blocks)):
-            try:
-                block = self._blocks.popleft()  # which no other thread can take before it is back
-            except IndexError:
-                break
-            found = block[:b] if sys.getrefcount(block) == _OURS else None
-            self._blocks.append(block)
-            if found is not None:
-                return found
-        block = np.empty(self._shape, self._dtype)
-        if len(self._blocks) < self._most:
-            self._blocks.append(block)
-        return block[:b]
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = memoryview(np.empty(math.prod(self._shape) * self._dtype.itemsize, np.uint8))
+        # Parts of an array hold on to the array at the bottom; over a memoryview that is this one, which may end.
+        whole: NDArray[Any] = np.frombuffer(memory, self._dtype)
+        weakref.finalize(whole, self._free.append, memory).atexit = False
+        return whole.reshape(self._shape)[:b]
 
     def clear(self) -> None:
-        """Keeps no memory any more but what is in use."""
-        self._blocks.clear()
-
-
-_OURS = 2  # references to what only a variable and the one who counts have
+        """Keeps no memory any more but what is in use, and that only as long."""
+        self._free = deque(maxlen=self._free.maxlen)
