@@ -74,15 +74,39 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Mask:
+    """What an object covers of its image: `polygons`, or the pixels that `runs` say of an image of `size`.
+
+    `polygons`: float32 [m, 2] each, m >= 3, = x, y of the corners in pixels, as boxes have them; what any of them holds
+    is covered. `runs` int64 [r]: lengths of runs down the columns, one column after the other, the first of pixels that
+    are not covered (COCO's run lengths); their sum is that of `size` (height, width). As sources give them, so they are
+    kept: packing moves polygons as polygons and runs as pixels.
+    """
+
+    polygons: tuple[NDArray[np.float32], ...] = ()
+    runs: NDArray[np.int64] | None = None
+    size: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        if self.runs is not None and self.size is not None:
+            return f"Mask({len(self.runs)} runs of {self.size[0]} x {self.size[1]})"
+        return f"Mask({len(self.polygons)} polygons)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Record:
     """One labelled image.
 
     `encoded` holds the image file's bytes, `path` names the file, `part` says where in a larger file they lie, or
     `pixels` makes them: one of the four.
     A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
+    `labels`: the names of all its classes, where an image may have several, () for none of them. `value`: a number that
+    is known of the image, for regression. `captions`: texts about it. `group`: what it has in common with other images
+    (a patient, a film), which dividing never puts into two splits.
     `boxes` float32 [n, 4] = x0, y0, x1, y1 in pixels, half-open, of the image *as its bytes are stored* (before any
     EXIF orientation, but see `size`); None when the source says nothing about boxes, [0, 4] for a negative.
-    `box_labels` names of the n boxes; an attribute that is a list of n holds a value for each of them.
+    `box_labels` names of the n boxes; an attribute that is a list of n holds a value for each of them. `masks`: what
+    each of the n covers, None for one that nothing is known of.
     `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
     `size` (height, width): of the image that boxes and keypoints were measured in, as the annotation says it; None when
     it doesn't. That is the image as its bytes are stored, or else as it is once upright; any other image is a Reject.
@@ -100,13 +124,18 @@ class Record:
     pixels: Drawn | None = None
     label: int | None = None
     label_name: str | None = None
+    labels: tuple[str, ...] | None = None
+    value: float | None = None
+    captions: tuple[str, ...] | None = None
     boxes: Boxes | None = None
     box_labels: tuple[str, ...] | None = None
+    masks: tuple[Mask | None, ...] | None = None
     keypoints: Keypoints | None = None
     size: tuple[int, int] | None = None
     window: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
+    group: str | None = None
     origin: str = ""
 
     def __repr__(self) -> str:
@@ -207,6 +236,7 @@ def check_record(record: Record) -> str | None:
         or _image_fault(record)
         or _class_fault(record)
         or _boxes_fault(record)
+        or _masks_fault(record)
         or _points_fault(record)
         or _rest_fault(record)
     )
@@ -275,7 +305,34 @@ def _class_fault(record: Any) -> str | None:
         return f"label {label!r:.60}, wanted the number of a class, from 0 on, or None for no label"
     if name is not None and (fault := name_fault(name)):
         return f"class name {fault}"
+    return _several_fault(record) or _value_fault(record.value)
+
+
+def _several_fault(record: Any) -> str | None:
+    names = record.labels
+    if names is None:
+        return None
+    if not isinstance(names, tuple | list):
+        return f"the labels are {names!r:.60}, wanted a tuple of class names"
+    if record.label is not None or record.label_name is not None:
+        return "it has one label and labels, wanted one of the two"
+    for i, name in enumerate(names):
+        if fault := name_fault(name):
+            return f"label {i}: {fault}"
+    if len(set(names)) != len(names):
+        return f"the labels {', '.join(names)}: one occurs twice"
     return None
+
+
+def _value_fault(value: object) -> str | None:
+    if value is None:
+        return None
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    try:
+        finite = number and bool(np.isfinite(np.float64(value)))  # type: ignore[arg-type]
+    except OverflowError:
+        finite = False
+    return None if finite else f"the value is {value!r:.60}, wanted a finite number"
 
 
 def _boxes_fault(record: Any) -> str | None:
@@ -302,6 +359,45 @@ def _boxes_fault(record: Any) -> str | None:
     return None
 
 
+def _masks_fault(record: Any) -> str | None:
+    masks, boxes = record.masks, record.boxes
+    if masks is None:
+        return None
+    if not isinstance(masks, tuple | list):
+        return f"the masks are {masks!r:.60}, wanted a tuple of Masks"
+    if boxes is None or len(masks) != len(boxes):
+        return f"{'no' if boxes is None else len(boxes)} boxes, {len(masks)} masks"
+    for i, mask in enumerate(masks):
+        if mask is not None and (fault := _mask_fault(mask)):
+            return f"mask {i}: {fault}"
+    return None
+
+
+def _mask_fault(mask: object) -> str | None:
+    if not isinstance(mask, Mask):
+        return f"{mask!r:.60} is none, wanted a Mask"
+    if mask.runs is None:
+        if not isinstance(mask.polygons, tuple | list):
+            return f"the polygons are {mask.polygons!r:.60}, wanted a tuple of arrays"
+        for polygon in mask.polygons:
+            if not (_is_numbers(polygon) and polygon.ndim == 2 and polygon.shape[1] == 2 and len(polygon) >= 3):
+                return f"a polygon is {brief(polygon)}, wanted float32 [m, 2] of three corners and more"
+            with np.errstate(over="ignore"):
+                if not np.isfinite(polygon.astype(np.float32)).all():
+                    return "a polygon has corners that are not finite"
+        return None
+    if not (_are(mask.size, 2, int | np.integer) and min(mask.size) > 0):  # type: ignore[type-var, arg-type]
+        return f"its size is {mask.size!r:.60}, wanted (height, width) in pixels"
+    runs, size = mask.runs, mask.size
+    assert size is not None
+    if not (isinstance(runs, np.ndarray) and runs.ndim == 1 and runs.dtype.kind in "iu" and (runs >= 0).all()):
+        return f"its runs are {brief(runs)}, wanted lengths int64 [r]"
+    # In Python's own numbers: theirs may come around.
+    if len(mask.polygons) or sum(map(int, runs)) != int(size[0]) * int(size[1]):
+        return f"its runs sum to {sum(map(int, runs))}, wanted {size[0]} x {size[1]} pixels, and no polygons"
+    return None
+
+
 def _points_fault(record: Any) -> str | None:
     points = record.keypoints
     if points is None:
@@ -324,6 +420,13 @@ def _rest_fault(record: Any) -> str | None:
         return f"the attributes are {record.attributes!r:.60}, wanted a mapping"
     if record.split is not None and not isinstance(record.split, str):
         return f"the split is {record.split!r:.60}, wanted a str"
+    if record.group is not None and not (isinstance(record.group, str) and record.group and _is_utf8(record.group)):
+        return f"the group is {record.group!r:.60}, wanted a str that is not empty"
+    captions = record.captions
+    if captions is not None and not (
+        isinstance(captions, tuple | list) and all(isinstance(text, str) and _is_utf8(text) for text in captions)
+    ):
+        return f"the captions are {captions!r:.60}, wanted a tuple of texts"
     return None
 
 

@@ -91,7 +91,7 @@ def test_what_was_written_is_read(batches: list[list[Record | Reject]], chance: 
 
 def test_rows_are_of_one_width() -> None:
     """The row that is unpacked is the one that is written."""
-    assert spool._ROW.size == ROW.itemsize == 104
+    assert spool._ROW.size == ROW.itemsize == 112
 
 
 def test_columns_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,22 +20,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from headrace import order
 from headrace.errors import UsageError
-from headrace.record import Frames, Part, Record, Reject
+from headrace.record import Frames, Mask, Part, Record, Reject
 
 # What of a row lies in the heap, in this order, from byte `begin` on; each has its length there, or -1 for None.
 _TEXTS = ("id", "origin", "path", "container")
 _HEAP = (*_TEXTS, "boxes", "keypoints", "more", "encoded")
 
 # `hash` of the id; `number` of the image in its `stack`; `offset` and `size` in bytes of a Part; `name` and `split` are
-# codes, -1 for None; `points`: keypoints per object, -1 without any.
+# codes, -1 for None; `group`: a number that equal groups have in common; `points`: keypoints per object, -1 without any.
 ROW = np.dtype(
-    [(name, "<i8") for name in ("begin", "encoded", "hash", "label", "number", "offset", "size")]
+    [(name, "<i8") for name in ("begin", "encoded", "hash", "label", "number", "offset", "size", "group")]
     + [(name, "<i4") for name in (*_HEAP[:-1], "stack", "name", "split", "points")]
     + [("flags", "u1"), ("unused", "u1", 3)]
 )
-_ROW = struct.Struct("<7q11iB3x")
-REJECT, LABELLED, PREFIXED = 1, 2, 4
+_ROW = struct.Struct("<8q11iB3x")
+REJECT, LABELLED, PREFIXED, GROUPED = 1, 2, 4, 8
 
 _BLOCK = 1 << 16  # rows
 
@@ -133,7 +134,7 @@ class Table:
 
     def __getitem__(self, row: int) -> Record | Reject:
         """The Record or Reject as the source gave it, its bytes too. Raises OSError."""
-        (begin, encoded, _, label, number, offset, size), lengths, (stack, name, split, _, flags) = self._row(row)
+        (begin, encoded, _, label, number, offset, size, _), lengths, (stack, name, split, _, flags) = self._row(row)
         lengths = (*lengths, encoded)
         heap = self._heap.bytes(begin, begin + sum(length for length in lengths if length > 0))
         at, found = 0, dict[str, Any]()
@@ -153,19 +154,24 @@ class Table:
             pixels=None if stack < 0 else self.stacks[stack].frame(number),
             label=label if flags & LABELLED else None,
             label_name=None if name < 0 else self.names[name],
+            labels=_as_tuple(more.get("labels")),
+            value=more.get("value"),
+            captions=_as_tuple(more.get("captions")),
             boxes=_as_array(found["boxes"]),
             box_labels=_as_tuple(more.get("box_labels")),
+            masks=_as_masks(more.get("masks")),
             keypoints=_as_array(found["keypoints"]),
             size=_as_tuple(more.get("size")),
             window=_as_tuple(more.get("window")),
             attributes=more.get("attributes", {}),
             split=None if split < 0 else self.splits[split],
+            group=more.get("group"),
             origin=origin,
         )
 
     def _row(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         values = _ROW.unpack(self._rows.bytes(row, row + 1))
-        return values[:7], values[7:14], values[14:]
+        return values[:8], values[8:15], values[15:]
 
     def _named(self, id_: str, origin: str, split: int, flags: int) -> tuple[str, str]:
         if not flags & PREFIXED:
@@ -218,6 +224,9 @@ class Spool:
         if not _all_none(labels):
             rows["label"] = [label or 0 for label in labels]
             rows["flags"] |= np.array([label is not None for label in labels], np.uint8) * LABELLED
+        if not _all_none(groups := [record.group for record in records]):
+            rows["group"] = order.keys_of([group or "" for group in groups]).view(np.int64)
+            rows["flags"] |= np.array([group is not None for group in groups], np.uint8) * GROUPED
         if not _all_none(keypoints := [record.keypoints for record in records]):
             rows["points"] = [-1 if points is None else points.shape[1] for points in keypoints]
         if not _all_none(parts := [record.part for record in records]):
@@ -243,13 +252,7 @@ class Spool:
             "boxes": [None if (boxes := record.boxes) is None else _array_bytes(boxes) for record in records],
             "keypoints": [None if (found := record.keypoints) is None else _array_bytes(found) for record in records],
             "more": [
-                _more(record)
-                if record.attributes
-                or record.box_labels is not None
-                or record.size is not None
-                or record.window is not None
-                else None
-                for record in records
+                _more(record) for record in records
             ],
             "encoded": [record.encoded for record in records],
         }
@@ -328,16 +331,35 @@ def _as_tuple(values: list[Any] | None) -> Any:
     return None if values is None else tuple(values)
 
 
-def _more(record: Record) -> bytes:
-    """JSON of what few records have, and what has no fixed width."""
-    said = {"box_labels": record.box_labels, "size": record.size, "window": record.window}
-    more: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+# What few records have, and what has no fixed width.
+_MORE = ("box_labels", "size", "window", "labels", "value", "captions", "group")
+
+
+def _more(record: Record) -> bytes | None:
+    """JSON of it, None where there is none."""
+    more: dict[str, Any] = {name: value for name in _MORE if (value := getattr(record, name)) is not None}
     if record.attributes:
         more["attributes"] = dict(record.attributes)
+    if record.masks is not None:
+        more["masks"] = [None if mask is None else [mask.polygons, mask.runs, mask.size] for mask in record.masks]
+    if not more:
+        return None
     try:
         return _json(more).encode()
     except (TypeError, ValueError) as error:
         raise UsageError(f"record {record.id!r}: its attributes are no JSON: {error}") from error
+
+
+def _as_masks(values: list[Any] | None) -> tuple[Mask | None, ...] | None:
+    return None if values is None else tuple(None if value is None else _as_mask(*value) for value in values)
+
+
+def _as_mask(polygons: list[Any], runs: list[int] | None, size: list[int] | None) -> Mask:
+    return Mask(
+        polygons=tuple(np.array(polygon, np.float32).reshape(-1, 2) for polygon in polygons),
+        runs=None if runs is None else np.array(runs, np.int64),
+        size=_as_tuple(size),
+    )
 
 
 def _plain(value: Any) -> Any:
