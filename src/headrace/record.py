@@ -110,6 +110,8 @@ class Record:
     `keypoints` float32 [n, k, 3] = x, y, v (0 absent, 1 hidden, 2 visible).
     `size` (height, width): of the image that boxes and keypoints were measured in, as the annotation says it; None when
     it doesn't. That is the image as its bytes are stored, or else as it is once upright; any other image is a Reject.
+    `upright`: they were measured in the image as it is seen once its EXIF orientation is applied, and so is `size` and
+    `window`; where it is False a size decides that can only be one of the two.
     `window` (x0, y0, x1, y1): the part of the image that this record is, in the same pixels as boxes and keypoints;
     None is all of it. What of it reaches out of the image is cut.
     `split` it belongs to, where its source comes divided: packing keeps it there, unless it is told fractions. None
@@ -132,6 +134,7 @@ class Record:
     masks: tuple[Mask | None, ...] | None = None
     keypoints: Keypoints | None = None
     size: tuple[int, int] | None = None
+    upright: bool = False
     window: tuple[float, float, float, float] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
@@ -143,7 +146,7 @@ class Record:
         said = (
             f"{name}={brief(value)}"
             for name, value in known
-            if value is not None and (not isinstance(value, str | Mapping) or value)
+            if value is not None and (not isinstance(value, str | Mapping | bool) or value)
         )
         return f"{type(self).__name__}({', '.join(said)})"
 
@@ -412,6 +415,8 @@ def _rest_fault(record: Any) -> str | None:
     size, window = record.size, record.window
     if size is not None and not (_are(size, 2, int | np.integer) and min(size) > 0):
         return f"the size is {size!r:.60}, wanted (height, width) in pixels"
+    if not isinstance(record.upright, bool):
+        return f"upright is {record.upright!r:.60}, wanted True or False"
     if window is not None:
         corners = _are(window, 4, int | float | np.integer | np.floating)
         if not corners or box_faults(np.array([window], np.float64).astype(np.float32))[0]:

@@ -162,6 +162,7 @@ class Table:
             masks=_as_masks(more.get("masks")),
             keypoints=_as_array(found["keypoints"]),
             size=_as_tuple(more.get("size")),
+            upright=more.get("upright", False),
             window=_as_tuple(more.get("window")),
             attributes=more.get("attributes", {}),
             split=None if split < 0 else self.splits[split],
@@ -338,6 +339,8 @@ _MORE = ("box_labels", "size", "window", "labels", "value", "captions", "group")
 def _more(record: Record) -> bytes | None:
     """JSON of it, None where there is none."""
     more: dict[str, Any] = {name: value for name in _MORE if (value := getattr(record, name)) is not None}
+    if record.upright:
+        more["upright"] = True
     if record.attributes:
         more["attributes"] = dict(record.attributes)
     if record.masks is not None:
