@@ -117,7 +117,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"boxes": BOX, "masks": (Mask(runs=np.array([5]), size=(2, 3)),)}, "mask 0: its runs sum to 5, wanted 2 x 3"),
     ({"boxes": BOX, "masks": (Mask(runs=np.array([7, -1]), size=(2, 3)),)}, "mask 0: its runs are <int64 [2]>, wanted"),
     ({"boxes": BOX, "masks": (Mask(runs=np.array([3.0, 3]), size=(2, 3)),)}, "mask 0: its runs are <float64 [2]>"),
-    ({"boxes": BOX, "masks": (Mask(runs=np.array([1 << 63] * 2 + [6], "u8"), size=(2, 3)),)}, "mask 0: its runs sum to"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([1 << 63] * 2 + [6], "u8"), size=(2, 3)),)}, "mask 0: its runs sum"),
     (
         {"boxes": BOX, "masks": (Mask(polygons=(np.eye(3, 2),), runs=np.array([6]), size=(2, 3)),)},
         "mask 0: it has polygons and runs, wanted one of the two",
