@@ -42,7 +42,7 @@ def can_be_told(box: Array) -> bool:
 
 
 def assert_painted_at(pixels: codec.Pixels, box: Array, *, within: float | tuple[float, float] = 1) -> None:
-    """What is white in `pixels` [h, w, c] agrees with the box [4], on each side to `within` pixels (or x, y of them)."""
+    """What is white in `pixels` [h, w, c] agrees with the box [4] to `within` pixels on each side, or to (x, y)."""
     x0, y0, x1, y1 = box
     x, y = within if isinstance(within, tuple) else (within, within)
     white = whiteness(pixels)
