@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from headrace.errors import UsageError
-from headrace.record import Frames, Part, Record, Reject
+from headrace.record import Frames, Part, Record, Reject, plain
 
 # What of a row lies in the heap, in this order, from byte `begin` on; each has its length there, or -1 for None.
 _TEXTS = ("id", "origin", "path", "container")
@@ -340,11 +340,4 @@ def _more(record: Record) -> bytes:
         raise UsageError(f"record {record.id!r}: its attributes are no JSON: {error}") from error
 
 
-def _plain(value: Any) -> Any:
-    """A number or an array of NumPy as Python's."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{value!r:.60} is {type(value).__name__}")
-
-
-_json = json.JSONEncoder(default=_plain).encode
+_json = json.JSONEncoder(default=plain).encode
