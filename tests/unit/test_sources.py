@@ -234,6 +234,25 @@ def test_what_may_not_be_read_is_a_reject(tmp_path: Path) -> None:
     assert lines[1] == f"'closed' {root}/closed: permission denied (read)"
 
 
+def test_a_link_into_what_may_not_be_read_is_a_reject(tmp_path: Path) -> None:
+    root = folder(tmp_path, "photos/a/1.jpg", "closed/in/2.jpg") / "photos"
+    (root / "link").symlink_to(tmp_path / "closed/in")
+    (tmp_path / "closed").chmod(0)
+    code = """
+import sys
+from headrace import sources
+from headrace.sources.registry import guess
+print(guess(sys.argv[1])[0].name)
+for item in sources.folders(sys.argv[1]): print(repr(item.id), item)
+"""
+    try:
+        lines = unprivileged(code, str(root)).splitlines()
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+    assert [line.split()[0] for line in lines] == ["folders", "'a/1.jpg'", "'link'"]
+    assert lines[2] == f"'link' {root}/link: permission denied (read)"
+
+
 def test_a_root_that_may_not_be_read(tmp_path: Path) -> None:
     root = folder(tmp_path / "closed", "a/1.jpg")
     root.chmod(0)

@@ -96,7 +96,7 @@ class _Survey:
             for entry in some:
                 if files.is_junk(entry.name):
                     continue
-                if Path(entry).is_dir() if entry.is_symlink() else entry.is_dir():
+                if files.is_folder(entry):
                     folder.folders.append(entry.name)
                 else:
                     names = folder.names.setdefault(Path(entry.name).suffix.lower(), [])

@@ -89,9 +89,15 @@ def folders_in(root: Path) -> list[str]:
             entries = [entry for entry in found if not is_junk(entry.name)]
     except OSError:
         return []
-    # A link that leads to itself is no folder, and an entry would raise.
-    names = [entry.name for entry in entries if (Path(entry).is_dir() if entry.is_symlink() else entry.is_dir())]
-    return sorted(names, key=natural)
+    return sorted((entry.name for entry in entries if is_folder(entry)), key=natural)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a folder, or a link to one: none where that leads to itself, or where nobody may look."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def holds_images(root: Path) -> bool:
