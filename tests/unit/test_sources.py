@@ -21,9 +21,9 @@ from drawn import files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, collect, read
 from headrace.sources.registry import guess
+from headrace.sources.walking import natural
 
 CAT_OR_DOG = r"^(?P<label>cat|dog)\."
 

@@ -32,8 +32,8 @@ from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
 from headrace.record import Reject
-from headrace.sources.files import natural, walk
 from headrace.sources.names import compile_pattern
+from headrace.sources.walking import natural, walk
 
 SHEET = 60  # images on the contact sheet at most: more could not be told apart
 PHOTO_SHEET = 24  # the same for photos with what was found drawn on them

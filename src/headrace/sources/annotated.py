@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from headrace.errors import StorageError
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.coco import recognise as is_coco
 from headrace.sources.wider import recognise as is_wider
 from headrace.splits import split_of_folder
@@ -70,7 +70,7 @@ class _Folder:
 
     @property
     def images(self) -> list[str]:
-        return [name for ext, names in self.names.items() if ext[1:] in files.IMAGE_EXTENSIONS for name in names]
+        return [name for ext, names in self.names.items() if ext[1:] in walking.IMAGE_EXTENSIONS for name in names]
 
 
 class _Survey:
@@ -94,7 +94,7 @@ class _Survey:
             reached.add((status.st_dev, status.st_ino))
             entries += len(some)
             for entry in some:
-                if files.is_junk(entry.name):
+                if walking.is_junk(entry.name):
                     continue
                 if Path(entry).is_dir() if entry.is_symlink() else entry.is_dir():
                     folder.folders.append(entry.name)
@@ -103,8 +103,8 @@ class _Survey:
                     if len(names) < _MOST_NAMES:
                         names.append(entry.name)
             for names in folder.names.values():
-                names.sort(key=files.natural)
-            folder.folders.sort(key=files.natural)
+                names.sort(key=walking.natural)
+            folder.folders.sort(key=walking.natural)
             self.folders.append(folder)
             waiting.extend(_Folder(folder.file(name)) for name in folder.folders)
 
