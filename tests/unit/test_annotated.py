@@ -129,9 +129,9 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "no source",
     ),
     "splits alone": (
-        {"train/cat.1.jpg": b"", "test1/2.jpg": b""},
+        dict.fromkeys(("train/cat.1.jpg", "train/cat.2.jpg", "train/dog.1.jpg", "train/dog.2.jpg", "test1/2.jpg"), b""),
         "splits without folders of classes: test1/, train/; pass pattern=REGEX where file names tell the class",
-        "format='folders' to store them without a label",
+        "format='files' to store them without one",
     ),
     "splits and more": (
         {"training_set/cat/1.jpg": b"", "test_set/cat/2.jpg": b"", "breeds/pug/3.jpg": b""},

@@ -291,6 +291,9 @@ def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
         (["1.jpg", "x/y/1.jpg"], None, "folders", "such as x/y/1.jpg"),
         (["cat.1.jpg"], CAT_OR_DOG, "names", "a pattern for file names is given"),
         (["a/1.jpg"], CAT_OR_DOG, "names", "a pattern"),
+        (["IMG_1.jpg", "IMG_2.jpg"], None, "files", "such as IMG_1.jpg, none in folders of classes: without labels"),
+        (["train/1.jpg", "val2017/2.jpg"], None, "files", "images in train/, val2017/, none in folders of classes"),
+        (["train/a/1.jpg", "val/2.jpg"], None, "folders", "folders taken as splits: train/, val/"),
     ],
 )
 def test_guess(names: list[str], pattern: str | None, format_: str, says: str, tmp_path: Path) -> None:
@@ -301,11 +304,11 @@ def test_guess(names: list[str], pattern: str | None, format_: str, says: str, t
 @pytest.mark.parametrize(
     ("names", "error", "says"),
     [
-        # loose images could be anything: what was tried is said
+        # names that may tell classes are not thrown away: what was tried is said
         (
-            ["cat.1.jpg"],
+            ["cat.1.jpg", "cat.2.jpg", "dog.1.jpg", "dog.2.jpg"],
             UsageError,
-            r"can't be guessed: 1 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
+            r"can't be guessed: 4 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
         ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),

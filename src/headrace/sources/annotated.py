@@ -17,6 +17,7 @@ from typing import TypeAlias
 from headrace.errors import StorageError
 from headrace.sources import walking
 from headrace.sources.coco import recognise as is_coco
+from headrace.sources.images import names_tell
 from headrace.sources.wider import recognise as is_wider
 from headrace.splits import split_of_folder
 
@@ -314,10 +315,8 @@ def _splits(survey: _Survey) -> Seen | None:
     tops = survey.tops
     if tops and all(split_of_folder(top.called) for top in tops):
         inside = {folder.path.partition("/")[0] for folder in survey.folders if "/" in folder.path and folder.images}
-        if not inside:
-            remedy = (
-                "pass pattern=REGEX where file names tell the class, or format='folders' to store them without a label"
-            )
+        if not inside and names_tell(name for folder in survey.folders for name in folder.images):
+            remedy = "pass pattern=REGEX where file names tell the class, or format='files' to store them without one"
             return Seen("splits without folders of classes", _listed(top.path for top in tops), remedy)
         return None
     splits = [top.path for top in tops if split_of_folder(top.called)]

@@ -85,7 +85,8 @@ def _notes(splits: Mapping[str, str], bare: set[str]) -> list[str]:
 def recognise(path: Path) -> str | None:
     """What tells that the folder `path` holds a folder of images per class, or None when nothing does."""
     if splits := split_folders(path):
-        return "; ".join(_notes(splits, set()))
+        classes = any(has_folders(path / folder) for folder in splits)
+        return "; ".join(_notes(splits, set())) if classes else None
     for found in walking.walk(path, Counter()):
         if isinstance(found, str) and "/" in found:
             return f"images lie in folders below it, such as {found}"

@@ -14,11 +14,13 @@ from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
 from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
+from headrace.sources.images import FORMAT as FILES
 from headrace.sources.names import FORMAT as NAMES
+from headrace.sources.tabular import FORMAT as CSV
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS)}
+FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, FILES, CSV)}
 
 
 def find_format(name: str) -> Format:
