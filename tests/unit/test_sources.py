@@ -364,6 +364,12 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     (annotations / "wider.txt").write_text(FACES)
     (annotations / "coco.json").write_text(json.dumps(COCO))
     wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
+    (annotations / "table.csv").write_text("path,class,split\n17.jpg,cat,valid\n\n,,\ngone.jpg,cat,train\n")
+    (annotations / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\n17,/m/0,0,1,0,1\n18,/m/0,0,1,0,1\n")
+    folder(root.parent / "hub", "val/b.jpg", "val/c.jpg")
+    (root.parent / "hub" / "val" / "metadata.jsonl").write_text('{"file_name": "b.jpg"}\n{"file_name": "../x.jpg"}\n')
+    hub = root.parent / "hub"
+    table, boxes = annotations / "table.csv", annotations / "boxes.csv"
     coco = sources.coco(annotations / "coco.json", images=root, flip_pairs=[[0, 1]])  # type: ignore[list-item]
     skipped = {".txt": 1}
     return {
@@ -374,6 +380,34 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
         "folders": (
             sources.folders(root),
             SourceInfo(skipped=skipped | {"images beside the class folders": 1}, root=str(root)),
+        ),
+        "files": (sources.files(root), SourceInfo(skipped=skipped, root=str(root))),
+        "csv": (
+            sources.csv(table, images=root, class_names=["cat"]),
+            SourceInfo(
+                class_names=("cat",),
+                split_names=("val",),
+                skipped={"empty rows": 1},
+                root=str(table),
+                notes=("columns taken: path = path, label = class, split = split",),
+            ),
+        ),
+        "openimages": (
+            sources.openimages(boxes, images=root),
+            SourceInfo(
+                skipped={"rows of images that are not there": 1, "images without a row": 1},
+                root=str(boxes),
+                notes=("1 rows are of images that are not in images/: passed over",),
+            ),
+        ),
+        "imagefolder": (
+            sources.imagefolder(hub),
+            SourceInfo(
+                split_names=("val",),
+                skipped={"images without a row": 1},
+                root=str(hub),
+                notes=("splits are told by the names of folders",),
+            ),
         ),
         "wider": (
             wider,

@@ -272,13 +272,8 @@ def _mot(survey: _Survey) -> Seen | None:
 def _open_images(survey: _Survey) -> Seen | None:
     for path, _ in survey.having(".csv"):
         if re.match(r"ImageID,", survey.head(path)):
-            return Seen("Open Images", f"{path} begins with ImageID", NO_SOURCE)
-    return None
-
-
-def _hugging_face(survey: _Survey) -> Seen | None:
-    if path := survey.named("metadata.csv", "metadata.jsonl", "metadata.parquet"):
-        return Seen("an imagefolder of Hugging Face with metadata", path, NO_SOURCE)
+            remedy = f"pass {survey.root / path} with images=FOLDER"
+            return Seen("Open Images", f"{path} begins with ImageID", remedy)
     return None
 
 
@@ -292,7 +287,8 @@ def _table(survey: _Survey) -> Seen | None:
             for cell in line.split(separator):
                 value = cell.strip().strip('"').rpartition("/")[2]
                 if value in known or (len(value) > 3 and value in stems):
-                    return Seen(f"images with a table ({extension})", f"{path} names {value}", NO_SOURCE)
+                    remedy = f"pass {survey.root / path} with images={_folder_of(survey, cell.strip())}"
+                    return Seen(f"images with a table ({extension})", f"{path} names {value}", remedy)
     return None
 
 
@@ -358,7 +354,6 @@ _FINDERS: tuple[_Finder, ...] = (
     _wider,
     _mot,
     *_OF_FILES,
-    _hugging_face,
     _table,
     _file_each,
     _splits,

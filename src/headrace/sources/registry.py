@@ -14,13 +14,16 @@ from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
 from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
+from headrace.sources.imagefolder import FORMAT as IMAGEFOLDER
 from headrace.sources.images import FORMAT as FILES
 from headrace.sources.names import FORMAT as NAMES
+from headrace.sources.openimages import FORMAT as OPENIMAGES
 from headrace.sources.tabular import FORMAT as CSV
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, FILES, CSV)}
+_ALL = (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, FILES, CSV, OPENIMAGES, IMAGEFOLDER)
+FORMATS = {entry.name: entry for entry in _ALL}
 
 
 def find_format(name: str) -> Format:
@@ -46,6 +49,8 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
     takes = "folder" if root.is_dir() else "file"
     if takes == "folder":
         walking.check_root(root)
+        if (why := IMAGEFOLDER.recognise(root)) is not None:  # before its table is taken for one that nothing reads
+            return IMAGEFOLDER, why
     tried = [entry for entry in FORMATS.values() if entry.takes == takes]
     if takes == "folder" and (seen := annotated.look(root)) is not None:
         raise UsageError(f"{root}: {seen}")

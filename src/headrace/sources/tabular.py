@@ -4,7 +4,7 @@
     filename,width,height,class,xmin,ymin,xmax,ymax                        TF Object Detection's, a row for each box
     path,label                       and any other header that names its columns so that they can be told
 
-Rows of an image may stand anywhere. A first reading notes where they are, 20 bytes a row and the name of each image
+Rows of an image may stand anywhere. A first reading notes where they are, 28 bytes a row and the name of each image
 once; a second one reads them image by image. Opens an image only where coordinates are normalised and the table
 doesn't tell its size: no more than its header is decoded.
 """
@@ -15,7 +15,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ _SEPARATORS = (",", ";", "\t")
 _LABEL_SEPARATORS = ("|", ";", ",")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?")
 _FLAGS = {"0": 0, "1": 1, "-1": -1, "": -1, "false": 0, "true": 1, "no": 0, "yes": 1}
-_FLAGGED = ("difficult", "truncated", "occluded", "is_crowd")
-_OTHER_NAMES = {"iscrowd": "is_crowd", "crowd": "is_crowd", "track_id": "track"}
+FLAGGED = ("difficult", "truncated", "occluded", "is_crowd")
+OTHER_NAMES = {"iscrowd": "is_crowd", "crowd": "is_crowd", "track_id": "track"}
 UNIT = (-0.01, 1.01)  # what normalised coordinates may be: tools round, and boxes reach a little over the edge
 
 
@@ -177,12 +177,14 @@ def recognise(path: Path) -> str | None:
         head = rows.head(path)
     except DataError:
         return None
-    found = _told(head, None, {})
+    found = None if head.lstrip().startswith(("[", "{", "<")) else _told(head, None, {})
     if found is None:
         return None
     _, cells, at = found
     if at is None:
         return f"line 1 names an image, {shown(cells[0])}, and {len(cells)} cells are in each row"
+    if {"ImageID", "LabelName"} <= set(cells):  # Open Images' own
+        return None
     if "path" not in at or not (set(_TELLING) & set(at) or set(CORNERS) <= set(at)):
         return None
     return f"its header names {', '.join(cells[i] for i in sorted(at.values()))}"
@@ -262,7 +264,7 @@ def _layout(source: CsvSource) -> _Layout:
         roles = ("path", *CORNERS, "label") if len(cells) == 6 else ("path", "label")
         at = {role: i for i, role in enumerate(roles)}
     headed = not numbered and found is not None and found[2] is not None
-    names = [_word(cell) for cell in cells] if headed else []
+    names = [word_of(cell) for cell in cells] if headed else []
     for role, name in columns.items() if headed else ():
         if role not in at:
             raise UsageError(f"columns: {role}={name}, and {path} has the columns {', '.join(cells)}")
@@ -293,7 +295,7 @@ def _layout(source: CsvSource) -> _Layout:
         line=int(headed),
         at=at,
         one_hot=one_hot,
-        others={_OTHER_NAMES.get(name, name): i for name, i in others.items()},
+        others={OTHER_NAMES.get(name, name): i for name, i in others.items()},
         labels_by=None,
         notes=notes,
     )
@@ -323,13 +325,13 @@ def _told(
 
 
 def _roles(cells: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
-    names = [_word(cell) for cell in cells]
+    names = [word_of(cell) for cell in cells]
     at: dict[str, int] = {}
     for role, name in columns.items():
         if name in cells:
             at[role] = cells.index(name)
-        elif _word(name) in names:
-            at[role] = names.index(_word(name))
+        elif word_of(name) in names:
+            at[role] = names.index(word_of(name))
     for role, known in ROLES.items():
         if role not in columns:
             column = next((names.index(name) for name in known if name in names), None)
@@ -386,7 +388,7 @@ def _cells(head: str, separator: str) -> list[str]:
     return [cell.strip().strip('"').strip() for cell in _first(head).split(separator)]
 
 
-def _word(name: str) -> str:
+def word_of(name: str) -> str:
     """A header's name as attributes are called: lower case with underscores; imageID is image_id."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[^\w]+", "_", name).strip("_").lower()
@@ -451,6 +453,7 @@ def _index(table: Rows, layout: _Layout, skipped: Counter[str]) -> rows.Index:
             skipped["empty rows"] += 1
             continue
         index.add(row.cells[column] if column < len(row.cells) else "", row.at, row.line)
+    index.close()
     return index
 
 
@@ -467,7 +470,8 @@ class _Reading:
         self._stems: dict[str, str | None] | None = None
 
     def items(self, index: rows.Index) -> Iterator[Record | Reject]:
-        for name, places in index:
+        for code, name in enumerate(index.names):
+            places = index.places(code)
             if name == "":
                 for at, line in places:
                     row = self._row(at, line, "")
@@ -656,12 +660,12 @@ def check_corners(box: Sequence[float], *, normalised: bool) -> None:
         raise BadRow(f"the box has {max(box, key=abs):g}, wanted fractions of the image from 0 to 1")
 
 
-def attribute(name: str, cell: str) -> Any:
+def attribute(name: str, cell: str, flags: Collection[str] = FLAGGED) -> Any:
     """What a cell of another column says: an int or a float where it is written as one, None where it is empty.
 
     Raises BadRow: no flag, or no number of a track, where the name wants one.
     """
-    if name in _FLAGGED:
+    if name in flags:
         flag = _FLAGS.get(cell.lower().removesuffix(".0"))
         if flag is None:
             raise BadRow(f"{name} is {shown(cell)}, wanted 0 or 1, or -1 for unknown")
