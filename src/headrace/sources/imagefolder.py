@@ -188,9 +188,8 @@ def _columns(path: Path) -> list[str]:
         return list(_parquet(path).collect_schema())
     head = rows.head(path)
     if path.suffix == ".csv":
-        first = next((line for line in head.splitlines() if line.strip()), "")
-        return [cell.strip().strip('"') for cell in first.split(",")]
-    return re.findall(r'"([^"\\]*)"\s*:', next((line for line in head.splitlines() if line.strip()), ""))
+        return rows.first(head, ",")
+    return re.findall(r'"([^"\\]*)"\s*:', next((line for line in head.split("\n") if line.strip()), ""))
 
 
 def _names_image(column: str) -> bool:

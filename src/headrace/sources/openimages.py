@@ -138,7 +138,7 @@ def openimages(
 def recognise(path: Path) -> str | None:
     """What tells that `path` is a table of Open Images, or None when nothing does. Raises StorageError."""
     try:
-        cells = _header(rows.head(path))
+        cells = rows.first(rows.head(path), ",")
     except DataError:
         return None
     if not set(_NEEDED) <= set(cells):
@@ -173,7 +173,7 @@ class _Table:
 
     def __init__(self, path: Path, described: Path | None, there: Iterable[str]) -> None:
         self.path = path
-        cells = _header(rows.head(path))
+        cells = rows.first(rows.head(path), ",")
         if missing := [name for name in _NEEDED if name not in cells]:
             has = ", ".join(map(shown, cells[:12]))
             raise DataError(f"{path}:1: no table of Open Images: its header has {has}, no {' and no '.join(missing)}")
@@ -338,10 +338,6 @@ def _item(
         split=split,
         origin=origin,
     )
-
-
-def _header(head: str) -> list[str]:
-    return [cell.strip().strip('"') for cell in head.lstrip("\r\n").partition("\n")[0].split(",")]
 
 
 def _found_beside(table: Path, boxed: bool) -> Path | None:

@@ -6,6 +6,7 @@ anything lost. What cells mean is left to the sources.
 
 from __future__ import annotations
 
+import io
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -115,10 +116,9 @@ class Rows:
             match = self._cell.match(text, start)
             assert match is not None  # the second way takes anything
             quoted, plain = match.groups()
-            if quoted is None and re.match(' *"', plain):
-                if _QUOTED.match(text, start) is None:
-                    return cells, False, start
-                # A quoted cell and more text, as in "a" b: taken as it stands.
+            # A quoted cell and more text, as in "a" b, is taken as it stands.
+            if quoted is None and re.match(' *"', plain) and _QUOTED.match(text, start) is None:
+                return cells, False, start
             cells.append(plain.strip() if quoted is None else quoted.replace('""', '"'))
             start = match.end()
             if start == len(text):
@@ -185,6 +185,12 @@ def head(path: Path) -> str:
     if len(data) == _HEAD and b"\n" in data:
         data = data[: data.rindex(b"\n")]
     return data.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+
+
+def first(head: str, separator: str) -> list[str]:
+    """The cells of the first row of a table that begins like this; none where there is no row."""
+    row = next(Rows(io.BytesIO(head.encode("utf-8", "surrogateescape")), separator).walk(), None)
+    return [] if row is None else [cell.strip() for cell in row.cells]
 
 
 def shown(text: str, most: int = 60) -> str:

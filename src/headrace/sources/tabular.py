@@ -245,8 +245,8 @@ def _layout(source: CsvSource) -> _Layout:
     numbered = bool(columns) and all(name.isdecimal() for name in columns.values())
     found = _told(head, source.separator, {} if numbered else columns)
     if found is None or (found[2] is None and numbered):
-        separator = source.separator or max(_SEPARATORS, key=_first(head).count)
-        cells, at = _cells(head, separator), None
+        separator = source.separator or max(_SEPARATORS, key=lambda by: len(rows.first(head, by)))
+        cells, at = rows.first(head, separator), None
     else:
         separator, cells, at = found
     if numbered:
@@ -309,14 +309,18 @@ def _told(
     """(separator, cells of the first row, role -> column or None without a header), None where nothing tells."""
     best: tuple[int, str, list[str], dict[str, int]] | None = None
     for by in _SEPARATORS if separator is None else (separator,):
-        cells = _cells(head, by)
+        cells = rows.first(head, by)
         at = _roles(cells, columns)
-        if "path" in at and not any(map(walking.is_image_name, cells)) and (best is None or len(at) > best[0]):
+        if (
+            ("path" in at or columns)
+            and not any(map(walking.is_image_name, cells))
+            and (best is None or len(at) > best[0])
+        ):
             best = len(at), by, cells, at
     if best is not None and (best[0] > 1 or columns or len(best[2]) > 1):
         return best[1:]
     for by in _SEPARATORS if separator is None else (separator,):
-        cells = _cells(head, by)
+        cells = rows.first(head, by)
         if len(cells) in (2, 6) and walking.is_image_name(cells[0]):
             boxed = len(cells) == 6
             if not boxed or not any(cells[1:5]) or all(map(_NUMBER.fullmatch, cells[1:5])):
@@ -360,7 +364,7 @@ def _look_at_rows(source: CsvSource, layout: _Layout, head: str) -> None:
     Raises DataError: they are fractions.
     """
     at = layout.at
-    sample = [line.split(layout.separator) for line in head.splitlines()[layout.line :]]
+    sample = [line.split(layout.separator) for line in head.split("\n")[layout.line :]]
     sample = [cells for cells in sample if len(cells) == layout.width]
     if layout.boxed and not source.normalised:
         cells = [row[at[role]].strip() for row in sample for role in CORNERS]
@@ -378,14 +382,6 @@ def _look_at_rows(source: CsvSource, layout: _Layout, head: str) -> None:
                 text += ","
             layout.labels_by = next((by for by in _LABEL_SEPARATORS if by in text), "|")
             layout.notes.append(f"labels in a cell are separated by {layout.labels_by}")
-
-
-def _first(head: str) -> str:
-    return next((line for line in head.splitlines() if line.strip()), "")
-
-
-def _cells(head: str, separator: str) -> list[str]:
-    return [cell.strip().strip('"').strip() for cell in _first(head).split(separator)]
 
 
 def word_of(name: str) -> str:
