@@ -312,7 +312,7 @@ def _told(
         cells = rows.first(head, by)
         at = _roles(cells, columns)
         if (
-            ("path" in at or columns)
+            ("path" in at or (columns and at))
             and not any(map(walking.is_image_name, cells))
             and (best is None or len(at) > best[0])
         ):
