@@ -79,7 +79,7 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
     "open images": (
         {"images/1.jpg": b"", "annotations/train-bbox.csv": b"ImageID,Source,LabelName\n1,x,/m/0\n"},
         "Open Images: annotations/train-bbox.csv begins with ImageID",
-        "no source",
+        "pass {root}/annotations/train-bbox.csv with images=FOLDER",
     ),
     "kitti": (
         {"training/image_2/1.png": b"", "training/label_2/1.txt": CAR},
@@ -108,20 +108,15 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "WIDER FACE: split/wider_train.txt: line 1 names an image",
         "; pass {root}/split/wider_train.txt with images='{root}/WIDER_train/images'",
     ),
-    "hugging face": (
-        {"train/1.jpg": b"", "train/metadata.jsonl": b'{"file_name": "1.jpg"}\n'},
-        "an imagefolder of Hugging Face with metadata: train/metadata.jsonl",
-        "no source",
-    ),
     "a table": (
         {"labels.csv": b"image,class\nfirst.jpg,cat\n", "images/first.jpg": b""},
         "images with a table (.csv): labels.csv names first.jpg",
-        "no source",
+        "pass {root}/labels.csv with images='{root}/images'",
     ),
     "a table of stems": (
         {"labels.tsv": b"first\tcat\n", "all/first.jpg": b""},
         "images with a table (.tsv)",
-        "no source",
+        "pass {root}/labels.tsv with images=FOLDER",
     ),
     "a file each": (
         {f"all/{k}.{ext}": b"" for k in range(4) for ext in ("jpg", "mat")},
@@ -129,9 +124,9 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "no source",
     ),
     "splits alone": (
-        {"train/cat.1.jpg": b"", "test1/2.jpg": b""},
+        dict.fromkeys(("train/cat.1.jpg", "train/cat.2.jpg", "train/dog.1.jpg", "train/dog.2.jpg", "test1/2.jpg"), b""),
         "splits without folders of classes: test1/, train/; pass pattern=REGEX where file names tell the class",
-        "format='folders' to store them without a label",
+        "format='files' to store them without one",
     ),
     "splits and more": (
         {"training_set/cat/1.jpg": b"", "test_set/cat/2.jpg": b"", "breeds/pug/3.jpg": b""},
@@ -170,7 +165,11 @@ def test_pack_refuses_and_says_it_in_flags(name: str, tmp_path: Path) -> None:
     root = tree(tmp_path / "in", TREES[name][0])
     ended = headrace("pack", root, tmp_path / "out")
     assert ended.code == 2 and "this looks like" in ended.err and not (tmp_path / "out").exists()
-    wanted = {"coco": f"--images {root}/images", "wider": f"--images {root}/WIDER_train/images"}
+    wanted = {
+        "coco": f"--images {root}/images",
+        "wider": f"--images {root}/WIDER_train/images",
+        "splits alone": "--format files",
+    }
     assert wanted.get(name, "--format folders") in ended.err and "='" not in ended.err
 
 

@@ -21,9 +21,9 @@ from drawn import files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, collect, read
 from headrace.sources.registry import guess
+from headrace.sources.walking import natural
 
 CAT_OR_DOG = r"^(?P<label>cat|dog)\."
 
@@ -310,6 +310,9 @@ def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
         (["1.jpg", "x/y/1.jpg"], None, "folders", "such as x/y/1.jpg"),
         (["cat.1.jpg"], CAT_OR_DOG, "names", "a pattern for file names is given"),
         (["a/1.jpg"], CAT_OR_DOG, "names", "a pattern"),
+        (["IMG_1.jpg", "IMG_2.jpg"], None, "files", "such as IMG_1.jpg, none in folders of classes: without labels"),
+        (["train/1.jpg", "val2017/2.jpg"], None, "files", "images in train/, val2017/, none in folders of classes"),
+        (["train/a/1.jpg", "val/2.jpg"], None, "folders", "folders taken as splits: train/, val/"),
     ],
 )
 def test_guess(names: list[str], pattern: str | None, format_: str, says: str, tmp_path: Path) -> None:
@@ -320,11 +323,11 @@ def test_guess(names: list[str], pattern: str | None, format_: str, says: str, t
 @pytest.mark.parametrize(
     ("names", "error", "says"),
     [
-        # loose images could be anything: what was tried is said
+        # names that may tell classes are not thrown away: what was tried is said
         (
-            ["cat.1.jpg"],
+            ["cat.1.jpg", "cat.2.jpg", "dog.1.jpg", "dog.2.jpg"],
             UsageError,
-            r"can't be guessed: 1 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
+            r"can't be guessed: 4 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
         ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),
@@ -380,6 +383,12 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     (annotations / "wider.txt").write_text(FACES)
     (annotations / "coco.json").write_text(json.dumps(COCO))
     wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
+    (annotations / "table.csv").write_text("path,class,split\n17.jpg,cat,valid\n\n,,\ngone.jpg,cat,train\n")
+    (annotations / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\n17,/m/0,0,1,0,1\n18,/m/0,0,1,0,1\n")
+    folder(root.parent / "hub", "val/b.jpg", "val/c.jpg")
+    (root.parent / "hub" / "val" / "metadata.jsonl").write_text('{"file_name": "b.jpg"}\n{"file_name": "../x.jpg"}\n')
+    hub = root.parent / "hub"
+    table, boxes = annotations / "table.csv", annotations / "boxes.csv"
     coco = sources.coco(annotations / "coco.json", images=root, flip_pairs=[[0, 1]])  # type: ignore[list-item]
     skipped = {".txt": 1}
     return {
@@ -390,6 +399,34 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
         "folders": (
             sources.folders(root),
             SourceInfo(skipped=skipped | {"images beside the class folders": 1}, root=str(root)),
+        ),
+        "files": (sources.files(root), SourceInfo(skipped=skipped, root=str(root))),
+        "csv": (
+            sources.csv(table, images=root, class_names=["cat"]),
+            SourceInfo(
+                class_names=("cat",),
+                split_names=("val",),
+                skipped={"empty rows": 1},
+                root=str(table),
+                notes=("columns taken: path = path, label = class, split = split",),
+            ),
+        ),
+        "openimages": (
+            sources.openimages(boxes, images=root),
+            SourceInfo(
+                skipped={"rows of images that are not there": 1, "images without a row": 1},
+                root=str(boxes),
+                notes=("1 rows are of images that are not in images/: passed over",),
+            ),
+        ),
+        "imagefolder": (
+            sources.imagefolder(hub),
+            SourceInfo(
+                split_names=("val",),
+                skipped={"images without a row": 1},
+                root=str(hub),
+                notes=("splits are told by the names of folders",),
+            ),
         ),
         "wider": (
             wider,

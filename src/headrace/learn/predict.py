@@ -33,8 +33,8 @@ from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
 from headrace.record import Reject
-from headrace.sources.files import natural, walk
 from headrace.sources.names import compile_pattern
+from headrace.sources.walking import natural, walk
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,12 @@ from headrace.record import Record, Reject
 from headrace.sources.arrays import arrays
 from headrace.sources.coco import coco
 from headrace.sources.folders import folders
+from headrace.sources.imagefolder import imagefolder
+from headrace.sources.images import files
 from headrace.sources.info import SourceInfo
 from headrace.sources.names import names
+from headrace.sources.openimages import openimages
+from headrace.sources.tabular import csv
 from headrace.sources.visipedia import visipedia
 from headrace.sources.wider import wider
 
@@ -42,4 +46,17 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "wider"]
+__all__ = [
+    "Source",
+    "SourceInfo",
+    "arrays",
+    "coco",
+    "csv",
+    "files",
+    "folders",
+    "imagefolder",
+    "names",
+    "openimages",
+    "visipedia",
+    "wider",
+]

@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from headrace.errors import StorageError
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.coco import recognise as is_coco
+from headrace.sources.images import names_tell
 from headrace.sources.wider import recognise as is_wider
 from headrace.splits import split_of_folder
 
@@ -70,7 +71,7 @@ class _Folder:
 
     @property
     def images(self) -> list[str]:
-        return [name for ext, names in self.names.items() if ext[1:] in files.IMAGE_EXTENSIONS for name in names]
+        return [name for ext, names in self.names.items() if ext[1:] in walking.IMAGE_EXTENSIONS for name in names]
 
 
 class _Survey:
@@ -94,7 +95,7 @@ class _Survey:
             reached.add((status.st_dev, status.st_ino))
             entries += len(some)
             for entry in some:
-                if files.is_junk(entry.name):
+                if walking.is_junk(entry.name):
                     continue
                 if files.is_folder(entry):
                     folder.folders.append(entry.name)
@@ -103,8 +104,8 @@ class _Survey:
                     if len(names) < _MOST_NAMES:
                         names.append(entry.name)
             for names in folder.names.values():
-                names.sort(key=files.natural)
-            folder.folders.sort(key=files.natural)
+                names.sort(key=walking.natural)
+            folder.folders.sort(key=walking.natural)
             self.folders.append(folder)
             waiting.extend(_Folder(folder.file(name)) for name in folder.folders)
 
@@ -271,13 +272,8 @@ def _mot(survey: _Survey) -> Seen | None:
 def _open_images(survey: _Survey) -> Seen | None:
     for path, _ in survey.having(".csv"):
         if re.match(r"ImageID,", survey.head(path)):
-            return Seen("Open Images", f"{path} begins with ImageID", NO_SOURCE)
-    return None
-
-
-def _hugging_face(survey: _Survey) -> Seen | None:
-    if path := survey.named("metadata.csv", "metadata.jsonl", "metadata.parquet"):
-        return Seen("an imagefolder of Hugging Face with metadata", path, NO_SOURCE)
+            remedy = f"pass {survey.root / path} with images=FOLDER"
+            return Seen("Open Images", f"{path} begins with ImageID", remedy)
     return None
 
 
@@ -291,7 +287,8 @@ def _table(survey: _Survey) -> Seen | None:
             for cell in line.split(separator):
                 value = cell.strip().strip('"').rpartition("/")[2]
                 if value in known or (len(value) > 3 and value in stems):
-                    return Seen(f"images with a table ({extension})", f"{path} names {value}", NO_SOURCE)
+                    remedy = f"pass {survey.root / path} with images={_folder_of(survey, cell.strip())}"
+                    return Seen(f"images with a table ({extension})", f"{path} names {value}", remedy)
     return None
 
 
@@ -314,10 +311,8 @@ def _splits(survey: _Survey) -> Seen | None:
     tops = survey.tops
     if tops and all(split_of_folder(top.called) for top in tops):
         inside = {folder.path.partition("/")[0] for folder in survey.folders if "/" in folder.path and folder.images}
-        if not inside:
-            remedy = (
-                "pass pattern=REGEX where file names tell the class, or format='folders' to store them without a label"
-            )
+        if not inside and names_tell(name for folder in survey.folders for name in folder.images):
+            remedy = "pass pattern=REGEX where file names tell the class, or format='files' to store them without one"
             return Seen("splits without folders of classes", _listed(top.path for top in tops), remedy)
         return None
     splits = [top.path for top in tops if split_of_folder(top.called)]
@@ -359,7 +354,6 @@ _FINDERS: tuple[_Finder, ...] = (
     _wider,
     _mot,
     *_OF_FILES,
-    _hugging_face,
     _table,
     _file_each,
     _splits,

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject, box_faults
-from headrace.sources import files, jsons
-from headrace.sources.files import natural
+from headrace.sources import jsons, walking
 from headrace.sources.formats import FLIP_PAIRS, Format, Option
 from headrace.sources.info import SourceInfo
+from headrace.sources.walking import natural
 
 Segmentation = Literal["drop", "keep"]
 
@@ -112,7 +112,7 @@ class CocoSource:
         first = np.searchsorted(read.image, np.arange(read.codes + 1), sorter=order)
         for number, image in enumerate(read.images):
             origin = self._origin("images", number)
-            id_, unusable = files.id_of(image.name)
+            id_, unusable = walking.id_of(image.name)
             if image.fault or unusable:
                 yield Reject(id=id_, origin=origin, stage="annotation", reason=image.fault or unusable or "")
                 continue
@@ -121,7 +121,7 @@ class CocoSource:
                 yield Reject(id=id_, origin=at, stage="annotation", reason=f"{fault[1]} (image {image.id!r})")
                 continue
             path = f"{self.images}/{id_}"
-            refused = files.refusal(path, inside)
+            refused = walking.refusal(path, inside)
             if refused is not None:
                 yield Reject(id=id_, origin=origin, stage="read", reason=f"{refused} (image {image.id!r})")
                 continue
@@ -285,7 +285,7 @@ def coco(
         raise UsageError(f"margin is {margin}, wanted at least 0")
     return CocoSource(
         root=path,
-        images=files.check_root(path.parent if images is None else images),
+        images=walking.check_root(path.parent if images is None else images),
         category=(category,) if isinstance(category, str) else None if category is None else tuple(category),
         skip_crowd=skip_crowd,
         segmentation=segmentation,
@@ -594,7 +594,7 @@ def _id(value: Any) -> int | str | None:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and files.id_of(value)[1] is None
+    return isinstance(value, str) and value != "" and walking.id_of(value)[1] is None
 
 
 def _side(value: Any) -> int:

@@ -9,16 +9,21 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
-from headrace.sources import annotated, files
+from headrace.sources import annotated, walking
 from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
 from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
+from headrace.sources.imagefolder import FORMAT as IMAGEFOLDER
+from headrace.sources.images import FORMAT as FILES
 from headrace.sources.names import FORMAT as NAMES
+from headrace.sources.openimages import FORMAT as OPENIMAGES
+from headrace.sources.tabular import FORMAT as CSV
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS)}
+_ALL = (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, FILES, CSV, OPENIMAGES, IMAGEFOLDER)
+FORMATS = {entry.name: entry for entry in _ALL}
 
 
 def find_format(name: str) -> Format:
@@ -43,7 +48,9 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
                 return entry, option.tells
     takes = "folder" if root.is_dir() else "file"
     if takes == "folder":
-        files.check_root(root)
+        walking.check_root(root)
+        if (why := IMAGEFOLDER.recognise(root)) is not None:  # before its table is taken for one that nothing reads
+            return IMAGEFOLDER, why
     tried = [entry for entry in FORMATS.values() if entry.takes == takes]
     if takes == "folder" and (seen := annotated.look(root)) is not None:
         raise UsageError(f"{root}: {seen}")
@@ -55,7 +62,7 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
         saw = "" if known is None else f"; this looks like {known.name}: {known.what}"
         raise UsageError(f"{root}: no format reads this file{saw}; pass format=NAME, one of {_listed(tried)}")
     skipped = Counter[str]()
-    images = sum(isinstance(found, str) for found in itertools.islice(files.walk(root, skipped), 1000))
+    images = sum(isinstance(found, str) for found in itertools.islice(walking.walk(root, skipped), 1000))
     if not images:
         if skipped[".tfrecord"] or skipped[".tfrecords"]:
             raise DataError(f"{root}: holds no images but TFRecords; adopt them (headrace adopt, headrace.adopt)")

@@ -105,6 +105,26 @@ def holds_images(root: Path) -> bool:
     return any(isinstance(found, str) for found in walk(root, Counter()))
 
 
+def by_stem(root: Path, *, flat: bool = False) -> dict[str, str | None]:
+    """Paths of candidate images relative to `root` by the same without their extension, None where several have it.
+
+    `flat`: by the name of the file alone, whatever the folders.
+    """
+    found: dict[str, str | None] = {}
+    for path in walk(root, Counter()):
+        if isinstance(path, str):
+            stem, dot, extension = path.rpartition(".")
+            stem = stem if dot and extension.lower() in IMAGE_EXTENSIONS else path
+            stem = stem.rpartition("/")[2] if flat else stem
+            found[stem] = None if stem in found else path
+    return found
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name claims to be an image."""
+    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name
+
+
 def is_junk(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or was left behind by a system."""
     return name.startswith(".") or name.lower() in _JUNK
