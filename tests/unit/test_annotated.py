@@ -10,7 +10,7 @@ import pytest
 from command import headrace
 from drawn import files, jpeg
 from headrace.errors import DataError, UsageError
-from headrace.sources import annotated, folders
+from headrace.sources import annotated, folders, survey
 from headrace.sources.info import collect
 from headrace.sources.registry import guess
 from headrace.splits import split_of_folder
@@ -219,7 +219,7 @@ def test_what_is_seen_is_bounded_and_ends(tmp_path: Path, monkeypatch: pytest.Mo
     (root / "a" / "up").symlink_to(root)
     (root / "a" / "self").symlink_to("self")
     assert str(annotated.look(root)).startswith("this looks like Pascal VOC: a/b/c/d/1.xml")
-    monkeypatch.setattr(annotated, "_MOST_ENTRIES", 3)
+    monkeypatch.setattr(survey, "_MOST_ENTRIES", 3)
     assert annotated.look(root) is None
 
 

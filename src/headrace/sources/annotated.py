@@ -6,25 +6,19 @@ Looks at names, and at the beginnings of a few files; at no image.
 
 from __future__ import annotations
 
-import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from headrace.errors import StorageError
-from headrace.sources import files
 from headrace.sources.coco import recognise as is_coco
+from headrace.sources.survey import MOST_NAMES, SAMPLES, Folder, Survey
 from headrace.sources.wider import recognise as is_wider
 from headrace.splits import split_of_folder
 
-_MOST_ENTRIES = 1 << 17  # of a folder and those below it, the upper ones first, so many are looked at
-_MOST_NAMES = 1000  # of one kind that are remembered of a folder
-_HEAD = 1 << 14  # bytes of a file
 _LONGEST_ROW = 1000
-_SAMPLES = 5  # files of a kind whose content is looked at
 
 _ANNOTATIONS = (".xml", ".txt", ".json", ".csv", ".tsv", ".jsonl", ".yaml", ".yml", ".mat", ".npy", ".pts", ".parquet")
 
@@ -53,109 +47,23 @@ NO_SOURCE = (
 _AS_CLASSES = "pass the folder whose folders are the classes, or format='folders' to take these names as classes"
 
 
-@dataclass(slots=True)
-class _Folder:
-    """`path` from the root, "" for the root itself; `names` of its files by extension, and its `folders`."""
-
-    path: str
-    names: dict[str, list[str]] = field(default_factory=dict)
-    folders: list[str] = field(default_factory=list)
-
-    @property
-    def called(self) -> str:
-        return self.path.rpartition("/")[2].lower()
-
-    def file(self, name: str) -> str:
-        return f"{self.path}/{name}" if self.path else name
-
-    @property
-    def images(self) -> list[str]:
-        return [name for ext, names in self.names.items() if ext[1:] in files.IMAGE_EXTENSIONS for name in names]
-
-
-class _Survey:
-    """The folders at and below `root`, upper ones first."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folders: list[_Folder] = []
-        entries, waiting = 0, deque([_Folder("")])
-        reached: set[tuple[int, int]] = set()
-        while waiting and entries < _MOST_ENTRIES:
-            folder = waiting.popleft()
-            try:
-                status = (root / folder.path).stat()
-                with os.scandir(root / folder.path) as found:
-                    some = [entry for _, entry in zip(range(_MOST_ENTRIES - entries), found, strict=False)]
-            except OSError:
-                continue
-            if (status.st_dev, status.st_ino) in reached:
-                continue
-            reached.add((status.st_dev, status.st_ino))
-            entries += len(some)
-            for entry in some:
-                if files.is_junk(entry.name):
-                    continue
-                if Path(entry).is_dir() if entry.is_symlink() else entry.is_dir():
-                    folder.folders.append(entry.name)
-                else:
-                    names = folder.names.setdefault(Path(entry.name).suffix.lower(), [])
-                    if len(names) < _MOST_NAMES:
-                        names.append(entry.name)
-            for names in folder.names.values():
-                names.sort(key=files.natural)
-            folder.folders.sort(key=files.natural)
-            self.folders.append(folder)
-            waiting.extend(_Folder(folder.file(name)) for name in folder.folders)
-
-    def having(self, *extensions: str) -> Iterator[tuple[str, str]]:
-        """(path, extension) of a few files of these kinds of each folder, upper folders first."""
-        for folder in self.folders:
-            for extension in extensions:
-                for name in folder.names.get(extension, [])[:_SAMPLES]:
-                    yield folder.file(name), extension
-
-    def head(self, path: str) -> str:
-        """How a file begins, "" for one that can't be read."""
-        try:
-            with (self.root / path).open("rb") as file:
-                return file.read(_HEAD).decode("utf-8-sig", errors="replace")
-        except OSError:
-            return ""
-
-    def named(self, *names: str) -> str | None:
-        """The first file of one of these names."""
-        return next((folder.file(name) for folder in self.folders for name in _all(folder) if name in names), None)
-
-    @property
-    def tops(self) -> list[_Folder]:
-        """The folders directly below the root with an image in or below them."""
-        holding = {folder.path.partition("/")[0] for folder in self.folders if folder.path and folder.images}
-        return [folder for folder in self.folders if folder.path in holding]
-
-
-def _all(folder: _Folder) -> Iterator[str]:
-    for names in folder.names.values():
-        yield from names
-
-
 def look(root: Path) -> Seen | None:
     """What a folder of annotated images looks like, None where nothing tells that it is one."""
-    survey = _Survey(root)
+    survey = Survey(root)
     return next((seen for find in _FINDERS if (seen := find(survey)) is not None), None)
 
 
 def look_at_file(path: Path) -> Seen | None:
     """The same of a single file of annotations."""
-    survey = _Survey(path.parent / "")
-    survey.folders = [_Folder("", {path.suffix.lower(): [path.name]})]
+    survey = Survey(path.parent / "")
+    survey.folders = [Folder("", {path.suffix.lower(): [path.name]})]
     return next((seen for find in _OF_FILES if (seen := find(survey)) is not None), None)
 
 
 # --- formats that a source reads, from their own root ----------------------------------------------------------------
 
 
-def _coco(survey: _Survey) -> Seen | None:
+def _coco(survey: Survey) -> Seen | None:
     for path, _ in survey.having(".json"):
         if (why := _recognised(is_coco, survey.root / path)) is None:
             continue
@@ -165,7 +73,7 @@ def _coco(survey: _Survey) -> Seen | None:
     return None
 
 
-def _wider(survey: _Survey) -> Seen | None:
+def _wider(survey: Survey) -> Seen | None:
     found = [path for path, _ in survey.having(".txt") if _recognised(is_wider, survey.root / path)]
     if not found:
         return None
@@ -182,7 +90,7 @@ def _recognised(recognise: Callable[[Path], str | None], path: Path) -> str | No
         return None
 
 
-def _folder_of(survey: _Survey, name: str) -> str:
+def _folder_of(survey: Survey, name: str) -> str:
     """The folder that an image's name starts from, as an argument's value."""
     for folder in survey.folders if name else ():
         path = survey.root / folder.path
@@ -194,7 +102,7 @@ def _folder_of(survey: _Survey, name: str) -> str:
 # --- formats that none does ------------------------------------------------------------------------------------------
 
 
-def _xml(survey: _Survey) -> Seen | None:
+def _xml(survey: Survey) -> Seen | None:
     for path, _ in survey.having(".xml"):
         head = survey.head(path)
         if re.search(r"<annotations[\s>]", head):
@@ -210,7 +118,7 @@ def _xml(survey: _Survey) -> Seen | None:
     return None
 
 
-def _json(survey: _Survey) -> Seen | None:
+def _json(survey: Survey) -> Seen | None:
     for name, extension, keys in (
         ("LabelMe", ".json", ("shapes", "imagePath")),
         ("VGG Image Annotator", ".json", ("regions", "shape_attributes")),
@@ -232,7 +140,7 @@ _KITTI = re.compile(rf"[A-Za-z_]+(?:\s+{_NUMBER}){{14,15}}")
 _DOTA = re.compile(rf"(?:{_NUMBER}\s+){{8}}\S+(?:\s+[0-9])?")
 
 
-def _yolo(survey: _Survey) -> Seen | None:
+def _yolo(survey: Survey) -> Seen | None:
     for path, _ in survey.having(".yaml", ".yml"):
         if re.search(r"^names\s*:", survey.head(path), re.MULTILINE):
             return Seen("YOLO", f"{path} has names", NO_SOURCE)
@@ -241,25 +149,25 @@ def _yolo(survey: _Survey) -> Seen | None:
     return _rows(survey, "YOLO", _YOLO, "a class number and a box in each line")
 
 
-def _kitti(survey: _Survey) -> Seen | None:
+def _kitti(survey: Survey) -> Seen | None:
     return _rows(survey, "KITTI", _KITTI, "a type and 14 numbers in each line")
 
 
-def _dota(survey: _Survey) -> Seen | None:
+def _dota(survey: Survey) -> Seen | None:
     return _rows(survey, "DOTA", _DOTA, "four corners and a class in each line")
 
 
-def _rows(survey: _Survey, name: str, row: re.Pattern[str], what: str) -> Seen | None:
+def _rows(survey: Survey, name: str, row: re.Pattern[str], what: str) -> Seen | None:
     for path, _ in survey.having(".txt"):
         lines = [line.strip() for line in survey.head(path).splitlines()]
         # DOTA begins with where the image is from.
-        lines = [line for line in lines if line and not re.match(r"(imagesource|gsd):", line)][:_SAMPLES]
+        lines = [line for line in lines if line and not re.match(r"(imagesource|gsd):", line)][:SAMPLES]
         if lines and all(len(line) <= _LONGEST_ROW and row.fullmatch(line) for line in lines):
             return Seen(name, f"{path} has {what}", NO_SOURCE)
     return None
 
 
-def _mot(survey: _Survey) -> Seen | None:
+def _mot(survey: Survey) -> Seen | None:
     if path := survey.named("seqinfo.ini"):
         return Seen("MOT", path, NO_SOURCE)
     for folder in survey.folders:
@@ -268,26 +176,26 @@ def _mot(survey: _Survey) -> Seen | None:
     return None
 
 
-def _open_images(survey: _Survey) -> Seen | None:
+def _open_images(survey: Survey) -> Seen | None:
     for path, _ in survey.having(".csv"):
         if re.match(r"ImageID,", survey.head(path)):
             return Seen("Open Images", f"{path} begins with ImageID", NO_SOURCE)
     return None
 
 
-def _hugging_face(survey: _Survey) -> Seen | None:
+def _hugging_face(survey: Survey) -> Seen | None:
     if path := survey.named("metadata.csv", "metadata.jsonl", "metadata.parquet"):
         return Seen("an imagefolder of Hugging Face with metadata", path, NO_SOURCE)
     return None
 
 
-def _table(survey: _Survey) -> Seen | None:
+def _table(survey: Survey) -> Seen | None:
     """A table that names images that are there."""
     known = {name for folder in survey.folders for name in folder.images}
     stems = {Path(name).stem for name in known}
     for path, extension in survey.having(".csv", ".tsv"):
         separator = "\t" if extension == ".tsv" else ","
-        for line in survey.head(path).splitlines()[:_SAMPLES]:
+        for line in survey.head(path).splitlines()[:SAMPLES]:
             for cell in line.split(separator):
                 value = cell.strip().strip('"').rpartition("/")[2]
                 if value in known or (len(value) > 3 and value in stems):
@@ -295,13 +203,13 @@ def _table(survey: _Survey) -> Seen | None:
     return None
 
 
-def _file_each(survey: _Survey) -> Seen | None:
+def _file_each(survey: Survey) -> Seen | None:
     """A file of each image, of whatever format."""
     stems = {Path(name).stem for folder in survey.folders for name in folder.images}
     for extension in _ANNOTATIONS:
         found = [path for folder in survey.folders for path in map(folder.file, folder.names.get(extension, ()))]
         pairs = [path for path in found if PurePosixPath(path).stem in stems]
-        if len(pairs) > 1 and 2 * len(pairs) >= min(len(stems), _MOST_NAMES):
+        if len(pairs) > 1 and 2 * len(pairs) >= min(len(stems), MOST_NAMES):
             what = f"{len(pairs)} images have a {extension} of the same name, such as {pairs[0]}"
             return Seen("images with a file of annotations each", what, NO_SOURCE)
     return None
@@ -310,7 +218,7 @@ def _file_each(survey: _Survey) -> Seen | None:
 # --- folders whose names are no classes ------------------------------------------------------------------------------
 
 
-def _splits(survey: _Survey) -> Seen | None:
+def _splits(survey: Survey) -> Seen | None:
     tops = survey.tops
     if tops and all(split_of_folder(top.called) for top in tops):
         inside = {folder.path.partition("/")[0] for folder in survey.folders if "/" in folder.path and folder.images}
@@ -338,7 +246,7 @@ def _splits(survey: _Survey) -> Seen | None:
     return None
 
 
-def _parts(survey: _Survey) -> Seen | None:
+def _parts(survey: Survey) -> Seen | None:
     tops = survey.tops
     if tops and all(_PARTS.fullmatch(top.called) for top in tops):
         return Seen("a dataset's parts", f"{_listed(top.path for top in tops)}, which name no class", _AS_CLASSES)
@@ -350,7 +258,7 @@ def _listed(paths: Iterator[str] | list[str]) -> str:
     return ", ".join(some[:5]) + (f" and {len(some) - 5} more" if len(some) > 5 else "")
 
 
-_Finder: TypeAlias = Callable[[_Survey], Seen | None]
+_Finder: TypeAlias = Callable[[Survey], Seen | None]
 
 # The surer first.
 _OF_FILES: tuple[_Finder, ...] = (_xml, _json, _yolo, _kitti, _dota, _open_images)

@@ -16,9 +16,10 @@ from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
 from headrace.sources.names import FORMAT as NAMES
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
+from headrace.sources.voc import FORMAT as VOC
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS)}
+FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VOC, VISIPEDIA, ARRAYS)}
 
 
 def find_format(name: str) -> Format:
