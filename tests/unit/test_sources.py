@@ -360,6 +360,8 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     annotations = folder(root.parent / "annotations")
     (annotations / "wider.txt").write_text(FACES)
     (annotations / "coco.json").write_text(json.dumps(COCO))
+    (annotations / "17.xml").write_text("<annotation/>")
+    folder(annotations, "images/1.jpg", "labels/1.txt")
     wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
     coco = sources.coco(annotations / "coco.json", images=root, flip_pairs=[[0, 1]])  # type: ignore[list-item]
     skipped = {".txt": 1}
@@ -386,6 +388,14 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
                 keypoints_dropped={"of dropped boxes": 1},
                 root=str(coco.root),
             ),
+        ),
+        "voc": (
+            sources.voc(annotations, images=root),
+            SourceInfo(skipped=skipped | {"images without an xml": 1}, root=str(annotations)),
+        ),
+        "yolo": (
+            sources.yolo(annotations, class_names=["cat"]),
+            SourceInfo(box_class_names=("cat",), root=str(annotations)),
         ),
         "visipedia": (
             sources.visipedia(ITEMS, images=root, keypoint_names=["nose"]),

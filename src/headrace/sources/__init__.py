@@ -14,6 +14,7 @@ from headrace.sources.names import names
 from headrace.sources.visipedia import visipedia
 from headrace.sources.voc import voc
 from headrace.sources.wider import wider
+from headrace.sources.yolo import yolo
 
 
 class Source(Protocol):
@@ -43,4 +44,4 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "voc", "wider"]
+__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "voc", "wider", "yolo"]

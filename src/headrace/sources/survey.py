@@ -82,6 +82,13 @@ class Survey:
             self.folders.append(folder)
             waiting.extend(Folder(folder.file(name)) for name in folder.folders)
 
+    @classmethod
+    def of_file(cls, path: Path) -> Survey:
+        """The same of a single file, as if nothing lay beside it."""
+        survey = cls.__new__(cls)
+        survey.root, survey.folders = path.parent, [Folder("", {path.suffix.lower(): [path.name]})]
+        return survey
+
     def having(self, *extensions: str) -> Iterator[tuple[str, str]]:
         """(path, extension) of a few files of these kinds of each folder, upper folders first."""
         for folder in self.folders:
@@ -89,11 +96,11 @@ class Survey:
                 for name in folder.names.get(extension, [])[:SAMPLES]:
                     yield folder.file(name), extension
 
-    def head(self, path: str) -> str:
+    def head(self, path: str, size: int = _HEAD) -> str:
         """How a file begins, "" for one that can't be read."""
         try:
             with (self.root / path).open("rb") as file:
-                return file.read(_HEAD).decode("utf-8-sig", errors="replace")
+                return file.read(size).decode("utf-8-sig", errors="replace")
         except OSError:
             return ""
 

@@ -98,7 +98,8 @@ def voc(
 
     A Reject is an XML file without an image, that is no sound XML or no annotation, that holds entities or more than 16
     MB, or one of whose objects has no name or no box of four finite numbers in order. Nothing outside of root and
-    images is opened. Raises NotThereError, StorageError, UsageError (no folder; several in it that may be meant).
+    images is opened. Raises NotThereError, StorageError, UsageError (no folder; several in it that may be meant); when
+    iterated UsageError, if there is XML and no image at all.
     """
     top = files.check_root(root)
     folder, note = _place(top)
@@ -117,7 +118,11 @@ def voc(
 
 def recognise(path: Path) -> str | None:
     """What tells that there are VOC's XML files in the folder `path`, or None when nothing does."""
-    survey = Survey(path)
+    return seen_in(Survey(path))
+
+
+def seen_in(survey: Survey) -> str | None:
+    """The same of what lies in a folder."""
     for found, _ in survey.having(".xml"):
         head = survey.head(found)
         if re.search(r"<annotation[\s>]", head) and "<polygon>" not in head:
@@ -140,6 +145,10 @@ def _place(root: Path) -> tuple[Path, str | None]:
             listed = ", ".join(map(str, found[:5]))
             raise UsageError(f"{root}: several folders with annotations in it, wanted one of them: {listed}")
         if found:
+            top = found[0].relative_to(root).parts[0]
+            if others := [name for name in files.folders_in(root) if name != top and files.holds_images(root / name)]:
+                listed = ", ".join(f"{name}/" for name in others[:5])
+                raise UsageError(f"{root}: annotations in {top}/, and other images in {listed}; pass {found[0]}")
             return found[0], f"annotations and images of {found[0].relative_to(root)}/ are taken"
     return root, None
 
@@ -173,6 +182,8 @@ class _Reading:
             else:
                 images.add(found)
         del self.skipped[".xml"]
+        if xmls and not len(images):
+            raise UsageError(f"{source.images}: holds no images; pass the folder in which they lie with images=FOLDER")
         if source.images != source.root:
             for name in files.folders_in(source.root):
                 if name.lower() in _MASKS:
