@@ -199,18 +199,20 @@ class _Reading:
         for xml in xmls:
             stem = _stem(xml)
             split = None
+            id_ = stem
             if len(of_name := images.of(stem)) == 1:
-                images.used.add(of_name[0])
+                id_ = of_name[0]
+                images.used.add(id_)
             if divided:
                 where = lists.splits.pop(stem, {})
                 if len(where) > 1:
-                    yield self._reject(xml, stem, f"it is on the lists of several splits: {', '.join(where.values())}")
+                    yield self._reject(xml, id_, f"it is on the lists of several splits: {', '.join(where.values())}")
                     continue
                 if not where:
                     self.skipped["annotated images on no list of ImageSets/Main"] += 1
                     continue
                 split = next(iter(where))
-            yield self._item(xml, images, split, folders)
+            yield self._item(xml, id_, images, split, folders)
         for stem, where in lists.splits.items():
             found_images = images.of(stem)
             split, origin = next(iter(where.items()))
@@ -236,22 +238,22 @@ class _Reading:
         at = f"{self.prefix}{xml}" + ("" if line is None else f":{line}")
         return Reject(id=id_, origin=at, stage=stage, reason=reason)
 
-    def _item(self, xml: str, images: _Images, split: str | None, folders: dict[str, str]) -> Record | Reject:
-        """The record of an XML file, or its Reject."""
-        source, stem = self.source, _stem(xml)
+    def _item(self, xml: str, id_: str, images: _Images, split: str | None, folders: dict[str, str]) -> Record | Reject:
+        """The record of an XML file, or its Reject under `id_`."""
+        source = self.source
         path = str(source.annotations / xml)
         if refused := files.refusal(path, os.path.realpath(source.annotations)):
-            return self._reject(xml, stem, refused, stage="read")
+            return self._reject(xml, id_, refused, stage="read")
         try:
             said = _parse(path)
         except _Fault as fault:
-            return self._reject(xml, stem, str(fault), fault.line)
+            return self._reject(xml, id_, str(fault), fault.line)
         except OSError as error:
-            return self._reject(xml, stem, (error.strerror or str(error)).lower(), stage="read")
+            return self._reject(xml, id_, (error.strerror or str(error)).lower(), stage="read")
         try:
-            image = self._image(stem, said.filename, images)
+            image = self._image(_stem(xml), said.filename, images)
         except _Fault as fault:
-            return self._reject(xml, stem, str(fault))
+            return self._reject(xml, id_, str(fault))
         images.used.add(image)
         if refused := files.refusal(f"{source.images}/{image}", self.inside):
             return self._reject(xml, image, refused, stage="read")

@@ -241,7 +241,7 @@ class _Layout:
         if names is None:
             raise UsageError(
                 f"{self.name}: nothing says what the classes are called (names in a data.yaml, obj.names, "
-                "classes.txt); pass class_names=('cat', 'dog'), in the order of their numbers"
+                "classes.txt); pass class_names=['cat', 'dog'], in the order of their numbers"
             )
         if isinstance(names, list):
             numbered: dict[Any, Any] = dict(enumerate(names))
