@@ -327,7 +327,7 @@ def test_guess(names: list[str], pattern: str | None, format_: str, says: str, t
         (
             ["cat.1.jpg", "cat.2.jpg", "dog.1.jpg", "dog.2.jpg"],
             UsageError,
-            r"can't be guessed: 4 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
+            r"names tell the class: cat \(2\), dog \(2\); pass pattern='\^\(.* or format='files' if they are none",
         ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),
@@ -340,7 +340,9 @@ def test_no_guess(names: list[str], error: type[Exception], says: str, tmp_path:
 
 def test_no_guess_of_what_is_no_folder(tmp_path: Path) -> None:
     file = files(tmp_path, {"a.csv": b""}) / "a.csv"
-    with pytest.raises(UsageError, match=r"no format reads this file; pass format=NAME, one of wider \(A text"):
+    with pytest.raises(
+        UsageError, match=r"no format reads this file; pass format=NAME, one of coco \(A JSON.*; wider \(A text"
+    ):
         guess(file)
     with pytest.raises(NotThereError, match="no such file or folder"):
         guess(tmp_path / "none")
@@ -382,6 +384,8 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     annotations = folder(root.parent / "annotations")
     (annotations / "wider.txt").write_text(FACES)
     (annotations / "coco.json").write_text(json.dumps(COCO))
+    (annotations / "17.xml").write_text("<annotation/>")
+    folder(annotations, "images/1.jpg", "labels/1.txt")
     wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
     (annotations / "table.csv").write_text("path,class,split\n17.jpg,cat,valid\n\n,,\ngone.jpg,cat,train\n")
     (annotations / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\n17,/m/0,0,1,0,1\n18,/m/0,0,1,0,1\n")
@@ -442,6 +446,14 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
                 keypoints_dropped={"of dropped boxes": 1},
                 root=str(coco.root),
             ),
+        ),
+        "voc": (
+            sources.voc(annotations, images=root),
+            SourceInfo(skipped=skipped | {"images without an xml": 1}, root=str(annotations)),
+        ),
+        "yolo": (
+            sources.yolo(annotations, class_names=["cat"]),
+            SourceInfo(box_class_names=("cat",), root=str(annotations)),
         ),
         "visipedia": (
             sources.visipedia(ITEMS, images=root, keypoint_names=["nose"]),

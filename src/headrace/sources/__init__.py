@@ -16,7 +16,9 @@ from headrace.sources.names import names
 from headrace.sources.openimages import openimages
 from headrace.sources.tabular import csv
 from headrace.sources.visipedia import visipedia
+from headrace.sources.voc import voc
 from headrace.sources.wider import wider
+from headrace.sources.yolo import yolo
 
 
 class Source(Protocol):
@@ -58,5 +60,7 @@ __all__ = [
     "names",
     "openimages",
     "visipedia",
+    "voc",
     "wider",
+    "yolo",
 ]
