@@ -8,6 +8,7 @@ from typing import Protocol
 from headrace.record import Record, Reject
 from headrace.sources.arrays import arrays
 from headrace.sources.coco import coco
+from headrace.sources.cvat import cvat
 from headrace.sources.folders import folders
 from headrace.sources.info import SourceInfo
 from headrace.sources.names import names
@@ -42,4 +43,4 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "wider"]
+__all__ = ["Source", "SourceInfo", "arrays", "coco", "cvat", "folders", "names", "visipedia", "wider"]

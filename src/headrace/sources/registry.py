@@ -12,13 +12,14 @@ from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import annotated, files
 from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
+from headrace.sources.cvat import FORMAT as CVAT
 from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
 from headrace.sources.names import FORMAT as NAMES
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS)}
+FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, CVAT)}
 
 
 def find_format(name: str) -> Format:
