@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 import headrace as hr
 from drawn import exif, files, jpeg, saved
 from headrace.errors import DataError, NotThereError, UsageError
-from headrace.imaging import masks
+from headrace.imaging import codec, masks
 from headrace.record import Record, Reject, check_record
 from headrace.sources.cvat import cvat, recognise
 from headrace.sources.info import SourceInfo, collect
 from mutated import mutated
-from packed import pack
 from painted import assert_painted_at, can_be_told, painted
 
 META = """<meta><task><id>1</id><size>3</size><labels>
@@ -505,21 +504,26 @@ def test_damaged_files(tmp_path: Path, seed: int) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(scene=painted(sides=st.integers(4, 60)), orientation=st.sampled_from([1, 6]))
+@given(scene=painted(sides=st.integers(4, 60)), orientation=st.integers(1, 8))
 def test_a_painted_rectangle_lies_in_its_box(
     tmp_path_factory: pytest.TempPathFactory, scene: Any, orientation: int
 ) -> None:
-    """CVAT's numbers are the rectangle's own edges, of the picture as it is stored."""
+    """CVAT's numbers are the rectangle's own edges in the picture as it is seen, whether it is stored so or not."""
     pixels, where = scene
     folder = tmp_path_factory.mktemp("cvat")
     height, width = pixels.shape[:2]
-    files(folder, {"a.png": saved(pixels, "PNG", exif=exif(orientation))})
+    # What is seen is `pixels`: the file holds them turned back.
+    stored = codec.upright(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+    files(folder, {"a.png": saved(stored, "PNG", exif=exif(orientation))})
     inner = box(at=" ".join(f"{number:.2f}" for number in where[0].tolist()))
     text = f"<annotations>{image(inner, 'a.png', width=str(width), height=str(height))}</annotations>"
     files(folder, {"x.xml": text.encode()})
-    (found,) = list(pack(cvat(folder / "x.xml"), folder / "ds"))
-    if can_be_told(found.boxes[0]):
-        assert_painted_at(found.image, found.boxes[0])
+    record, _ = only(cvat(folder / "x.xml"))
+    assert record.upright and record.size == (height, width)
+    data = record.read()
+    header = codec.read_header(data)
+    if can_be_told(record.boxes[0]):
+        assert_painted_at(codec.upright(codec.decode(data, header=header), header.orientation), record.boxes[0])
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from headrace.sources.coco import coco
 from headrace.sources.cvat import cvat
 from headrace.sources.folders import folders
 from headrace.sources.info import SourceInfo
+from headrace.sources.labelme import labelme
 from headrace.sources.names import names
 from headrace.sources.visipedia import visipedia
 from headrace.sources.wider import wider
@@ -43,4 +44,4 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "cvat", "folders", "names", "visipedia", "wider"]
+__all__ = ["Source", "SourceInfo", "arrays", "coco", "cvat", "folders", "labelme", "names", "visipedia", "wider"]

@@ -11,9 +11,10 @@
       <track id="0" label="car"><box frame="3" outside="0" occluded="0" keyframe="1" xtl=… /></track></annotations>
 
 Coordinates are pixels from 0, fractions of them too, as boxes have them: the full image is 0, 0, width, height (CVAT's
-COCO export takes xbr - xtl for a width). A mask's `rle` are run lengths along the rows of its left, top, width and
-height, the first of pixels that are not covered (cvat/apps/dataset_manager/formats/cvat.py; its bindings turn them
-into COCO's). Of a film every frame of a track is written, those between key frames too.
+COCO export takes xbr - xtl for a width), with its EXIF orientation applied, as CVAT shows it and measures its size
+(cvat/apps/engine/media_extractors.py, image_size_within_orientation). A mask's `rle` are run lengths along the rows of
+its left, top, width and height, the first of pixels that are not covered (cvat/apps/dataset_manager/formats/cvat.py;
+its bindings turn them into COCO's). Of a film every frame of a track is written, those between key frames too.
 
 Reads the file twice, for what all of it says and for its images, one of them at a time; a film's tracks it keeps in
 flat arrays, about 90 bytes a box. Never opens an image.
@@ -201,6 +202,7 @@ class CvatSource:
             masks=masks if facts.masked and facts.boxed else None,
             keypoints=points[kept] if k else None,
             size=size,
+            upright=True,
             attributes=_attributes([shapes[i] for i in kept]),
             split=split,
             origin=origin,

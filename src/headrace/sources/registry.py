@@ -15,11 +15,12 @@ from headrace.sources.coco import FORMAT as COCO
 from headrace.sources.cvat import FORMAT as CVAT
 from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
+from headrace.sources.labelme import FORMAT as LABELME
 from headrace.sources.names import FORMAT as NAMES
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, CVAT)}
+FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, CVAT, LABELME)}
 
 
 def find_format(name: str) -> Format:
