@@ -31,9 +31,8 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
     "cvat": (
         {"images/1.jpg": b"", "annotations.xml": b"<?xml version='1.0'?>\n<annotations>\n<version>1.1</version>"},
         "CVAT: annotations.xml has <annotations>",
-        "no source",
+        "pass {root}/annotations.xml",
     ),
-    "labelme": ({"a/1.jpg": b"", "a/1.json": LABELME}, "LabelMe: a/1.json has 'shapes' and 'imagePath'", "no source"),
     "labelme, xml": (
         {"Images/1.jpg": b"", "Annotations/1.xml": b"<annotation><object><polygon></polygon></object></annotation>"},
         "LabelMe: Annotations/1.xml has <annotation> with <polygon>",
@@ -213,6 +212,7 @@ TAKEN: dict[str, tuple[dict[str, bytes], str, str]] = {
         "yolo",
         "obj.data",
     ),
+    "labelme": ({"a/1.jpg": b"", "a/1.json": LABELME}, "labelme", ""),
     "yolo, beside": ({"classes.txt": b"cat\n", "1.jpg": b"", "1.txt": ROW}, "yolo", "1.txt has a class number"),
     "yolo, oriented": (
         {"train/images/1.jpg": b"", "train/labels/1.txt": b"0 .1 .1 .2 .1 .2 .2 .1 .2\n" * 9},
@@ -277,7 +277,7 @@ def test_folders_of_classes_are_none_of_these(content: dict[str, bytes], tmp_pat
             ROW,
             " alone; this looks like YOLO: 1.txt has a class number and a box in each line; pass the folder",
         ),
-        ("1.json", LABELME, "; this looks like LabelMe"),
+        ("1.json", LABELME, " alone; this looks like LabelMe"),
         ("x.csv", b"a,b\n", "; pass format=NAME"),
     ],
 )

@@ -162,10 +162,10 @@ def test_an_option_in_json() -> None:
         "flag": "--segmentation",
         "value": "[drop|keep]",
         "choices": ["drop", "keep"],
-        "default": "drop",
+        "default": "keep",
         "required": False,
         "per_split": False,
-        "help": "What becomes of masks: dropped, or kept as attributes of the record.",
+        "help": "What becomes of masks: kept, or dropped.",
     }
     assert found["images"]["per_split"] and found["skip_crowd"]["value"] is None
 

@@ -386,6 +386,11 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     (annotations / "coco.json").write_text(json.dumps(COCO))
     (annotations / "17.xml").write_text("<annotation/>")
     folder(annotations, "images/1.jpg", "labels/1.txt")
+    (annotations / "cvat.xml").write_text(
+        '<annotations><image id="0" name="17.jpg" width="4" height="4"/></annotations>'
+    )
+    me = folder(root.parent / "me", "1.jpg")
+    (me / "1.json").write_text('{"imagePath": "1.jpg", "shapes": []}')
     wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
     (annotations / "table.csv").write_text("path,class,split\n17.jpg,cat,valid\n\n,,\ngone.jpg,cat,train\n")
     (annotations / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\n17,/m/0,0,1,0,1\n18,/m/0,0,1,0,1\n")
@@ -455,6 +460,11 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
             sources.yolo(annotations, class_names=["cat"]),
             SourceInfo(box_class_names=("cat",), root=str(annotations)),
         ),
+        "cvat": (
+            sources.cvat(annotations / "cvat.xml", images=root),
+            SourceInfo(box_class_names=(), root=str(annotations / "cvat.xml")),
+        ),
+        "labelme": (sources.labelme(me), SourceInfo(box_class_names=(), root=str(me))),
         "visipedia": (
             sources.visipedia(ITEMS, images=root, keypoint_names=["nose"]),
             SourceInfo(class_names=("0", "cat"), keypoint_names=("nose",), root="dataset"),

@@ -8,10 +8,12 @@ from typing import Protocol
 from headrace.record import Record, Reject
 from headrace.sources.arrays import arrays
 from headrace.sources.coco import coco
+from headrace.sources.cvat import cvat
 from headrace.sources.folders import folders
 from headrace.sources.imagefolder import imagefolder
 from headrace.sources.images import files
 from headrace.sources.info import SourceInfo
+from headrace.sources.labelme import labelme
 from headrace.sources.names import names
 from headrace.sources.openimages import openimages
 from headrace.sources.tabular import csv
@@ -54,9 +56,11 @@ __all__ = [
     "arrays",
     "coco",
     "csv",
+    "cvat",
     "files",
     "folders",
     "imagefolder",
+    "labelme",
     "names",
     "openimages",
     "visipedia",

@@ -174,7 +174,7 @@ def _xml(survey: Survey) -> Seen | None:
     for path, _ in survey.having(".xml"):
         head = survey.head(path)
         if re.search(r"<annotations[\s>]", head):
-            return Seen("CVAT", f"{path} has <annotations>", NO_SOURCE, "cvat")
+            return Seen("CVAT", f"{path} has <annotations>", f"pass {survey.root / path}", "cvat")
         if re.search(r"<annotation[\s>]", head) and "<polygon>" in head:
             return Seen("LabelMe", f"{path} has <annotation> with <polygon>", NO_SOURCE)
     return None

@@ -13,10 +13,12 @@ from headrace.errors import DataError, NotThereError, UsageError
 from headrace.sources import annotated, walking
 from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
+from headrace.sources.cvat import FORMAT as CVAT
 from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
 from headrace.sources.imagefolder import FORMAT as IMAGEFOLDER
 from headrace.sources.images import FORMAT as FILES
+from headrace.sources.labelme import FORMAT as LABELME
 from headrace.sources.names import FORMAT as NAMES
 from headrace.sources.openimages import FORMAT as OPENIMAGES
 from headrace.sources.tabular import FORMAT as CSV
@@ -26,7 +28,7 @@ from headrace.sources.wider import FORMAT as WIDER
 from headrace.sources.yolo import FORMAT as YOLO
 
 # As they are listed: images alone, what people have most, what one tool writes, arrays.
-_ALL = (FILES, NAMES, FOLDERS, COCO, VOC, YOLO, CSV, IMAGEFOLDER, OPENIMAGES, WIDER, VISIPEDIA, ARRAYS)
+_ALL = (FILES, NAMES, FOLDERS, COCO, VOC, YOLO, CSV, IMAGEFOLDER, OPENIMAGES, CVAT, LABELME, WIDER, VISIPEDIA, ARRAYS)
 FORMATS = {entry.name: entry for entry in _ALL}
 
 # Those of folders without annotations, which come last.
