@@ -64,7 +64,7 @@ PATHS: dict[str, dict[str, bytes]] = {
 @pytest.mark.parametrize("name", PATHS)
 def test_one_format_recognises_a_path(name: str, tmp_path: Path) -> None:
     path = files(tmp_path, PATHS[name]) / "in"
-    takes = [entry for entry in FORMATS.values() if entry.takes == ("folder" if path.is_dir() else "file")]
+    takes = [entry for entry in FORMATS.values() if entry.takes in ("either", "folder" if path.is_dir() else "file")]
     assert [entry.name for entry in takes if entry.recognise(path)] == [name]
     assert guess(path)[0] == FORMATS[name]
 

@@ -12,6 +12,7 @@ from headrace.sources.folders import folders
 from headrace.sources.info import SourceInfo
 from headrace.sources.names import names
 from headrace.sources.visipedia import visipedia
+from headrace.sources.webdataset import webdataset
 from headrace.sources.wider import wider
 
 
@@ -42,4 +43,4 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "wider"]
+__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "webdataset", "wider"]

@@ -9,16 +9,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, UsageError
-from headrace.sources import annotated, files
+from headrace.sources import annotated, files, shards
 from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
 from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
 from headrace.sources.names import FORMAT as NAMES
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
+from headrace.sources.webdataset import FORMAT as WEBDATASET
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS)}
+FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, WEBDATASET)}
 
 
 def find_format(name: str) -> Format:
@@ -35,6 +36,8 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
     annotations that no format of a folder would take.
     """
     root = Path(path)
+    if not root.exists() and len(several := shards.expanded(root)) > 1:  # a pattern in braces
+        root = several[0]
     if not root.exists():
         raise NotThereError(f"{root}: no such file or folder")
     for entry in FORMATS.values():
@@ -44,7 +47,7 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
     takes = "folder" if root.is_dir() else "file"
     if takes == "folder":
         files.check_root(root)
-    tried = [entry for entry in FORMATS.values() if entry.takes == takes]
+    tried = [entry for entry in FORMATS.values() if entry.takes in (takes, "either")]
     if takes == "folder" and (seen := annotated.look(root)) is not None:
         raise UsageError(f"{root}: {seen}")
     for entry in tried if root.is_file() or root.is_dir() else ():
