@@ -11,6 +11,7 @@ from headrace.sources.coco import coco
 from headrace.sources.folders import folders
 from headrace.sources.info import SourceInfo
 from headrace.sources.names import names
+from headrace.sources.parquet import parquet
 from headrace.sources.visipedia import visipedia
 from headrace.sources.webdataset import webdataset
 from headrace.sources.wider import wider
@@ -43,4 +44,4 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "webdataset", "wider"]
+__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "parquet", "visipedia", "webdataset", "wider"]

@@ -37,6 +37,69 @@ _FLAGS = {
 }
 
 
+def fields_of(
+    said: Mapping[str, Any], names: Sequence[str] | None = None, object_names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The fields of a Record that an image's values by name say; null says nothing. Raises ValueError.
+
+    `label`: a name, a number of a class, or a float, which is a value; `labels`: several classes; `value`; `caption`,
+    `captions`, `text`; `group`; `objects`, or `bbox` and the classes of boxes beside it; `width` and `height` of the
+    image that boxes were measured in. All others are attributes. `names` of the classes of images, and of objects,
+    where these are numbers.
+    """
+    left = {name: value for name, value in said.items() if value is not None}
+    out: dict[str, Any] = {}
+    if "label" in left:
+        label = left.pop("label")
+        if isinstance(label, float):
+            out["value"] = label
+        else:
+            out |= fields_of_class(label, names)
+    boxed = next((key for key in BOX_KEYS if isinstance(left.get(key), list)), None)
+    if "labels" in left and ("objects" in left or boxed is None):
+        several = left.pop("labels")
+        if not isinstance(several, list):
+            raise ValueError(f"labels are {brief(several)}, wanted a list of classes")
+        out.pop("label", None)
+        out.pop("label_name", None)
+        out["labels"] = tuple(dict.fromkeys(class_called(one, names) for one in several))
+    if (value := finite(left.get("value"))) is not None:
+        out["value"] = value
+        del left["value"]
+    texts = [captions_of(left.pop(name)) for name in CAPTION_KEYS if name in left]
+    if texts:
+        out["captions"] = tuple(dict.fromkeys(text for some in texts for text in some))
+    if isinstance(left.get("group"), str | int) and str(left["group"]):
+        out["group"] = str(left.pop("group"))
+    width, height = whole(left.pop("width", None)), whole(left.pop("height", None))
+    objects: Objects | None = None
+    if "objects" in left:
+        objects = objects_of(left.pop("objects"), object_names)
+    elif boxed is not None:
+        beside = {name: left.pop(name) for name in (boxed, *CLASS_KEYS) if name in left}
+        objects = objects_of(beside, object_names)
+    if objects is not None:
+        out |= {
+            "boxes": objects.boxes,
+            "box_labels": objects.labels,
+            "keypoints": objects.keypoints,
+            "masks": objects.masks,
+            "size": (height, width) if height and width and min(height, width) > 0 else None,
+        }
+        left |= objects.attributes
+    out["attributes"] = left
+    return out
+
+
+def fields_of_class(value: Any, names: Sequence[str] | None) -> dict[str, Any]:
+    """The fields of one class. A number without names stays one: it says where the class stands among them. Raises
+    ValueError."""
+    number = whole(value)
+    if names is None and number is not None and number >= 0:
+        return {"label": number}
+    return {"label_name": class_called(value, names)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objects:
     """`boxes` float32 [n, 4] x0, y0, x1, y1 in pixels; `labels`, `masks` and attributes have an entry for each."""

@@ -232,7 +232,7 @@ def _said(sample: _Sample, names: Sequence[str] | None) -> dict[str, Any]:
         out["captions"] = captions
     if (data := sample.files.get("cls")) is not None and not {"label", "label_name", "labels"} & out.keys():
         text = _text("cls", data).strip()
-        out |= _class(int(text) if re.fullmatch("[0-9]{1,18}", text) else text, names)
+        out |= values.fields_of_class(int(text) if re.fullmatch("[0-9]{1,18}", text) else text, names)
     out["labelled"] = not {"label", "label_name", "labels", "value", "captions", "boxes"}.isdisjoint(out)
     return out
 
@@ -247,14 +247,6 @@ def _text(extension: str, data: Part | bytes | str) -> str:
         raise ValueError(f".{extension}: byte {error.start} is no UTF-8") from None
 
 
-def _class(value: Any, names: Sequence[str] | None) -> dict[str, Any]:
-    """The fields of one class. A number without names stays one: it says where the class stands among them."""
-    number = values.whole(value)
-    if names is None and number is not None and number >= 0:
-        return {"label": number}
-    return {"label_name": values.class_called(value, names)}
-
-
 def _of_json(text: str, key: str, names: Sequence[str] | None) -> dict[str, Any]:
     """What of a Record a sample's JSON says. Raises ValueError."""
     try:
@@ -265,52 +257,9 @@ def _of_json(text: str, key: str, names: Sequence[str] | None) -> dict[str, Any]
         raise ValueError(".json: brackets in brackets, thousands deep") from None
     if not isinstance(said, dict):
         raise ValueError(f".json: found {text[:60]!r}, wanted an object")
-    said = {name: value for name, value in said.items() if value is not None}
-    out: dict[str, Any] = {}
-    if "label" in said:
-        label = said.pop("label")
-        if isinstance(label, float):
-            out["value"] = label
-        else:
-            out |= _class(label, names)
-    if "labels" in said and "objects" not in said and not _boxed(said):
-        several = said.pop("labels")
-        if not isinstance(several, list):
-            raise ValueError(f"labels are {several!r:.60}, wanted a list of classes")
-        out.pop("label", None)
-        out.pop("label_name", None)
-        out["labels"] = tuple(dict.fromkeys(values.class_called(one, names) for one in several))
-    if "value" in said and (value := values.finite(said["value"])) is not None:
-        out["value"] = value
-        del said["value"]
-    texts = [values.captions_of(said.pop(name)) for name in values.CAPTION_KEYS if name in said]
-    out["captions"] = tuple(dict.fromkeys(text for some in texts for text in some))
-    if isinstance(said.get("group"), str | int):
-        out["group"] = str(said.pop("group"))
-    width, height = values.whole(said.pop("width", None)), values.whole(said.pop("height", None))
-    objects = None
-    if "objects" in said:
-        objects = values.objects_of(said.pop("objects"))
-    elif _boxed(said):
-        with_boxes = {name: said.pop(name) for name in (*values.BOX_KEYS, *values.CLASS_KEYS) if name in said}
-        objects = values.objects_of(with_boxes)
     if said.get("key") == key:
         del said["key"]
-    if objects is not None:
-        out |= {
-            "boxes": objects.boxes,
-            "box_labels": objects.labels,
-            "keypoints": objects.keypoints,
-            "masks": objects.masks,
-            "size": (height, width) if height and width and min(height, width) > 0 else None,
-        }
-        said |= objects.attributes
-    out["attributes"] = said
-    return out
-
-
-def _boxed(said: dict[str, Any]) -> bool:
-    return any(isinstance(said.get(name), list) for name in values.BOX_KEYS)
+    return values.fields_of(said, names)
 
 
 def _no_number(text: str) -> Any:
