@@ -12,6 +12,7 @@ from headrace.sources.folders import folders
 from headrace.sources.info import SourceInfo
 from headrace.sources.names import names
 from headrace.sources.parquet import parquet
+from headrace.sources.tfds import tfds
 from headrace.sources.visipedia import visipedia
 from headrace.sources.webdataset import webdataset
 from headrace.sources.wider import wider
@@ -44,4 +45,16 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "parquet", "visipedia", "webdataset", "wider"]
+__all__ = [
+    "Source",
+    "SourceInfo",
+    "arrays",
+    "coco",
+    "folders",
+    "names",
+    "parquet",
+    "tfds",
+    "visipedia",
+    "webdataset",
+    "wider",
+]

@@ -398,8 +398,8 @@ FORMAT = Format(
     make=parquet,
     recognise=recognise,
     options=(
-        Option(name="image", type=str, help="Which of several is the image: its extension, or its column."),
-        Option(name="label", type=str, help="The column of classes."),
+        Option(name="image", type=str, help="Which of several is the image: its extension, column or feature."),
+        Option(name="label", type=str, help="The column, or feature, of classes."),
         CLASS_NAMES,
     ),
     example=("data", {}),

@@ -16,11 +16,12 @@ from headrace.sources.folders import FORMAT as FOLDERS
 from headrace.sources.formats import Format
 from headrace.sources.names import FORMAT as NAMES
 from headrace.sources.parquet import FORMAT as PARQUET
+from headrace.sources.tfds import FORMAT as TFDS
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
 from headrace.sources.webdataset import FORMAT as WEBDATASET
 from headrace.sources.wider import FORMAT as WIDER
 
-FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, WEBDATASET, PARQUET)}
+FORMATS = {entry.name: entry for entry in (NAMES, FOLDERS, WIDER, COCO, VISIPEDIA, ARRAYS, WEBDATASET, PARQUET, TFDS)}
 
 
 def find_format(name: str) -> Format:

@@ -139,8 +139,13 @@ def objects_of(value: Any, names: Sequence[str] | None = None) -> Objects:
         labels=labels,
         keypoints=keypoints,
         masks=masks,
-        attributes={_FLAGS.get(name, name): _flags(name, values) for name, values in columns.items()},
+        attributes=attributes_of(columns),
     )
+
+
+def attributes_of(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Attributes of objects under the names, and with the values, that they have in every format."""
+    return {_FLAGS.get(name, name): _flags(name, values) for name, values in columns.items()}
 
 
 def _columns(value: Any) -> dict[str, list[Any]]:

@@ -337,7 +337,7 @@ FORMAT = Format(
     make=webdataset,
     recognise=recognise,
     options=(
-        Option(name="image", type=str, help="Which of several is the image: its extension, or its column."),
+        Option(name="image", type=str, help="Which of several is the image: its extension, column or feature."),
         CLASS_NAMES,
     ),
     example=("shards", {}),
