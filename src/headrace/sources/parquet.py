@@ -250,14 +250,15 @@ def _open(shard: Shard) -> _Table:
         features = features["info"]["features"]
     except (ValueError, TypeError, KeyError, RecursionError):
         features = None
-    return _Table(found, dict(schema), features if isinstance(features, dict) else {})
+    known = features.items() if isinstance(features, dict) else ()
+    return _Table(found, dict(schema), {name: said for name, said in known if isinstance(said, dict | list)})
 
 
 def _is_image(kind: Any, feature: Any) -> bool:
     """Whether a column holds the bytes of images: as it says, or as it can only be."""
     if kind == pl.Struct and {"bytes"} <= (names := {one.name for one in kind.fields}) <= {"bytes", "path"}:
         return _is_a(feature, "Image") or (feature is None and "bytes" in names)
-    return kind == pl.Binary and (feature is None or _is_a(feature, "Image") or feature.get("dtype") == "binary")
+    return kind == pl.Binary and (feature is None or _is_a(feature, "Image") or _is_a(feature, "Value"))
 
 
 def _is_a(feature: Any, kind: str) -> bool:
@@ -272,11 +273,13 @@ def _holds_binary(kind: Any) -> bool:
 
 def _inner(feature: Any) -> Any:
     """What a list of features holds; itself where it is no list."""
-    while (
-        isinstance(feature, list) or _is_a(feature, "Sequence") or _is_a(feature, "List") or _is_a(feature, "LargeList")
-    ):
-        feature = feature[0] if isinstance(feature, list) and feature else feature.get("feature")
-    return feature
+    while True:
+        if isinstance(feature, list):
+            feature = feature[0] if feature else None
+        elif any(_is_a(feature, kind) for kind in ("Sequence", "List", "LargeList")):
+            feature = feature.get("feature")
+        else:
+            return feature
 
 
 def _names(feature: Any) -> tuple[str, ...] | None:

@@ -9,7 +9,6 @@ What members are is left to who asks.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import re
 import tarfile
 import zlib
@@ -24,9 +23,12 @@ _RECORD = tarfile.RECORDSIZE  # bytes: writers fill the end of a tar up to a mul
 _MOST_NAME = 1 << 16  # bytes of a long name, or of a pax header
 _SEARCHED = 1 << 20  # bytes at a time, when the next header is searched for
 _ZEROS = bytes(_BLOCK)
+_MAGIC_AT = 257  # of a header's bytes
+_FED = 1 << 16  # compressed bytes at a time
 
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x9d": "compress"}
 _GZIP = b"\x1f\x8b"
+_GZIP_ALONE = 16 + zlib.MAX_WBITS
 
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -108,7 +110,7 @@ class Tar:
         at = begin
         said = dict(everywhere)
         long_name: str | None = None
-        fault: str | None = None
+        lost: str | None = None
         while True:
             head = self._read(at, _BLOCK)
             if len(head) < _BLOCK or head == _ZEROS:
@@ -126,7 +128,7 @@ class Tar:
                 break
             data = self._read(offset, info.size) if info.size <= _MOST_NAME else b""
             if len(data) < info.size:
-                fault = f"what is said of it at byte {at} is {info.size} bytes long, wanted at most {_MOST_NAME}"
+                lost = f"what is said of a member at byte {at} has {info.size} bytes, wanted at most {_MOST_NAME}"
             elif info.type == tarfile.GNUTYPE_LONGNAME:
                 long_name = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
             elif info.type == tarfile.XGLTYPE:
@@ -135,11 +137,12 @@ class Tar:
             elif info.type in _PAX:
                 said |= _pax(data)
             at = offset + _padded(info.size)
+        fault: str | None = None
         name = said.get("path") or long_name or info.name
         size = int(said["size"]) if re.fullmatch("[0-9]{1,20}", said.get("size", "")) else info.size
         if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in said):
             name = said.get("GNU.sparse.name", name)
-            fault = fault or "stored with its holes left out; make the tar again without --sparse"
+            fault = "stored with its holes left out; make the tar again without --sparse"
             if info.type == tarfile.GNUTYPE_SPARSE:
                 offset = self._after_holes(head, offset)
         if info.type in _EMPTY:
@@ -148,8 +151,12 @@ class Tar:
         if self._size is not None and offset + size > self._size:
             yield Gap(begin, self._size, f"{name!r:.200}: {size} bytes begin at byte {offset}, the tar ends before")
             return None
-        yield Member(name, begin, offset, size, fault) if info.type in _FILES else Other("unknown members")
-        return offset + _padded(size)
+        after = offset + _padded(size)
+        if lost is not None:
+            yield Gap(begin, after, lost)
+        else:
+            yield Member(name, begin, offset, size, fault) if info.type in _FILES else Other("unknown members")
+        return after
 
     def _end(self, begin: int, at: int, head: bytes) -> Generator[Piece, None, int | None]:
         """What to make of zeros, or of less than a header, in the place of a header."""
@@ -179,13 +186,14 @@ class Tar:
 
     def _next_header(self, at: int) -> int | None:
         """Where at or after byte `at` the next header stands that says it is one and whose sum is right."""
-        while data := self._read(at, _SEARCHED):
-            i = data.find(b"ustar")
+        while len(data := self._read(at, _SEARCHED)) >= _BLOCK:
+            # At any byte: where some have gone missing, or came in, all that follow have moved.
+            i = data.find(b"ustar", _MAGIC_AT)
             while i >= 0:
-                if i % _BLOCK == 257 and _is_header(data[i - 257 : i - 257 + _BLOCK]):
-                    return at + i - 257
+                if _is_header(data[i - _MAGIC_AT : i - _MAGIC_AT + _BLOCK]):
+                    return at + i - _MAGIC_AT
                 i = data.find(b"ustar", i + 1)
-            at += len(data)
+            at += len(data) - _BLOCK + 1
         return None
 
     def _read(self, at: int, n: int) -> bytes:
@@ -209,7 +217,7 @@ def opened(path: Path) -> Iterator[Tar]:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
         if head.startswith(_GZIP):
             file.seek(0)
-            yield Tar(path, _Unpacked(stack.enter_context(gzip.GzipFile(fileobj=file))), None)
+            yield Tar(path, _Unpacked(file), None)
             return
         for start, kind in _OTHERS.items():
             if head.startswith(start):
@@ -225,10 +233,8 @@ def looks_like(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(_BLOCK)
         if head.startswith(_GZIP):
-            with gzip.open(path) as unpacked:
-                head = unpacked.read(_BLOCK)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        return False
+            with path.open("rb") as file:
+                head = _Unpacked(file).read(0, _BLOCK)
     except OSError as error:
         raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     return len(head) == _BLOCK and (head == _ZEROS or _is_header(head))
@@ -256,27 +262,57 @@ class _Plain:
 
 
 class _Unpacked:
-    """What is unpacked comes once, from its beginning on: of what was, as much is held as a search reads at a time."""
+    """What gzip packed comes once, from its beginning on: of what came, a search's reach is held."""
 
-    def __init__(self, stream: BinaryIO | gzip.GzipFile) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self.fault: str | None = None
         self.end = 0
-        self._stream = stream
+        self._file, self._stream = file, zlib.decompressobj(_GZIP_ALONE)
+        self._fed = False  # whether the stream has begun
         self._begin, self._held = 0, b""
 
     def read(self, at: int, n: int) -> bytes:
-        while at + n > (end := self.end) and self.fault is None:
-            try:
-                more = self._stream.read(max(_SEARCHED // 4, min(at + n - end, 4 * _SEARCHED)))
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                self.fault = f"the gzip stream is cut or damaged ({str(error)[:80].lower()})"
-                break
-            if not more:
-                break
+        while at + n > (end := self.end) and (more := self._more()):
             keep = max(0, min(at, end - 2 * _SEARCHED) - self._begin)
             self._begin, self._held, self.end = self._begin + keep, self._held[keep:] + more, end + len(more)
         assert at >= self._begin
         return self._held[at - self._begin : at - self._begin + n]
+
+    def _more(self) -> bytes:
+        """Some bytes, none at the end."""
+        out: list[bytes] = []
+        size = 0
+        while size < _SEARCHED and self.fault is None:
+            data = self._file.read(_FED)
+            if not data:
+                if self._fed and not self._stream.eof:
+                    self.fault = "the gzip stream is cut"
+                break
+            made = self._unpack(data)
+            size += len(made)
+            out.append(made)
+        return b"".join(out)
+
+    def _unpack(self, data: bytes) -> bytes:
+        out: list[bytes] = []
+        while data and self.fault is None:
+            if self._stream.eof:  # one after the other, or the zeros of a tape
+                data = data.lstrip(b"\0")
+                if not data:
+                    break
+                self._stream = zlib.decompressobj(_GZIP_ALONE)
+            before = self._stream.copy()
+            self._fed = True
+            try:
+                out.append(self._stream.decompress(data))
+            except zlib.error as error:
+                self.fault = f"the gzip stream is damaged ({error})"
+                # What came before the damage was lost with it: once more, in small bites.
+                with contextlib.suppress(zlib.error):
+                    out.extend(before.decompress(data[i : i + 1]) for i in range(len(data)))
+                break
+            data = self._stream.unused_data
+        return b"".join(out)
 
 
 def _is_header(head: bytes) -> bool:

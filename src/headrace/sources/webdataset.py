@@ -76,7 +76,8 @@ class WebDatasetSource:
         with tars.opened(shard.path) as tar:
             for piece in tar.pieces():
                 if isinstance(piece, tars.Other):
-                    seen.skipped[piece.kind] += piece.kind != "folders"
+                    if piece.kind != "folders":
+                        seen.skipped[piece.kind] += 1
                     continue
                 if isinstance(piece, tars.Gap):
                     if sample is not None and sample.files:
@@ -101,6 +102,7 @@ class WebDatasetSource:
                 if len(sample.files) < _MOST_FILES:
                     sample.take(extension, piece, tar, image=self.image)
             if sample is not None and sample.files:
+                sample.torn |= tar.unended and usual is not None
                 yield self._record(shard, sample, seen, usual)
             if tar.unended:
                 seen.unended.append(shard.name)
