@@ -380,7 +380,7 @@ def _roles(root: Path, info: Info, leaves: Sequence[Leaf], image: str | None, la
         raise UsageError(f"{root}: several features are images, {', '.join(images)}; pass image=NAME")
     if image is None or image not in images:
         raise UsageError(
-            f"{root}: {'no feature is an Image' if image is None else f'no Image {image!r}'}; it has {has}"
+            f"{root}: {'no feature is an Image' if image is None else f'image={image!r} is no Image'}; it has {has}"
         )
     box = next((leaf for leaf in leaves if leaf.kind == "BBoxFeature" and leaf.many < 2), None)
     prefix = f"{box.key.rpartition('/')[0]}/" if box is not None and box.many and "/" in box.key else None
