@@ -249,7 +249,7 @@ def test_features_that_must_be_named(tmp_path: Path) -> None:
         tfds(tmp_path, image="a", label="a")
     keys = {"supervisedKeys": {"input": "b", "output": "fine"}}
     tfds_folder(tmp_path, said, {"train": [[record]]}, info=keys)
-    assert read(tmp_path)[0][0].label == 0 and read(tmp_path)[0][0].read() == B
+    assert read(tmp_path)[0][0].label_name == "f" and read(tmp_path)[0][0].read() == B
 
 
 def test_a_value(tmp_path: Path) -> None:

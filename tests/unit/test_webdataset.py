@@ -68,6 +68,10 @@ SAMPLES: dict[str, tuple[list[tuple[str, bytes]], dict[str, Any]]] = {
     "a class that is none": ([("0.jpg", A), ("0.cls", b"-1")], {"0.jpg": {"label_name": "-1"}}),
     "an empty class": ([("0.jpg", A), ("0.cls", b"")], {"0.jpg": "blank name"}),
     "a caption": ([("0.jpg", A), ("0.txt", "a caté\n".encode())], {"0.jpg": {"captions": ("a caté",)}}),
+    "a caption in both": (
+        [("0.jpg", A), ("0.txt", b"a\n"), ("0.json", b'{"captions": ["b", "a "]}')],
+        {"0.jpg": {"captions": ("b", "a ")}},
+    ),
     "a caption of no UTF-8": ([("0.jpg", A), ("0.txt", b"\xff")], {"0.jpg": ".txt: byte 0 is no UTF-8"}),
     "both of img2dataset": (
         [("0.jpg", A), ("0.txt", b"a"), ("0.json", b'{"caption": "a", "key": "0", "url": "u", "width": 56}')],
@@ -156,6 +160,8 @@ def test_images_lie_in_the_tar(tmp_path: Path) -> None:
         ({"bbox": [[1, 2, 3, 4]], "width": 56, "height": 40}, {"size": (40, 56), "box_labels": None}),
         ({"bbox": [[1, 2, 3, 4]], "labels": ["cat"]}, {"box_labels": ("cat",), "labels": None}),
         ({"objects": {"bbox": [], "category": []}}, {"box_labels": ()}),
+        ({"objects": {"bbox": [], "keypoints": []}}, {"keypoints": None, "attributes": {}}),
+        ({"captions": []}, {"captions": ()}),
         (
             {"objects": {"bbox": [[1, 2, 3, 4]], "category": [1], "iscrowd": [True], "area": [12]}, "label": "x"},
             {"box_labels": ("1",), "label_name": "x", "attributes": {"is_crowd": [1], "area": [12]}},

@@ -132,8 +132,10 @@ def objects_of(value: Any, names: Sequence[str] | None = None) -> Objects:
     if "segmentation" in columns and (masks := _masks(columns["segmentation"])) is not None:
         del columns["segmentation"]
     keypoints = None
-    if "keypoints" in columns and (keypoints := _keypoints(columns["keypoints"])) is not None:
-        del columns["keypoints"]
+    if "keypoints" in columns:
+        keypoints = _keypoints(columns["keypoints"])
+        if keypoints is not None or not len(made):  # of no objects nothing says how many points they would have
+            del columns["keypoints"]
     return Objects(
         boxes=made,
         labels=labels,

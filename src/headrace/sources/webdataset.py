@@ -223,15 +223,12 @@ def _named(name: str, skipped: Counter[str]) -> tuple[str, str] | None:
 def _said(sample: _Sample, names: Sequence[str] | None) -> dict[str, Any]:
     """What of a Record the texts of a sample say, and whether that is a label ("labelled"). Raises ValueError."""
     out: dict[str, Any] = {}
-    captions: tuple[str, ...] = ()
     if (data := sample.files.get("json")) is not None:
         out = _of_json(_text("json", data), sample.key, names)
-        captions = out.pop("captions", ())
     if (data := sample.files.get("txt")) is not None:
-        caption = _text("txt", data)
-        captions = tuple(dict.fromkeys((caption.removesuffix("\n"), *captions)))
-    if captions:
-        out["captions"] = captions
+        caption, others = _text("txt", data).strip(), out.get("captions", ())
+        if caption not in map(str.strip, others):  # img2dataset says it in both
+            out["captions"] = (caption, *others)
     if (data := sample.files.get("cls")) is not None and not {"label", "label_name", "labels"} & out.keys():
         text = _text("cls", data).strip()
         out |= values.fields_of_class(int(text) if re.fullmatch("[0-9]{1,18}", text) else text, names)
