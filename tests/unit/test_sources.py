@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drawn import files, jpeg
+import contained
+from drawn import TINY_PNG, files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
+from headrace.format import example
 from headrace.record import Record, Reject
 from headrace.sources.info import SourceInfo, collect, read
 from headrace.sources.registry import guess
@@ -397,6 +399,10 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     folder(root.parent / "hub", "val/b.jpg", "val/c.jpg")
     (root.parent / "hub" / "val" / "metadata.jsonl").write_text('{"file_name": "b.jpg"}\n{"file_name": "../x.jpg"}\n')
     hub = root.parent / "hub"
+    tar = contained.tar(annotations / "a.tar", [("b.txt", b"text"), ("c.jpg", TINY_PNG)])
+    parquet = contained.parquet(annotations / "a.parquet", {"image": [TINY_PNG]})
+    features = contained.features_dict(image=contained.feature_image())
+    tfds = contained.tfds_folder(annotations / "tfds", features, {"train": [[{"image": example.Strings([TINY_PNG])}]]})
     table, boxes = annotations / "table.csv", annotations / "boxes.csv"
     coco = sources.coco(annotations / "coco.json", images=root, flip_pairs=[[0, 1]])  # type: ignore[list-item]
     skipped = {".txt": 1}
@@ -465,6 +471,9 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
             SourceInfo(box_class_names=(), root=str(annotations / "cvat.xml")),
         ),
         "labelme": (sources.labelme(me), SourceInfo(box_class_names=(), root=str(me))),
+        "webdataset": (sources.webdataset(tar), SourceInfo(root=str(tar))),
+        "parquet": (sources.parquet(parquet), SourceInfo(root=str(parquet))),
+        "tfds": (sources.tfds(tfds), SourceInfo(split_names=("train",), root=str(tfds))),
         "visipedia": (
             sources.visipedia(ITEMS, images=root, keypoint_names=["nose"]),
             SourceInfo(class_names=("0", "cat"), keypoint_names=("nose",), root="dataset"),
