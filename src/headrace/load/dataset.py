@@ -360,24 +360,14 @@ class Dataset:
     def _record(self, row: int) -> StoredRecord:
         """The record of catalog row `row`. Raises DamageError."""
         values = self.store.table.row(row)
-        boxes, points = values["boxes"], values["keypoints"]
-        names = values["box_label_names"]
-        return StoredRecord(
-            id=values["id"],
-            encoded=self.store.fetch(row).tobytes(),
-            label=values["label"],
-            label_name=values["label_name"],
-            boxes=None if boxes is None else np.array(boxes, np.float32).reshape(-1, 4),
-            box_labels=None if names is None else tuple(names),
-            keypoints=None if points is None else np.array(points, np.float32).reshape(-1, self.keypoints, 3),
-            attributes=catalog.attributes(values["attributes"]),
-            origin=values["origin"],
-            split=values["split"],
-            format=values["format"],
-            height=values["height"],
-            width=values["width"],
-            channels=values["channels"],
-        )
+        known = catalog.known_of(values, (values["height"], values["width"]), self.keypoints)
+        for name in ("labels", "sha256", "warning"):
+            del known[name]
+        for name, several in (("label_names", "labels"), ("box_label_names", "box_labels"), ("captions", "captions")):
+            texts = known.pop(name)
+            known[several] = None if texts is None else tuple(texts)
+        shape = {name: values[name] for name in ("format", "height", "width", "channels")}
+        return StoredRecord(encoded=self.store.fetch(row).tobytes(), **shape, **known)
 
     def split(self, name: str) -> Dataset:
         """The records of one split, as packed. Raises UsageError."""
