@@ -94,7 +94,16 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
     target, size = loader.options.target, loader.size
     label, there = int(labels.classes[slot]), labels.box_image == slot
     boxes = labels.boxes[there]
-    lines = [loader.view.class_names[label]] if label >= 0 else []
+    names = loader.view.class_names
+    if isinstance(target, MultiLabel):
+        return [_classes_text(*target.decode(targets[j : j + 1], names))]
+    if isinstance(target, Value):
+        return [f"{targets[j]:g}"]
+    lines = [names[label]] if label >= 0 else []
+    if len(labels.several) and labels.several[slot].any():
+        lines.append(_classes_text([names[k] for k in np.flatnonzero(labels.several[slot])]))
+    if len(labels.values) and not np.isnan(labels.values[slot]):
+        lines.append(f"{labels.values[slot]:g}")
     if isinstance(target, Grid):
         (grid,) = encoded = targets[j : j + 1]
         (found,) = target.decode(encoded, size=size)
@@ -117,10 +126,6 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
         points = target.decode(targets[j : j + 1], size=size)
         canvas.points(points)
         lines.append(_points_text(points))
-    elif isinstance(target, MultiLabel):
-        lines.append(_classes_text(*target.decode(targets[j : j + 1], loader.view.class_names)))
-    elif isinstance(target, Value):
-        lines.append(f"{targets[j]:g}")
     elif target is not None:
         if target.wants_boxes or target.wants_keypoints:
             canvas.boxes(boxes, labels.box_labels[there])

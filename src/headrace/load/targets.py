@@ -152,7 +152,7 @@ class Value(Target):
                 f"{facts.without_value} of {facts.records} records have no value; leave them out with "
                 "where('value IS NOT NULL') or pass another target"
             )
-        if (most := max(map(abs, facts.value_range))) > np.finfo(np.float32).max:
+        if (most := max(map(abs, facts.value_range))) > float(np.finfo(np.float32).max):
             raise DataError(f"a value is {most:g} in size, more than float32 can hold; measure it in another unit")
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
