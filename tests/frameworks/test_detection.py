@@ -317,7 +317,7 @@ def test_truth_comes_back_to_the_photo_however_it_was_packed(
 
 def test_what_predict_refuses(trained: Trained, packed: Path, folder: Path, tmp_path: Path) -> None:
     photos = [folder / "photos"]
-    with pytest.raises(UsageError, match="for boxes and keypoints pass"):
+    with pytest.raises(UsageError, match="the one class of an image; for boxes pass truth=DS"):
         predict(trained.run, photos, out=tmp_path / "P", by_folder=True)
     with pytest.raises(UsageError, match="threshold is 2"):
         predict(trained.run, photos, out=tmp_path / "P", threshold=2)

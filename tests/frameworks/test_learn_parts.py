@@ -453,7 +453,7 @@ def test_rows_and_tiles() -> None:
 
 def test_unknown_task_and_model_list_the_known() -> None:
     with pytest.raises(UsageError, match="known are classification"):
-        for_recipe("seasoning", ("a", "b"))
+        for_recipe("seasoning", ("a", "b"), {})
     with pytest.raises(UsageError, match="classification has vanilla, mobilenet_v2"):
         TASK.model_name("resnet")
     with pytest.raises(UsageError, match="vanilla has no option alpha; it takes no options"):

@@ -190,7 +190,7 @@ class Recipe:
     `model` is the name of a built-in one, or what the caller's own is called, which is then `own_model`; `own_loss`: it
     came compiled. `options` are filled: none is left to the task. `shape` (h, w, c) and `dtype` are those of one image
     as the model takes it, of another kind where the run `keeps` arrays as they are. `pack_options` is what images went
-    through when packed.
+    through when packed. `statistics`: what the task saw in the labels trained on, and goes by.
     """
 
     task: str
@@ -206,6 +206,7 @@ class Recipe:
     pack_options: Mapping[str, Any]
     options: Options
     versions: Mapping[str, str]
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = self.class_names

@@ -475,7 +475,14 @@ class Loader:
     def _labels(self, rows: NDArray[np.int64], placements: list[Placement], y: dict[str, NDArray[Any]]) -> Labels:
         store = self.view.store
         classes = store.labels[rows].astype(np.int64)
-        labels = Labels(classes=classes, size=self.size, box_classes=self._box_classes, kept=y)
+        labels = Labels(
+            classes=classes,
+            size=self.size,
+            box_classes=self._box_classes,
+            several=store.several(rows),
+            values=store.values(rows),
+            kept=y,
+        )
         target, least = self.options.target, self.options.min_visible
         if target is None or not (target.wants_boxes or target.wants_keypoints):
             return labels
