@@ -252,9 +252,7 @@ class Spool:
             "container": _texts(containers),
             "boxes": [None if (boxes := record.boxes) is None else _array_bytes(boxes) for record in records],
             "keypoints": [None if (found := record.keypoints) is None else _array_bytes(found) for record in records],
-            "more": [
-                _more(record) for record in records
-            ],
+            "more": [_more(record) for record in records],
             "encoded": [record.encoded for record in records],
         }
         sizes = np.zeros(len(records), np.int64)
