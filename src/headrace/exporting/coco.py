@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.exporting.columns import coordinate, segmentation
 from headrace.exporting.formats import (
     ATTRIBUTES,
     BOXES,
@@ -35,10 +36,9 @@ from headrace.exporting.formats import (
     Format,
     Item,
     Writer,
-    as_float32,
     number,
     says,
-    short,
+    xywh,
 )
 from headrace.format import catalog
 from headrace.record import Mask
@@ -117,7 +117,7 @@ class CocoWriter(Writer):
             }
             made["iscrowd"] = 1 if attributes.get("is_crowd") == 1 else 0
             if mask is not None:
-                made["segmentation"] = _segmentation(mask)
+                made["segmentation"] = segmentation(mask)
             elif "segmentation" in attributes and self._keeps_sizes:
                 made["segmentation"] = attributes["segmentation"]
             if points is not None:
@@ -243,36 +243,13 @@ def _is_list(value: Any, n: int) -> bool:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def xywh(box: Sequence[float]) -> list[int | float]:
-    """[x, y, width, height] of float32 corners x0, y0, x1, y1, of which a reader gets the same corners again."""
-    x0, y0, x1, y1 = box
-    x, w = _side(x0, x1)
-    y, h = _side(y0, y1)
-    return [x, y, w, h]
-
-
-def _side(low: float, high: float) -> tuple[int | float, int | float]:
-    begin = short(low, lambda near: as_float32(near) == low)
-    return begin, short(high - begin, lambda near: as_float32(begin + near) == high)
-
-
 def _keypoints(points: Any, seen: Any) -> list[int | float]:
     """x, y, v of each point, one after the other; v as it was given (`seen`), where that was a fraction."""
     flat: list[int | float] = []
     for i, (x, y, v) in enumerate(points.tolist()):
         given = seen[i] if _is_list(seen, len(points)) and isinstance(seen[i], int | float) else v
-        flat += [_coordinate(x), _coordinate(y), number(given)]
+        flat += [coordinate(x), coordinate(y), number(given)]
     return flat
-
-
-def _coordinate(value: float) -> int | float:
-    return short(value, lambda near: as_float32(near) == value)
-
-
-def _segmentation(mask: Mask) -> Any:
-    if mask.runs is not None and mask.size is not None:
-        return {"size": list(map(int, mask.size)), "counts": mask.runs.tolist()}
-    return [[_coordinate(value) for value in polygon.reshape(-1).tolist()] for polygon in mask.polygons]
 
 
 def _covered(mask: Mask) -> float:

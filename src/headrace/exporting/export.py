@@ -223,7 +223,7 @@ class _Renamed:
 
 
 def _items(dataset: Dataset, entry: Format, writer: Writer, renamed: _Renamed) -> Iterator[_Planned]:
-    names = Names(beside=entry.beside, dots=entry.dots)
+    names = Names(beside=entry.beside, dots=entry.dots, reserved=entry.reserved)
     store, splits = dataset.store, list(dataset.manifest.splits)
     for first in range(0, len(dataset), _PART):
         rows = dataset.rows[first : first + _PART]

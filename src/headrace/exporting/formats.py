@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ class Format:
     """A format by its `name`: `make(dataset, folder, **options)` gives its Writer.
 
     `writes`: what that is, in a line. `beside`: extensions of the files that have an image's name. `dots`: whether the
-    name of an image may hold more of them than that of its extension.
+    name of an image may hold more of them than that of its extension. `reserved`: what OUT holds beside images.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Format:
     make: Callable[..., Writer]
     beside: tuple[str, ...] = ()
     dots: bool = True
+    reserved: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
 
     def option(self, name: str) -> Option | None:
@@ -201,7 +202,7 @@ def number(value: float) -> int | float:
 
 def short(value: float, kept: Callable[[float], bool]) -> int | float:
     """The value with as few decimals as its reader needs: `kept` says of a number whether it does."""
-    for digits in (0, 1, 2, 4, 6):
+    for digits in (0, 1, 2, 4, 6, 8):
         near = round(value, digits)
         if kept(near):
             return number(near)
@@ -211,3 +212,16 @@ def short(value: float, kept: Callable[[float], bool]) -> int | float:
 def as_float32(value: float) -> float:
     """The float32 nearest to a value, which is what a reader makes of it."""
     return float(np.float32(value))
+
+
+def xywh(box: Sequence[float]) -> list[int | float]:
+    """[x, y, width, height] of float32 corners x0, y0, x1, y1, of which a reader gets the same corners again."""
+    x0, y0, x1, y1 = box
+    x, w = _side(x0, x1)
+    y, h = _side(y0, y1)
+    return [x, y, w, h]
+
+
+def _side(low: float, high: float) -> tuple[int | float, int | float]:
+    begin = short(low, lambda near: as_float32(near) == low)
+    return begin, short(high - begin, lambda near: as_float32(begin + near) == high)

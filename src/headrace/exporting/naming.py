@@ -68,11 +68,11 @@ def safe_part(part: str, extension: str = "", *, digest: str | None = None) -> s
 class Names:
     """Gives each image a name of its own below one folder, on file systems that don't tell cases or Unicode's forms
     apart as well. `beside`: what stands beside an image under its name, with these extensions, must be its own too.
-    `dots`: as image_name takes it."""
+    `dots`: as image_name takes it. `reserved`: files that are there beside images."""
 
-    def __init__(self, *, beside: tuple[str, ...] = (), dots: bool = True) -> None:
+    def __init__(self, *, beside: tuple[str, ...] = (), dots: bool = True, reserved: tuple[str, ...] = ()) -> None:
         self._beside, self._dots = beside, dots
-        self._files: set[str] = set()
+        self._files = set(map(_key, reserved))
         self._folders: set[str] = set()
 
     def take(self, folder: str, id_: str, format: str) -> str:

@@ -1,7 +1,7 @@
 """Writes `voc`: Pascal VOC's XML for detection, a file of each image.
 
     OUT/JPEGImages/a.jpg              the image, whatever it is stored as
-    OUT/Annotations/a.xml             its objects
+    OUT/Annotations/a.xml             its objects; none of an image that nothing is said of, not even that it has none
     OUT/ImageSets/Main/train.txt      the images of a split: names without extension, a line each
 
 Corners are 1-based and inclusive, as the VOC2012 development kit says ("bounding box ... pixel coordinates"; its Matlab
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from headrace.exporting.formats import BOXES, NO_WORD, BoxClasses, Format, Item, Writer, as_float32, short, stripped
+from headrace.exporting.formats import BOXES, BoxClasses, Format, Item, Writer, as_float32, short, stripped
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -45,13 +45,13 @@ class VocWriter(Writer):
 
     def make(self, item: Item) -> tuple[str, str]:
         self.save(item)
-        self.write(f"Annotations/{item.stem}.xml", self._page(item).encode())
+        if item.record.boxes is not None:
+            self.write(f"Annotations/{item.stem}.xml", self._page(item).encode())
         return item.record.split, item.stem
 
     def _page(self, item: Item) -> str:
         record = item.record
-        if record.boxes is None:
-            item.lost[NO_WORD] += 1
+        assert record.boxes is not None
         lines = [
             "<annotation>",
             "\t<folder>JPEGImages</folder>",
@@ -60,7 +60,7 @@ class VocWriter(Writer):
             f"<depth>{record.channels}</depth></size>",
             "\t<segmented>0</segmented>",
         ]
-        boxes = [] if record.boxes is None else record.boxes.tolist()
+        boxes = record.boxes.tolist()
         for i, (box, name) in enumerate(zip(boxes, self._classes.named(item), strict=True)):
             xmin, ymin, xmax, ymax = corners(box)
             lines += [
