@@ -27,6 +27,7 @@ from headrace.exporting.formats import (
     Format,
     Item,
     Writer,
+    image_bytes,
     lost,
     says,
 )
@@ -107,7 +108,11 @@ def export(
                     out.append((item.lost, writer.make(item)))
                 return out
 
-            ahead = 4 * threads if not writer.carries else parallel.ahead(4 * threads, _CHUNK * _largest(dataset))
+            ahead = (
+                4 * threads
+                if not writer.carries
+                else parallel.ahead(4 * threads, _CHUNK * int(image_bytes(dataset).max()))
+            )
             stream = parallel.ordered(make, _chunks(items), workers=threads, ahead=ahead)
             try:
                 for chunk in stream:
@@ -251,12 +256,6 @@ def _chunks(items: Iterator[_Planned]) -> Iterator[list[_Planned]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def _largest(dataset: Dataset) -> int:
-    """Bytes of the largest image."""
-    lengths = dataset.store.table.frame(["image_length"], dataset.rows)["image_length"]
-    return int(lengths.max() or 0)  # type: ignore[arg-type]
 
 
 def _measured(folder: Path) -> tuple[int, int]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from headrace.sources.formats import Option
 
@@ -152,6 +154,14 @@ def says(dataset: Dataset, *columns: str) -> bool:
     """Whether any record of a view has a value in one of these columns of the catalog."""
     there = [name for name in columns if name in dataset.store.table.columns]
     return any(dataset.store.table.frame([name], dataset.rows)[name].is_not_null().any() for name in there)
+
+
+def image_bytes(dataset: Dataset) -> NDArray[np.int64]:
+    """Bytes int64 [n] of each image's file; of arrays, whose files are made when they are read, at most."""
+    store, rows = dataset.store, dataset.rows
+    known = store.table.frame(["image_length"], rows)["image_length"]
+    pixels = store.height[rows].astype(np.int64) * store.width[rows] * store.channels[rows]
+    return known.fill_null(pl.Series(pixels)).cast(pl.Int64).to_numpy() if known.null_count() else known.to_numpy()
 
 
 def lost(record: StoredRecord, holds: frozenset[str]) -> Counter[str]:

@@ -36,6 +36,7 @@ from headrace.exporting.formats import (
     Format,
     Item,
     Writer,
+    image_bytes,
     says,
 )
 
@@ -177,14 +178,14 @@ def _planned(dataset: Dataset) -> dict[str, list[int]]:
     names = list(dataset.manifest.splits)
     plans: dict[str, list[int]] = {split: [0] for split in dataset.splits}
     sizes = dict.fromkeys(plans, 0)
-    lengths = dataset.store.table.frame(["image_length"], dataset.rows)["image_length"].to_list()
+    lengths = image_bytes(dataset)
     for split, length in zip(dataset.store.splits_of(dataset.rows).tolist(), lengths, strict=True):
         name = names[split]
         if sizes[name] >= FILE_BYTES:
             plans[name].append(0)
             sizes[name] = 0
         plans[name][-1] += 1
-        sizes[name] += length
+        sizes[name] += int(length)
     return plans
 
 
