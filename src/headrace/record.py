@@ -376,28 +376,28 @@ def _masks_fault(record: Any) -> str | None:
     return None
 
 
-def _mask_fault(mask: object) -> str | None:
+def _mask_fault(mask: Any) -> str | None:
     if not isinstance(mask, Mask):
         return f"{mask!r:.60} is none, wanted a Mask"
-    if mask.runs is None:
-        if not isinstance(mask.polygons, tuple | list):
-            return f"the polygons are {mask.polygons!r:.60}, wanted a tuple of arrays"
-        for polygon in mask.polygons:
+    polygons, runs, size = (getattr(mask, name) for name in ("polygons", "runs", "size"))
+    if not isinstance(polygons, tuple | list):
+        return f"the polygons are {polygons!r:.60}, wanted a tuple of arrays"
+    if runs is None:
+        for polygon in polygons:
             if not (_is_numbers(polygon) and polygon.ndim == 2 and polygon.shape[1] == 2 and len(polygon) >= 3):
                 return f"a polygon is {brief(polygon)}, wanted float32 [m, 2] of three corners and more"
             with np.errstate(over="ignore"):
                 if not np.isfinite(polygon.astype(np.float32)).all():
                     return "a polygon has corners that are not finite"
         return None
-    if not (_are(mask.size, 2, int | np.integer) and min(mask.size) > 0):  # type: ignore[type-var, arg-type]
-        return f"its size is {mask.size!r:.60}, wanted (height, width) in pixels"
-    runs, size = mask.runs, mask.size
-    assert size is not None
+    if not (_are(size, 2, int | np.integer) and min(size) > 0):
+        return f"its size is {size!r:.60}, wanted (height, width) in pixels"
     if not (isinstance(runs, np.ndarray) and runs.ndim == 1 and runs.dtype.kind in "iu" and (runs >= 0).all()):
         return f"its runs are {brief(runs)}, wanted lengths int64 [r]"
-    # In Python's own numbers: theirs may come around.
-    if len(mask.polygons) or sum(map(int, runs)) != int(size[0]) * int(size[1]):
-        return f"its runs sum to {sum(map(int, runs))}, wanted {size[0]} x {size[1]} pixels, and no polygons"
+    if polygons:
+        return "it has polygons and runs, wanted one of the two"
+    if (pixels := sum(runs.tolist())) != size[0] * size[1]:  # Python's numbers don't come around
+        return f"its runs sum to {pixels}, wanted {size[0]} x {size[1]} pixels"
     return None
 
 

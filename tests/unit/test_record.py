@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from drawn import TINY_PNG
-from headrace.record import Part, Record, box_faults, check_record, name_fault
+from headrace.record import Mask, Part, Record, box_faults, check_record, name_fault
 
 NAN, INF = float("nan"), float("inf")
 BOX = np.array([[0, 0, 3, 2]], np.float32)
@@ -91,6 +91,37 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"window": "abcd"}, "the window is 'abcd', wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"),
     ({"attributes": None}, "the attributes are None, wanted a mapping"),
     ({"split": 1}, "the split is 1, wanted a str"),
+    ({"labels": "cat"}, "the labels are 'cat', wanted a tuple of class names"),
+    ({"labels": ("a", "a")}, "the labels a, a: one occurs twice"),
+    ({"labels": ("a", "")}, "label 1: '' is a blank name"),
+    ({"labels": ("a",), "label_name": "a"}, "it has one label and labels, wanted one of the two"),
+    ({"labels": (), "label": 0}, "it has one label and labels, wanted one of the two"),
+    ({"value": "1"}, "the value is '1', wanted a finite number"),
+    ({"value": True}, "the value is True, wanted a finite number"),
+    ({"value": NAN}, "the value is nan, wanted a finite number"),
+    ({"value": 10**400}, "the value is 1000"),
+    ({"captions": "a cat"}, "the captions are 'a cat', wanted a tuple of texts"),
+    ({"captions": ("\udcff",)}, "the captions are ('\\udcff',), wanted a tuple of texts"),
+    ({"group": ""}, "the group is '', wanted a str that is not empty"),
+    ({"group": 7}, "the group is 7, wanted a str that is not empty"),
+    ({"upright": 1}, "upright is 1, wanted True or False"),
+    ({"masks": (None,)}, "no boxes, 1 masks"),
+    ({"boxes": BOX, "masks": (None, None)}, "1 boxes, 2 masks"),
+    ({"boxes": BOX, "masks": 7}, "the masks are 7, wanted a tuple of Masks"),
+    ({"boxes": BOX, "masks": (7,)}, "mask 0: 7 is none, wanted a Mask"),
+    ({"boxes": BOX, "masks": (Mask(polygons=7),)}, "mask 0: the polygons are 7, wanted a tuple"),
+    ({"boxes": BOX, "masks": (Mask(polygons=(BOX,)),)}, "mask 0: a polygon is <float32 [1, 4]>, wanted float32 [m, 2]"),
+    ({"boxes": BOX, "masks": (Mask(polygons=(np.zeros((2, 2)),)),)}, "mask 0: a polygon is <float64 [2, 2]>, wanted"),
+    ({"boxes": BOX, "masks": (Mask(polygons=(np.full((3, 2), NAN),)),)}, "mask 0: a polygon has corners that are not"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([6])),)}, "mask 0: its size is None, wanted (height, width)"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([5]), size=(2, 3)),)}, "mask 0: its runs sum to 5, wanted 2 x 3"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([7, -1]), size=(2, 3)),)}, "mask 0: its runs are <int64 [2]>, wanted"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([3.0, 3]), size=(2, 3)),)}, "mask 0: its runs are <float64 [2]>"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([1 << 63] * 2 + [6], "u8"), size=(2, 3)),)}, "mask 0: its runs sum"),
+    (
+        {"boxes": BOX, "masks": (Mask(polygons=(np.eye(3, 2),), runs=np.array([6]), size=(2, 3)),)},
+        "mask 0: it has polygons and runs, wanted one of the two",
+    ),
 ]  # fmt: skip
 
 
