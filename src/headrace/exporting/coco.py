@@ -66,7 +66,7 @@ class CocoWriter(Writer):
         self._keeps_sizes = not any(dataset.manifest.pack_options.get(name) for name in _RESIZING)
         ids = _given_ids(dataset)
         self._says_objects = dataset.has_boxes or dataset.has_keypoints
-        texts = says(dataset, "captions")
+        texts = says(dataset, CAPTIONS)
         kind = "person_keypoints" if dataset.has_keypoints else "instances" if self._says_objects else None
         self._splits = {
             split: _Split(folder / "annotations", split, ids[split], kind, captions=texts) for split in dataset.splits

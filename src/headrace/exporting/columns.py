@@ -40,8 +40,12 @@ class Column:
 def attribute_columns(dataset: Dataset, *, without: Collection[str] = ()) -> tuple[Column, ...]:
     """The attributes of a view's records that can be columns, by name; none of those in `without`."""
     counts = dataset.store.box_counts(dataset.rows).tolist() if dataset.has_boxes else [0] * len(dataset)
+    table, rows = dataset.store.table, dataset.rows
     kinds: dict[str, set[tuple[type, bool]]] = {}
-    said = dataset.store.table.frame(["attributes"], dataset.rows)["attributes"]
+    for name in catalog.ATTRIBUTES.keys() & set(table.columns):
+        if table.frame([name], rows)[name].is_not_null().any():
+            kinds[name] = {(int, True)}
+    said = table.frame(["attributes"], rows)["attributes"]
     for n, text in zip(counts, said, strict=True):
         for name, value in catalog.attributes(text).items():
             kinds.setdefault(name, set()).update(_kinds(value, n))

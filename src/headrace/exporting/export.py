@@ -28,11 +28,12 @@ from headrace.exporting.formats import (
     Item,
     Writer,
     image_bytes,
+    kind_of_masks,
     lost,
     says,
 )
 from headrace.exporting.naming import Names
-from headrace.exporting.registry import FORMATS, find_format
+from headrace.exporting.registry import find_format
 from headrace.imaging import mirror
 from headrace.place.publish import Staging
 from headrace.progress import bar
@@ -166,10 +167,9 @@ def _check_left(dataset: Dataset, entry: Format, writer: Writer) -> None:
     """Raises UsageError: the format has a place for nothing that the dataset says of its images."""
     said = [kind for kind, there in _present(dataset) if there]
     if said and not any(kind in writer.holds for kind in said):
-        others = ", ".join(name for name in FORMATS if name != entry.name)
         raise UsageError(
-            f"{dataset.title}: says {' and '.join(said)} of its images, and format={entry.name!r} has no place for "
-            f"any of them; wanted one of {others}"
+            f"{dataset.title}: has {' and '.join(said)}, and format={entry.name!r} has no place for any of them; "
+            "imagefolder, webdataset and parquet have one for all"
         )
 
 
@@ -179,10 +179,9 @@ def _present(dataset: Dataset) -> Iterator[tuple[str, bool]]:
     yield LABEL, bool((dataset.labels >= 0).any())
     yield BOXES, dataset.has_boxes and bool(store.box_counts(rows).any())
     yield KEYPOINTS, dataset.has_keypoints and bool(store.keypoint_sets(rows))
-    yield LABELS, says(dataset, "labels")
-    yield VALUE, says(dataset, "value")
-    yield CAPTIONS, says(dataset, "captions")
-    yield MASKS, says(dataset, "polygons", "runs")
+    for kind in (LABELS, VALUE, CAPTIONS):
+        yield kind, says(dataset, kind)
+    yield MASKS, kind_of_masks(dataset) is not None
 
 
 def _flips(dataset: Dataset, writer: Writer) -> dict[str, int]:

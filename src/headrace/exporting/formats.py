@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 # What a record may say, as it is called in reports. "attributes" stands for all of them, "attribute pose" for one.
 LABEL, LABELS, VALUE, CAPTIONS, GROUP = "labels", "several labels", "values", "captions", "groups"
 BOXES, KEYPOINTS, MASKS, FLIP_PAIRS = "boxes", "keypoints", "masks", "flip pairs"
+POLYGONS, RUNS = "polygons", "runs"  # what masks are
+_COLUMNS = {
+    LABELS: "labels",
+    VALUE: "value",
+    CAPTIONS: "captions",
+    GROUP: "group_id",
+    POLYGONS: "polygons",
+    RUNS: "runs",
+}
+# Fields of Record that columns and keys are called by.
+SAID = {"labels": LABELS, "value": VALUE, "group": GROUP, "captions": CAPTIONS}
+
 NO_WORD = "records that say nothing of boxes, written as without objects"
 ATTRIBUTES = "attributes"
 
@@ -150,10 +162,19 @@ def said(record: StoredRecord) -> Iterator[tuple[str, int]]:
             yield f"attribute {name}", int(n)
 
 
-def says(dataset: Dataset, *columns: str) -> bool:
-    """Whether any record of a view has a value in one of these columns of the catalog."""
-    there = [name for name in columns if name in dataset.store.table.columns]
-    return any(dataset.store.table.frame([name], dataset.rows)[name].is_not_null().any() for name in there)
+def says(dataset: Dataset, kind: str) -> bool:
+    """Whether any record of a view says something of this kind: LABELS, VALUE, CAPTIONS, GROUP, POLYGONS or RUNS."""
+    column = _COLUMNS[kind]
+    if column not in dataset.store.table.columns:
+        return False
+    values = dataset.store.table.frame([column], dataset.rows)[column]
+    values = values.explode() if kind in (POLYGONS, RUNS) else values  # a list has a null for each object without
+    return bool(values.is_not_null().any())
+
+
+def kind_of_masks(dataset: Dataset) -> str | None:
+    """POLYGONS where a view has any, else RUNS where it has any, else None."""
+    return next((kind for kind in (POLYGONS, RUNS) if says(dataset, kind)), None)
 
 
 def image_bytes(dataset: Dataset) -> NDArray[np.int64]:

@@ -26,11 +26,13 @@ from headrace.exporting.formats import (
     LABEL,
     LABELS,
     MASKS,
+    SAID,
     VALUE,
     BoxClasses,
     Format,
     Item,
     Writer,
+    kind_of_masks,
     says,
     stripped,
 )
@@ -50,10 +52,9 @@ class ImageFolderWriter(Writer):
         super().__init__(dataset, folder)
         self._classes = BoxClasses(dataset.box_class_names)
         self._columns = attribute_columns(dataset, without=_OURS | _IN_OBJECTS)
-        self._has = frozenset(name for name in ("labels", "value", "group", "captions") if says(dataset, name))
+        self._has = frozenset(name for name, kind in SAID.items() if says(dataset, kind))
         self._has_label = bool((dataset.labels >= 0).any())
-        masks = next((name for name in ("polygons", "runs") if says(dataset, name)), None)
-        self._objects = Objects(dataset, self._columns, masks=masks) if dataset.has_boxes else None
+        self._objects = Objects(dataset, self._columns, masks=kind_of_masks(dataset)) if dataset.has_boxes else None
         self.holds = frozenset(
             [
                 *(LABEL, LABELS, VALUE, GROUP, CAPTIONS, BOXES, KEYPOINTS, MASKS),

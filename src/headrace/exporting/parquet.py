@@ -31,12 +31,14 @@ from headrace.exporting.formats import (
     LABEL,
     LABELS,
     MASKS,
+    SAID,
     VALUE,
     BoxClasses,
     Format,
     Item,
     Writer,
     image_bytes,
+    kind_of_masks,
     says,
 )
 
@@ -74,9 +76,9 @@ class ParquetWriter(Writer):
         (folder / "data").mkdir()
         self._classes = BoxClasses(dataset.box_class_names)
         self._columns = attribute_columns(dataset, without=_OURS | _IN_OBJECTS)
-        self._masks = next((name for name in ("polygons", "runs") if says(dataset, name)), None)
+        self._masks = kind_of_masks(dataset)
         self._objects = Objects(dataset, self._columns, masks=self._masks) if dataset.has_boxes else None
-        self._has = frozenset(name for name in ("labels", "value", "group", "captions") if says(dataset, name))
+        self._has = frozenset(name for name, kind in SAID.items() if says(dataset, kind))
         self._has_label = bool((dataset.labels >= 0).any())
         self._numbers = {name: i for i, name in enumerate(dataset.class_names)}
         self.holds = frozenset(

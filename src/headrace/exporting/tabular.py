@@ -54,9 +54,9 @@ class CsvWriter(Writer):
         self._classes = BoxClasses(dataset.box_class_names)
         # Readers have other names for what rows say; an attribute of such a name would be taken for it.
         self._columns = attribute_columns(dataset, without=_OURS | _READ_OTHERWISE)
-        self._has_group, self._has_value = says(dataset, "group"), says(dataset, "value")
-        self._has_labels = says(dataset, "labels") and not any(_BETWEEN in name for name in dataset.class_names)
-        self._has_captions = says(dataset, "captions") and not self._boxed
+        self._has_group, self._has_value = says(dataset, GROUP), says(dataset, VALUE)
+        self._has_labels = says(dataset, LABELS) and not any(_BETWEEN in name for name in dataset.class_names)
+        self._has_captions = says(dataset, CAPTIONS) and not self._boxed
         self._has_label = not self._boxed and bool((dataset.labels >= 0).any())
         self.holds = frozenset(
             [

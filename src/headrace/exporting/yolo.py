@@ -36,7 +36,7 @@ from headrace.exporting.formats import (
     Format,
     Item,
     Writer,
-    says,
+    kind_of_masks,
     stripped,
 )
 from headrace.imaging import mirror
@@ -57,7 +57,7 @@ class YoloWriter(Writer):
         self._task: Task = task or ("pose" if dataset.has_keypoints else "detect")
         if task == "pose" and not dataset.has_keypoints:
             raise UsageError(f"task is 'pose', and {dataset.title} has no keypoints; wanted detect or segment")
-        if task == "segment" and not says(dataset, "polygons", "runs"):
+        if task == "segment" and kind_of_masks(dataset) is None:
             raise UsageError(f"task is 'segment', and {dataset.title} has no masks; wanted detect or pose")
         more = {"detect": (), "pose": (KEYPOINTS, FLIP_PAIRS), "segment": (MASKS,)}[self._task]
         self.holds = frozenset([BOXES, *more])
