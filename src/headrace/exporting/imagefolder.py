@@ -41,7 +41,22 @@ if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
 
 FILE = "metadata.jsonl"
-_OURS = frozenset(("file_name", "label", "labels", "value", "group", "text", "captions", "objects", "image"))
+_OURS = frozenset(
+    (
+        "file_name",
+        "label",
+        "labels",
+        "value",
+        "group",
+        "text",
+        "caption",
+        "captions",
+        "objects",
+        "image",
+        "width",
+        "height",
+    )
+)
 _IN_OBJECTS = frozenset(("bbox", "categories", "keypoints", "segmentation"))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from headrace.exporting.formats import BOXES, BoxClasses, Format, Item, Writer, as_float32, short, stripped
+from headrace.exporting.formats import BOXES, BoxClasses, Format, Item, Writer, as_float32, short
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -39,9 +39,6 @@ class VocWriter(Writer):
 
     def place(self, split: str, label: int) -> str:
         return "JPEGImages"
-
-    def wanted(self, id_: str, folder: str, label: int) -> str:
-        return stripped(id_, folder)
 
     def make(self, item: Item) -> tuple[str, str]:
         self.save(item)

@@ -37,7 +37,6 @@ from headrace.exporting.formats import (
     Item,
     Writer,
     kind_of_masks,
-    stripped,
 )
 from headrace.imaging import mirror
 from headrace.record import Mask
@@ -65,9 +64,6 @@ class YoloWriter(Writer):
 
     def place(self, split: str, label: int) -> str:
         return f"images/{split}"
-
-    def wanted(self, id_: str, folder: str, label: int) -> str:
-        return stripped(id_, folder)
 
     def make(self, item: Item) -> None:
         self.save(item)
@@ -103,6 +99,8 @@ class YoloWriter(Writer):
     def close(self) -> Counter[str]:
         found: dict[str, Any] = {split: f"images/{split}" for split in self.dataset.splits}
         found["names"] = dict(enumerate(self._classes.names))
+        if self._task == "segment":
+            found["task"] = "segment"
         if self._task == "pose":
             k, pairs = self.dataset.keypoints, self.dataset.flip_pairs
             found["kpt_shape"] = [k, 3]
