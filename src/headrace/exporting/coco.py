@@ -14,6 +14,7 @@ annotation, as CVAT and datumaro write it. Classes are the same for all splits, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections import Counter
@@ -68,8 +69,15 @@ class CocoWriter(Writer):
         self._says_objects = dataset.has_boxes or dataset.has_keypoints
         texts = says(dataset, CAPTIONS)
         kind = "person_keypoints" if dataset.has_keypoints else "instances" if self._says_objects else None
+        kind = kind or (None if texts else "image_info")
+
+        def file(name: str | None, split: str) -> _File | None:
+            path = folder / "annotations" / f"{name}_{split}.json"
+            return None if name is None else _File(path, self.opened, annotated=name != "image_info")
+
         self._splits = {
-            split: _Split(folder / "annotations", split, ids[split], kind, captions=texts) for split in dataset.splits
+            split: _Split(ids[split], file(kind, split), file("captions" if texts else None, split))
+            for split in dataset.splits
         }
 
     def place(self, split: str, label: int) -> str:
@@ -164,12 +172,10 @@ class _Made:
 class _Split:
     """The files of one split, written as its records come. `given`: (image ids, annotation ids) are taken over."""
 
-    def __init__(self, folder: Path, split: str, given: tuple[bool, bool], kind: str | None, *, captions: bool) -> None:
+    def __init__(self, given: tuple[bool, bool], file: _File | None, captions: _File | None) -> None:
         self._images_given, self._objects_given = given
         self._images = self._objects = self._texts = 0
-        kind = kind or (None if captions else "image_info")
-        self._file = None if kind is None else _File(folder / f"{kind}_{split}.json", annotated=kind != "image_info")
-        self._captions = _File(folder / f"captions_{split}.json") if captions else None
+        self._file, self._captions = file, captions
 
     def add(self, made: _Made) -> None:
         self._images += 1
@@ -197,9 +203,9 @@ class _Split:
 class _File:
     """A COCO file: its images are written as they come, its annotations beside it and joined to it in the end."""
 
-    def __init__(self, path: Path, *, annotated: bool = True) -> None:
+    def __init__(self, path: Path, opened: contextlib.ExitStack, *, annotated: bool = True) -> None:
         self._beside, self._annotated = path.with_suffix(".annotations"), annotated
-        self._file, self._rest = path.open("xb"), self._beside.open("xb")
+        self._file, self._rest = (opened.enter_context(name.open("xb")) for name in (path, self._beside))
         self._file.write(b'{"info":{},"licenses":[],"images":')
         self.images, self.annotations = _List(self._file), _List(self._rest)
 

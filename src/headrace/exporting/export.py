@@ -93,12 +93,15 @@ def export(
     _check(dataset, entry)
     options = _checked(entry, options)
     with Staging(Path(out), overwrite=overwrite, replaceable=MARKER, what="an export") as folder:
-        writer = entry.make(dataset, folder, **options)
-        _check_left(dataset, entry, writer)
-        counts = Counter(_flips(dataset, writer))
         renamed = _Renamed(folder / NAMES_FILE)
-        items = _items(dataset, entry, writer, renamed)
-        with renamed, bar(total=len(dataset), unit="img", desc="export", show=progress) as ticks:
+        with (
+            entry.make(dataset, folder, **options) as writer,
+            renamed,
+            bar(total=len(dataset), unit="img", desc="export", show=progress) as ticks,
+        ):
+            _check_left(dataset, entry, writer)
+            counts = Counter(_flips(dataset, writer))
+            items = _items(dataset, entry, writer, renamed)
 
             def make(chunk: list[_Planned]) -> list[tuple[Counter[str], Any]]:
                 out = []
@@ -216,7 +219,7 @@ class _Renamed:
         self.n += 1
         if self._file is None:
             self._file = self.path.open("x", encoding="utf-8")
-        self._file.write(json.dumps({"name": name, "id": id_}, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps({"name": name, "id": id_}) + "\n")
 
     def __enter__(self) -> _Renamed:
         return self
@@ -227,7 +230,7 @@ class _Renamed:
 
 
 def _items(dataset: Dataset, entry: Format, writer: Writer, renamed: _Renamed) -> Iterator[_Planned]:
-    names = Names(beside=entry.beside, dots=entry.dots, reserved=entry.reserved)
+    names = Names(beside=entry.beside, dots=entry.dots, reserved=writer.reserved)
     store, splits = dataset.store, list(dataset.manifest.splits)
     for first in range(0, len(dataset), _PART):
         rows = dataset.rows[first : first + _PART]

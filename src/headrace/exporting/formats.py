@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -62,13 +63,25 @@ class Item:
 
 class Writer(ABC):
     """Writes the records of one dataset into a folder. `holds`: which kinds of what they say the format has a place
-    for; the others are counted as lost. `carries`: what `make` gives holds the image's bytes."""
+    for; the others are counted as lost. `carries`: what `make` gives holds the image's bytes. `reserved`: paths of
+    files below OUT that it writes beside images.
+
+    A context manager: what it has open is closed in the end, however that comes.
+    """
 
     holds: frozenset[str]
     carries = False
+    reserved: tuple[str, ...] = ()
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self.dataset, self.out = dataset, folder
+        self.opened = contextlib.ExitStack()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.close()
 
     @abstractmethod
     def place(self, split: str, label: int) -> str:
@@ -112,7 +125,7 @@ class Format:
     """A format by its `name`: `make(dataset, folder, **options)` gives its Writer.
 
     `writes`: what that is, in a line. `beside`: extensions of the files that have an image's name. `dots`: whether the
-    name of an image may hold more of them than that of its extension. `reserved`: what OUT holds beside images.
+    name of an image may hold more of them than that of its extension.
     """
 
     name: str
@@ -120,7 +133,6 @@ class Format:
     make: Callable[..., Writer]
     beside: tuple[str, ...] = ()
     dots: bool = True
-    reserved: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
 
     def option(self, name: str) -> Option | None:

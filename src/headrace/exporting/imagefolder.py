@@ -13,7 +13,6 @@ names. Every line has the same keys, null for nothing, and each key one kind of 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -77,6 +76,7 @@ class ImageFolderWriter(Writer):
             ]
         )
         self._files: dict[str, IO[str]] = {}
+        self.reserved = tuple(f"{split}/{FILE}" for split in dataset.splits)
 
     def place(self, split: str, label: int) -> str:
         return split
@@ -106,13 +106,9 @@ class ImageFolderWriter(Writer):
     def add(self, made: tuple[str, str]) -> None:
         split, line = made
         if split not in self._files:
-            self._files[split] = (self.out / split / FILE).open("x", encoding="utf-8", newline="\n")
+            file = (self.out / split / FILE).open("x", encoding="utf-8", newline="\n")
+            self._files[split] = self.opened.enter_context(file)
         self._files[split].write(line)
-
-    def close(self) -> Counter[str]:
-        for file in self._files.values():
-            file.close()
-        return Counter()
 
 
 FORMAT = Format(

@@ -14,7 +14,6 @@ Comma, UTF-8, a line feed at the end; text in quotes where it must be (RFC 4180)
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +47,8 @@ _BETWEEN = "|"
 class CsvWriter(Writer):
     """See the module."""
 
+    reserved = (TABLE,)
+
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         super().__init__(dataset, folder)
         self._boxed = dataset.has_boxes
@@ -67,8 +68,8 @@ class CsvWriter(Writer):
                 *(f"attribute {column.name}" for column in self._columns),
             ]
         )
-        self._file = (folder / TABLE).open("x", encoding="utf-8", newline="")
-        self._table = csv.writer(self._file, lineterminator="\n")
+        file = self.opened.enter_context((folder / TABLE).open("x", encoding="utf-8", newline=""))
+        self._table = csv.writer(file, lineterminator="\n")
         self._table.writerow(
             [
                 *(["filename", "width", "height", "class", *_CORNERS] if self._boxed else ["path"]),
@@ -120,10 +121,6 @@ class CsvWriter(Writer):
     def add(self, made: list[list[Any]]) -> None:
         self._table.writerows(made)
 
-    def close(self) -> Counter[str]:
-        self._file.close()
-        return Counter()
-
 
 # What our reader and others take for a column of their own.
 _READ_OTHERWISE = frozenset(
@@ -140,5 +137,4 @@ FORMAT = Format(
     name="csv",
     writes="A table of boxes in TF Object Detection's columns, or of classes, values and texts, beside its images",
     make=CsvWriter,
-    reserved=(TABLE,),
 )

@@ -13,7 +13,6 @@ that, with VOC's own words for unknown (Unspecified, 0); `occluded`, which VOC20
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -75,13 +74,9 @@ class VocWriter(Writer):
         if split not in self._lists:
             folder = self.out / "ImageSets" / "Main"
             folder.mkdir(parents=True, exist_ok=True)
-            self._lists[split] = (folder / f"{split}.txt").open("x", encoding="utf-8", newline="\n")
+            file = (folder / f"{split}.txt").open("x", encoding="utf-8", newline="\n")
+            self._lists[split] = self.opened.enter_context(file)
         self._lists[split].write(f"{stem}\n")
-
-    def close(self) -> Counter[str]:
-        for file in self._lists.values():
-            file.close()
-        return Counter()
 
 
 def corners(box: list[float]) -> tuple[int | float, ...]:

@@ -102,6 +102,7 @@ class WebDatasetWriter(Writer):
         split, members = made
         if split not in self._tars:
             self._tars[split] = _Tars(self.out, split)
+            self.opened.callback(self._tars[split].close)
         self._tars[split].add(members)
 
     def close(self) -> Counter[str]:

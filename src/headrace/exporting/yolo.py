@@ -7,7 +7,8 @@
 
 The label of an image lies where readers look for it: under the path of the image, the last /images/ of which is
 /labels/, with .txt for its extension. Numbers are shares of the image's width and height, with nine decimals: 0.0001
-pixel of an image of 65,535. An image without objects has an empty file. data.yaml has no `path`: all is below the file.
+pixel of an image of 65,535. An image without objects has an empty file, one
+of which nothing is said has none; readers take both for the same. data.yaml has no `path`: all is below the file.
 
 A segment is one polygon: an object of several has them joined by lines of no width, one of runs or without a mask has
 its box's corners.
@@ -69,7 +70,8 @@ class YoloWriter(Writer):
         self.save(item)
         record = item.record
         if record.boxes is None:
-            item.lost[NO_WORD] += 1
+            item.lost.update([NO_WORD] if self.dataset.has_boxes else [])
+            return
         lines = (f"{kind} {' '.join(map(_share, shares))}\n" for kind, shares in self._objects(item))
         self.write(label_path(item.path), "".join(lines).encode())
 
