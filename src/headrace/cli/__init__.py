@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, learn, pack, show
+from headrace.cli import adopt, data, demo, export, learn, pack, show
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -29,6 +29,7 @@ app = typer.Typer(
 pack.register(app)
 data.register(app)
 adopt.register(app)
+export.register(app)
 show.register(app)
 learn.register(app)
 demo.register(app)
