@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,10 @@ def in_child(folder: Path, work: Callable[[], Any], *, limit: float, log: Path) 
         sys.path.insert(0, str(folder / "src"))
         try:
             answer.write_text(json.dumps(work()))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(0)
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -276,7 +280,6 @@ def main() -> None:
 
     # Imported once, and forked: no test is run in this process.
     import cv2  # noqa: F401
-    import hypothesis  # noqa: F401
     import numpy  # noqa: F401
     import polars  # noqa: F401
 
