@@ -1,6 +1,6 @@
 """Changes the code a little, hundreds of times, and counts which changes no test notices. Run by `make mutants`.
 
-    python tests/mutants.py [--sample 360] [--seed 0] [--only PART_OF_A_PATH] [--out FILE]
+    python tests/mutants.py [--sample 360] [--seed 0] [--only PART_OF_A_PATH] [--seen FILE] [--out FILE]
 
 One run of all the tests under coverage tells which test meets which line. Then each mutant is tried by the tests that
 meet its line, the fast ones first, up to MOST seconds of them, until one fails; where a fixture meets it, by the tests
@@ -275,7 +275,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=360)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a file for the lines that are printed, beside the terminal")
+    parser.add_argument("--seen", type=Path, help="a file for what the first run finds, which the next run then uses")
     options = parser.parse_args()
 
     # Imported once, and forked: no test is run in this process.
@@ -290,9 +291,14 @@ def main() -> None:
         shutil.copy(ROOT / "pyproject.toml", folder)
         log = folder / "log.txt"
         judges = [f"tests/{path}" for path in JUDGES]
-        seen = in_child(folder, lambda: watched(folder, judges), limit=3600, log=log)
+        if options.seen and options.seen.exists():
+            seen = json.loads(options.seen.read_text())
+        else:
+            seen = in_child(folder, lambda: watched(folder, judges), limit=3600, log=log)
         if not isinstance(seen, dict) or not seen["seconds"]:
             sys.exit(f"the tests fail as they are:\n{log.read_text()[-3000:]}")
+        if options.seen:
+            options.seen.write_text(json.dumps(seen))
         print(f"{len(seen['seconds'])} tests; left out, as they fail under coverage: {seen['failed']}", flush=True)
         trees = {
             path: ast.parse((folder / "src" / "headrace" / path).read_text())
