@@ -3,7 +3,7 @@
     python tests/mutants.py [--sample 360] [--seed 0] [--only PART_OF_A_PATH] [--seen FILE] [--out FILE]
 
 One run of all the tests under coverage tells which test meets which line. Then each mutant is tried by the tests that
-meet its line, the fast ones first, up to MOST seconds of them, until one fails; where a fixture meets it, by the tests
+meet its line, the fast ones first, up to --most seconds of them, until one fails; where a fixture meets it, by the tests
 of that file. Tests and code are copied before, so both may be edited meanwhile. What a whole run of the tests would
 find on top is not counted: the score is the least that holds.
 """
@@ -51,7 +51,6 @@ JUDGES = [
 ]
 # hypothesis is imported before its plugin is
 QUIETLY = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-MOST = 25.0  # seconds of tests for one mutant
 FIRST = 20
 SLOW = 6.0  # seconds from which on a test is left out
 
@@ -199,9 +198,9 @@ class Watch:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        began = time.monotonic()
+        began = _cpu()
         yield
-        self.seconds[item.nodeid] = time.monotonic() - began
+        self.seconds[item.nodeid] = _cpu() - began
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self.coverage.switch_context(f"{item.nodeid}|setup")
@@ -209,6 +208,11 @@ class Watch:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
         self.coverage.switch_context(item.nodeid)
+
+
+def _cpu() -> float:
+    """Seconds of the cores that this process and its children have used."""
+    return sum(os.times()[:4])
 
 
 def watched(folder: Path, judges: list[str]) -> dict[str, Any]:
@@ -223,7 +227,7 @@ def watched(folder: Path, judges: list[str]) -> dict[str, Any]:
     return {"failed": watch.failed, "seconds": seconds, "lines": lines}
 
 
-def chosen(path: str, line: int, seen: dict[str, Any]) -> list[str]:
+def chosen(path: str, line: int, seen: dict[str, Any], most: float) -> list[str]:
     """The tests for a mutant of this line, in the order they are run."""
     seconds, contexts = seen["seconds"], seen["lines"][path].get(str(line), [])
     direct = {context for context in contexts if context in seconds}
@@ -233,7 +237,7 @@ def chosen(path: str, line: int, seen: dict[str, Any]) -> list[str]:
         direct = {context for some in seen["lines"][path].values() for context in some if context in seconds}
     others = [test for test in seconds if test.split("::")[0] in files and test not in direct]
     order = [test for some in (direct, others) for test in sorted(some, key=lambda test: (seconds[test], test))]
-    taken, left = [], MOST
+    taken, left = [], most
     for test in order:
         if seconds[test] < min(SLOW, left):
             taken.append(test)
@@ -282,6 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=360)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=float, default=25.0, help="seconds of a core of tests for one mutant")
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path, help="a file for the lines that are printed; a run goes on where it ends")
     parser.add_argument("--seen", type=Path, help="a file for what the first run finds, which the next run then uses")
@@ -330,9 +335,9 @@ def main() -> None:
                 continue
             line, what, code = mutant(trees[path], site)
             subject = folder / "src" / "headrace" / path
-            tests, whole = chosen(path, line, seen), subject.read_text()
+            tests, whole = chosen(path, line, seen, options.most), subject.read_text()
             subject.write_text(code)
-            limit = 20 + 5 * sum(seen["seconds"][test] for test in tests)
+            limit = 60 + 10 * sum(seen["seconds"][test] for test in tests)
 
             found: Any = 0 if tests else "missed"
             for some in (tests[:FIRST], tests[FIRST:]):  # choosing hundreds takes longer than running some
