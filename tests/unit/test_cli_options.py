@@ -275,3 +275,14 @@ def test_help_for_strangers(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = shown.partition("Example:\n")[2].splitlines()
     assert examples and all(line.startswith(f"  headrace {verb} ") for line in examples)
     assert max(map(len, shown.partition("Example:")[0].splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "wanted"),
+    [("headrace pa", 1, "pack"), ("headrace pack --form", 2, "--format"), ("headrace ver", 1, "verify")],
+)
+def test_a_shell_completes(words: str, at: int, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_HEADRACE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(at))
+    assert headrace().out.split() == [wanted]
