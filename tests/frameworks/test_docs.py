@@ -97,7 +97,7 @@ def test_formats_runs(tmp_path: Path) -> None:
     shell, python = ("\n".join(code for kind, code in blocks if kind == wanted) for wanted in ("bash", "python"))
     said = _run(["bash", "-euo", "pipefail", "-c", shell], tmp_path)
     # What the page shows is what is said, but for bytes and seconds.
-    for shown in re.findall(r"^    (.+)$", page, re.MULTILINE):
+    for shown in re.findall(r"^    (.+)$", BLOCK.sub("", page), re.MULTILINE):
         if " in " not in shown:
             assert shown in said
     assert "clear: 8 records as yolo" in said and (tmp_path / "street.png").stat().st_size > 1000
