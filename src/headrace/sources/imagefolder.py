@@ -356,11 +356,11 @@ class _Fields:
         ]
         if captions:
             texts = [text for some in captions for text in ([some] if isinstance(some, str) else some)]
-            fields["captions"] = tuple(dict.fromkeys(texts))
+            fields["captions"] = tuple(dict.fromkeys(_as_json({"text": texts})["text"]))
         if "value" in rest and _is_number(rest["value"]):
             fields["value"] = _finite(rest.pop("value"), "value")
         if isinstance(group := rest.get("group"), str | int) and not isinstance(group, bool) and group != "":
-            fields["group"] = str(rest.pop("group"))
+            fields["group"] = str(_as_json({"group": rest.pop("group")})["group"])
         of_boxes: dict[str, Any] = {}
         if "objects" in rest:
             of_boxes = self._objects(rest.pop("objects"), fields)

@@ -539,8 +539,6 @@ class _Image:
         cells, layout, at = row.cells, self.layout, self.layout.at
         if row.fault is not None:
             raise BadRow(row.fault)
-        if not all(cell.isascii() for cell in cells) and re.search("[\ud800-\udfff]", "".join(cells)):
-            raise BadRow("the row is not UTF-8")
         given = {role: cells[i] for role, i in at.items()}
         if (split := given.get("split")) is not None:
             split = split_of_folder(split) or split
