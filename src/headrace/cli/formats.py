@@ -117,9 +117,11 @@ def _source(
 
 def write_list(formatter: Any) -> None:
     """All formats: what each reads, and its options."""
+    column = 2 + max(map(len, FORMATS))
     for entry in FORMATS.values():
         options = ", ".join(flag_of(option.name) for option in entry.options)
-        write_rows(formatter, [(entry.name, f"{entry.reads}."), ("", options)], column=11)
+        rows = [(entry.name, f"{entry.reads}."), *([("", options)] if options else [])]
+        write_rows(formatter, rows, column=column)
 
 
 def write_page(formatter: Any, entry: Format) -> None:
