@@ -184,6 +184,10 @@ def test_masks_and_keypoints(tmp_path: Path) -> None:
             {"file_name": "b.jpg", "objects": {"bbox": [[1, 2, -3, 4]]}},
             "bbox 0 is [1, 2, -3, 4], a negative width or h",
         ),
+        (
+            {"file_name": "b.jpg", "objects": {"bbox": [[1, 2, 3, -4]]}},
+            "bbox 0 is [1, 2, 3, -4], a negative width or h",
+        ),
         ('{"file_name": "b.jpg", "objects": {"bbox": [[1, 2, 1e999, 4]]}}', "of which is inf, wanted a number"),
         (
             {"file_name": "b.jpg", "objects": {"bbox": [[1, 2, 3, 4]], "categories": []}},
