@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,19 +54,23 @@ def recognise(path: Path) -> str | None:
     splits = split_folders(path)
     if any(has_folders(path / folder) for folder in splits):
         return None
-    found = (path for path in walking.walk(path, Counter()) if isinstance(path, str))
+    found = (name for name in walking.walk(path, Counter()) if isinstance(name, str))
     some = [name.rpartition("/")[2] for name in itertools.islice(found, _SAMPLES)]
-    if not some or names_tell(some) or (has_folders(path) and not splits):
+    if not some or telling(some) or (has_folders(path) and not splits):
         return None
     where = ", ".join(f"{folder}/" for folder in splits) or f"such as {some[0]}"
     return f"images {'in ' if splits else ''}{where}, none in folders of classes: without labels"
 
 
-def names_tell(names: Iterable[str]) -> bool:
-    """Whether file names look as if they told classes: a word and a number, several words, each of several images."""
-    words = [match[1] for name in names if (match := re.match(r"([^\W\d_]+)[._ -]?[0-9]", name))]
-    counts = Counter(words)
-    return len(counts) > 1 and 2 * len(counts) <= len(words) and min(counts.values()) > 1
+def telling(names: Sequence[str]) -> dict[str, int]:
+    """How many file names begin with each of a few words and go on with a number, as if the words were classes; none
+    where the names don't look so."""
+    words = Counter(found[1] for name in names if (found := _WORD.match(name)))
+    several = {word: n for word, n in words.items() if 20 * n >= len(names)}
+    return several if len(several) > 1 and 10 * sum(several.values()) >= 9 * len(names) else {}
+
+
+_WORD = re.compile(r"([A-Za-z]+)[ ._-]*[0-9]+\.")
 
 
 FORMAT = Format(
