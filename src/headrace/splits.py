@@ -103,6 +103,49 @@ def shares(strata: NDArray[np.integer], fractions: Mapping[str, float], *, seed:
     return out
 
 
+def grouped_shares(
+    strata: NDArray[np.integer], groups: NDArray[np.integer], fractions: Mapping[str, float], *, seed: int
+) -> NDArray[np.int64]:
+    """int64 [n] as `shares`, with all items of one of the `groups` [n] (0 to g - 1) in one share.
+
+    A share has at most one group more than its fraction of the whole, and, as groups allow, its fraction of every
+    stratum: the largest groups first, each goes to that share among those which are behind the whole's fraction that
+    needs its strata most; equally large ones come in the seed's order. (Greedy, as in scikit-learn's
+    StratifiedGroupKFold, which looks at the strata alone.)
+    """
+    wanted = np.array([*fractions.values()], np.float64)
+    left = 1 - wanted.sum()
+    if left > 1e-9:
+        wanted = np.append(wanted, left)
+    n, g = len(groups), int(groups.max(initial=-1)) + 1
+    kinds, stratum = np.unique(strata, return_inverse=True)
+    pairs, counts = np.unique(groups.astype(np.int64) * len(kinds) + stratum, return_counts=True)
+    begin = np.searchsorted(pairs, np.arange(g + 1) * len(kinds))
+    stratum_of, sizes = pairs % max(1, len(kinds)), np.bincount(groups, minlength=g)
+    drawn = order.permute(np.arange(g), n=g, seed=seed, epoch=0) if g else np.zeros(0, np.int64)
+    by_size = drawn[np.argsort(-sizes[drawn], kind="stable")]
+    # How far each share is behind: of the whole [s], and of each stratum [s, k], of all that there will be.
+    behind = wanted * n
+    lacking = wanted[:, np.newaxis] * np.bincount(stratum, minlength=len(kinds))
+    weight = 1 / np.maximum(1, np.bincount(stratum, minlength=len(kinds)))
+    share = np.empty(g, np.int64)
+    for group in by_size.tolist():
+        some = slice(begin[group], begin[group + 1])
+        of, many = stratum_of[some], counts[some]
+        need = (lacking[:, of] * (many * weight[of])).sum(axis=1)
+        need[behind <= _ROUNDING] = -np.inf
+        chosen = int(np.argmax(need))
+        share[group] = chosen
+        behind[chosen] -= sizes[group]
+        lacking[chosen, of] -= many
+    share[share == len(fractions)] = -1
+    shared: NDArray[np.int64] = share[groups]
+    return shared
+
+
+_ROUNDING = 1e-6  # records: a share that lacks less lacks none
+
+
 def _cycle(fractions: Sequence[float], n: int) -> NDArray[np.int64]:
     """To which share the items of a walk of `n` go, int64 [m], m <= n, over and over: one more for what is left over.
 

@@ -32,9 +32,8 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
     "cvat": (
         {"images/1.jpg": b"", "annotations.xml": b"<?xml version='1.0'?>\n<annotations>\n<version>1.1</version>"},
         "CVAT: annotations.xml has <annotations>",
-        "no source",
+        "pass {root}/annotations.xml",
     ),
-    "labelme": ({"a/1.jpg": b"", "a/1.json": LABELME}, "LabelMe: a/1.json has 'shapes' and 'imagePath'", "no source"),
     "labelme, xml": (
         {"Images/1.jpg": b"", "Annotations/1.xml": b"<annotation><object><polygon></polygon></object></annotation>"},
         "LabelMe: Annotations/1.xml has <annotation> with <polygon>",
@@ -59,7 +58,7 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
     "open images": (
         {"images/1.jpg": b"", "annotations/train-bbox.csv": b"ImageID,Source,LabelName\n1,x,/m/0\n"},
         "Open Images: annotations/train-bbox.csv begins with ImageID",
-        "no source",
+        "pass {root}/annotations/train-bbox.csv with images=FOLDER",
     ),
     "kitti": (
         {"training/image_2/1.png": b"", "training/label_2/1.txt": CAR},
@@ -129,20 +128,15 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "images whose names tell the class: cat (3), dog (3)",
         "; pass pattern='^(?P<label>cat|dog)[^A-Za-z]' if these are classes",
     ),
-    "hugging face": (
-        {"train/1.jpg": b"", "train/metadata.jsonl": b'{"file_name": "1.jpg"}\n'},
-        "an imagefolder of Hugging Face with metadata: train/metadata.jsonl",
-        "no source",
-    ),
     "a table": (
         {"labels.csv": b"image,class\nfirst.jpg,cat\n", "images/first.jpg": b""},
         "images with a table (.csv): labels.csv names first.jpg",
-        "no source",
+        "pass {root}/labels.csv with images='{root}/images'",
     ),
     "a table of stems": (
         {"labels.tsv": b"first\tcat\n", "all/first.jpg": b""},
         "images with a table (.tsv)",
-        "no source",
+        "pass {root}/labels.tsv with images=FOLDER",
     ),
     "a file each": (
         {f"all/{k}.{ext}": b"" for k in range(4) for ext in ("jpg", "mat")},
@@ -150,9 +144,9 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "no source",
     ),
     "splits alone": (
-        {"train/cat.1.jpg": b"", "test1/2.jpg": b""},
+        dict.fromkeys(("train/cat.1.jpg", "train/cat.2.jpg", "train/dog.1.jpg", "train/dog.2.jpg", "test1/2.jpg"), b""),
         "splits without folders of classes: test1/, train/; pass pattern=REGEX where file names tell the class",
-        "format='folders' to store them without a label",
+        "format='files' to store them without one",
     ),
     "splits and more": (
         {"training_set/cat/1.jpg": b"", "test_set/cat/2.jpg": b"", "breeds/pug/3.jpg": b""},
@@ -219,6 +213,7 @@ TAKEN: dict[str, tuple[dict[str, bytes], str, str]] = {
         "yolo",
         "obj.data",
     ),
+    "labelme": ({"a/1.jpg": b"", "a/1.json": LABELME}, "labelme", ""),
     "yolo, beside": ({"classes.txt": b"cat\n", "1.jpg": b"", "1.txt": ROW}, "yolo", "1.txt has a class number"),
     "yolo, oriented": (
         {"train/images/1.jpg": b"", "train/labels/1.txt": b"0 .1 .1 .2 .1 .2 .2 .1 .2\n" * 9},
@@ -242,7 +237,11 @@ def test_pack_refuses_and_says_it_in_flags(name: str, tmp_path: Path) -> None:
     ended = headrace("pack", root, tmp_path / "out")
     assert ended.code == 2 and "this looks like" in ended.err and not (tmp_path / "out").exists()
     # As it is typed: without the quotes that Python has.
-    wanted = {"coco": f"--images {root}/images", "wider": f"--images {root}/WIDER_train/images"}
+    wanted = {
+        "coco": f"--images {root}/images",
+        "wider": f"--images {root}/WIDER_train/images",
+        "splits alone": "--format files",
+    }
     assert wanted.get(name, "--format folders") in ended.err and "='" not in ended.err
 
 
@@ -289,7 +288,7 @@ def test_folders_of_classes_are_none_of_these(content: dict[str, bytes], tmp_pat
             ROW,
             " alone; this looks like YOLO: 1.txt has a class number and a box in each line; pass the folder",
         ),
-        ("1.json", LABELME, "; this looks like LabelMe"),
+        ("1.json", LABELME, " alone; this looks like LabelMe"),
         ("x.csv", b"a,b\n", "; pass format=NAME"),
     ],
 )

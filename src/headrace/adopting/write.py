@@ -145,18 +145,18 @@ def _rows(file: ShardFile, whole: Whole, number: int, first: int, stop: int) -> 
         boxes["box_label_names"] = catalog.lists(texts, counts, columns.says_labels)
     labels = pl.Series(whole.classes.index[columns.labels])
     labels = labels.set(labels < 0, None)
+    nothing = {name: pl.Series([None] * len(columns), dtype=kind) for name, kind in catalog.WHAT.items()}
     frame = pl.DataFrame(
-        {
+        nothing
+        | {
             "id": ids,
             "split": [file.split] * len(columns),
             "label": labels,
             "label_name": pl.Series(whole.classes.names, dtype=pl.String).gather(labels),
             **boxes,
             "keypoints": _keypoints(whole, number, first, stop),
-            "attributes": [None] * len(columns),
             "origin": [f"{file.called}:{record}" for record in columns.where["record"].tolist()],
             "sha256": [digest or None for digest in columns.digests.tolist()],
-            "warning": [None] * len(columns),
         },
         schema_overrides=catalog.WHAT,
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -335,12 +335,8 @@ def _row(
 ) -> catalog.Row:
     """What the tables say of a record."""
     shape = {name: where[name] for name in ("format", "height", "width", "channels")}
-    values: dict[str, Any] = {
-        "boxes": _array(what["boxes"], 4),
-        "keypoints": _array(what["keypoints"], promised.keypoints, 3),
-    }
-    values["attributes"] = catalog.attributes(what["attributes"])
-    return catalog.Row(shard=entry.name, **shape, **what | values)
+    known = catalog.known_of(what, (where["height"], where["width"]), promised.keypoints)
+    return catalog.Row(shard=entry.name, **shape, **known)
 
 
 def _features(row: catalog.Row, image: bytes, promised: manifest.Manifest) -> dict[str, example.Feature]:
@@ -349,21 +345,19 @@ def _features(row: catalog.Row, image: bytes, promised: manifest.Manifest) -> di
         row,
         image,
         with_label=bool(promised.classes),
+        multi_label=promised.multi_label,
+        with_value=promised.values,
         with_boxes=promised.boxes is not None,
         keypoints=promised.keypoints,
         keypoint_names=promised.keypoint_names,
     )
 
 
-def _array(values: Sequence[Any] | None, *shape: int) -> NDArray[np.float32] | None:
-    return None if values is None else np.array(values, np.float32).reshape(-1, *shape)
-
-
 def _same(stored: example.Feature | None, wanted: example.Feature) -> bool:
     if stored is None:
         return False
     if isinstance(wanted, example.Floats):  # the wire has 32 bits of them
-        return np.array_equal(np.array(stored, np.float32), np.array(wanted, np.float32))
+        return np.array_equal(np.array(stored, np.float32), np.array(wanted, np.float32), equal_nan=True)
     return stored == wanted
 
 

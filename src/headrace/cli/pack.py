@@ -70,6 +70,7 @@ _FLAGS = (
         parse=parse_splits,
         group=OPTIONS,
     ),
+    Flag(name="group", metavar="NAME", help="Attribute whose images stay in one split.", group=OPTIONS),
     Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
     Flag(
         name="shard_size",
@@ -140,7 +141,6 @@ def pack(
     as_json: AsJson = False,
 ) -> None:
     """Pack labelled images into sharded, checksummed TFRecords.
-
     Options of one format, such as --pattern: headrace formats NAME
     """
     from headrace.cli import formats
@@ -214,21 +214,16 @@ def formats(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show the options of this format.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the formats that pack reads, or the options of one."""
+    """List the formats that pack reads and export writes, or the options of one."""
     from headrace.cli import formats as listed
-    from headrace.sources.registry import FORMATS, find_format
 
     formatter = ctx.make_formatter()
     if as_json:
-        print_json(
-            {"formats": [listed.facts(entry) for entry in FORMATS.values()]}
-            if name is None
-            else listed.facts(find_format(name))
-        )
+        print_json({"formats": listed.all_facts()} if name is None else listed.facts(name))
         return
     if name is None:
         listed.write_list(formatter)
         formatter.write("\nThe options of one format: headrace formats NAME")
     else:
-        listed.write_page(formatter, find_format(name))
+        listed.write_page(formatter, name)
     typer.echo(formatter.getvalue().rstrip("\n"))

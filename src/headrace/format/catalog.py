@@ -23,19 +23,39 @@ from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format.condition import check_condition
 from headrace.place import local
 from headrace.place.local import LocalPlace
+from headrace.record import Mask
 
 FILE = "catalog.parquet"
 
-# What records are: the columns of the file.
+# Attributes of boxes that many formats know, a number for each box: columns of their own, so that conditions can ask
+# for them. The others are JSON. The flags are 1 or 0, -1 where the format says that it isn't known.
+ATTRIBUTES: dict[str, Any] = {
+    "difficult": pl.List(pl.Int8),
+    "truncated": pl.List(pl.Int8),
+    "occluded": pl.List(pl.Int8),
+    "is_crowd": pl.List(pl.Int8),
+    "track": pl.List(pl.Int64),
+}
+
+# What records are: the columns of the file. A mask of an object is either `polygons`, x0, y0, x1, y1, … of each, or
+# `runs`, lengths down the columns of the stored image; both are null for an object without one.
 WHAT: dict[str, Any] = {
     "id": pl.String,
     "split": pl.String,
+    "group_id": pl.String,
     "label": pl.Int32,
     "label_name": pl.String,
+    "labels": pl.List(pl.Int32),
+    "label_names": pl.List(pl.String),
+    "value": pl.Float64,
+    "captions": pl.List(pl.String),
     "boxes": pl.List(pl.Array(pl.Float32, 4)),
     "box_labels": pl.List(pl.Int32),
     "box_label_names": pl.List(pl.String),
+    "polygons": pl.List(pl.List(pl.List(pl.Float32))),
+    "runs": pl.List(pl.List(pl.Int32)),
     "keypoints": pl.List(pl.List(pl.Array(pl.Float32, 3))),
+    **ATTRIBUTES,
     "attributes": pl.String,
     "origin": pl.String,
     "sha256": pl.String,
@@ -69,6 +89,8 @@ class Row:
     `offset`, its payload has `length` bytes, the image's own bytes begin at `image_offset` of the file.
 
     `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
+    `labels`: the indices of all classes of an image that may have several. `masks`: of each box, in the same pixels;
+    runs are of the stored image's size.
     `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote. `crc`: masked
     CRC-32C of the payload. `record`: the number of the record in its shard. Where the record only names its image,
     `file` is its path below the folder of images, and image_length and crc are those of the file. `warning`: what its
@@ -92,25 +114,103 @@ class Row:
     crc: int = 0
     record: int = 0
     file: str | None = None
+    group_id: str | None = None
     label: int | None = None
     label_name: str | None = None
+    labels: list[int] | None = None
+    label_names: list[str] | None = None
+    value: float | None = None
+    captions: list[str] | None = None
     boxes: NDArray[np.float32] | None = None
     box_labels: list[int] | None = None
     box_label_names: list[str] | None = None
+    masks: Sequence[Mask | None] | None = None
     keypoints: NDArray[np.float32] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def table(rows: Sequence[Row]) -> pl.DataFrame:
     """What these rows are, in their order: the columns WHAT."""
-    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in WHAT}
-    columns["attributes"] = [
-        json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None for value in columns["attributes"]
-    ]
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in _FIELDS}
+    known = [dict(row.attributes) for row in rows]
+    for name, kind in ATTRIBUTES.items():
+        columns[name] = [
+            of.pop(name) if name in of and _fits(of[name], row.boxes, kind) else None
+            for of, row in zip(known, rows, strict=True)
+        ]
+    columns["attributes"] = [json.dumps(of, sort_keys=True, ensure_ascii=False) if of else None for of in known]
     columns["keypoints"] = [None if points is None else points.tolist() for points in columns["keypoints"]]
     for name, of_none in (("boxes", np.zeros((0, 4), np.float32)), ("box_labels", []), ("box_label_names", [])):
         columns[name] = _lists(columns[name], of_none, WHAT[name])
-    return pl.DataFrame(columns, schema=WHAT)
+    columns["polygons"], columns["runs"] = _masks([row.masks for row in rows])
+    return pl.DataFrame({name: columns[name] for name in WHAT}, schema=WHAT)
+
+
+_FIELDS = tuple(name for name in WHAT if name not in (*ATTRIBUTES, "polygons", "runs"))
+_RANGES = {pl.Int8: (-128, 127), pl.Int64: (-(1 << 63), (1 << 63) - 1)}
+
+
+def _fits(values: Any, boxes: NDArray[np.float32] | None, kind: Any) -> bool:
+    """Whether an attribute is a number for each box, or null, as its column has them."""
+    if boxes is None or not isinstance(values, list | tuple) or len(values) != len(boxes):
+        return False
+    low, high = _RANGES[kind.inner]
+    return all(value is None or (isinstance(value, int | np.integer) and low <= value <= high) for value in values)
+
+
+def _masks(masks: Sequence[Sequence[Mask | None] | None]) -> tuple[pl.Series, pl.Series]:
+    """The columns polygons and runs: Python's lists of lists would take most of the time of a catalog."""
+    says = np.array([of is not None for of in masks], bool)
+    counts = np.array([0 if of is None else len(of) for of in masks], np.int64)
+    every = [mask for of in masks if of is not None for mask in of]
+    polygons = [polygon for mask in every if mask is not None for polygon in mask.polygons]
+    corners = np.concatenate([np.zeros(0, np.float32), *(polygon.reshape(-1) for polygon in polygons)])
+    each = lists(
+        pl.Series(corners, dtype=pl.Float32),
+        np.array([polygon.size for polygon in polygons], np.int64),
+        np.ones(len(polygons), bool),
+    )
+    of_mask = lists(
+        each,
+        np.array([0 if mask is None else len(mask.polygons) for mask in every], np.int64),
+        np.array([mask is not None for mask in every], bool),
+    )
+    lengths = [None if mask is None else mask.runs for mask in every]
+    given = [found for found in lengths if found is not None]
+    runs = lists(
+        pl.Series(np.concatenate([np.zeros(0, np.int64), *given]), dtype=pl.Int32),
+        np.array([0 if found is None else len(found) for found in lengths], np.int64),
+        np.array([found is not None for found in lengths], bool),
+    )
+    return lists(of_mask, counts, says), lists(runs, counts, says)
+
+
+def known_of(what: Mapping[str, Any], size: tuple[int, int], keypoints: int) -> dict[str, Any]:
+    """The fields of a Row that a row of the catalog says, of an image of `size` (height, width) whose objects have so
+    many `keypoints`. Raises DamageError: attributes that are no JSON object."""
+    known: dict[str, Any] = {name: what[name] for name in _FIELDS}
+    for name, shape in (("boxes", (-1, 4)), ("keypoints", (-1, keypoints, 3))):
+        if known[name] is not None:
+            known[name] = np.array(known[name], np.float32).reshape(shape)
+    known["masks"] = _as_masks(what["polygons"], what["runs"], size)
+    columns = {name: what[name] for name in ATTRIBUTES if what[name] is not None}
+    known["attributes"] = columns | attributes(what["attributes"])
+    return known
+
+
+def _as_masks(
+    polygons: list[Any] | None, runs: list[Any] | None, size: tuple[int, int]
+) -> tuple[Mask | None, ...] | None:
+    if polygons is None or runs is None:
+        return None
+    return tuple(
+        None
+        if parts is None
+        else Mask(polygons=tuple(np.array(part, np.float32).reshape(-1, 2) for part in parts))
+        if lengths is None
+        else Mask(runs=np.array(lengths, np.int64), size=size)
+        for parts, lengths in zip(polygons, runs, strict=True)
+    )
 
 
 def _lists(values: Sequence[Any], of_none: Any, kind: Any) -> pl.Series:
@@ -130,6 +230,8 @@ def lists(items: pl.Series, counts: NDArray[np.integer], says: NDArray[np.bool_]
     Out of Python lists Polars would make it a hundred times slower.
     """
     kind = pl.List(items.dtype)
+    if not says.any():
+        return pl.Series("item", [None] * len(says), dtype=kind)
     made = pl.DataFrame({"row": np.repeat(np.arange(len(counts)), counts), "item": items})
     rows = pl.DataFrame({"row": np.arange(len(counts)), "says": says})
     column = rows.join(

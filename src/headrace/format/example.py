@@ -6,15 +6,17 @@ default pool would clash with TensorFlow in the same process. The wire bytes are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from headrace.format.catalog import Row
+from headrace.format.messages import message_class
 
 Values: TypeAlias = Sequence[bytes] | Sequence[int] | Sequence[float]
 
@@ -68,9 +70,7 @@ def _message_class() -> Any:
     features.nested_type.append(entry)
     file.message_type.append(features)
     file.message_type.append(message("Example", ("features", 1, one, types.TYPE_MESSAGE, ".headrace.Features")))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("headrace.Example"))
+    return message_class(file, "Example")
 
 
 _Example = _message_class()
@@ -214,14 +214,18 @@ def features_of(
     *,
     with_label: bool,
     with_boxes: bool,
+    multi_label: bool = False,
+    with_value: bool = False,
     keypoints: int = 0,
     keypoint_names: Sequence[str] = (),
 ) -> dict[str, Feature]:
     """The features of one packed record: visipedia's keys and the TF Object Detection API's, and TFDS's `objects/*`.
 
-    `with_label`, `with_boxes`: whether the dataset has classes and boxes at all; `keypoints`: how many each object has,
-    and their names where they are known. Scalars have exactly one value. A record without a label in a dataset with
-    classes has label -1, as TFDS writes it, and an empty text.
+    `with_label`, `with_boxes`, `with_value`: whether the dataset has classes, boxes and values at all; `keypoints`: how
+    many each object has, and their names where they are known. Scalars have exactly one value. A record without a label
+    in a dataset with classes has label -1, as TFDS writes it, and an empty text; one without a value has NaN. Where
+    images may have several classes (`multi_label`), the keys of one class hold a list of all, as the TF Object
+    Detection API has it.
     """
     features: dict[str, Feature] = {
         "image/encoded": Strings([encoded]),
@@ -235,7 +239,12 @@ def features_of(
         "image/channels": Ints([row.channels]),
         "image/colorspace": _text("grayscale" if row.channels == 1 else "RGB"),
     }
-    if with_label:
+    if with_value:
+        features["image/value"] = Floats([math.nan if row.value is None else row.value])
+    if multi_label:
+        features["image/class/label"] = Ints(row.labels or [])
+        features["image/class/text"] = Strings(name.encode() for name in row.label_names or [])
+    elif with_label:
         features["image/class/label"] = Ints([-1 if row.label is None else row.label])
         features["image/class/text"] = _text(row.label_name or "")
     return features | objects_of(row, with_boxes=with_boxes, keypoints=keypoints, keypoint_names=keypoint_names)
@@ -299,13 +308,19 @@ def _text(value: str) -> Strings:
     return Strings([value.encode()])
 
 
-# Attributes of records that visipedia has keys for, and what a record without one has when others have it: all records
-# of a dataset have the same keys. Those below `object` hold a list with an entry per object.
+# Attributes of records that visipedia, or the TF Object Detection API (its TfExampleFields), has keys for, and what a
+# record without one has when others have it: all records of a dataset have the same keys. Those below `object` hold a
+# list with an entry per object.
 _ATTRIBUTES: Mapping[str, tuple[str, type[Feature], Feature]] = {
     "filename": ("image/filename", Strings, Strings()),
     "extra": ("image/extra", Strings, Strings([b""])),
     "class_conf": ("image/class/conf", Floats, Floats([1.0])),
     "is_crowd": ("image/object/is_crowd", Ints, Ints()),
+    "difficult": ("image/object/difficult", Ints, Ints()),
+    "truncated": ("image/object/truncated", Ints, Ints()),
+    "occluded": ("image/object/occluded", Ints, Ints()),
+    "group_of": ("image/object/group_of", Ints, Ints()),
+    "depiction": ("image/object/depiction", Ints, Ints()),
     "object_id": ("image/object/id", Strings, Strings()),
     "score": ("image/object/bbox/score", Floats, Floats()),
     "conf": ("image/object/bbox/conf", Floats, Floats()),

@@ -74,7 +74,8 @@ class Manifest:
 
     `classes`, `box_classes`: names in index order. `channels`: 1 when every image is grey, else 3. `files`: sha256 of
     every other file, `crc32c` of those that are checked whenever they are opened: index and catalog. `numbered`: ids
-    are mere positions, in an array or in shards whose records say none, and mean nothing elsewhere. `boxes`: how many
+    are mere positions, in an array or in shards whose records say none, and mean nothing elsewhere. `multi_label`: an
+    image may have several classes; `values`: some have a number to be predicted. `boxes`: how many
     are stored, None where the source says nothing of boxes. `boxes_clipped`: those that were cut because they reached
     out of their image; `boxes_dropped`: reason -> boxes left out. `keypoints`: how many an object has, 0 where there
     are none; `keypoint_names` is empty when nobody said them, `flip_pairs` are the pairs of numbers that a mirror
@@ -104,6 +105,8 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     crc32c: Mapping[str, int] = field(default_factory=dict)
     numbered: bool = False
+    multi_label: bool = False
+    values: bool = False
     adopted: Mapping[str, Any] | None = None
 
     @property
@@ -179,7 +182,8 @@ def _check(found: Manifest) -> None:
     wants(found.boxes is None or _is_count(found.boxes), "boxes", found.boxes)
     wants(found.seen == found.stored + found.rejected, "the number of records seen", found.seen)
     wants(found.channels in (1, 3) and type(found.channels) is int, "channels", found.channels)
-    wants(type(found.numbered) is bool, "numbered", found.numbered)
+    for name in ("numbered", "multi_label", "values"):
+        wants(type(getattr(found, name)) is bool, name, getattr(found, name))
     wants(isinstance(found.headrace_version, str), "headrace_version", found.headrace_version)
     for name in ("classes", "box_classes", "keypoint_names"):
         texts = getattr(found, name)
@@ -294,8 +298,9 @@ def _dataset_info(manifest: Manifest, name: str) -> dict[str, Any]:
         "fileFormat": "tfrecord",
         "splits": splits,
     }
-    if manifest.classes:
-        info["supervisedKeys"] = {"input": "image/encoded", "output": "image/class/label"}
+    if manifest.classes or manifest.values:
+        output = "image/class/label" if manifest.classes else "image/value"
+        info["supervisedKeys"] = {"input": "image/encoded", "output": output}
     return info
 
 
@@ -307,7 +312,12 @@ def _features(manifest: Manifest) -> dict[str, Any]:
         "image/filename": _feature("text_feature.Text", text={}),
     }
     if manifest.classes:
-        features["image/class/label"] = _class_label(manifest.classes)
+        one = _class_label(manifest.classes)
+        many = _feature("sequence_feature.Sequence", sequence={"length": "-1", "feature": one})
+        features["image/class/label"] = many if manifest.multi_label else one
+    if manifest.values:
+        number = {"shape": {}, "dtype": "float32", "encoding": "none"}
+        features["image/value"] = _feature("tensor_feature.Tensor", tensor=number)
     objects: dict[str, Any] = {}
     if manifest.box_classes:
         box = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_YXYX"}

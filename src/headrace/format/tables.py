@@ -187,11 +187,23 @@ class Tables:
             wrong["split"] |= ~pl.col("split").is_in(list(promised.splits))
         if "label" in has:
             wrong["label"] = ~pl.col("label").is_between(0, len(promised.classes) - 1)
-        if "box_labels" in has:
-            labels = pl.col("box_labels").list
-            wrong["box_labels"] = (labels.min() < 0) | (labels.max() >= len(promised.box_classes))
-            wrong["box_labels"] |= labels.eval(pl.element().is_null()).list.any()
-        for name in ("box_labels", "box_label_names"):
+        for name, classes in (("labels", promised.classes), ("box_labels", promised.box_classes)):
+            if name in has:
+                labels = pl.col(name).list
+                wrong[name] = (labels.min() < 0) | (labels.max() >= len(classes))
+                wrong[name] |= labels.eval(pl.element().is_null()).list.any()
+        if "labels" in has and "label_names" in has:
+            same = pl.col("labels").list.len() == pl.col("label_names").list.len()
+            wrong["number of labels"] = (pl.col("labels").is_null() != pl.col("label_names").is_null()) | ~same
+        if "value" in has:
+            wrong["value"] = ~pl.col("value").is_finite()
+        if "polygons" in has:
+            corners = pl.element().list.eval(pl.element().list.len())
+            odd = corners.list.eval((pl.element() % 2 != 0) | (pl.element() < 6)).list.any()
+            wrong["polygons"] = pl.col("polygons").list.eval(odd).list.any()
+        if "polygons" in has and "runs" in has:
+            wrong["masks"] = pl.col("polygons").is_null() != pl.col("runs").is_null()
+        for name in ("box_labels", "box_label_names", "polygons", "runs", *catalog.ATTRIBUTES):
             if name in has and "boxes" in has:
                 same = pl.col(name).list.len() == pl.col("boxes").list.len()
                 wrong[f"number of {name}"] = pl.col(name).is_not_null() & ~same.fill_null(False)

@@ -6,7 +6,7 @@ Pure: bytes and options in, bytes out. `predict` sends raw photos through the sa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -15,9 +15,10 @@ import numpy as np
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.imaging.levels import Range, check_range
+from headrace.imaging.masks import carry_mask, turn_mask
 from headrace.imaging.objects import judge_boxes
 from headrace.imaging.placement import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
-from headrace.record import Boxes, Keypoints
+from headrace.record import Boxes, Keypoints, Mask
 
 OnWarning: TypeAlias = Literal["reject", "keep"]
 
@@ -118,7 +119,8 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` [n]: which of those given they are.
+    """An image as it will be stored. `boxes` [n, 4] in pixels of this image; `kept` [n]: which of those given they are;
+    `masks` [n] of them.
 
     `clipped`: how many reached out of the image and were cut to it. `dropped`: reason -> boxes that are left out;
     `points_dropped`: reason -> labelled keypoints that are. `warning`: why the image may be a damaged one that was kept
@@ -133,6 +135,7 @@ class Prepared:
     boxes: Boxes | None
     kept: list[int] | None
     keypoints: Keypoints | None
+    masks: list[Mask | None] | None
     clipped: int
     dropped: Counter[str]
     points_dropped: Counter[str]
@@ -145,7 +148,9 @@ def prepare(
     *,
     boxes: Boxes | None = None,
     keypoints: Keypoints | None = None,
+    masks: Sequence[Mask | None] | None = None,
     measured_in: Size | None = None,
+    upright: bool = False,
     window: tuple[float, float, float, float] | None = None,
 ) -> Prepared:
     """What is stored of image bytes `data`. Raises codec.BadImage (stage and reason).
@@ -153,8 +158,9 @@ def prepare(
     Boxes and keypoints are given in pixels of the image as its bytes are stored and turn, move and are cut with the
     pixels. A box that reaches out of the image is cut to it; one that lies outside or has no area is dropped, and so is
     one of which `fit` leaves less than MIN_VISIBLE of its area. Keypoint sets beside boxes belong to them, one each,
-    and are dropped with them. A labelled point that lies outside, or that `fit` cuts off, becomes (0, 0, 0).
-    `measured_in`, `window`: see Record.size and Record.window; what a window hides is as what `fit` hides.
+    and are dropped with them, and so are `masks`. A labelled point that lies outside, or that `fit` cuts off, becomes
+    (0, 0, 0). `measured_in`, `upright`, `window`: see Record's size, upright and window; what a window hides is as what
+    `fit` hides.
     """
     header = codec.read_header(data, max_pixels=options.max_pixels, value_range=options.value_range)
     codec.check_density(header, len(data), options.max_pixels)
@@ -164,12 +170,19 @@ def prepare(
     given, clipped, kept = boxes, 0, np.zeros(0, np.int64)
     lost, dropped = Counter[str](), Counter[str]()
     cut_off = "cut off by fit" if window is None else "cut off by window or fit"
-    orientation, border = _frame_of_labels(header, measured_in)
+    orientation, border = _frame_of_labels(header, measured_in, upright)
+    frame = int(border[3]), int(border[2])
+    moved_masks = None if masks is None else list(masks)
     if boxes is not None:
         boxes = boxes.astype(np.float32)
         judged = judge_boxes(boxes, border)
         kept, clipped, dropped = np.flatnonzero(judged.kept), int(judged.clipped.sum()), judged.dropped()
         boxes = geometry.turn_boxes(judged.boxes[kept], orientation, header.height, header.width)
+        if moved_masks is not None:
+            moved_masks = [
+                None if (mask := moved_masks[i]) is None else turn_mask(mask, orientation, *frame)
+                for i in kept.tolist()
+            ]
     if keypoints is not None:
         inside = geometry.cut_points(keypoints.astype(np.float32), border)
         lost["outside of the image"] = _labelled(keypoints) - _labelled(inside)
@@ -211,6 +224,11 @@ def prepare(
             if keypoints is not None:
                 lost["of dropped boxes"] += _labelled(keypoints) - _labelled(keypoints[seen])
                 keypoints = keypoints[seen]
+            if moved_masks is not None:
+                moved_masks = [
+                    None if (mask := moved_masks[i]) is None else carry_mask(mask, placement, height, width)
+                    for i in seen.tolist()
+                ]
         if keypoints is not None:
             moved = carry_points(keypoints, [placement], np.zeros(len(keypoints), np.int64))
             lost[cut_off] = _labelled(keypoints) - _labelled(moved)
@@ -227,6 +245,7 @@ def prepare(
         boxes=boxes,
         kept=None if given is None else kept.tolist(),
         keypoints=keypoints,
+        masks=moved_masks,
         clipped=clipped,
         dropped=+dropped,
         points_dropped=+lost,
@@ -246,19 +265,20 @@ def _decoded(
         return codec.decode(data, header=header, lenient=True, **how), error.reason
 
 
-def _frame_of_labels(header: codec.Header, measured_in: Size | None) -> tuple[int, geometry.Array]:
+def _frame_of_labels(header: codec.Header, measured_in: Size | None, upright: bool) -> tuple[int, geometry.Array]:
     """By which orientation boxes and points are still to be turned, and the border float32 [4] of what they lie in.
 
     Raises BadImage when they were measured in an image of another size.
     """
     height, width = header.height, header.width
-    if measured_in not in (None, (height, width)):
-        if measured_in != (width, height) or header.orientation not in (5, 6, 7, 8):
+    turned = (width, height) if header.orientation in (5, 6, 7, 8) else (height, width)
+    if upright or measured_in not in (None, (height, width)):
+        # Where it isn't said: who annotated saw it upright, as most tools show it today.
+        if measured_in not in (None, turned):
             assert measured_in is not None
             said = f"{measured_in[1]} x {measured_in[0]}"
             raise codec.BadImage("label", f"the image is {width} x {height} pixels, its annotation is for {said}")
-        # Who annotated saw it upright, as most tools show it today.
-        return 1, np.array([0, 0, height, width], np.float32)
+        return 1, np.array([0, 0, *turned[::-1]], np.float32)
     return header.orientation, np.array([0, 0, width, height], np.float32)
 
 

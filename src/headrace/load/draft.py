@@ -98,7 +98,7 @@ class Blocks:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = memoryview(np.empty(math.prod(self._shape) * self._dtype.itemsize, np.uint8))
+            memory = np.empty(math.prod(self._shape) * self._dtype.itemsize, np.uint8).data
         # Parts of an array hold on to the array at the bottom; over a memoryview that is this one, which may end.
         whole: NDArray[Any] = np.frombuffer(memory, self._dtype)
         weakref.finalize(whole, self._free.append, memory).atexit = False

@@ -26,7 +26,7 @@ from headrace.imaging.placement import Fit
 from headrace.imaging.prepare import ImageOptions, OnWarning
 from headrace.packing.budget import SHOWN, Budget, shown
 from headrace.packing.divided import Divided
-from headrace.packing.plan import Numbered, Plan, ShardPlan, make_plan, numbered
+from headrace.packing.plan import Group, Numbered, Plan, ShardPlan, make_plan, numbered
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard, parts_of
 from headrace.place import local, publish
 from headrace.progress import bar
@@ -83,6 +83,7 @@ def pack(
     out: str | os.PathLike[str],
     *,
     splits: Splits | None = None,
+    group: Group | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Fit = "stretch",
     max_side: int | None = None,
@@ -111,6 +112,10 @@ def pack(
     A source is read once, to its end; images that come as bytes are written beside `out` until they are packed.
     splits: name -> fraction, summing to 1, stratified by class; or "given": each record goes to the split that it says
     (Record.split), which is the default where records say one. Otherwise all is "train".
+    group: what of a record no split cuts in two, as a patient or a film of which there are several images: the name of
+    an attribute, or a function of a Record that tells it (None: it stands alone). By default, and as "group", it is
+    what records say (Record.group). Shares are then within one group of what was asked, stratified as far as groups
+    allow.
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
     ratio; only larger ones change, unless enlarge.
@@ -160,6 +165,7 @@ def pack(
             shards=shards,
             shard_bytes=shard_size,
             seed=seed,
+            group=group,
         )
         with contextlib.closing(plan):
             budget = _Spent(plan, patience)
@@ -187,7 +193,8 @@ def pack(
                 raise AssertionError(f"{plan.seen} seen, {stored} stored, {len(rejects)} rejected: some are lost")
             if not stored:
                 raise DataError(f"none of {plan.seen} records could be stored{shown(rejects, len(rejects))}")
-            recipe = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
+            recipe: dict[str, Any] = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
+            recipe["group"] = group if isinstance(group, str) else None
             made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
         shutil.rmtree(scratch)
         equal = equal_images(functools.partial(catalog.parts, path=staging / catalog.FILE, records=stored))
@@ -290,6 +297,8 @@ def _write_rest(
         boxes_clipped=sum(result.boxes_clipped for result in results),
         boxes_dropped=dict(boxes_dropped),
         numbered=plan.info.numbered,
+        multi_label=plan.multi_label,
+        values=plan.values,
         keypoints=plan.keypoints,
         keypoint_names=plan.keypoint_names,
         flip_pairs=plan.flip_pairs,

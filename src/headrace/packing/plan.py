@@ -10,10 +10,10 @@ import contextlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,20 @@ from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
-from headrace.packing.spool import LABELLED, REJECT, Flat, Spool, Table
+from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Spool, Table
 from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
-from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, read
-from headrace.splits import GIVEN, USUAL_SPLITS, Splits, check_split_name, check_splits, shares, split_name_fault
+from headrace.sources.walking import natural
+from headrace.splits import (
+    GIVEN,
+    USUAL_SPLITS,
+    Splits,
+    check_split_name,
+    check_splits,
+    grouped_shares,
+    shares,
+    split_name_fault,
+)
 
 DEFAULT_SHARD_BYTES = 128 * 10**6
 _SAMPLE = 64
@@ -43,8 +52,11 @@ _KEYED = frozenset(example.KEYED)
 
 _T = TypeVar("_T")
 
+# What records have in common that no split cuts in two: an attribute's name, "group", or a function that tells it.
+Group: TypeAlias = str | Callable[[Record], str | None]
+
 # Why a row is no record of the dataset; 0 is why it is one.
-_REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS, _BOX_CLASS, _LABEL = 1, 2, 3, 4, 5, 6, 7
+_REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS, _BOX_CLASS, _LABEL, _LABELS = 1, 2, 3, 4, 5, 6, 7, 8
 
 _MOST_CLASSES = 1 << 16  # a label above it, where nobody names the classes, is something else
 
@@ -80,7 +92,8 @@ class Plan:
 
     `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
     object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
-    swaps.
+    swaps. `multi_label`: an image may have several classes, and one that a record has alone is the one of its labels;
+    `values`: some records have one.
     """
 
     options: ImageOptions
@@ -88,6 +101,8 @@ class Plan:
     classes: tuple[str, ...]
     box_classes: tuple[str, ...]
     with_boxes: bool
+    multi_label: bool
+    values: bool
     attributes: tuple[str, ...]
     keypoints: int
     keypoint_names: tuple[str, ...]
@@ -105,7 +120,8 @@ class Plan:
         object.__setattr__(self, "_labels", {name: i for i, name in enumerate(self.classes)})
 
     def records(self, start: int, stop: int) -> Iterator[Numbered]:
-        """The Records of places `start` to `stop` of the order, with both their class's name and index, or neither.
+        """The Records of places `start` to `stop` of the order, with both their class's name and index, or neither;
+        where images may have several classes, with their names.
 
         Raises OSError.
         """
@@ -116,7 +132,13 @@ class Plan:
                 record = replace(record, label=self._labels[record.label_name])
             elif record.label is not None:
                 record = replace(record, label_name=self.classes[record.label])
+            if self.multi_label and record.label_name is not None:
+                record = replace(record, label=None, label_name=None, labels=(record.label_name,))
             yield Numbered(row, record)
+
+    def labels_of(self, names: Iterable[str]) -> list[int]:
+        """The indices of classes."""
+        return [self._labels[name] for name in names]
 
     def close(self) -> None:
         """Lets go of its files."""
@@ -150,8 +172,12 @@ def make_plan(
     shards: int | None,
     shard_bytes: int | None,
     seed: int,
+    group: Group | None = None,
 ) -> Plan:
     """Reads the source to its end, into the new folder `scratch`, and decides.
+
+    group: what records have in common that no split cuts in two: an attribute's name or a function; by default, and as
+    "group", it is what they say themselves.
 
     splits: fractions by name, or "given": each record's own. By default its own where records say one, in the order
     train, val, test or as the source says its `split_names`; else all is "train".
@@ -169,7 +195,7 @@ def make_plan(
 
     tally = _Tally()
     with Spool(scratch) as spool:
-        info = _spool(source, spool, tally)
+        info = _spool(_in_groups(source, group), spool, tally)
         _check_outside(out, spool.folders)
         for name in info.split_names or ():
             check_split_name(name)
@@ -180,7 +206,11 @@ def make_plan(
             raise DataError(nothing_in(info))
         named, notes = _given_splits(table, info, splits)
         judged = _Judged(table, tally, *_faults(table, info, named, distinct=isinstance(source, Divided)))
+        if group is not None and not tally.grouped:
+            raise UsageError(f"group is {group!r:.80}, and none of the records has one")
         points, names, pairs = _keypoints(info, judged)
+        if info.class_names is not None and tally.several:
+            judged.refuse(_LABELS, _strange_several(judged, info.class_names))
         if info.box_class_names is not None:
             judged.refuse(_BOX_CLASS, _strange_boxes(judged, info.box_class_names))
         classes = _class_names(info.class_names, tally)
@@ -191,13 +221,16 @@ def make_plan(
         del judged
         among = tuple(fractions) if named is None else named
         counts = _write_order(table, rows, classes, fractions, named, seed)
+        if named is not None and tally.grouped:
+            notes = (*notes, *_torn(table, rows))
         if named is not None and info.split_names is None:  # one that only Rejects have is no split
             among, counts = tuple(name for name, n in zip(among, counts, strict=True) if n), [n for n in counts if n]
         for split, n in zip(among, counts, strict=True):
             if not n and len(rows):
                 if named is not None:
                     raise DataError(f"split {split!r}: none of its images can be used, and it would be empty")
-                raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(rows)} records is none; give it more")
+                whose = "records, whose groups are not cut in two," if tally.grouped else "records"
+                raise UsageError(f"split {split!r}: {fractions[split]:g} of {len(rows)} {whose} is none; give it more")
         count = shards or _shards_by_size(table, rows, options, shard_bytes or DEFAULT_SHARD_BYTES)
         made: list[ShardPlan] = []
         at = 0
@@ -219,6 +252,8 @@ def make_plan(
             classes=classes,
             box_classes=box_classes,
             with_boxes=tally.boxed > 0,
+            multi_label=tally.several > 0,
+            values=tally.valued > 0,
             attributes=tally.attributes(),
             keypoints=points,
             keypoint_names=names,
@@ -275,7 +310,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.names, self.labels, self.box_names = Counter[str](), Counter[int](), Counter[str]()
-        self.boxed = 0
+        self.boxed = self.several = self.valued = self.grouped = 0
         self._having, self._fitting = Counter[str](), Counter[str]()
 
     def add(self, records: Sequence[Record]) -> None:
@@ -291,6 +326,11 @@ class _Tally:
 
     def _count(self, records: Sequence[Record], by: int) -> None:
         _shift(self.names, [r.label_name for r in records if r.label_name is not None], by)
+        if several := [r.labels for r in records if r.labels is not None]:
+            _shift(self.names, [name for labels in several for name in labels], by)
+            self.several += by * len(several)
+        self.valued += by * sum(r.value is not None for r in records)
+        self.grouped += by * sum(r.group is not None for r in records)
         _shift(self.labels, [r.label for r in records if r.label_name is None and r.label is not None], by)
         _shift(self.box_names, [name for r in records if r.box_labels for name in r.box_labels], by)
         self.boxed += by * sum(r.boxes is not None for r in records)
@@ -307,6 +347,22 @@ def _shift(counter: Counter[_T], values: Sequence[_T], by: int) -> None:
         counter[value] += by * n
         if not counter[value]:
             del counter[value]
+
+
+def _in_groups(source: Iterable[Record | Reject], group: Group | None) -> Generator[Record | Reject, None, SourceInfo]:
+    """What the source gives, each Record with its group as `group` tells it."""
+    items = read(source)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as end:
+            info: SourceInfo = end.value
+            return info
+        if group is None or group == "group" or not isinstance(item, Record):
+            yield item
+            continue
+        found = group(item) if callable(group) else item.attributes.get(group)
+        yield replace(item, group=None if found is None else str(found))
 
 
 def _spool(source: Iterable[Record | Reject], spool: Spool, tally: _Tally) -> SourceInfo:
@@ -473,6 +529,18 @@ def _strange_boxes(judged: _Judged, names: Sequence[str]) -> NDArray[np.bool_]:
     return strange
 
 
+def _strange_several(judged: _Judged, names: Sequence[str]) -> NDArray[np.bool_]:
+    """The rows bool [n] of records that may have several classes, one of which is none of these."""
+    strange = np.zeros(len(judged.table), np.bool_)
+    if unknown := judged.tally.names.keys() - set(names):
+        several = (judged.table.column("flags") & SEVERAL) != 0
+        for row in map(int, np.flatnonzero(several & (judged.fault == 0))):
+            record = judged.table[row]
+            assert isinstance(record, Record)
+            strange[row] = not unknown.isdisjoint(record.labels or ())
+    return strange
+
+
 def _strange_labels(table: Table, classes: Sequence[str]) -> NDArray[np.bool_]:
     """The rows bool [n] whose label is the number of no class, or of another one than they name."""
     strange = np.zeros(len(table), np.bool_)
@@ -503,6 +571,9 @@ def _write_rejects(
             return f"duplicate id {record.id!r}, first at {origin or id_}"
         if kind == _CLASS:
             return f"class {record.label_name!r} is none of the given {', '.join(info.class_names or ())}"
+        if kind == _LABELS:
+            strange = [name for name in record.labels or () if name not in (info.class_names or ())]
+            return f"class {', '.join(map(repr, strange))} is none of the given {', '.join(info.class_names or ())}"
         if kind == _SPLIT:
             if record.split is None:
                 return f"it says no split, and others do ({', '.join(named or ())})"
@@ -560,8 +631,12 @@ def _write_order(
     A split that the source says stands in the order that it would have alone.
     """
     if named is None:
-        of = _strata(table, rows, classes)
-        share = shares(of, fractions, seed=seed) if len(fractions) > 1 else np.zeros(len(rows), np.int64)
+        if len(fractions) == 1:
+            share = np.zeros(len(rows), np.int64)
+        elif (groups := _groups(table, rows)) is None:
+            share = shares(_strata(table, rows, classes), fractions, seed=seed)
+        else:
+            share = grouped_shares(_strata(table, rows, classes), groups, fractions, seed=seed)
         share[share < 0] = len(fractions) - 1  # what rounding of the fractions leaves over
         n = len(fractions)
     else:
@@ -594,14 +669,40 @@ def _order_of(table: Table) -> Path:
     return table.folder / "order"
 
 
-def _strata(table: Table, rows: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int32]:
-    """Index of the class of each of these rows, -1 for none."""
+def _strata(table: Table, rows: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
+    """A number for the class of each of these rows, or for all that it has; the same where they are the same."""
     codes = _numbers(table, classes)
-    out = np.empty(len(table), np.int32)
+    out = np.empty(len(table), np.int64)
+    several = False
     for where, some in table.blocks():
-        unnamed = np.where((some["flags"] & LABELLED) != 0, some["label"], -1)
-        out[where] = np.where(some["name"] < 0, unnamed, codes[some["name"]])
-    return out if len(rows) == len(out) else out[rows]
+        numbered = (some["flags"] & (LABELLED | SEVERAL)) != 0
+        several = several or bool((some["flags"] & SEVERAL).any())
+        out[where] = np.where(some["name"] < 0, np.where(numbered, some["label"], -1), codes[some["name"]])
+    out = out if len(rows) == len(out) else out[rows]
+    return np.unique(out, return_inverse=True)[1] if several else out
+
+
+def _groups(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """A number for the group of each of these rows, one of its own for a row without; None where no row has one."""
+    keys, flags = table.column("group")[rows], table.column("flags")[rows]
+    grouped = (flags & GROUPED) != 0
+    if not grouped.any():
+        return None
+    groups = np.empty(len(rows), np.int64)
+    _, first, of = np.unique(keys[grouped], return_index=True, return_inverse=True)
+    groups[grouped] = np.argsort(np.argsort(first))[of]  # by who comes first, whatever the keys are
+    groups[~grouped] = len(first) + np.arange(int((~grouped).sum()))
+    return groups
+
+
+def _torn(table: Table, rows: NDArray[np.int64]) -> list[str]:
+    """What to say of groups that lie in several splits, where the source itself divides."""
+    groups, split = _groups(table, rows), table.column("split")[rows]
+    if groups is None:
+        return []
+    pairs = np.unique(np.stack([groups, split]), axis=1)[0]
+    torn = int((np.bincount(pairs) > 1).sum())
+    return [f"{torn} groups have records in several of the source's own splits"] if torn else []
 
 
 def _shuffled(n: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -618,7 +719,9 @@ def _shards_by_size(table: Table, rows: NDArray[np.int64], options: ImageOptions
         record = table[row]
         assert isinstance(record, Record)
         try:
-            made = prepare(record.read(), options, measured_in=record.size, window=record.window)
+            made = prepare(
+                record.read(), options, measured_in=record.size, upright=record.upright, window=record.window
+            )
             sizes.append(len(made.encoded) + _RECORD_OVERHEAD)
         except (BadImage, OSError):
             continue

@@ -22,21 +22,22 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import order
 from headrace.errors import UsageError
-from headrace.record import Frames, Mask, Part, Record, Reject
+from headrace.record import Frames, Mask, Part, Record, Reject, plain
 
 # What of a row lies in the heap, in this order, from byte `begin` on; each has its length there, or -1 for None.
 _TEXTS = ("id", "origin", "path", "container")
 _HEAP = (*_TEXTS, "boxes", "keypoints", "more", "encoded")
 
-# `hash` of the id; `number` of the image in its `stack`; `offset` and `size` in bytes of a Part; `name` and `split` are
-# codes, -1 for None; `group`: a number that equal groups have in common; `points`: keypoints per object, -1 without any.
+# `hash` of the id; `label` is a number for all labels of a record that may have several; `number` of the image in its
+# `stack`; `offset` and `size` in bytes of a Part; `group`: a number that equal groups have in common; `name` and
+# `split` are codes, -1 for None; `points`: keypoints per object, -1 without any.
 ROW = np.dtype(
     [(name, "<i8") for name in ("begin", "encoded", "hash", "label", "number", "offset", "size", "group")]
     + [(name, "<i4") for name in (*_HEAP[:-1], "stack", "name", "split", "points")]
     + [("flags", "u1"), ("unused", "u1", 3)]
 )
 _ROW = struct.Struct("<8q11iB3x")
-REJECT, LABELLED, PREFIXED, GROUPED = 1, 2, 4, 8
+REJECT, LABELLED, PREFIXED, GROUPED, SEVERAL = 1, 2, 4, 8, 16
 
 _BLOCK = 1 << 16  # rows
 
@@ -225,6 +226,12 @@ class Spool:
         if not _all_none(labels):
             rows["label"] = [label or 0 for label in labels]
             rows["flags"] |= np.array([label is not None for label in labels], np.uint8) * LABELLED
+        if not _all_none(several := [record.labels for record in records]):
+            # Which of them a record has, as one number: what dividing looks at.
+            keys = order.keys_of(["\n".join(sorted(labels or ())) for labels in several]).view(np.int64)
+            says = np.array([labels is not None for labels in several])
+            rows["label"][says] = keys[says]
+            rows["flags"] |= says.astype(np.uint8) * SEVERAL
         if not _all_none(groups := [record.group for record in records]):
             rows["group"] = order.keys_of([group or "" for group in groups]).view(np.int64)
             rows["flags"] |= np.array([group is not None for group in groups], np.uint8) * GROUPED
@@ -363,11 +370,4 @@ def _as_mask(polygons: list[Any], runs: list[int] | None, size: list[int] | None
     )
 
 
-def _plain(value: Any) -> Any:
-    """A number or an array of NumPy as Python's."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{value!r:.60} is {type(value).__name__}")
-
-
-_json = json.JSONEncoder(default=_plain).encode
+_json = json.JSONEncoder(default=plain).encode

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from headrace.errors import StorageError
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.coco import recognise as is_coco
+from headrace.sources.images import telling
 from headrace.sources.survey import MOST_NAMES, SAMPLES, Survey
 from headrace.sources.voc import seen_in as is_voc
 from headrace.sources.wider import recognise as is_wider
@@ -35,7 +35,6 @@ _KINDS = re.compile("captions|panoptic|stuff|image_info|person_keypoints")
 _ANNOTATIONS = (".xml", ".txt", ".json", ".csv", ".tsv", ".jsonl", ".yaml", ".yml", ".mat", ".npy", ".pts", ".parquet")
 
 # How a file is called that says its class: cat.12.jpg, dog_3.png.
-_WORD = re.compile(r"([A-Za-z]+)[ ._-]*[0-9]+\.")
 
 # Folders of a dataset's parts, in lower case, that are no class of anything.
 _PARTS = re.compile(
@@ -165,7 +164,7 @@ def _folder_of(survey: Survey, names: list[str], split: str) -> str:
     """The folder that images' names start from; one that is called as the split is, where several have them."""
     of_split = sorted(survey.folders, key=lambda folder: _split_in(folder.path) != split)
     for name in names:
-        for folder in of_split if files.id_of(name)[1] is None else ():
+        for folder in of_split if walking.id_of(name)[1] is None else ():
             path = survey.root / folder.path
             if os.path.isfile(path / name):  # noqa: PTH113 (False where no path can be)
                 return str(path)
@@ -179,7 +178,7 @@ def _xml(survey: Survey) -> Seen | None:
     for path, _ in survey.having(".xml"):
         head = survey.head(path)
         if re.search(r"<annotations[\s>]", head):
-            return Seen("CVAT", f"{path} has <annotations>", NO_SOURCE, "cvat")
+            return Seen("CVAT", f"{path} has <annotations>", f"pass {survey.root / path}", "cvat")
         if re.search(r"<annotation[\s>]", head) and "<polygon>" in head:
             return Seen("LabelMe", f"{path} has <annotation> with <polygon>", NO_SOURCE)
     return None
@@ -236,7 +235,8 @@ def _mot(survey: Survey) -> Seen | None:
 def _open_images(survey: Survey) -> Seen | None:
     for path, _ in survey.having(".csv"):
         if re.match(r"ImageID,", survey.head(path)):
-            return Seen("Open Images", f"{path} begins with ImageID", NO_SOURCE, "openimages")
+            remedy = f"pass {survey.root / path} with images=FOLDER"
+            return Seen("Open Images", f"{path} begins with ImageID", remedy, "openimages")
     return None
 
 
@@ -256,7 +256,10 @@ def _table(survey: Survey) -> Seen | None:
             for cell in line.split(separator):
                 value = cell.strip().strip('"').rpartition("/")[2]
                 if value in known or (len(value) > 3 and value in stems):
-                    return Seen(f"images with a table ({extension})", f"{path} names {value}", NO_SOURCE, "csv")
+                    folder = _folder_of(survey, [cell.strip()], "")
+                    images = folder if folder == _ANY else repr(folder)
+                    remedy = f"pass {survey.root / path} with images={images}"
+                    return Seen(f"images with a table ({extension})", f"{path} names {value}", remedy, "csv")
     return None
 
 
@@ -279,10 +282,8 @@ def _splits(survey: Survey) -> Seen | None:
     tops = survey.tops
     if tops and all(split_of_folder(top.called) for top in tops):
         inside = {folder.path.partition("/")[0] for folder in survey.folders if "/" in folder.path and folder.images}
-        if not inside:
-            remedy = (
-                "pass pattern=REGEX where file names tell the class, or format='folders' to store them without a label"
-            )
+        if not inside and any(telling(folder.images) for folder in survey.folders):
+            remedy = "pass pattern=REGEX where file names tell the class, or format='files' to store them without one"
             return Seen("splits without folders of classes", _listed(top.path for top in tops), remedy)
         return None
     splits = [top.path for top in tops if split_of_folder(top.called)]
@@ -313,11 +314,8 @@ def _parts(survey: Survey) -> Seen | None:
 def _names(survey: Survey) -> Seen | None:
     """Images in no folder of a class whose names begin with a few words, and go on with numbers."""
     here, *below = survey.folders
-    if any(folder.images for folder in below):
-        return None
-    words = Counter(found[1] for name in here.images if (found := _WORD.match(name)))
-    several = {word: n for word, n in words.items() if 20 * n >= len(here.images)}
-    if len(several) < 2 or 10 * sum(several.values()) < 9 * len(here.images):
+    several = {} if any(folder.images for folder in below) else telling(here.images)
+    if not several:
         return None
     what = ", ".join(f"{word} ({n})" for word, n in several.items())
     pattern = f"^(?P<label>{'|'.join(several)})[^A-Za-z]"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headrace.sources import files
+from headrace.sources import walking
 
 MOST_NAMES = 1000  # of one kind that are remembered of a folder
 SAMPLES = 5  # files of a kind whose content is looked at
@@ -43,7 +43,7 @@ class Folder:
 
     @property
     def images(self) -> list[str]:
-        return [name for ext, names in self.names.items() if ext[1:] in files.IMAGE_EXTENSIONS for name in names]
+        return [name for ext, names in self.names.items() if ext[1:] in walking.IMAGE_EXTENSIONS for name in names]
 
 
 class Survey:
@@ -68,17 +68,17 @@ class Survey:
             reached.add((status.st_dev, status.st_ino))
             entries += len(some)
             for entry in some:
-                if files.is_junk(entry.name):
+                if walking.is_junk(entry.name):
                     continue
-                if files.is_folder(entry):
+                if walking.is_folder(entry):
                     folder.folders.append(entry.name)
                 else:
                     names = folder.names.setdefault(Path(entry.name).suffix.lower(), [])
                     if len(names) < MOST_NAMES:
                         names.append(entry.name)
             for names in folder.names.values():
-                names.sort(key=files.natural)
-            folder.folders.sort(key=files.natural)
+                names.sort(key=walking.natural)
+            folder.folders.sort(key=walking.natural)
             self.folders.append(folder)
             waiting.extend(Folder(folder.file(name)) for name in folder.folders)
 

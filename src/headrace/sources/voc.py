@@ -30,7 +30,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from headrace.errors import UsageError
 from headrace.record import Record, Reject, name_fault
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.folders import split_folders
 from headrace.sources.formats import Format, Option
 from headrace.sources.info import SourceInfo
@@ -101,7 +101,7 @@ def voc(
     images is opened. Raises NotThereError, StorageError, UsageError (no folder; several in it that may be meant); when
     iterated UsageError, if there is XML and no image at all.
     """
-    top = files.check_root(root)
+    top = walking.check_root(root)
     folder, note = _place(top)
     annotations = _child(folder, _ANNOTATIONS) or folder
     beside = annotations if _child(folder, _ANNOTATIONS) is None else folder
@@ -109,7 +109,7 @@ def voc(
     return VocSource(
         root=folder,
         annotations=annotations,
-        images=files.check_root(images) if images is not None else _child(folder, _IMAGES) or beside,
+        images=walking.check_root(images) if images is not None else _child(folder, _IMAGES) or beside,
         lists=main if annotations != folder and main.is_dir() else None,
         zero_based=zero_based,
         note=note,
@@ -139,14 +139,15 @@ def _place(root: Path) -> tuple[Path, str | None]:
     for depth in (1, 2):
         below = [root]
         for _ in range(depth):
-            below = [folder / name for folder in below for name in files.folders_in(folder)]
+            below = [folder / name for folder in below for name in walking.folders_in(folder)]
         found = [folder for folder in below if _child(folder, _ANNOTATIONS) is not None]
         if len(found) > 1:
             listed = ", ".join(map(str, found[:5]))
             raise UsageError(f"{root}: several folders with annotations in it, wanted one of them: {listed}")
         if found:
             top = found[0].relative_to(root).parts[0]
-            if others := [name for name in files.folders_in(root) if name != top and files.holds_images(root / name)]:
+            names = [name for name in walking.folders_in(root) if name != top]
+            if others := [name for name in names if walking.holds_images(root / name)]:
                 listed = ", ".join(f"{name}/" for name in others[:5])
                 raise UsageError(f"{root}: annotations in {top}/, and other images in {listed}; pass {found[0]}")
             return found[0], f"annotations and images of {found[0].relative_to(root)}/ are taken"
@@ -155,7 +156,7 @@ def _place(root: Path) -> tuple[Path, str | None]:
 
 def _child(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The folder in `folder` of the first of these names, in any case of letters, None where there is none."""
-    below = {name.lower(): name for name in reversed(files.folders_in(folder))}
+    below = {name.lower(): name for name in reversed(walking.folders_in(folder))}
     return next((folder / below[name] for name in names if name in below), None)
 
 
@@ -172,9 +173,9 @@ class _Reading:
 
     def items(self) -> Iterator[Record | Reject]:
         source = self.source
-        xmls = files.having(source.annotations, ".xml")
+        xmls = walking.having(source.annotations, ".xml")
         images = _Images()
-        for found in files.walk(source.images, self.skipped):
+        for found in walking.walk(source.images, self.skipped):
             if isinstance(found, Reject):
                 yield found
             elif found.partition("/")[0].lower() in _MASKS:
@@ -185,9 +186,9 @@ class _Reading:
         if xmls and not len(images):
             raise UsageError(f"{source.images}: holds no images; pass the folder in which they lie with images=FOLDER")
         if source.images != source.root:
-            for name in files.folders_in(source.root):
+            for name in walking.folders_in(source.root):
                 if name.lower() in _MASKS:
-                    self.skipped["segmentation masks"] += len(files.having(source.root / name, ".png"))
+                    self.skipped["segmentation masks"] += len(walking.having(source.root / name, ".png"))
         lists = _Lists()
         if source.lists is not None:
             yield from lists.read(source.lists, source.root, images, {_stem(xml) for xml in xmls})
@@ -242,7 +243,7 @@ class _Reading:
         """The record of an XML file, or its Reject under `id_`."""
         source = self.source
         path = str(source.annotations / xml)
-        if refused := files.refusal(path, os.path.realpath(source.annotations)):
+        if refused := walking.refusal(path, os.path.realpath(source.annotations)):
             return self._reject(xml, id_, refused, stage="read")
         try:
             said = _parse(path)
@@ -255,7 +256,7 @@ class _Reading:
         except _Fault as fault:
             return self._reject(xml, id_, str(fault))
         images.used.add(image)
-        if refused := files.refusal(f"{source.images}/{image}", self.inside):
+        if refused := walking.refusal(f"{source.images}/{image}", self.inside):
             return self._reject(xml, image, refused, stage="read")
         try:
             boxes, names, attributes = self._objects(said)
@@ -370,7 +371,7 @@ class _Images:
 def _stem(path: str) -> str:
     """A path without its extension, where that is an image's or .xml."""
     stem, dot, extension = path.rpartition(".")
-    known = extension.lower() in files.IMAGE_EXTENSIONS or extension.lower() == "xml"
+    known = extension.lower() in walking.IMAGE_EXTENSIONS or extension.lower() == "xml"
     return stem if dot and known and "/" not in extension and stem.rpartition("/")[2] else path
 
 
@@ -388,7 +389,7 @@ class _Lists:
             path = folder / f"{split}.txt"
             rest = split == "train" and not path.exists() and (folder / "trainval.txt").exists()
             path = folder / "trainval.txt" if rest else path
-            if files.refusal(str(path), os.path.realpath(root)) is not None:
+            if walking.refusal(str(path), os.path.realpath(root)) is not None:
                 continue
             known: dict[str, str] = {}
             rejects: list[Reject] = []
@@ -400,7 +401,7 @@ class _Lists:
                         Reject(id=origin, origin=origin, stage="annotation", reason="it is no name in UTF-8")
                     )
                     continue
-                stem = _stem(files.id_of(name)[0])
+                stem = _stem(walking.id_of(name)[0])
                 marks += re.fullmatch(r"\S+\s+(?:-1|0|1)", name) is not None and not images.of(stem)
                 known.setdefault(stem, origin)
             if marks and marks == len(known):
@@ -424,13 +425,13 @@ class _Lists:
 
 def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
     """(number from 1, text) of the lines that are not blank; None for what is no text, or too long for a name."""
-    for line, text in files.lines(path, longest=_LONGEST_LINE):
+    for line, text in walking.lines(path, longest=_LONGEST_LINE):
         try:
             name = text.decode()
         except UnicodeDecodeError:
             yield line, None
         else:
-            yield line, None if files.CONTROLS.search(name) or len(text) > _LONGEST_LINE else name
+            yield line, None if walking.CONTROLS.search(name) or len(text) > _LONGEST_LINE else name
 
 
 # --- one file --------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.imaging import codec
 from headrace.record import Mask, Record, Reject, check_names, name_fault
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.folders import split_folders
 from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
@@ -133,7 +133,7 @@ def yolo(
     place = Path(path)
     if not place.exists():
         raise NotThereError(f"{place}: no such file or folder")
-    layout = _Layout(place, None if images is None else files.check_root(images))
+    layout = _Layout(place, None if images is None else walking.check_root(images))
     names = None if class_names is None else dict(enumerate(check_names(tuple(class_names), "class_names")))
     classes = names or layout.classes()
     chosen = task or layout.task()
@@ -205,7 +205,7 @@ class _Layout:
         self.file: Path | None = None
         self.config: _Config = {}
         if path.is_dir():
-            top = files.check_root(path)
+            top = walking.check_root(path)
             self.file = _config_in(top)
         elif path.is_file():
             top, self.file = path.parent, path
@@ -217,7 +217,7 @@ class _Layout:
             if images is None:
                 where = os.path.relpath(self.file.parent, top).replace(os.sep, "/")
                 self.base = "" if where == "." else where
-            if refused := files.refusal(str(self.file), os.path.realpath(top)):
+            if refused := walking.refusal(str(self.file), os.path.realpath(top)):
                 raise UsageError(f"{self.file}: can't be taken: {refused}")
             self.config = _read_yaml(self.file) if self.file.suffix.lower() in _YAML else _read_data(self.file)
             self.base = self._base()
@@ -345,7 +345,7 @@ class _Layout:
         }
         if lists:
             return tuple((split, (name,)) for split, name in lists.items())
-        below = files.folders_in(self.root)
+        below = walking.folders_in(self.root)
         top = "images" if "images" in below else ""
         if splits := split_folders(self.root / top):
             self.notes.append(f"folders taken as splits: {', '.join(f'{name}/' for name in splits)}")
@@ -376,15 +376,15 @@ class _Layout:
         """The names in a file of names, a line each; None where there is none. Raises DataError."""
         said = self.config.get("names")
         places = [said] if isinstance(said, str) else []
-        folders = ("", "labels", "images", *(f"{name}" for name in files.folders_in(self.root)[:20]))
+        folders = ("", "labels", "images", *(f"{name}" for name in walking.folders_in(self.root)[:20]))
         places += [posixpath.join(folder, name) for folder in folders for name in _NAMES]
         for text in places:
             place, _ = self._resolve(text)
-            if place is None or files.refusal(str(self.root / place), os.path.realpath(self.root)) is not None:
+            if place is None or walking.refusal(str(self.root / place), os.path.realpath(self.root)) is not None:
                 continue
             names = []
             try:
-                for line, name in files.lines(self.root / place, longest=_LONGEST_NAME):
+                for line, name in walking.lines(self.root / place, longest=_LONGEST_NAME):
                     names.append(name.decode())
                     if len(name) > _LONGEST_NAME or line > _MOST_CLASSES or line != len(names):
                         raise DataError(f"{self.root / place}:{line}: wanted the name of a class in each line")
@@ -453,7 +453,7 @@ def _read_data(path: Path) -> _Config:
     """What Darknet's obj.data says. Raises DataError, StorageError."""
     found: _Config = {}
     try:
-        for number, text in files.lines(path, longest=_LONGEST_NAME):
+        for number, text in walking.lines(path, longest=_LONGEST_NAME):
             key, equals, value = text.decode(errors="replace").partition("=")
             if not equals or len(text) > _LONGEST_NAME or number > 100:
                 raise DataError(f"{path}:{number}: found {_shown(key)}, wanted KEY = VALUE")
@@ -466,7 +466,7 @@ def _read_data(path: Path) -> _Config:
 def _inside(root: Path, text: str, bases: Sequence[str]) -> tuple[str | None, bool]:
     """(a path from the root for what a config or a list says, whether that leads just there); None where nothing of it
     is there. What leads elsewhere is looked for by its last parts; nothing outside is looked at."""
-    if files.CONTROLS.search(text) or len(text) > _LONGEST_NAME or re.search(r"[\ud800-\udfff]", text):
+    if walking.CONTROLS.search(text) or len(text) > _LONGEST_NAME or re.search(r"[\ud800-\udfff]", text):
         return None, False
     slashed = text.strip().replace("\\", "/")
     absolute = slashed.startswith("/") or re.match(r"[A-Za-z]:", slashed) is not None
@@ -582,7 +582,7 @@ class _Reading:
             if os.path.commonpath([os.path.realpath(root / place), self.inside]) != self.inside:
                 raise DataError(f"{root / place}: a link leads out of {root}")
             skipped: Counter[str] = Counter()
-            for found in files.walk(root / place, skipped):
+            for found in walking.walk(root / place, skipped):
                 if isinstance(found, str):
                     yield found, posixpath.join(place, found)
                 else:
@@ -591,10 +591,10 @@ class _Reading:
                 del skipped[".txt"]  # labels, and what is beside them
             self.skipped += skipped
             return
-        if refused := files.refusal(str(root / place), self.inside):
+        if refused := walking.refusal(str(root / place), self.inside):
             raise DataError(f"{root / place}: {refused}")
         folder = posixpath.dirname(place)
-        for line, text in files.lines(root / place, longest=_LONGEST_NAME):
+        for line, text in walking.lines(root / place, longest=_LONGEST_NAME):
             origin = f"{place}:{line}"
             try:
                 name = text.decode()
@@ -604,7 +604,7 @@ class _Reading:
             # In a list ./ is the folder of the list (ultralytics/data/base.py, get_img_files).
             path, _ = _inside(root, name, [folder, ""] if name.startswith("./") else ["", folder])
             if path is None:
-                id_, fault = files.id_of(name)
+                id_, fault = walking.id_of(name)
                 reason = f"there is no such image in {root.name}: {name!r:.120}"
                 yield Reject(id=id_ or origin, origin=origin, stage="read", reason=fault or reason)
                 continue
@@ -613,14 +613,14 @@ class _Reading:
     def _item(self, id_: str, path: str, label: str, split: str | None) -> Record | Reject:
         """The record of an image, or its Reject."""
         source = self.source
-        if refused := files.refusal(f"{source.root}/{path}", self.inside):
+        if refused := walking.refusal(f"{source.root}/{path}", self.inside):
             return Reject(id=id_, origin=path, stage="read", reason=refused)
         file = source.root / label
         rows = _Rows([], [], [], [])
         origin = label
         if os.path.lexists(file):
             self.labelled += 1
-            if refused := files.refusal(str(file), self.inside):
+            if refused := walking.refusal(str(file), self.inside):
                 return Reject(id=id_, origin=label, stage="read", reason=refused.replace(" of images", ""))
             try:
                 rows = self._rows(file)
@@ -664,7 +664,7 @@ class _Reading:
         """What a label file says. Raises _Fault, OSError."""
         out = _Rows([], [], [], [])
         seen: set[tuple[float, ...]] = set()
-        for line, text in files.lines(path, longest=_LONGEST_ROW):
+        for line, text in walking.lines(path, longest=_LONGEST_ROW):
             if line > _MOST_ROWS or len(text) > _LONGEST_ROW:
                 raise _Fault(f"more than {_MOST_ROWS} rows, or one of more than {_LONGEST_ROW} bytes", line)
             if not _ROW.fullmatch(text):
@@ -733,7 +733,7 @@ class _Reading:
                 if folder == place or folder in done or not (root / place).is_dir() or not (root / folder).is_dir():
                     continue
                 done.add(folder)
-                for name in files.having(root / folder, ".txt"):
+                for name in walking.having(root / folder, ".txt"):
                     label = posixpath.join(folder, name)
                     if label not in labels and name.rpartition("/")[2] not in _NAMES:
                         yield label

@@ -107,8 +107,11 @@ def _having(
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; a link that leads to itself is none."""
-    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
+    """Whether this is a folder, or a link to one: none where that leads to itself, or where nobody may look."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def folders_in(root: Path) -> list[str]:
@@ -125,6 +128,26 @@ def folders_in(root: Path) -> list[str]:
 def holds_images(root: Path) -> bool:
     """Whether there is a candidate image anywhere below a folder."""
     return any(isinstance(found, str) for found in walk(root, Counter()))
+
+
+def by_stem(root: Path, *, flat: bool = False) -> dict[str, str | None]:
+    """Paths of candidate images relative to `root` by the same without their extension, None where several have it.
+
+    `flat`: by the name of the file alone, whatever the folders.
+    """
+    found: dict[str, str | None] = {}
+    for path in walk(root, Counter()):
+        if isinstance(path, str):
+            stem, dot, extension = path.rpartition(".")
+            stem = stem if dot and extension.lower() in IMAGE_EXTENSIONS else path
+            stem = stem.rpartition("/")[2] if flat else stem
+            found[stem] = None if stem in found else path
+    return found
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name claims to be an image."""
+    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name
 
 
 def is_junk(name: str) -> bool:
