@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import re
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 # What stands where a number was wanted.
 NUMBERS = (
@@ -31,6 +37,42 @@ def mutated(data: bytes, seed: int) -> bytes:
     for _ in range(draw.randint(1, 4)):
         data = draw.choice(_WAYS)(data, draw)
     return data
+
+
+@contextlib.contextmanager
+def watched(*roots: Path, seconds: int = 20) -> Iterator[None]:
+    """Fails where what runs meanwhile, in this thread or another, opens or lists a file outside of `roots` (but for
+    Python's own), opens a socket, starts a process, or takes longer than that."""
+    inside = tuple(os.path.realpath(root) for root in (*roots, sys.prefix, sys.base_prefix, *sys.path) if str(root))
+    strays: list[str] = []
+
+    def look(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec"):
+            strays.append(event)
+        elif event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], str | bytes | os.PathLike):
+            path = os.path.realpath(os.fsdecode(args[0]))
+            if not any(path == root or path.startswith(root + os.sep) for root in inside):
+                strays.append(path)
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"over {seconds} s")
+
+    if not _watchers:
+        sys.addaudithook(lambda event, args: [watcher(event, args) for watcher in _watchers[1:]] and None)
+        _watchers.append(lambda event, args: None)
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    _watchers.append(look)
+    try:
+        yield
+    finally:
+        _watchers.remove(look)
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert not strays, f"reached outside: {strays[:5]}"
+
+
+_watchers: list[Callable[[str, tuple[Any, ...]], None]] = []  # the first stands for the hook, which can't be taken off
 
 
 def _flip(data: bytes, draw: random.Random) -> bytes:

@@ -26,7 +26,7 @@ from headrace.errors import DataError, StorageError, UsageError
 from headrace.format import footer
 from headrace.format.footer import BadFooter, Footer
 from headrace.record import Record, Reject, check_names
-from headrace.sources import files, shards, values
+from headrace.sources import shards, values, walking
 from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.shards import Shard
@@ -191,9 +191,9 @@ class _Seen:
         """The id of an image by the path beside its bytes, which often is a mere name; else by its place."""
         if not isinstance(path, str) or not path:
             return origin
-        id_, unusable = files.id_of(path)
+        id_, unusable = walking.id_of(path)
         if unusable is not None:
-            id_, unusable = files.id_of(PurePosixPath(path).name)
+            id_, unusable = walking.id_of(PurePosixPath(path).name)
             if unusable is not None or id_ == ".":
                 return origin
         mark = hash(id_)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.sources import files
-from headrace.sources.files import natural
+from headrace.sources import walking
+from headrace.sources.walking import natural
 from headrace.splits import DEFAULT_SPLIT, USUAL_SPLITS, split_name_fault
 
 _MOST_FILES = 100_000  # of a pattern in braces
@@ -69,7 +69,7 @@ def find(path: str | os.PathLike[str], extensions: Sequence[str]) -> list[Shard]
     Raises NotThereError, StorageError, UsageError (a packed dataset).
     """
     if Path(path).is_dir():
-        root = files.check_root(path)
+        root = walking.check_root(path)
         return [Shard(root / name, name) for name in _walk(root, "", tuple(extensions), frozenset())]
     found = expanded(path) if not Path(path).exists() else [Path(path)]
     for one in found:
@@ -95,7 +95,7 @@ def _walk(root: Path, prefix: str, extensions: tuple[str, ...], above: frozenset
         raise StorageError(f"{folder}: {(error.strerror or str(error)).lower()}") from error
     here = (status.st_dev, status.st_ino)
     for name in names if here not in above else ():
-        if files.is_junk(name):
+        if walking.is_junk(name):
             continue
         path = folder / name
         if path.is_dir():

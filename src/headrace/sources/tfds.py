@@ -27,7 +27,7 @@ from headrace.format.tfds import Info, Leaf
 from headrace.imaging.codec import BadImage, read_header
 from headrace.place.local import LocalPlace, Slices
 from headrace.record import Boxes, Part, Record, Reject, check_names
-from headrace.sources import files, shards, values
+from headrace.sources import shards, values, walking
 from headrace.sources.formats import Format, Option
 from headrace.sources.info import SourceInfo
 
@@ -54,8 +54,8 @@ class TfdsSource:
         for split in self.info.splits:
             for name, records in split.shards:
                 shard = _Shard(name, called[split.name], records)
-                id_, unusable = files.id_of(name)
-                fault = unusable or files.refusal(f"{self.root}/{id_}", inside)
+                id_, unusable = walking.id_of(name)
+                fault = unusable or walking.refusal(f"{self.root}/{id_}", inside)
                 if fault is not None:
                     yield from shard.missing(0, fault)
                     continue
@@ -161,7 +161,7 @@ class _Roles:
         if len(found) != 1:
             return None
         try:
-            id_, unusable = files.id_of(_text(found[0]) if isinstance(found[0], bytes) else str(found[0]))
+            id_, unusable = walking.id_of(_text(found[0]) if isinstance(found[0], bytes) else str(found[0]))
         except ValueError:
             return None
         return None if unusable is not None or id_ == "." else id_
@@ -338,7 +338,7 @@ def tfds(path: str | os.PathLike[str], *, image: str | None = None, label: str |
     `shard:number`. A record that is damaged, or missing of those that dataset_info.json counts, is a Reject.
     Raises NotThereError, StorageError, UsageError (no such dataset; array_record files; an option).
     """
-    root = _folder(files.check_root(path))
+    root = _folder(walking.check_root(path))
     try:
         info, leaves = written.info(root), written.features(root)
     except OSError as error:
@@ -358,7 +358,7 @@ def _folder(root: Path) -> Path:
     """The folder with the shards. Raises NotThereError, UsageError."""
     if (root / written.INFO).is_file():
         return root
-    below = [name for name in files.folders_in(root) if (root / name / written.INFO).is_file()]
+    below = [name for name in walking.folders_in(root) if (root / name / written.INFO).is_file()]
     if not below:
         raise NotThereError(f"{root / written.INFO}: no such file; wanted a folder that TensorFlow Datasets wrote")
     if len(below) > 1:
@@ -439,7 +439,7 @@ def recognise(path: Path) -> str | None:
     """What tells that TensorFlow Datasets wrote the folder `path`, None when nothing does. Raises StorageError."""
     if not path.is_dir():
         return None
-    for folder in (path, *(path / name for name in files.folders_in(path)[:16])):
+    for folder in (path, *(path / name for name in walking.folders_in(path)[:16])):
         if (folder / written.INFO).is_file() and (folder / written.FEATURES).is_file():
             where = "" if folder == path else f"{folder.name}/"
             return f"{where}{written.INFO} and {where}{written.FEATURES} are there"

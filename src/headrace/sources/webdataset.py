@@ -30,7 +30,7 @@ from typing import Any
 
 from headrace.errors import DataError, UsageError
 from headrace.record import Part, Record, Reject, check_names
-from headrace.sources import files, shards, tars, values
+from headrace.sources import shards, tars, values, walking
 from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.shards import Shard
@@ -112,14 +112,14 @@ class WebDatasetSource:
         origin = f"{shard.name}:{sample.begin}"
 
         def reject(stage: str, reason: str, name: str = sample.key) -> Reject:
-            return Reject(id=files.id_of(name)[0] or origin, origin=origin, stage=stage, reason=reason)
+            return Reject(id=walking.id_of(name)[0] or origin, origin=origin, stage=stage, reason=reason)
 
         try:
             extension = self._image(sample)
         except ValueError as error:
             return reject("annotation", str(error))
         name = f"{sample.key}.{sample.spelled[extension]}".lstrip("/")
-        id_, unusable = files.id_of(name)
+        id_, unusable = walking.id_of(name)
         if unusable is not None:
             return reject("annotation", unusable, name)
         if sample.torn and (usual is None or not usual <= sample.files.keys()):
@@ -147,8 +147,8 @@ class WebDatasetSource:
             if self.image not in sample.files:
                 raise ValueError(f"no .{self.image} in the sample: it has {has}")
             return self.image
-        plain = [extension for extension in sample.files if extension in files.IMAGE_EXTENSIONS]
-        parted = [one for one in sample.files if one.rpartition(".")[2] in files.IMAGE_EXTENSIONS]
+        plain = [extension for extension in sample.files if extension in walking.IMAGE_EXTENSIONS]
+        parted = [one for one in sample.files if one.rpartition(".")[2] in walking.IMAGE_EXTENSIONS]
         found = plain or parted
         if not found:
             raise ValueError(f"no image in the sample: it has {has}")
@@ -172,7 +172,7 @@ class _Sample:
         extension = spelled.lower()
         last = extension.rpartition(".")[2]
         self.spelled[extension] = spelled
-        is_image = extension == image if image is not None else last in files.IMAGE_EXTENSIONS
+        is_image = extension == image if image is not None else last in walking.IMAGE_EXTENSIONS
         made: Part | bytes | str | None = None
         try:
             if is_image and member.fault is not None:
@@ -211,7 +211,7 @@ def _named(name: str, skipped: Counter[str]) -> tuple[str, str] | None:
     """(key, extension) of a member's name, None where it is none of a sample."""
     if _META.match(name):
         return None
-    if any(files.is_junk(part) for part in name.split("/") if part not in (".", "..")):
+    if any(walking.is_junk(part) for part in name.split("/") if part not in (".", "..")):
         return None
     match = _KEY.fullmatch(name)
     if match is None:
@@ -299,7 +299,7 @@ def webdataset(
 def _names_beside(folder: Path) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """The class names in a folder's file of them, and what to say of it. Raises UsageError."""
     path = folder / CLASS_FILE
-    if files.refusal(str(path), os.path.realpath(folder)) is not None or path.stat().st_size > _MOST_TEXT:
+    if walking.refusal(str(path), os.path.realpath(folder)) is not None or path.stat().st_size > _MOST_TEXT:
         return None, ()
     try:
         lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
@@ -324,7 +324,7 @@ def recognise(path: Path) -> str | None:
         with contextlib.suppress(DataError), tars.opened(shard.path) as tar:
             for _, piece in zip(range(_LOOKED_AT), tar.pieces(), strict=False):
                 named = _named(piece.name, Counter()) if isinstance(piece, tars.Member) else None
-                if named is not None and named[1].lower().rpartition(".")[2] in files.IMAGE_EXTENSIONS:
+                if named is not None and named[1].lower().rpartition(".")[2] in walking.IMAGE_EXTENSIONS:
                     return f"{shard.name} is a tar with {named[0]}.{named[1]}"
     return None
 
