@@ -18,9 +18,15 @@ def painted(draw: st.DrawFn, *, sides: st.SearchStrategy[int] = sides) -> tuple[
     height, width = draw(sides), draw(sides)
     x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
     x1, y1 = draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height))
+    return rectangle(height, width, (x0, y0, x1, y1))
+
+
+def rectangle(height: int, width: int, box: tuple[int, int, int, int]) -> tuple[codec.Pixels, Array]:
+    """As `painted`, with this box."""
+    x0, y0, x1, y1 = box
     pixels = np.zeros((height, width, 1), np.uint8)
     pixels[y0:y1, x0:x1] = 255
-    return pixels, np.array([[x0, y0, x1, y1]], np.float32)
+    return pixels, np.array([box], np.float32)
 
 
 def whiteness(pixels: codec.Pixels) -> Array:
@@ -35,12 +41,13 @@ def can_be_told(box: Array) -> bool:
     return bool(np.ptp(box.reshape(2, 2), axis=0).min() >= 3)
 
 
-def assert_painted_at(pixels: codec.Pixels, box: Array, *, within: float = 1) -> None:
-    """What is white in `pixels` [h, w, c] agrees with the box [4], on each side to `within` pixels."""
+def assert_painted_at(pixels: codec.Pixels, box: Array, *, within: float | tuple[float, float] = 1) -> None:
+    """What is white in `pixels` [h, w, c] agrees with the box [4] to `within` pixels on each side, or to (x, y)."""
     x0, y0, x1, y1 = box
+    x, y = within if isinstance(within, tuple) else (within, within)
     white = whiteness(pixels)
     assert white.max() == 1
-    assert np.allclose([*_edges(white.max(0)), *_edges(white.max(1))], [x0, x1, y0, y1], rtol=0, atol=within)
+    assert np.allclose([*_edges(white.max(0)), *_edges(white.max(1))], [x0, x1, y0, y1], rtol=0, atol=[x, x, y, y])
 
 
 def _edges(profile: Array) -> tuple[float, float]:

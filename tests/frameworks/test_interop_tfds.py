@@ -162,3 +162,25 @@ def test_real_photos(real_data: Path, tmp_path: Path) -> None:
     assert info.features["image/class/label"].names == ["cat", "dog"]
     labels = [row["image/class/label"] for row in rows(ds)]
     assert len(labels) == 800 and np.bincount(labels).tolist() == list(ds.class_counts.values())
+
+
+def test_several_classes_and_a_value(tmp_path: Path) -> None:
+    """A list of classes is a Sequence of class labels, a value a number; who lacks them has none and NaN."""
+    labels = [("cat", "dog"), (), ("dog",), None]
+    some = [
+        hr.Record(id=str(k), encoded=PHOTOS[k].encoded, labels=of, value=None if k == 3 else k / 2)
+        for k, of in enumerate(labels)
+    ]
+    ds = pack(some, tmp_path / "several")
+    info = builder(ds).info
+    assert info.features["image/class/label"].feature.names == ["cat", "dog"]
+    found = {row["image/filename"].decode(): row for row in rows(ds)}
+    for k, of in enumerate(labels):
+        names = [ds.class_names[i] for i in found[str(k)]["image/class/label"]]
+        assert tuple(names) == (of or ())
+    assert [float(found[str(k)]["image/value"]) for k in range(3)] == [0, 0.5, 1]
+    assert np.isnan(found["3"]["image/value"])
+    assert info.supervised_keys == ("image/encoded", "image/class/label")
+    valued = pack([hr.Record(id="a", encoded=PHOTOS[0].encoded, value=3)], tmp_path / "valued")
+    ((_, value),) = rows(valued, as_supervised=True)
+    assert float(value) == 3

@@ -15,6 +15,7 @@ import pytest
 
 import headrace as hr
 from headrace.format import catalog, manifest
+from headrace.record import Mask
 from packed import shades
 
 HERE = Path(__file__).parent
@@ -50,7 +51,19 @@ def boxed() -> list[hr.Record | hr.Reject]:
     ]
 
 
+def several() -> list[hr.Record | hr.Reject]:
+    box = np.array([[0, 0, 1, 1]], np.float32)
+    corner = Mask(polygons=(np.array([[0, 0], [1, 0], [1, 1]], np.float32),))
+    flags = {"difficult": [1], "track": [3], "pose": ["left"]}
+    return [
+        hr.Record(id="a", encoded=COLOUR, labels=("cat", "dog"), value=0.5, group="g", captions=("é", "")),
+        hr.Record(id="b", encoded=COLOUR, labels=(), boxes=box, box_labels=("x",), masks=(corner,), attributes=flags),
+        hr.Record(id="c", encoded=GREY, boxes=box, masks=(Mask(runs=np.array([0, 1]), size=(1, 1)),), value=-1),
+    ]
+
+
 DATASETS = {
+    "several": (several, {"shards": 1}),
     "labelled": (labelled, {"splits": {"train": 0.5, "val": 0.5}, "max_rejects": 1}),
     "boxed": (boxed, {"shards": 2}),
 }

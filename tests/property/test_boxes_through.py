@@ -1,4 +1,8 @@
-"""A painted rectangle and its box go through the packer and the loader, and still agree to one pixel at the end."""
+"""A painted rectangle and its box go through the packer and the loader, and still agree to one pixel at the end.
+
+One of the output or of the stored image, whichever is larger there: between two stored pixels an edge is a ramp, and a
+change of contrast that saturates moves its half along it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 import headrace as hr
@@ -15,7 +19,7 @@ from drawn import exif, saved
 from headrace.imaging.codec import Pixels
 from headrace.imaging.geometry import Array
 from packed import pack
-from painted import assert_painted_at, can_be_told, fits, painted, whiteness
+from painted import assert_painted_at, can_be_told, fits, painted, rectangle, whiteness
 
 AUGMENT = {
     "flip": hr.HorizontalFlip(),
@@ -51,6 +55,13 @@ loadings = st.fixed_dictionaries(
     packing=packings,
     loading=loadings,
 )
+@example(  # 13 stored rows are drawn as 54: a ramp is 4 pixels long, and its half a pixel from where it was
+    scene=rectangle(43, 110, (0, 0, 49, 6)),
+    enlarged=2,
+    kind="JPEG",
+    packing={"max_side": 70, "enlarge": False},
+    loading={"size": (54, 24), "fit": "crop", "seed": 0, "augment": (AUGMENT["colour"], AUGMENT["crop"])},
+)
 def test_a_painted_rectangle_stays_in_its_box(
     scene: tuple[Pixels, Array], enlarged: int, kind: str, packing: dict[str, Any], loading: dict[str, Any]
 ) -> None:
@@ -68,18 +79,20 @@ def test_a_painted_rectangle_stays_in_its_box(
     ]
     with tempfile.TemporaryDirectory() as folder:
         ds = pack(records, Path(folder) / "ds", **packing)
-        batch = ds.loader(batch_size=8, shuffle=False, min_visible=0, **loading)[0]
+        loader = ds.loader(batch_size=8, shuffle=False, min_visible=0, **loading)
+        batch, moves = loader[0], [placement.move for placement in loader._draft(0, 0).placements]
         stored = {ds[i].id: ds[i].boxes for i in range(8)}
-    for id_, image, boxes, mask in zip(
-        batch.ids, batch.images, batch.targets["boxes"], batch.targets["mask"], strict=True
+    for id_, image, boxes, mask, move in zip(
+        batch.ids, batch.images, batch.targets["boxes"], batch.targets["mask"], moves, strict=True
     ):
+        within = max(1.0, abs(float(move.scale_x))), max(1.0, float(move.scale_y))
         if mask.any():
             assert len(stored[id_]) == mask.sum() == 1
             # A line of less than two stored pixels has none that is white all over: enlarged, its half is anywhere.
             if can_be_told(boxes[0]) and np.ptp(stored[id_].reshape(2, 2), axis=0).min() >= 2:
-                assert_painted_at(image, boxes[0])
+                assert_painted_at(image, boxes[0], within=within)
                 event("told")
         elif len(stored[id_]):
             white = whiteness(image) >= 0.5
-            assert min(white.any(0).sum(), white.any(1).sum()) <= 1  # to one pixel
+            assert white.any(0).sum() <= within[0] or white.any(1).sum() <= within[1]
             event("cut away")

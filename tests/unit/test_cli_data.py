@@ -89,6 +89,13 @@ def test_pack_says_what_it_did(source: Path, tmp_path: Path) -> None:
     assert len(lines) == 6
 
 
+def test_a_group_that_no_image_has(source: Path, tmp_path: Path) -> None:
+    words = ("--format", "names", "--pattern", PATTERN, "--group", "patient")
+    ended = headrace("pack", source, tmp_path / "ds", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "headrace: --group is 'patient', and none of the records has one\n"
+
+
 def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
     words = {
         "--format": "names",
@@ -128,6 +135,7 @@ def test_every_option_of_pack_arrives(source: Path, tmp_path: Path) -> None:
         "shards": 3,
         "shard_size": None,
         "seed": 9,
+        "group": None,
     }
     assert manifest["classes"] == ["dog", "bird", "cat"] and manifest["channels"] == 1
     assert [shard["name"] for shard in manifest["shards"]][2:4] == [

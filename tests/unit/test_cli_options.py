@@ -223,6 +223,7 @@ FLAGS = {
         ("max_rejects is nan", "--max-rejects is nan"),
         (r"needs pattern='^\\d \\.' here", r"needs --pattern '^\d \.' here"),
         ("pass format='coco'", "pass --format coco"),
+        ("pass class_names=['a', 'b c'], in", "pass --classes 'a,b c', in"),
         ("perhaps: map={'image': 'jpg', 'label': 'a b'}\nor", "perhaps: --map image=jpg --map 'label=a b'\nor"),
         ("map={'image': 'x'}: no such key", "--map image=x: no such key"),
         ("pass map={'boxes': 'KEY:xyxy'} or", "pass --map boxes=KEY:xyxy or"),

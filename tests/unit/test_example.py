@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
+import weakref
+
 import numpy as np
 import pytest
 
@@ -181,3 +186,46 @@ def test_a_picture_without_boxes_has_all_the_lists_empty(boxes: object) -> None:
     assert lists.pop("image/object/count") == [0]
     assert len(lists) == 10 and not any(lists.values())
     assert example.parse(example.serialize(features)) == features
+
+
+def test_the_classes_of_the_parts_stay() -> None:
+    """The garbage collector must never clear one that another thread may find, see messages.py."""
+
+    def classes() -> list[type]:
+        features = example._Example().features
+        feature = features.feature["a"]
+        return [type(part) for part in (features, feature, feature.bytes_list, feature.float_list, feature.int64_list)]
+
+    kept = [weakref.ref(found) for found in classes()]
+    gc.collect()
+    assert [found() for found in kept] == classes()
+
+
+def test_a_part_that_is_made_while_garbage_is_cleared_can_be_used() -> None:
+    """What comes between two steps of the garbage collector, here a finalizer, makes a message and keeps it."""
+    code = """
+import gc, weakref
+import numpy as np
+from headrace.format import example
+
+class Cycle: pass
+
+kept = []
+def make():
+    kept.append(example.message(data)["a"])
+data = example.serialize({"a": example.Ints([1])})
+gc.collect()
+for _ in range(3):
+    cycle = Cycle()
+    cycle.itself, cycle.array = cycle, np.zeros(1)  # an array is no garbage itself: it ends while the cycle is cleared
+    weakref.finalize(cycle.array, make)
+    del cycle
+    example.serialize({"a": example.Ints([2])})
+    gc.collect()
+for feature in kept:
+    feature.int64_list.value.append(2)
+    assert feature.SerializeToString() and type(feature)() != feature and str(feature) and feature.ListFields()
+print(len(kept))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from drawn import TINY_PNG
-from headrace.record import Part, Record, box_faults, check_record, name_fault
+from headrace.record import Mask, Part, Record, box_faults, check_record, name_fault
 
 NAN, INF = float("nan"), float("inf")
 BOX = np.array([[0, 0, 3, 2]], np.float32)
@@ -24,6 +25,15 @@ ABOVE = "wanted the number of a class, from 0 on, or None for no label"
 def record(**fields: Any) -> Record:
     return Record(**{"id": "a", "encoded": TINY_PNG, "origin": "list.csv:3", **fields})
 
+
+class Odd:
+    """An attribute that can't even be shown."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError("no name of mine")
+
+
+DEEP: list[Any] = functools.reduce(lambda inner, _: [inner], range(100_000), [])
 
 GOOD: list[dict[str, Any]] = [
     {},
@@ -40,6 +50,7 @@ GOOD: list[dict[str, Any]] = [
     {"boxes": BOX[:0], "box_labels": (), "keypoints": POINTS[:0]},
     {"boxes": BOX - 900},  # whether it lies in the image is told by the image
     {"keypoints": POINTS},
+    {"attributes": {"a": [np.float32(0.5), np.arange(3)], "b": {"é": None}, 7: float("nan")}},
     {"size": (3, np.int32(4)), "window": (0, -1.5, 3, 4), "split": "any thing", "attributes": {"a": 1}},
 ]
 
@@ -81,6 +92,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"boxes": BOX, "box_labels": ("a\nb",)}, "label 0 of boxes: 'a\\nb' holds a line break"),
     ({"keypoints": [1]}, "the keypoints are [1], wanted an array float32"),
     ({"keypoints": POINTS[0]}, "the keypoints have shape [3, 3], wanted [n, k, 3]"),
+    ({"keypoints": POINTS[:, :0]}, "the keypoints have shape [1, 0, 3], wanted [n, k, 3]"),
     ({"keypoints": POINTS, "boxes": BOX[:0]}, "0 boxes, 1 sets of keypoints"),
     ({"keypoints": POINTS * NAN}, "keypoint 0 of object 0 is [nan, nan, nan], wanted finite numbers"),
     ({"keypoints": POINTS * 3}, "keypoint 0 of object 0 has v 3, wanted 0, 1 or 2"),
@@ -88,9 +100,48 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"size": 3}, "the size is 3, wanted (height, width) in pixels"),
     ({"window": (0, 0, 0, 1)}, "the window is (0, 0, 0, 1), wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"),
     ({"window": (0, 0, NAN, 1)}, "the window is (0, 0, nan, 1), wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"),
+    ({"window": (0, 0, 10**400, 1)}, "the window is (0, 0, 1000000"),
     ({"window": "abcd"}, "the window is 'abcd', wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"),
     ({"attributes": None}, "the attributes are None, wanted a mapping"),
+    ({"attributes": {"a": {1}}}, "the attributes are no JSON: {1} is set"),
+    ({"attributes": {"a": b"x"}}, "the attributes are no JSON: b'x' is bytes"),
+    ({"attributes": {(1, 2): 3}}, "the attributes are no JSON: keys must be str"),
+    ({"attributes": {"a": "\ud800"}}, "the attributes are no JSON: a text holds halves of characters"),
+    ({"attributes": {"\udcff": 1}}, "the attributes are no JSON: a text holds halves of characters"),
+    ({"attributes": {"a": DEEP}}, "the attributes are no JSON: nested too deeply"),
+    ({"attributes": {"a": Odd()}}, "the attributes are no JSON: no name of mine"),
     ({"split": 1}, "the split is 1, wanted a str"),
+    ({"labels": "cat"}, "the labels are 'cat', wanted a tuple of class names"),
+    ({"labels": ("a", "a")}, "the labels a, a: one occurs twice"),
+    ({"labels": ("a", "")}, "label 1: '' is a blank name"),
+    ({"labels": ("a",), "label_name": "a"}, "it has one label and labels, wanted one of the two"),
+    ({"labels": (), "label": 0}, "it has one label and labels, wanted one of the two"),
+    ({"value": "1"}, "the value is '1', wanted a finite number"),
+    ({"value": True}, "the value is True, wanted a finite number"),
+    ({"value": NAN}, "the value is nan, wanted a finite number"),
+    ({"value": 10**400}, "the value is 1000"),
+    ({"captions": "a cat"}, "the captions are 'a cat', wanted a tuple of texts"),
+    ({"captions": ("\udcff",)}, "the captions are ('\\udcff',), wanted a tuple of texts"),
+    ({"group": ""}, "the group is '', wanted a str that is not empty"),
+    ({"group": 7}, "the group is 7, wanted a str that is not empty"),
+    ({"upright": 1}, "upright is 1, wanted True or False"),
+    ({"masks": (None,)}, "no boxes, 1 masks"),
+    ({"boxes": BOX, "masks": (None, None)}, "1 boxes, 2 masks"),
+    ({"boxes": BOX, "masks": 7}, "the masks are 7, wanted a tuple of Masks"),
+    ({"boxes": BOX, "masks": (7,)}, "mask 0: 7 is none, wanted a Mask"),
+    ({"boxes": BOX, "masks": (Mask(polygons=7),)}, "mask 0: the polygons are 7, wanted a tuple"),
+    ({"boxes": BOX, "masks": (Mask(polygons=(BOX,)),)}, "mask 0: a polygon is <float32 [1, 4]>, wanted float32 [m, 2]"),
+    ({"boxes": BOX, "masks": (Mask(polygons=(np.zeros((2, 2)),)),)}, "mask 0: a polygon is <float64 [2, 2]>, wanted"),
+    ({"boxes": BOX, "masks": (Mask(polygons=(np.full((3, 2), NAN),)),)}, "mask 0: a polygon has corners that are not"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([6])),)}, "mask 0: its size is None, wanted (height, width)"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([5]), size=(2, 3)),)}, "mask 0: its runs sum to 5, wanted 2 x 3"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([7, -1]), size=(2, 3)),)}, "mask 0: its runs are <int64 [2]>, wanted"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([3.0, 3]), size=(2, 3)),)}, "mask 0: its runs are <float64 [2]>"),
+    ({"boxes": BOX, "masks": (Mask(runs=np.array([1 << 63] * 2 + [6], "u8"), size=(2, 3)),)}, "mask 0: its runs sum"),
+    (
+        {"boxes": BOX, "masks": (Mask(polygons=(np.eye(3, 2),), runs=np.array([6]), size=(2, 3)),)},
+        "mask 0: it has polygons and runs, wanted one of the two",
+    ),
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2, text_format
 from numpy.typing import NDArray
 
 from headrace import order
@@ -22,10 +22,11 @@ from headrace.adopting.mapping import Map
 from headrace.adopting.scan import Columns, Said
 from headrace.errors import NotThereError, UsageError
 from headrace.format import manifest
+from headrace.format.messages import message_class
 from headrace.imaging import geometry
 from headrace.place import local
 from headrace.record import check_names
-from headrace.sources.files import natural
+from headrace.sources.walking import natural
 
 _MOST_BYTES = 1 << 26  # of a file of names
 _MOST_CLASSES = 1 << 16  # a class number above it, without names that say otherwise, is something else
@@ -106,9 +107,7 @@ def _label_map_class() -> Any:
     file.message_type.add(name="LabelMap").field.add(
         name="item", number=1, label=types.LABEL_REPEATED, type=types.TYPE_MESSAGE, type_name=".headrace.Item"
     )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("headrace.LabelMap"))
+    return message_class(file, "LabelMap")
 
 
 def names_beside(folders: Sequence[Path], key: str | None) -> Names | None:

@@ -70,6 +70,7 @@ _FLAGS = (
         parse=parse_splits,
         group=OPTIONS,
     ),
+    Flag(name="group", metavar="NAME", help="Attribute whose images stay in one split.", group=OPTIONS),
     Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
     Flag(
         name="shard_size",
@@ -140,7 +141,6 @@ def pack(
     as_json: AsJson = False,
 ) -> None:
     """Pack labelled images into sharded, checksummed TFRecords.
-
     Options of one format, such as --pattern: headrace formats NAME
     """
     from headrace.cli import formats

@@ -42,7 +42,7 @@ ATTRIBUTES: dict[str, Any] = {
 WHAT: dict[str, Any] = {
     "id": pl.String,
     "split": pl.String,
-    "group": pl.String,
+    "group_id": pl.String,
     "label": pl.Int32,
     "label_name": pl.String,
     "labels": pl.List(pl.Int32),
@@ -114,7 +114,7 @@ class Row:
     crc: int = 0
     record: int = 0
     file: str | None = None
-    group: str | None = None
+    group_id: str | None = None
     label: int | None = None
     label_name: str | None = None
     labels: list[int] | None = None
@@ -230,6 +230,8 @@ def lists(items: pl.Series, counts: NDArray[np.integer], says: NDArray[np.bool_]
     Out of Python lists Polars would make it a hundred times slower.
     """
     kind = pl.List(items.dtype)
+    if not says.any():
+        return pl.Series("item", [None] * len(says), dtype=kind)
     made = pl.DataFrame({"row": np.repeat(np.arange(len(counts)), counts), "item": items})
     rows = pl.DataFrame({"row": np.arange(len(counts)), "says": says})
     column = rows.join(

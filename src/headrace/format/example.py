@@ -11,11 +11,12 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from headrace.format.catalog import Row
+from headrace.format.messages import message_class
 
 Values: TypeAlias = Sequence[bytes] | Sequence[int] | Sequence[float]
 
@@ -69,9 +70,7 @@ def _message_class() -> Any:
     features.nested_type.append(entry)
     file.message_type.append(features)
     file.message_type.append(message("Example", ("features", 1, one, types.TYPE_MESSAGE, ".headrace.Features")))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("headrace.Example"))
+    return message_class(file, "Example")
 
 
 _Example = _message_class()

@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,8 +33,10 @@ from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
 from headrace.record import Reject
-from headrace.sources.files import natural, walk
 from headrace.sources.names import compile_pattern
+from headrace.sources.walking import natural, walk
+
+log = logging.getLogger(__name__)
 
 SHEET = 60  # images on the contact sheet at most: more could not be told apart
 PHOTO_SHEET = 24  # the same for photos with what was found drawn on them
@@ -126,6 +129,7 @@ def predict(
     task = run.task if threshold is None else run.task.with_threshold(threshold)
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, wanted 1 or more")
+    _warn_of_guesses(run)
     table = _Table(run, task, Path(out))
     images = _dataset(images)
     if isinstance(images, Dataset):
@@ -138,6 +142,20 @@ def predict(
     else:
         _of_photos(table, images, _observer(task, pattern, by_folder, truth), limit, workers, progress)
     return table.written()
+
+
+def _warn_of_guesses(run: Run) -> None:
+    """Says that a run has learnt next to nothing, where its validation did: its boxes look like those of a good one."""
+    if (guessing := run.task.guessing()) is None:
+        return
+    name, most = guessing
+    values = run.folder.history(f"val_{name}")
+    if values and max(values) <= most:
+        log.warning(
+            "%s has learnt next to nothing, so that what it says is hardly more than guessed: val_%s is %.4f at best, "
+            "in %d epoch%s; train it for longer",
+            run.folder.folder, name, max(values), len(values), "s" * (len(values) != 1),
+        )  # fmt: skip
 
 
 class _Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -317,6 +318,14 @@ class RunFolder:
             return schema.read(Recipe, read, where=f"{path} is damaged")
         except UsageError as error:
             raise DataError(str(error)) from error
+
+    def history(self, name: str) -> list[float]:
+        """A value of the history, epoch by epoch, as history.csv has it; none where that, or the value, isn't there."""
+        try:
+            with self.history_csv.open(newline="") as file:
+                return [float(row[name]) for row in csv.DictReader(file)]
+        except (OSError, KeyError, TypeError, ValueError, csv.Error):  # a table for people, who may have edited it
+            return []
 
     def is_unused(self) -> bool:
         """Whether the folder is empty, but for what a training leaves that was killed before it wrote the recipe."""

@@ -31,7 +31,7 @@ from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
-from headrace.splits import shares
+from headrace.splits import grouped_shares, shares
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -366,6 +366,7 @@ class Dataset:
         for name, several in (("label_names", "labels"), ("box_label_names", "box_labels"), ("captions", "captions")):
             texts = known.pop(name)
             known[several] = None if texts is None else tuple(texts)
+        known["group"] = known.pop("group_id")
         shape = {name: values[name] for name in ("format", "height", "width", "channels")}
         return StoredRecord(encoded=self.store.fetch(row).tobytes(), **shape, **known)
 
@@ -379,6 +380,7 @@ class Dataset:
     def divide(self, fractions: Mapping[str, float], *, seed: int = 0) -> tuple[Dataset, ...]:
         """Disjoint views in the order of `fractions` {name: share}, stratified by class, by seed; nothing is repacked.
 
+        Records of one group (`catalog["group_id"]`) come into one view, as in packing.
         Shares sum to at most 1; what is over is in no view. Raises UsageError.
         """
         for name, fraction in fractions.items():
@@ -386,7 +388,12 @@ class Dataset:
                 raise UsageError(f"{name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
         if sum(fractions.values()) > 1 + 1e-6:
             raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
-        share = shares(self.labels, fractions, seed=seed)
+        several, groups = self.store.kinds_of(self._some_rows)
+        strata = self.labels if several is None else several
+        if groups is None:
+            share = shares(strata, fractions, seed=seed)
+        else:
+            share = grouped_shares(strata, groups, fractions, seed=seed)
         return tuple(
             self._take(share == i, f"{name} {fraction:g} (seed {seed})", part=name)
             for i, (name, fraction) in enumerate(fractions.items())

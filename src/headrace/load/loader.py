@@ -98,9 +98,10 @@ class Loader:
     again; and of two at once each goes its own way. `loader.iterate(state)` is one that never moves the loader. `epoch`
     can be set. Order and content never depend on `workers`, whose threads all iterations of a loader share.
 
-    A batch is the work of one thread. An iteration has up to `workers` + 2 of them in memory: fewer where they would
-    take more than a quarter of the memory that this process may use (its container's, if that is less than the
-    machine's), but never fewer than two. Where that leaves threads idle, `batch_size` is too large for the memory.
+    A batch is made in pieces by all threads, each of 8 images and half a million pixels at least; a small one is a
+    single piece. Beside the batch that is due an iteration begins up to 2 * `workers` pieces of the next: fewer where
+    they would take more than a quarter of the memory that this process may use (its container's, if that is less than
+    the machine's), but one at least. Where that leaves threads idle, `batch_size` is too large for the memory.
 
     `batch.images` is [b, *image_shape] of `dtype`: (h, w, c) of uint8, or where the dataset keeps arrays as they are,
     their own; then `size` is (0, 0) unless they are [h, w] or [h, w, c].

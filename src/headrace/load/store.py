@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
@@ -215,6 +216,11 @@ class Store(ABC):
         """Class indices int32 [n], -1 for a record without a label. Raises DamageError."""
         return anywhere(_labels, self.table)
 
+    def kinds_of(self, rows: NDArray[np.int64] | None) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+        """What dividing these rows [n], by default all, looks at: a number for all classes of each, int64 [n], None
+        where an image has one at most; and one for its group, its own where it has none, None where no row has one."""
+        return anywhere(_kinds, self.table, rows, self.manifest.multi_label)
+
     @cached_property
     def _several(self) -> _Several:
         return anywhere(_several, self.table)
@@ -329,6 +335,23 @@ def _several(table: Table) -> _Several:
 
 def _values(table: Table) -> NDArray[np.float64]:
     return table.frame(["value"])["value"].fill_null(np.nan).to_numpy()
+
+
+def _kinds(
+    table: Table, rows: NDArray[np.int64] | None, multi_label: bool
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    several = groups = None
+    if multi_label:
+        sets = pl.col("labels").list.sort().list.eval(pl.element().cast(pl.String)).list.join(" ")
+        several = table.frame(["labels"], rows).select(sets.rank("dense").fill_null(0))["labels"].to_numpy()
+        several = several.astype(np.int64)
+    names = table.frame(["group_id"], rows)["group_id"]
+    if names.count():
+        # By who comes first, whatever the groups are called.
+        first = names.to_frame().with_row_index("row").select(pl.col("row").min().over("group_id"))["row"].to_numpy()
+        groups = np.where(names.is_null().to_numpy(), np.arange(len(names)), first)
+        groups = np.unique(groups, return_inverse=True)[1]
+    return several, groups
 
 
 def _objects(table: Table, k: int) -> _AllObjects:

@@ -98,7 +98,7 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
         origin=record.origin,
         sha256=hashlib.sha256(image.encoded).hexdigest(),
         warning=image.warning,
-        group=record.group,
+        group_id=record.group,
         label=record.label,
         label_name=record.label_name,
         labels=None if record.labels is None else plan.labels_of(record.labels),

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from headrace.errors import UsageError
 from headrace.record import Record, Reject, check_names
-from headrace.sources.files import natural
 from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.stack import (
@@ -28,6 +27,7 @@ from headrace.sources.stack import (
     numbers_of,
     open_stack,
 )
+from headrace.sources.walking import natural
 
 Array: TypeAlias = ArrayLike | str | os.PathLike[str]
 LabelsAre: TypeAlias = Literal["classes", "multi", "value", "keep"]

@@ -172,6 +172,10 @@ class Task(ABC):
     def is_correct(self, found: Any, observed: Any) -> bool | None:
         """Whether what was found in one image is what was observed there; None where `right_means` is."""
 
+    def guessing(self) -> tuple[str, float] | None:
+        """A metric of `validate`, and what of it a model reaches that has learnt nothing, or next to nothing."""
+        return None
+
     def hits(self, found: Any, observed: Any) -> Hits | None:
         """What of the objects in one image is found; None for a task that is about whole images."""
         return None

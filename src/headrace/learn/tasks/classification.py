@@ -134,6 +134,9 @@ class Classification(Task):
             return row.get("val_accuracy", 0.0), -row["val_loss"]
         return (-row["loss"],)
 
+    def guessing(self) -> tuple[str, float] | None:
+        return "accuracy", 1 / len(self.class_names)
+
     def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
         means = Means()
         for batch in batches:
