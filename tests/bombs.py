@@ -32,6 +32,13 @@ def turned(kind: str, height: int, width: int, **options: object) -> bytes:
     return flat(kind, "RGB", height, width, exif=exif(6), **options)
 
 
+def filled(n: int, *, progressive: bool) -> bytes:
+    """A grey JPEG with `n` fill bytes that no marker follows: before its frame or, progressive, behind its scans."""
+    made = flat("JPEG", "L", 64, 64, progressive=progressive)
+    at = len(made) - 2 if progressive else 2
+    return made[:at] + b"\xff" * n + b"\0" + made[at:]
+
+
 def _bits(text: str) -> bytes:
     """Bytes of entropy-coded data (ITU-T T.81, F.1.2.3): filled up with ones, and zeros behind each 255."""
     text += "1" * (-len(text) % 8)

@@ -24,6 +24,8 @@ _HOME = {
     "Grid": "headrace.load.targets",
     "Heatmap": "headrace.load.targets",
     "Points": "headrace.load.targets",
+    "MultiLabel": "headrace.load.targets",
+    "Value": "headrace.load.targets",
     "HorizontalFlip": "headrace.imaging.augment",
     "RandomResizedCrop": "headrace.imaging.augment",
     "ColorJitter": "headrace.imaging.augment",
@@ -93,7 +95,7 @@ if TYPE_CHECKING:
     from headrace.load.iteration import Batch, Iteration
     from headrace.load.loader import Loader
     from headrace.load.photos import PhotoLoader
-    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, Points, Target
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Target, Value
     from headrace.packing.pack import PackReport, pack
     from headrace.record import Part, Record, Reject
     from headrace.sources import Source
@@ -114,6 +116,8 @@ __all__ = [
     "Grid",
     "Heatmap",
     "Points",
+    "MultiLabel",
+    "Value",
     "HorizontalFlip",
     "RandomResizedCrop",
     "ColorJitter",

@@ -5,6 +5,7 @@ what a record can be, whoever brings it. What hangs on its image or on the other
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -264,7 +265,7 @@ def odd_visibility(points: NDArray[np.float32]) -> float | None:
 def keypoints_fault(points: NDArray[np.float32], k: int | None, boxes: int | None) -> str | None:
     """What is wrong with the keypoints [n, k, 3] of a record that has so many boxes. None for k: any number of points
     will do; for boxes: nothing is said of any."""
-    if points.ndim != 3 or points.shape[2] != 3:
+    if points.ndim != 3 or points.shape[2] != 3 or (len(points) and not points.shape[1]):
         return f"the keypoints have shape {list(points.shape)}, wanted [n, k, 3]"
     if k is not None and points.shape[1] != k:
         return f"{points.shape[1]} keypoints per object, in this dataset they are {k}"
@@ -417,12 +418,12 @@ def _rest_fault(record: Any) -> str | None:
         return f"the size is {size!r:.60}, wanted (height, width) in pixels"
     if not isinstance(record.upright, bool):
         return f"upright is {record.upright!r:.60}, wanted True or False"
-    if window is not None:
-        corners = _are(window, 4, int | float | np.integer | np.floating)
-        if not corners or box_faults(np.array([window], np.float64).astype(np.float32))[0]:
-            return f"the window is {window!r:.60}, wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"
+    if window is not None and not _is_window(window):
+        return f"the window is {window!r:.60}, wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"
     if not isinstance(record.attributes, Mapping):
         return f"the attributes are {record.attributes!r:.60}, wanted a mapping"
+    if record.attributes and (fault := _json_fault(dict(record.attributes))):
+        return f"the attributes are no JSON: {fault}"
     if record.split is not None and not isinstance(record.split, str):
         return f"the split is {record.split!r:.60}, wanted a str"
     if record.group is not None and not (isinstance(record.group, str) and record.group and _is_utf8(record.group)):
@@ -433,6 +434,41 @@ def _rest_fault(record: Any) -> str | None:
     ):
         return f"the captions are {captions!r:.60}, wanted a tuple of texts"
     return None
+
+
+def _is_window(window: Any) -> bool:
+    if not _are(window, 4, int | float | np.integer | np.floating):
+        return False
+    try:
+        corners = np.array([window], np.float64)
+    except OverflowError:  # whole numbers beyond all of them
+        return False
+    with np.errstate(over="ignore"):
+        return not box_faults(corners.astype(np.float32))[0]
+
+
+def _json_fault(value: object) -> str | None:
+    """Why this is no JSON in UTF-8, or None."""
+    try:
+        _to_json(value).encode()
+    except UnicodeEncodeError:
+        return "a text holds halves of characters"
+    except RecursionError:
+        return "nested too deeply"
+    except Exception as error:  # a TypeError, a ValueError, and what a strange object's own methods raise
+        return f"{error!s:.200}"
+    return None
+
+
+def plain(value: Any) -> Any:
+    """A number or an array of NumPy as Python's, for JSON. Raises TypeError: it is neither."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r:.60} is {type(value).__name__}")
+
+
+# Letters stay letters, so that halves of one are found.
+_to_json = json.JSONEncoder(default=plain, ensure_ascii=False).encode
 
 
 def _is_numbers(array: object) -> bool:

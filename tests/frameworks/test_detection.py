@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -202,6 +203,7 @@ def test_other_backends(name: str, packed: Path, tmp_path: Path) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed")
     program = f"""
 import json
+import re
 import numpy as np
 from headrace.learn.evaluate import evaluate
 from headrace.learn.recipe import Options
@@ -256,6 +258,19 @@ def test_predict_sees_what_evaluate_sees_on_the_photo(
     assert picture is not None and picture.std() > 10
 
 
+def test_a_run_that_has_learnt_nothing_says_so(
+    trained: Trained, packed: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photo = folder / "photos" / "001.jpg"
+    predict(trained.run, photo, out=tmp_path / "good", progress=False)
+    assert "learnt next to nothing" not in caplog.text
+    options = replace(QUICK, learning_rate=1e-6)
+    untrained = train(packed, out=tmp_path / "run", options=options, progress=False)
+    predict(untrained.run, photo, out=tmp_path / "guessed", progress=False)
+    assert "run has learnt next to nothing" in caplog.text
+    assert re.search(r"val_ap50 is 0\.0\d* at best, in 1 epoch; train it for longer", caplog.text)
+
+
 def test_a_split_is_judged_in_pixels_of_what_is_stored(trained: Trained, packed: Path, tmp_path: Path) -> None:
     val = hr.Dataset(packed).split("val")
     result = predict(trained.run, val, out=tmp_path, progress=False)
@@ -302,7 +317,7 @@ def test_truth_comes_back_to_the_photo_however_it_was_packed(
 
 def test_what_predict_refuses(trained: Trained, packed: Path, folder: Path, tmp_path: Path) -> None:
     photos = [folder / "photos"]
-    with pytest.raises(UsageError, match="for boxes and keypoints pass"):
+    with pytest.raises(UsageError, match="the one class of an image; for boxes pass truth=DS"):
         predict(trained.run, photos, out=tmp_path / "P", by_folder=True)
     with pytest.raises(UsageError, match="threshold is 2"):
         predict(trained.run, photos, out=tmp_path / "P", threshold=2)

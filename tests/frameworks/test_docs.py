@@ -77,6 +77,19 @@ def test_keypoints_runs(tmp_path: Path) -> None:
     assert (tmp_path / "found" / "predictions.csv").read_text().startswith("path,keypoint,score,x,y\n")
 
 
+def test_multilabel_and_values_run(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/multilabel-and-values.md").read_text())
+    shell = [code for kind, code in blocks if kind == "bash"]
+    assert sum("--epochs 25" in code for code in shell) == 2
+    for kind, code in blocks:  # in their order: the first draws what the others are about
+        quick = code.replace("--epochs 25", "--epochs 1").replace("range(400)", "range(60)")
+        _run(["bash", "-euo", "pipefail", "-c", quick] if kind == "bash" else [sys.executable, "-c", quick], tmp_path)
+    _check_evaluation(tmp_path / "run" / "evaluations" / "shapes-val", "classes.png")
+    _check_evaluation(tmp_path / "light-run" / "evaluations" / "light-val", "values.png")
+    header = (tmp_path / "found" / "predictions.csv").read_text().splitlines()[0]
+    assert header == "id,split,observed,estimated,p_circle,p_square,p_triangle"
+
+
 def test_visipedia_runs(tmp_path: Path) -> None:
     _draw_photos(tmp_path / "photos")
     blocks = BLOCK.findall((ROOT / "docs/tutorials/visipedia.md").read_text())

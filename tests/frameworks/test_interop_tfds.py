@@ -165,7 +165,7 @@ def test_real_photos(real_data: Path, tmp_path: Path) -> None:
 
 
 def test_several_classes_and_a_value(tmp_path: Path) -> None:
-    """A list of classes is a Sequence of class labels, a value a number; the images that lack them have none and NaN."""
+    """A list of classes is a Sequence of class labels, a value a number; who lacks them has none and NaN."""
     labels = [("cat", "dog"), (), ("dog",), None]
     some = [
         hr.Record(id=str(k), encoded=PHOTOS[k].encoded, labels=of, value=None if k == 3 else k / 2)

@@ -352,6 +352,26 @@ def test_a_notebook_without_widgets_has_a_bar_of_text(
         assert ("epoch" in capsys.readouterr().err) is drawn
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("epoch,loss,val_accuracy\n1,0.5,0.25\n2,0.4,0.75\n", [0.25, 0.75]),
+        ("epoch,loss\n1,0.5\n", []),  # without validation
+        ("epoch,val_accuracy\n1,high\n", []),  # edited
+        ("epoch,val_accuracy\n1\n", []),  # cut
+        ("val_accuracy\n0.5\0\n", []),
+        ("\udcff", []),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_a_value_of_the_history(tmp_path: Path, text: str | None, values: list[float]) -> None:
+    run = RunFolder(tmp_path)
+    if text is not None:
+        run.history_csv.write_bytes(text.encode(errors="surrogateescape"))
+    assert run.history("val_accuracy") == values
+
+
 def _history(*rows: tuple[float, float]) -> list[dict[str, float]]:
     return [{"loss": 1.0, "val_accuracy": accuracy, "val_loss": loss} for accuracy, loss in rows]
 
@@ -433,7 +453,7 @@ def test_rows_and_tiles() -> None:
 
 def test_unknown_task_and_model_list_the_known() -> None:
     with pytest.raises(UsageError, match="known are classification"):
-        for_recipe("seasoning", ("a", "b"))
+        for_recipe("seasoning", ("a", "b"), {})
     with pytest.raises(UsageError, match="classification has vanilla, mobilenet_v2"):
         TASK.model_name("resnet")
     with pytest.raises(UsageError, match="vanilla has no option alpha; it takes no options"):

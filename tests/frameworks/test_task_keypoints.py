@@ -348,7 +348,7 @@ def test_the_three_verbs(packed: Path, folder: Path, tmp_path: Path) -> None:
     told = json.loads(done.out)
     assert (done.code, told["predicted"], told["pictures"]) == (0, 10, str(tmp_path / "P" / "drawn")), done.err
     done = headrace("predict", run, folder / "photos" / "001.jpg", "--out", tmp_path / "P", "--by-folder")
-    assert done.code == 2 and "for boxes and keypoints pass" in done.err
+    assert done.code == 2 and "for keypoints pass --truth" in done.err
 
 
 def test_a_split_has_its_points_beside_those_found(trained: Trained, packed: Path, tmp_path: Path) -> None:

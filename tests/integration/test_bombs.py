@@ -51,6 +51,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG of 61 scans": (lambda: bombs.scans(4992, 4992, 61), "over 60 scans of 4992 x 4992 pixels"),
     "JPEG of 501 scans": (lambda: bombs.scans(64, 64, 501), "over 500 scans of 64 x 64 pixels"),
     "JPEG of 2000 scans": (lambda: bombs.scans(7936, 7936, 2000), "over 23 scans of 7936 x 7936 pixels"),
+    "JPEG of fill bytes": (lambda: bombs.filled(900_000, progressive=False), "stored"),
+    "JPEG of fill bytes behind its scans": (lambda: bombs.filled(900_000, progressive=True), "stored"),
     "PNG of more pixels": (lambda: bombs.png(6000, 6000, colour=0), "6000 x 6000 pixels in"),
     "PNG of more pixels of 16 bits": (lambda: bombs.png(4000, 4000, depth=16, colour=0), "more than 25 a byte, which"),
     "GIF of more pixels": (lambda: bombs.flat("GIF", "P", 400, 65535), "images of at most 25600000 pixels"),

@@ -10,7 +10,7 @@ import pytest
 from command import headrace
 from drawn import files, jpeg
 from headrace.errors import DataError, UsageError
-from headrace.sources import annotated, folders
+from headrace.sources import annotated, folders, survey
 from headrace.sources.info import collect
 from headrace.sources.registry import guess
 from headrace.splits import split_of_folder
@@ -22,39 +22,17 @@ COCO = json.dumps(
 WIDER = b"0--Parade/1.jpg\n1\n1 1 5 5 0 0 0 0 0 0\n"
 ROW = b"0 0.5 0.5 0.25 0.25\n"
 CAR = b"Car 0.00 0 -1.58 587.01 173.33 614.12 200.12 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+COCO_KINDS = ("captions", "instances", "panoptic", "person_keypoints")
+ROBOFLOW = {"_annotations.coco.json": COCO, "1.jpg": b""}
 LABELME = b'{"version": "5", "shapes": [], "imagePath": "1.jpg"}'
 
 # What is in the folder (images where nothing is said), what it looks like, what tells it, and what else is said.
 TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
-    "voc": (
-        {"JPEGImages/1.jpg": b"", "SegmentationClass/1.png": b"", "Annotations/1.xml": VOC},
-        "Pascal VOC: JPEGImages/ beside Annotations/*.xml with <annotation>; Headrace has no source for it yet",
-        "pass format='folders' to take the folder names as classes",
-    ),
-    "voc, deeper": ({"VOC2007/JPEGImages/1.jpg": b"", "VOC2007/Annotations/1.xml": VOC}, "Pascal VOC: ", "no source"),
-    "voc, beside": ({"images/1.jpg": b"", "images/1.xml": VOC}, "Pascal VOC: images/1.xml", "no source"),
-    "yolo, ultralytics": (
-        {"data.yaml": b"nc: 1\nnames: [cat]\n", "train/images/1.jpg": b"", "train/labels/1.txt": ROW},
-        "YOLO: data.yaml has names",
-        "no source",
-    ),
-    "yolo, labels": ({"images/train/1.jpg": b"", "labels/train/1.txt": ROW}, "YOLO: labels/train/1.txt", "no source"),
-    "yolo, darknet": (
-        {"obj.names": b"cat\n", "obj.data": b"classes = 1\n", "obj_train_data/1.jpg": b""},
-        "YOLO: obj.data",
-        "no source",
-    ),
-    "yolo, oriented": (
-        {"train/images/1.jpg": b"", "train/labels/1.txt": b"0 .1 .1 .2 .1 .2 .2 .1 .2\n" * 9},
-        "YOLO: train/labels/1.txt",
-        "no source",
-    ),
     "cvat": (
         {"images/1.jpg": b"", "annotations.xml": b"<?xml version='1.0'?>\n<annotations>\n<version>1.1</version>"},
         "CVAT: annotations.xml has <annotations>",
-        "no source",
+        "pass {root}/annotations.xml",
     ),
-    "labelme": ({"a/1.jpg": b"", "a/1.json": LABELME}, "LabelMe: a/1.json has 'shapes' and 'imagePath'", "no source"),
     "labelme, xml": (
         {"Images/1.jpg": b"", "Annotations/1.xml": b"<annotation><object><polygon></polygon></object></annotation>"},
         "LabelMe: Annotations/1.xml has <annotation> with <polygon>",
@@ -79,7 +57,7 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
     "open images": (
         {"images/1.jpg": b"", "annotations/train-bbox.csv": b"ImageID,Source,LabelName\n1,x,/m/0\n"},
         "Open Images: annotations/train-bbox.csv begins with ImageID",
-        "no source",
+        "pass {root}/annotations/train-bbox.csv with images=FOLDER",
     ),
     "kitti": (
         {"training/image_2/1.png": b"", "training/label_2/1.txt": CAR},
@@ -103,25 +81,61 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "COCO: a.json",
         "pass {root}/a.json with images=FOLDER",
     ),
-    "wider": (
-        {"split/wider_val.txt": WIDER, "split/wider_train.txt": WIDER, "WIDER_train/images/0--Parade/1.jpg": b""},
-        "WIDER FACE: split/wider_train.txt: line 1 names an image",
-        "; pass {root}/split/wider_train.txt with images='{root}/WIDER_train/images'",
+    "coco, two splits": (
+        {
+            **{f"annotations/{kind}_{split}2017.json": COCO for kind in COCO_KINDS for split in ("train", "val")},
+            **{f"images/{split}2017/1.jpg": b"" for split in ("val", "train")},
+        },
+        "COCO: annotations/instances_train2017.json: it is JSON with a list of images",
+        "; pass train={root}/annotations/instances_train2017.json val={root}/annotations/instances_val2017.json with "
+        "images='train={root}/images/train2017' images='val={root}/images/val2017'",
     ),
-    "hugging face": (
-        {"train/1.jpg": b"", "train/metadata.jsonl": b'{"file_name": "1.jpg"}\n'},
-        "an imagefolder of Hugging Face with metadata: train/metadata.jsonl",
-        "no source",
+    "coco, roboflow": (
+        {f"{split}/{name}": data for split in ("train", "valid", "test") for name, data in ROBOFLOW.items()},
+        "COCO: train/_annotations.coco.json",
+        "; pass train={root}/train/_annotations.coco.json val={root}/valid/_annotations.coco.json "
+        "test={root}/test/_annotations.coco.json with images='train={root}/train' images='val={root}/valid' "
+        "images='test={root}/test'",
+    ),
+    "wider": (
+        {"split/train.here.txt": WIDER, "split/train.txt": WIDER, "WIDER_train/images/0--Parade/1.jpg": b""},
+        "WIDER FACE: split/train.txt: line 1 names an image",
+        "; pass {root}/split/train.txt with images='{root}/WIDER_train/images'",
+    ),
+    "wider, two splits": (
+        {
+            "split/wider_val.txt": WIDER,
+            "split/wider_train.txt": b"0--Parade/0.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n" + WIDER,  # one that isn't here
+            **{f"WIDER_{split}/images/0--Parade/1.jpg": b"" for split in ("val", "train")},
+        },
+        "WIDER FACE: split/wider_train.txt: line 1 names an image, '0--Parade/0.jpg', and line 2 counts",
+        "; pass train={root}/split/wider_train.txt val={root}/split/wider_val.txt with "
+        "images='train={root}/WIDER_train/images' images='val={root}/WIDER_val/images'",
+    ),
+    "voc and coco": (
+        {"JPEGImages/1.jpg": b"", "Annotations/1.xml": VOC, "all.json": COCO},
+        "annotations of several formats: voc (JPEGImages/ beside Annotations/*.xml with <annotation>); COCO (all.",
+        "; pass format='voc' to take those alone",
+    ),
+    "voc and yolo": (
+        {"images/1.jpg": b"", "images/1.xml": VOC, "labels/1.txt": ROW},
+        "annotations of several formats: voc (",
+        "yolo (labels/1.txt has a class number and a box in each line); pass format='voc' or format='yolo' to take",
+    ),
+    "names of classes": (
+        {f"{word}.{k}.jpg": b"" for word in ("cat", "dog") for k in range(3)},
+        "images whose names tell the class: cat (3), dog (3)",
+        "; pass pattern='^(?P<label>cat|dog)[^A-Za-z]' if these are classes",
     ),
     "a table": (
         {"labels.csv": b"image,class\nfirst.jpg,cat\n", "images/first.jpg": b""},
         "images with a table (.csv): labels.csv names first.jpg",
-        "no source",
+        "pass {root}/labels.csv with images='{root}/images'",
     ),
     "a table of stems": (
         {"labels.tsv": b"first\tcat\n", "all/first.jpg": b""},
         "images with a table (.tsv)",
-        "no source",
+        "pass {root}/labels.tsv with images=FOLDER",
     ),
     "a file each": (
         {f"all/{k}.{ext}": b"" for k in range(4) for ext in ("jpg", "mat")},
@@ -129,9 +143,9 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "no source",
     ),
     "splits alone": (
-        {"train/cat.1.jpg": b"", "test1/2.jpg": b""},
+        dict.fromkeys(("train/cat.1.jpg", "train/cat.2.jpg", "train/dog.1.jpg", "train/dog.2.jpg", "test1/2.jpg"), b""),
         "splits without folders of classes: test1/, train/; pass pattern=REGEX where file names tell the class",
-        "format='folders' to store them without a label",
+        "format='files' to store them without one",
     ),
     "splits and more": (
         {"training_set/cat/1.jpg": b"", "test_set/cat/2.jpg": b"", "breeds/pug/3.jpg": b""},
@@ -162,20 +176,76 @@ def test_what_it_looks_like(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         guess(root)
     said = str(caught.value)
-    assert said.startswith(f"{root}: this looks like {looks}") and says.format(root=root) in said
+    assert said.startswith((f"{root}: this looks like {looks}", f"{root}: {looks}")) and says.format(root=root) in said
 
 
-@pytest.mark.parametrize("name", ["voc", "coco", "wider", "splits alone"])
+# What a format reads: what is in the folder, the format, and what it was recognised by.
+TAKEN: dict[str, tuple[dict[str, bytes], str, str]] = {
+    "voc": (
+        {"JPEGImages/1.jpg": b"", "SegmentationClass/1.png": b"", "Annotations/1.xml": VOC},
+        "voc",
+        "JPEGImages/ beside Annotations/*.xml with <annotation>",
+    ),
+    "voc, deeper": (
+        {"VOC2007/JPEGImages/1.jpg": b"", "VOC2007/Annotations/1.xml": VOC},
+        "voc",
+        "VOC2007/JPEGImages/ beside VOC2007/Annotations/*.xml with <annotation>",
+    ),
+    "voc, beside": ({"all/1.jpg": b"", "all/1.xml": VOC}, "voc", "all/1.xml with <annotation>"),
+    "voc, of roboflow": (
+        {f"{split}/1.{kind}": data for split in ("train", "valid") for kind, data in (("jpg", b""), ("xml", VOC))},
+        "voc",
+        "train/1.xml with <annotation>",
+    ),
+    "yolo, ultralytics": (
+        {"data.yaml": b"nc: 1\nnames: [cat]\n", "train/images/1.jpg": b"", "train/labels/1.txt": ROW},
+        "yolo",
+        "data.yaml has names",
+    ),
+    "yolo, labels": (
+        {"images/train/1.jpg": b"", "labels/train/1.txt": ROW},
+        "yolo",
+        "labels/train/1.txt has a class number and a box in each line",
+    ),
+    "yolo, darknet": (
+        {"obj.names": b"cat\n", "obj.data": b"classes = 1\n", "obj_train_data/1.jpg": b""},
+        "yolo",
+        "obj.data",
+    ),
+    "labelme": ({"a/1.jpg": b"", "a/1.json": LABELME}, "labelme", ""),
+    "yolo, beside": ({"classes.txt": b"cat\n", "1.jpg": b"", "1.txt": ROW}, "yolo", "1.txt has a class number"),
+    "yolo, oriented": (
+        {"train/images/1.jpg": b"", "train/labels/1.txt": b"0 .1 .1 .2 .1 .2 .2 .1 .2\n" * 9},
+        "yolo",
+        "train/labels/1.txt has a class number",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_a_format_takes(name: str, tmp_path: Path) -> None:
+    content, format, why = TAKEN[name]
+    found, said = guess(tree(tmp_path / "in", content))
+    assert found.name == format and said.startswith(why)
+    assert annotated.look(tmp_path / "in", [format]) is None
+
+
+@pytest.mark.parametrize("name", ["kitti", "coco", "wider", "splits alone"])
 def test_pack_refuses_and_says_it_in_flags(name: str, tmp_path: Path) -> None:
     root = tree(tmp_path / "in", TREES[name][0])
     ended = headrace("pack", root, tmp_path / "out")
     assert ended.code == 2 and "this looks like" in ended.err and not (tmp_path / "out").exists()
-    wanted = {"coco": f"--images {root}/images", "wider": f"--images {root}/WIDER_train/images"}
+    # As it is typed: without the quotes that Python has.
+    wanted = {
+        "coco": f"--images {root}/images",
+        "wider": f"--images {root}/WIDER_train/images",
+        "splits alone": "--format files",
+    }
     assert wanted.get(name, "--format folders") in ended.err and "='" not in ended.err
 
 
 def test_a_format_that_is_given_is_taken(tmp_path: Path) -> None:
-    root = tree(tmp_path / "in", TREES["voc"][0])
+    root = tree(tmp_path / "in", TAKEN["voc"][0])
     ended = headrace("pack", root, tmp_path / "out", "--format", "folders", "--json")
     told = json.loads(ended.out)
     assert (ended.code, told["classes"], told["passed_over"]) == (0, ["JPEGImages", "SegmentationClass"], {".xml": 1})
@@ -201,9 +271,13 @@ def test_folders_of_classes_are_none_of_these(content: dict[str, bytes], tmp_pat
 @pytest.mark.parametrize(
     ("name", "data", "looks"),
     [
-        ("1.xml", VOC, "; this looks like Pascal VOC: 1.xml with <annotation>"),
-        ("data.yaml", b"names:\n- cat\n", "; this looks like YOLO: data.yaml has names"),
-        ("1.json", LABELME, "; this looks like LabelMe"),
+        ("1.xml", VOC, " alone; this looks like Pascal VOC: 1.xml with <annotation>; pass the folder that it belongs"),
+        (
+            "1.txt",
+            ROW,
+            " alone; this looks like YOLO: 1.txt has a class number and a box in each line; pass the folder",
+        ),
+        ("1.json", LABELME, " alone; this looks like LabelMe"),
         ("x.csv", b"a,b\n", "; pass format=NAME"),
     ],
 )
@@ -215,11 +289,11 @@ def test_a_file_of_them(name: str, data: bytes, looks: str, tmp_path: Path) -> N
 
 
 def test_what_is_seen_is_bounded_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tree(tmp_path / "in", {"a/1.jpg": b"", "a/b/c/d/1.xml": VOC})
+    root = tree(tmp_path / "in", {"a/1.jpg": b"", "a/b/c/d/1.txt": CAR})
     (root / "a" / "up").symlink_to(root)
     (root / "a" / "self").symlink_to("self")
-    assert str(annotated.look(root)).startswith("this looks like Pascal VOC: a/b/c/d/1.xml")
-    monkeypatch.setattr(annotated, "_MOST_ENTRIES", 3)
+    assert str(annotated.look(root)).startswith("this looks like KITTI: a/b/c/d/1.txt")
+    monkeypatch.setattr(survey, "_MOST_ENTRIES", 3)
     assert annotated.look(root) is None
 
 

@@ -99,7 +99,7 @@ def test_batch(words: str, options: dict[str, object], there: Path, tmp_path: Pa
         ("nowhere:train", "nowhere: no such folder"),
         ("boxed --batch", "the images differ in size; pass size"),
         ("shades --batch --target grid", "the dataset has no boxes"),
-        ("shades --batch --target rings", "--target is 'rings', known are class, boxes, grid, heatmap, points"),
+        ("shades --batch --target rings", "--target is 'rings', known are class, multilabel, value, boxes, grid"),
         ("shades --batch --target class --cells 3", "--cells are those of a grid; add --target grid"),
         ("boxed --batch --size 8 --target grid --cells 0", "cells is 0, wanted at least 1"),
         ("shades --batch --augment flip,blur", "--augment has blur, known are flip, crop, colour"),

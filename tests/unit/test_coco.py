@@ -13,16 +13,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hypothesis_arrays
 
 import headrace as hr
 from command import headrace
 from drawn import exif, files, jpeg
 from headrace import sources
-from headrace.errors import DataError, NotThereError, UsageError
-from headrace.record import Record, Reject
-from headrace.sources.coco import FORMAT, _read, recognise
+from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.imaging.masks import encode_runs
+from headrace.record import Record, Reject, check_record
+from headrace.sources import jsons, segmentations
+from headrace.sources.coco import FORMAT, _Elements, _read, recognise
 from headrace.sources.info import SourceInfo, collect
 from headrace.sources.registry import guess
+from mutated import mutated
 from packed import Keep
 
 PERSON = {"id": 1, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2]]}
@@ -249,7 +253,6 @@ def test_a_box_that_is_none_in_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "kind"),
     [
-        ({"id": 1, "image_id": 7, "caption": "a cat"}, "captions"),
         ({"id": 1, "image_id": 7, "segments_info": [], "file_name": "7.png"}, "panoptic segments"),
         ({"id": 1, "image_id": 7, "category_id": 4}, "labels of whole images"),
     ],
@@ -259,6 +262,31 @@ def test_annotations_of_another_kind(entry: Any, kind: str, tmp_path: Path) -> N
         list(source(tmp_path, coco(entry, entry)))
     # One among objects is a fault of its own.
     assert gist(source(tmp_path, coco(entry, thing(2, 8)))) == ["7.jpg :annotations[0]", "8.jpg 1", "9.jpg 0"]
+
+
+def test_captions(tmp_path: Path) -> None:
+    """Of a file that has nothing else, nothing is said of boxes; beside objects, both come."""
+    texts = ["A cat.", "Zwei Mädchen\nim Regen", "", "A cat."]
+    some = [
+        {"id": i, "image_id": of, "caption": text} for i, (of, text) in enumerate(zip((7, 8, 7, 7), texts, strict=True))
+    ]
+    alone = coco(*some, {"id": 9, "image_id": 5, "caption": "nobody"}, info={"year": 2017})
+    del alone["categories"]
+    (first, second, third, stray), info = collect(source(tmp_path, alone))
+    assert (first.captions, second.captions, third.captions) == (("A cat.", "", "A cat."), (texts[1],), ())
+    assert first.boxes is None and first.masks is None and info.box_class_names == ()
+    assert stray.origin == "x.json:annotations[4]" and stray.reason == "image 5 is not among the images"
+    (first, second, third), _ = collect(source(tmp_path, coco(thing(1, 7), *some)))
+    assert (first.captions, len(first.boxes), second.captions, len(second.boxes)) == (
+        ("A cat.", "", "A cat."),
+        1,
+        (texts[1],),
+        0,
+    )
+    assert next(iter(source(tmp_path, coco(thing(1, 7))))).captions is None
+    for bad in (5, None, "half \ud800"):
+        items = source(tmp_path, coco(thing(1, 7), {"image_id": 8, "caption": bad}, *some[:1]))
+        assert gist(items) == ["7.jpg 1", "8.jpg :annotations[1]", "9.jpg 0"]
 
 
 @pytest.mark.parametrize(
@@ -296,23 +324,190 @@ def test_fractions_of_visibility(tmp_path: Path) -> None:
     assert second.keypoints[..., 2].tolist() == [[2, 1, 0]] and "visibility" not in second.attributes
 
 
-RLE = {"size": [3, 4], "counts": [3, 2, 6, 1]}
+RLE = {"size": [30, 40], "counts": [3, 2, 1194, 1]}
+
+# a segmentation -> the mask's polygons or its runs, None for none; why it is none
+SEGMENTATIONS: dict[str, tuple[Any, Any, str | None]] = {
+    "a polygon": ([[2, 3, 12, 3, 12, 11.5]], [[[2, 3], [12, 3], [12, 11.5]]], None),
+    "two": (
+        [[0, 0, 1, 0, 0, 1], [5, 5, 6, 5, 6, 6, 5, 6]],
+        [[[0, 0], [1, 0], [0, 1]], [[5, 5], [6, 5], [6, 6], [5, 6]]],
+        None,
+    ),
+    # as some tools write it, though COCO has a list of lists
+    "one without brackets of its own": ([2, 3, 12, 3, 12, 11], [[[2, 3], [12, 3], [12, 11]]], None),
+    "run lengths": (RLE, RLE["counts"], None),
+    # pycocotools' text of the same runs
+    "run lengths as a text": ({"size": [30, 40], "counts": "32ZU1O"}, RLE["counts"], None),
+    "nothing": ([], None, None),
+    "no polygons": ([[]], None, "fewer than three corners"),
+    "a line": ([[1, 2, 3, 4]], None, "fewer than three corners"),
+    "a line beside a polygon": ([[1, 2, 3, 4], [2, 3, 12, 3, 12, 11]], [[[2, 3], [12, 3], [12, 11]]], None),
+    "half a corner": ([[1, 2, 3, 4, 5, 6, 7]], None, "a polygon of it is no list of x, y of each corner"),
+    "numbers as text": ([["1", "2", "3", "4", "5", "6"]], None, "a polygon of it holds what is no number"),
+    "NaN": ([[1, 2, 3, 4, 5, float("nan")]], None, "a polygon of it holds numbers that are not finite"),
+    "beyond floats": ([[1, 2, 3, 4, 5, 10**400]], None, "a polygon of it holds numbers beyond all images"),
+    "beyond float32": ([[1, 2, 3, 4, 5, 1e39]], None, "a polygon of it holds numbers that are not finite"),
+    "a text": ("polygon", None, "wanted polygons or run lengths"),
+    "runs that end too early": ({"size": [30, 40], "counts": [3, 2]}, None, "its runs sum to 5, wanted 30 x 40 pixels"),
+    "runs of a negative length": (
+        {"size": [30, 40], "counts": [1201, -1]},
+        None,
+        "its counts are [1201, -1], wanted whole",
+    ),
+    "runs of another image": (
+        {"size": [40, 30], "counts": [1200]},
+        None,
+        "it is for 30 x 40 pixels, the image has 40 x 30",
+    ),
+    "runs of no size": ({"counts": [1200]}, None, "its size is None, wanted [height, width] in pixels"),
+    "an image of no pixels": ({"size": [0, 40], "counts": []}, None, "its size is 0 x 40, wanted height and width"),
+    "a size beyond memory": ({"size": [1 << 40, 1 << 40], "counts": [1 << 40]}, None, "its size is 1099511627776 x"),
+    "a sum that comes around": ({"size": [30, 40], "counts": "0" + "PPPPPPPP0" * 4}, None, "its runs"),
+    "a text cut short": ({"size": [30, 40], "counts": "32ZU"}, None, "counts is no text of run lengths, or it was cut"),
+    "letters that no runs have": ({"size": [30, 40], "counts": "32 ä"}, None, "counts holds characters that no run"),
+    "a number without an end": ({"size": [30, 40], "counts": "o" * 400 + "0"}, None, "counts holds a number beyond"),
+}
 
 
-def test_segmentations(tmp_path: Path) -> None:
-    """Kept as they are given where that is asked for, and counted where not."""
-    masks: list[Any] = [[[2, 3, 12, 3, 12, 11.5]], RLE, {"size": [3, 4], "counts": "a3`1"}]
-    some = [thing(i, 7, segmentation=mask) for i, mask in enumerate(masks)]
-    said = coco(*some, thing(8, 7, bbox=[1, 1, 0, 0], segmentation=RLE), thing(9, 7), thing(10, 8, segmentation=[]))
-    made = source(tmp_path, said)
-    assert "segmentation" not in next(iter(made)).attributes
-    assert collect(made)[1].skipped == {"segmentations": 4}
-    made = source(tmp_path, said, segmentation="keep")
+@pytest.mark.parametrize("name", SEGMENTATIONS)
+def test_segmentations(tmp_path: Path, name: str) -> None:
+    """The box is kept whatever its mask is; a mask that is none is None, counted, and the first of them named."""
+    said, wanted, why = SEGMENTATIONS[name]
+    (first, second, third), info = collect(
+        source(tmp_path, coco(thing(1, 7, segmentation=said), thing(2, 8, segmentation=RLE)))
+    )
+    assert len(first.boxes) == len(first.masks) == 1 and "segmentation" not in first.attributes
+    assert second.masks[0].runs.tolist() == RLE["counts"] and second.masks[0].size == (30, 40) and third.masks == ()
+    mask = first.masks[0]
+    if wanted is None:
+        assert mask is None
+    elif isinstance(wanted[0], list):
+        assert [polygon.tolist() for polygon in mask.polygons] == wanted and mask.runs is None
+        assert all(polygon.dtype == np.float32 for polygon in mask.polygons)
+    else:
+        assert mask.runs.tolist() == wanted and mask.runs.dtype == np.int64 and mask.size == (30, 40)
+    assert check_record(first) is None
+    few = why == "fewer than three corners"
+    assert info.skipped == (
+        {} if why is None else {f"segmentations {'of fewer than three corners' if few else 'that are none'}": 1}
+    )
+    assert len(info.notes) == (why is not None and not few)
+    for note in info.notes:
+        assert note.startswith("objects come without a mask, the first is x.json:annotations[0]: segmentation is ")
+        assert why is not None and f": {why}" in note
+
+
+def test_segmentations_and_what_is_left_out(tmp_path: Path) -> None:
+    """A mask stays with its box, and may be left out itself."""
+    some = [
+        thing(8, 7, bbox=[1, 1, 0, 0], segmentation=[[9, 9, 9, 8, 8, 8]]),
+        thing(9, 7),
+        thing(10, 7, segmentation=RLE),
+    ]
+    made = source(tmp_path, coco(*some, thing(11, 8, segmentation=[])))
     (first, second, _), info = collect(made)
-    assert first.attributes["segmentation"] == [*masks, None] and second.attributes["segmentation"] == [None]
-    assert not info.skipped and info.boxes_dropped == {"without width or height": 1}
+    assert [None if mask is None else mask.runs.tolist() for mask in first.masks] == [None, RLE["counts"]]
+    assert second.masks == (None,) and info.boxes_dropped == {"without width or height": 1} and not info.skipped
+    one, other, _ = source(tmp_path, coco(*some, thing(11, 8)), per_object=True)
+    assert one.masks == (None,) and other.masks[0].runs.tolist() == RLE["counts"]
+    made = source(tmp_path, coco(*some), segmentation="drop")
+    assert next(iter(made)).masks is None and collect(made)[1].skipped == {"segmentations": 2}
+    assert next(iter(source(tmp_path, coco(thing(1, 7))))).masks is None
     with pytest.raises(UsageError, match="segmentation is 'rle', wanted one of drop, keep"):
-        source(tmp_path, said, segmentation="rle")
+        source(tmp_path, coco(), segmentation="rle")
+
+
+@settings(max_examples=100)
+@given(covered=hypothesis_arrays.arrays(np.bool_, st.tuples(st.integers(1, 30), st.integers(1, 30))))
+def test_texts_of_run_lengths_are_those_of_pycocotools(covered: Any) -> None:
+    from pycocotools import mask as judge
+
+    text = judge.encode(np.asfortranarray(covered.astype(np.uint8)))["counts"].decode()
+    assert segmentations.decode_counts(text).tolist() == encode_runs(covered).tolist()
+
+
+def test_what_else_an_annotation_says(tmp_path: Path) -> None:
+    """Attributes of their own names, those that CVAT and datumaro put into one of theirs too."""
+    some = [
+        thing(1, 7, score=0.5, attributes={"Track_ID": 5, "occluded": True, "truncated": "no", "Hair colour": "red"}),
+        thing(2, 7, note=["a", {"b": 1}]),
+        thing("x-1", 7, attributes=None),
+        thing(1 << 70, 8),
+    ]
+    first, second, _ = source(tmp_path, coco(*some))
+    assert first.attributes == {
+        "image_id": 7,
+        "annotation_id": [1, 2, "x-1"],
+        "area": [5.5] * 3,
+        "is_crowd": [0, 0, 0],
+        "score": [0.5, None, None],
+        "track": [5, None, None],
+        "occluded": [1, -1, -1],
+        "truncated": [-1, -1, -1],
+        "hair_colour": ["red", None, None],
+        "note": [None, ["a", {"b": 1}], None],
+    }
+    assert second.attributes["annotation_id"] == [1 << 70] and "score" not in second.attributes
+    assert check_record(first) is None
+
+
+@pytest.mark.parametrize("change", ["another", "shorter", "gone"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, change: str) -> None:
+    made = source(tmp_path, coco(thing(1, 7, segmentation=RLE), thing(2, 8, segmentation=RLE)))
+    reading = iter(made)
+    next(reading)
+    path = tmp_path / "x.json"
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes().replace(b"1194", b"1195") if change == "another" else b"")
+    with pytest.raises(
+        DataError if change != "gone" else StorageError, match=r"changed while it was read|no such file"
+    ):
+        list(reading)
+
+
+def test_places_in_a_file_that_is_no_ascii(tmp_path: Path) -> None:
+    """They are bytes of the file and not letters; a byte order mark counts."""
+    said = coco(*(thing(i, of, name="ä" * i, segmentation=[[i, 2, 3, 4, 5, 6]]) for i, of in enumerate((7, 8, 7, 9))))
+    said["images"] = [image(7), image(8, "Größe.jpg", note="𝄞"), image(9)]
+    files(tmp_path / "images", {"Größe.jpg": b""})
+    whole, jsons.CHUNK = jsons.CHUNK, 64
+    try:
+        for start in (b"", b"\xef\xbb\xbf"):
+            records = list(source(tmp_path, start + json.dumps(said, ensure_ascii=False).encode()))
+            assert [r.id for r in records] == ["7.jpg", "Größe.jpg", "9.jpg"]
+            assert [[m.polygons[0][0, 0] for m in r.masks] for r in records] == [[0, 2], [1], [3]]
+            assert [r.attributes["name"] for r in records] == [["", "ää"], ["ä"], ["äää"]]
+    finally:
+        jsons.CHUNK = whole
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_damaged_files(tmp_path: Path, seed: int) -> None:
+    """Whatever it has become: records that can be, Rejects, or an error that names it; nothing outside is read."""
+    said = coco(
+        person(1, 7, attributes={"occluded": True}, segmentation=[[2, 3, 12, 3, 12, 11.5]]),
+        thing("x", 8, segmentation=RLE, iscrowd=1),
+        thing(3, 9, segmentation={"size": [30, 40], "counts": "32ZU1O"}),
+        {"id": 4, "image_id": 8, "caption": "Zwei Mädchen"},
+    )
+    (tmp_path / "secret.jpg").write_bytes(b"")
+    made = source(tmp_path, mutated(json.dumps(said, ensure_ascii=False, indent=1).encode(), seed))
+    items: list[Any] = []
+    told = ""
+    try:
+        items = list(made)
+    except (DataError, UsageError) as error:
+        told = str(error)
+    assert told == "" or "x.json" in told
+    for item in items:
+        if isinstance(item, Record):
+            assert check_record(item) is None
+            assert item.path is not None and Path(item.path).resolve().parent == tmp_path / "images"
+        else:
+            assert item.reason and item.origin.startswith("x.json:")
 
 
 def test_crowds_may_be_left_out(tmp_path: Path) -> None:
@@ -530,9 +725,10 @@ def test_memory_of_annotations(tmp_path: Path) -> None:
         file.write("]}")
     assert (tmp_path / "x.json").stat().st_size > 15 * 10**6
     tracemalloc.start()
-    read = _read(tmp_path / "x.json", keep_segmentation=False)
-    held, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with _Elements(tmp_path / "x.json") as elements:
+        read = _read(elements)
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
     assert len(read.image) == n
     assert held < n * (100 + 5 * 51) and peak < held + 16 * 10**6
 

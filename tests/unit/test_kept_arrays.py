@@ -135,7 +135,7 @@ REFUSED = {
     "objects": ({"x": np.array([[None]])}, "x: an array of object, wanted numbers"),
     "records": ({"x": np.zeros((2, 2), [("a", "u1")])}, "wanted numbers"),
     "masked": ({"x": np.ma.masked_less(Z, 0)}, r"x: a masked array, .* x.filled\(value\)"),
-    "other labels": ({"labels": "boxes"}, "labels is 'boxes', wanted 'classes' or 'keep', or None"),
+    "other labels": ({"labels": "boxes"}, "labels is 'boxes', wanted one of classes, multi, value, keep, or None"),
     "names of what is kept": ({"y": AGES, "labels": "keep", "class_names": ("a",)}, "leave one of them out"),
     "names of a dict": ({"y": {"a": AGES}, "class_names": ("a",)}, "y is a dict of 'a', .* leave out class_names"),
     "a dict of classes": ({"y": {"a": AGES}, "labels": "classes"}, "y is a dict of 'a', .* leave out labels"),

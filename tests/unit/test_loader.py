@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from drawn import jpeg
-from headrace import parallel
+from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
 from headrace.imaging.augment import ColorJitter, HorizontalFlip, RandomResizedCrop
 from headrace.load import dataset
@@ -851,6 +851,7 @@ def test_memory_is_flat(leaks: bool, pictures: hr.Dataset) -> None:
                 kept.append(loader[0])
         loader._pool.close()  # as rest() does, and waits
         loader.rest()
+        order._block.cache_clear()  # whose bound is more epochs than these
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -865,6 +866,12 @@ def test_memory_is_flat(leaks: bool, pictures: hr.Dataset) -> None:
 # (options, what is said)
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "batch_size is 0, wanted at least 1"),
+    ({"batch_size": 64 / 8}, r"batch_size is 8\.0, wanted a whole number"),
+    ({"batch_size": "8"}, "batch_size is '8', wanted a whole number"),
+    ({"batch_size": True}, "batch_size is True, wanted a whole number"),
+    ({"seed": "7"}, "seed is '7', wanted a whole number"),
+    ({"shuffle": "no"}, "shuffle is 'no', wanted True or False"),
+    ({"drop_last": 1}, "drop_last is 1, wanted True or False"),
     ({"size": 0}, "size is 0"),
     ({"size": (8,)}, r"size is \(8,\)"),
     ({"size": (8, 8, 3)}, "size is"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ def record(**fields: Any) -> Record:
     return Record(**{"id": "a", "encoded": TINY_PNG, "origin": "list.csv:3", **fields})
 
 
+class Odd:
+    """An attribute that can't even be shown."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError("no name of mine")
+
+
+DEEP: list[Any] = functools.reduce(lambda inner, _: [inner], range(100_000), [])
+
 GOOD: list[dict[str, Any]] = [
     {},
     {"id": "é/猫 1.jpg", "origin": ""},
@@ -40,6 +50,7 @@ GOOD: list[dict[str, Any]] = [
     {"boxes": BOX[:0], "box_labels": (), "keypoints": POINTS[:0]},
     {"boxes": BOX - 900},  # whether it lies in the image is told by the image
     {"keypoints": POINTS},
+    {"attributes": {"a": [np.float32(0.5), np.arange(3)], "b": {"é": None}, 7: float("nan")}},
     {"size": (3, np.int32(4)), "window": (0, -1.5, 3, 4), "split": "any thing", "attributes": {"a": 1}},
 ]
 
@@ -81,6 +92,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"boxes": BOX, "box_labels": ("a\nb",)}, "label 0 of boxes: 'a\\nb' holds a line break"),
     ({"keypoints": [1]}, "the keypoints are [1], wanted an array float32"),
     ({"keypoints": POINTS[0]}, "the keypoints have shape [3, 3], wanted [n, k, 3]"),
+    ({"keypoints": POINTS[:, :0]}, "the keypoints have shape [1, 0, 3], wanted [n, k, 3]"),
     ({"keypoints": POINTS, "boxes": BOX[:0]}, "0 boxes, 1 sets of keypoints"),
     ({"keypoints": POINTS * NAN}, "keypoint 0 of object 0 is [nan, nan, nan], wanted finite numbers"),
     ({"keypoints": POINTS * 3}, "keypoint 0 of object 0 has v 3, wanted 0, 1 or 2"),
@@ -88,8 +100,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"size": 3}, "the size is 3, wanted (height, width) in pixels"),
     ({"window": (0, 0, 0, 1)}, "the window is (0, 0, 0, 1), wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"),
     ({"window": (0, 0, NAN, 1)}, "the window is (0, 0, nan, 1), wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"),
+    ({"window": (0, 0, 10**400, 1)}, "the window is (0, 0, 1000000"),
     ({"window": "abcd"}, "the window is 'abcd', wanted (x0, y0, x1, y1), x0 < x1 and y0 < y1"),
     ({"attributes": None}, "the attributes are None, wanted a mapping"),
+    ({"attributes": {"a": {1}}}, "the attributes are no JSON: {1} is set"),
+    ({"attributes": {"a": b"x"}}, "the attributes are no JSON: b'x' is bytes"),
+    ({"attributes": {(1, 2): 3}}, "the attributes are no JSON: keys must be str"),
+    ({"attributes": {"a": "\ud800"}}, "the attributes are no JSON: a text holds halves of characters"),
+    ({"attributes": {"\udcff": 1}}, "the attributes are no JSON: a text holds halves of characters"),
+    ({"attributes": {"a": DEEP}}, "the attributes are no JSON: nested too deeply"),
+    ({"attributes": {"a": Odd()}}, "the attributes are no JSON: no name of mine"),
     ({"split": 1}, "the split is 1, wanted a str"),
     ({"labels": "cat"}, "the labels are 'cat', wanted a tuple of class names"),
     ({"labels": ("a", "a")}, "the labels a, a: one occurs twice"),

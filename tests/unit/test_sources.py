@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drawn import files, jpeg
+import contained
+from drawn import TINY_PNG, files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
+from headrace.format import example
 from headrace.record import Record, Reject
-from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, collect, read
 from headrace.sources.registry import guess
+from headrace.sources.walking import natural
 
 CAT_OR_DOG = r"^(?P<label>cat|dog)\."
 
@@ -234,6 +236,25 @@ def test_what_may_not_be_read_is_a_reject(tmp_path: Path) -> None:
     assert lines[1] == f"'closed' {root}/closed: permission denied (read)"
 
 
+def test_a_link_into_what_may_not_be_read_is_a_reject(tmp_path: Path) -> None:
+    root = folder(tmp_path, "photos/a/1.jpg", "closed/in/2.jpg") / "photos"
+    (root / "link").symlink_to(tmp_path / "closed/in")
+    (tmp_path / "closed").chmod(0)
+    code = """
+import sys
+from headrace import sources
+from headrace.sources.registry import guess
+print(guess(sys.argv[1])[0].name)
+for item in sources.folders(sys.argv[1]): print(repr(item.id), item)
+"""
+    try:
+        lines = unprivileged(code, str(root)).splitlines()
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+    assert [line.split()[0] for line in lines] == ["folders", "'a/1.jpg'", "'link'"]
+    assert lines[2] == f"'link' {root}/link: permission denied (read)"
+
+
 def test_a_root_that_may_not_be_read(tmp_path: Path) -> None:
     root = folder(tmp_path / "closed", "a/1.jpg")
     root.chmod(0)
@@ -291,6 +312,9 @@ def test_an_empty_folder_has_no_records(tmp_path: Path) -> None:
         (["1.jpg", "x/y/1.jpg"], None, "folders", "such as x/y/1.jpg"),
         (["cat.1.jpg"], CAT_OR_DOG, "names", "a pattern for file names is given"),
         (["a/1.jpg"], CAT_OR_DOG, "names", "a pattern"),
+        (["IMG_1.jpg", "IMG_2.jpg"], None, "files", "such as IMG_1.jpg, none in folders of classes: without labels"),
+        (["train/1.jpg", "val2017/2.jpg"], None, "files", "images in train/, val2017/, none in folders of classes"),
+        (["train/a/1.jpg", "val/2.jpg"], None, "folders", "folders taken as splits: train/, val/"),
     ],
 )
 def test_guess(names: list[str], pattern: str | None, format_: str, says: str, tmp_path: Path) -> None:
@@ -301,11 +325,11 @@ def test_guess(names: list[str], pattern: str | None, format_: str, says: str, t
 @pytest.mark.parametrize(
     ("names", "error", "says"),
     [
-        # loose images could be anything: what was tried is said
+        # names that may tell classes are not thrown away: what was tried is said
         (
-            ["cat.1.jpg"],
+            ["cat.1.jpg", "cat.2.jpg", "dog.1.jpg", "dog.2.jpg"],
             UsageError,
-            r"can't be guessed: 1 images, none .*; pass format=NAME, one of names .* with pattern='\^\(.*; folders \(A",
+            r"names tell the class: cat \(2\), dog \(2\); pass pattern='\^\(.* or format='files' if they are none",
         ),
         ([".hidden/1.jpg", "notes.txt"], DataError, "holds no images"),
         ([], DataError, "holds no images"),
@@ -318,7 +342,9 @@ def test_no_guess(names: list[str], error: type[Exception], says: str, tmp_path:
 
 def test_no_guess_of_what_is_no_folder(tmp_path: Path) -> None:
     file = files(tmp_path, {"a.csv": b""}) / "a.csv"
-    with pytest.raises(UsageError, match=r"no format reads this file; pass format=NAME, one of wider \(A text"):
+    with pytest.raises(
+        UsageError, match=r"no format reads this file; pass format=NAME, one of coco \(A JSON.*; wider \(A text"
+    ):
         guess(file)
     with pytest.raises(NotThereError, match="no such file or folder"):
         guess(tmp_path / "none")
@@ -360,7 +386,24 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     annotations = folder(root.parent / "annotations")
     (annotations / "wider.txt").write_text(FACES)
     (annotations / "coco.json").write_text(json.dumps(COCO))
+    (annotations / "17.xml").write_text("<annotation/>")
+    folder(annotations, "images/1.jpg", "labels/1.txt")
+    (annotations / "cvat.xml").write_text(
+        '<annotations><image id="0" name="17.jpg" width="4" height="4"/></annotations>'
+    )
+    me = folder(root.parent / "me", "1.jpg")
+    (me / "1.json").write_text('{"imagePath": "1.jpg", "shapes": []}')
     wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
+    (annotations / "table.csv").write_text("path,class,split\n17.jpg,cat,valid\n\n,,\ngone.jpg,cat,train\n")
+    (annotations / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\n17,/m/0,0,1,0,1\n18,/m/0,0,1,0,1\n")
+    folder(root.parent / "hub", "val/b.jpg", "val/c.jpg")
+    (root.parent / "hub" / "val" / "metadata.jsonl").write_text('{"file_name": "b.jpg"}\n{"file_name": "../x.jpg"}\n')
+    hub = root.parent / "hub"
+    tar = contained.tar(annotations / "a.tar", [("b.txt", b"text"), ("c.jpg", TINY_PNG)])
+    parquet = contained.parquet(annotations / "a.parquet", {"image": [TINY_PNG]})
+    features = contained.features_dict(image=contained.feature_image())
+    tfds = contained.tfds_folder(annotations / "tfds", features, {"train": [[{"image": example.Strings([TINY_PNG])}]]})
+    table, boxes = annotations / "table.csv", annotations / "boxes.csv"
     coco = sources.coco(annotations / "coco.json", images=root, flip_pairs=[[0, 1]])  # type: ignore[list-item]
     skipped = {".txt": 1}
     return {
@@ -371,6 +414,34 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
         "folders": (
             sources.folders(root),
             SourceInfo(skipped=skipped | {"images beside the class folders": 1}, root=str(root)),
+        ),
+        "files": (sources.files(root), SourceInfo(skipped=skipped, root=str(root))),
+        "csv": (
+            sources.csv(table, images=root, class_names=["cat"]),
+            SourceInfo(
+                class_names=("cat",),
+                split_names=("val",),
+                skipped={"empty rows": 1},
+                root=str(table),
+                notes=("columns taken: path = path, label = class, split = split",),
+            ),
+        ),
+        "openimages": (
+            sources.openimages(boxes, images=root),
+            SourceInfo(
+                skipped={"rows of images that are not there": 1, "images without a row": 1},
+                root=str(boxes),
+                notes=("1 rows are of images that are not in images/: passed over",),
+            ),
+        ),
+        "imagefolder": (
+            sources.imagefolder(hub),
+            SourceInfo(
+                split_names=("val",),
+                skipped={"images without a row": 1},
+                root=str(hub),
+                notes=("splits are told by the names of folders",),
+            ),
         ),
         "wider": (
             wider,
@@ -387,6 +458,22 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
                 root=str(coco.root),
             ),
         ),
+        "voc": (
+            sources.voc(annotations, images=root),
+            SourceInfo(skipped=skipped | {"images without an xml": 1}, root=str(annotations)),
+        ),
+        "yolo": (
+            sources.yolo(annotations, class_names=["cat"]),
+            SourceInfo(box_class_names=("cat",), root=str(annotations)),
+        ),
+        "cvat": (
+            sources.cvat(annotations / "cvat.xml", images=root),
+            SourceInfo(box_class_names=(), root=str(annotations / "cvat.xml")),
+        ),
+        "labelme": (sources.labelme(me), SourceInfo(box_class_names=(), root=str(me))),
+        "webdataset": (sources.webdataset(tar), SourceInfo(root=str(tar))),
+        "parquet": (sources.parquet(parquet), SourceInfo(root=str(parquet))),
+        "tfds": (sources.tfds(tfds), SourceInfo(split_names=("train",), root=str(tfds))),
         "visipedia": (
             sources.visipedia(ITEMS, images=root, keypoint_names=["nose"]),
             SourceInfo(class_names=("0", "cat"), keypoint_names=("nose",), root="dataset"),

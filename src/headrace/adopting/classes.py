@@ -26,7 +26,7 @@ from headrace.format.messages import message_class
 from headrace.imaging import geometry
 from headrace.place import local
 from headrace.record import check_names
-from headrace.sources.files import natural
+from headrace.sources.walking import natural
 
 _MOST_BYTES = 1 << 26  # of a file of names
 _MOST_CLASSES = 1 << 16  # a class number above it, without names that say otherwise, is something else

@@ -20,7 +20,7 @@ from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import tfrecord
 from headrace.place import local
 from headrace.place.local import BLOCK, LocalPlace, Slices
-from headrace.sources.files import natural
+from headrace.sources.walking import natural
 from headrace.splits import DEFAULT_SPLIT
 
 _SAMPLED_SHARDS, _SAMPLED_RECORDS = 16, 16

@@ -1,5 +1,5 @@
-"""What a Dataset holds in numbers, out of its catalog alone: classes without a picture, equal images, how large boxes
-are."""
+"""What a Dataset holds in numbers, out of its catalog alone: classes without a picture, equal images, values, how large
+boxes are."""
 
 from __future__ import annotations
 
@@ -65,8 +65,19 @@ def box_statistics(dataset: Dataset) -> dict[str, Any] | None:
     }
 
 
+def value_statistics(dataset: Dataset) -> dict[str, float] | None:
+    """mean, median, min and max of what number is known of the images of this view, and how many are `without` one;
+    None where there is none."""
+    values = dataset.store.values(dataset.rows)
+    known = values[~np.isnan(values)]
+    return {**_four(known), "without": len(values) - len(known)} if len(known) else None
+
+
 def _spread(values: NDArray[np.float64]) -> dict[str, float] | None:
-    if not len(values):
-        return None
+    """Of pixels and shares."""
+    return {name: round(value, 6) for name, value in _four(values).items()} if len(values) else None
+
+
+def _four(values: NDArray[np.float64]) -> dict[str, float]:
     found = {"mean": values.mean(), "median": np.median(values), "min": values.min(), "max": values.max()}
-    return {name: round(float(value), 6) for name, value in found.items()}
+    return {name: float(value) for name, value in found.items()}

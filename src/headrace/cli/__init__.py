@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Pack labelled images into TFRecords once; load them fast; train, evaluate and predict with them.",
     epilog="headrace pack photos cats --size 160 --split train=0.8,val=0.2\nheadrace train cats --out run",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -20,7 +20,7 @@ _COLUMN = 26  # the longest option that has its help beside it
 
 # The values of arguments, as library errors spell them: overwrite=True, images=DIR, pattern='^(?P<label>a)',
 # map={'image': 'jpg'}.
-_LITERAL = r"True|False|None|'[^']*'|\"[^\"]*\"|-?[0-9.]*[0-9]|\{[^{}]*\}"
+_LITERAL = r"True|False|None|'[^']*'|\"[^\"]*\"|-?[0-9.]*[0-9]|\{[^{}]*\}|\[[^\[\]]*\]"
 _PLACEHOLDER = r"[A-Z]+\b"
 
 
@@ -117,7 +117,8 @@ def spelled(message: str, flags: dict[str, str]) -> str:
             return flag
         if isinstance(value, dict):
             return " ".join(f"{flag} {shlex.quote(f'{key}={one}')}" for key, one in value.items())
-        return f"{flag} {shlex.quote(str(value))}"
+        words = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        return f"{flag} {shlex.quote(words)}"
 
     message = re.sub(rf"(?<=[ (])({names})=({_LITERAL}|{_PLACEHOLDER})(?![\w/=])", option, message)
     message = re.sub(rf"^({names})=(\{{[^{{}}]*\}})", option, message)

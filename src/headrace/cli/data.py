@@ -24,19 +24,23 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show the splits, classes and statistics of a dataset."""
-    from headrace.checking.statistics import box_statistics, equal_images, missing_classes
+    from headrace.checking.statistics import box_statistics, equal_images, missing_classes, value_statistics
     from headrace.load.dataset import Dataset
 
     dataset = Dataset(ds)
     missing, sizes, equal = missing_classes(dataset), box_statistics(dataset), equal_images(dataset)
     manifest = dataset.manifest
-    unlabelled = int((dataset.labels < 0).sum()) if manifest.classes else 0
+    told = dataset.view.facts(objects=False)
+    unlabelled = told.without_labels if told.multi_label else told.unlabelled if manifest.classes else 0
+    values = value_statistics(dataset)
     boxes = manifest.boxes or 0
     facts: dict[str, Any] = {
         "records": len(dataset),
         "splits": dataset.splits,
         "classes": dataset.class_counts,
+        "multi_label": dataset.multi_label,
         "unlabelled": unlabelled,
+        "values": values,
         "boxes": boxes,
         "boxes_clipped": manifest.boxes_clipped,
         "boxes_dropped": dict(manifest.boxes_dropped),
@@ -76,11 +80,16 @@ def info(
         typer.echo(f"  adopted  {manifest.adopted['layout']}; the shards are {manifest.shards[0].name} and the like")
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
     if manifest.classes:
-        typer.echo(f"  classes  {', '.join(f'{name} {n}' for name, n in dataset.class_counts.items())}")
+        several = "; an image may have several" if dataset.multi_label else ""
+        typer.echo(f"  classes  {', '.join(f'{name} {n}' for name, n in dataset.class_counts.items())}{several}")
     if missing:
         typer.echo(f"  without an image: {', '.join(f'{name} ({index})' for name, index in missing.items())}")
     if unlabelled:
         typer.echo(f"  without a label {unlabelled}")
+    if values:
+        without = f"; {values['without']} images without one" if values["without"] else ""
+        spread = f"mean {values['mean']:g}, median {values['median']:g}, {values['min']:g} to {values['max']:g}"
+        typer.echo(f"  values   {spread}{without}")
     if dataset.has_boxes:
         typer.echo(f"  boxes    {boxes_text(boxes, manifest.boxes_clipped, manifest.boxes_dropped)}")
     for line in [] if sizes is None else _box_sizes(sizes):

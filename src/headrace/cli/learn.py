@@ -111,7 +111,7 @@ def train(
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="[classification|detection|keypoints]",
+            metavar="[classification|detection|keypoints|multilabel|value]",
             help="What to learn; inferred from the dataset by default.",
             rich_help_panel=_MODEL,
         ),
@@ -120,9 +120,9 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE:FUNCTION",
-            help="vanilla (default) or mobilenet_v2; mobilenet_v2 for detection; for keypoints mobilenet_v2 (heatmaps) "
-            "or mobilenet_v2_points (coordinates). Or your own function: it gets input_shape (h, w, c) and the number "
-            "of classes, and returns a Keras model for pixels from 0 to 255.",
+            help="vanilla (default) or mobilenet_v2 for classes and values; mobilenet_v2 for detection; for keypoints "
+            "mobilenet_v2 (heatmaps) or mobilenet_v2_points (coordinates). Or your own function: it gets input_shape "
+            "(h, w, c) and the number of classes, and returns a Keras model for pixels from 0 to 255.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -323,8 +323,9 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model on a dataset.
 
-    Reports loss, accuracy, precision and recall per class; average precision for boxes; PCK for keypoints. Writes a
-    figure, and examples.png: 32 records with ground truth and prediction.
+    Reports loss, accuracy, precision and recall per class; average precision for boxes and for several classes; PCK for
+    keypoints; mean absolute error for values. Writes a figure, and examples.png: 32 records with ground truth and
+    prediction.
     """
     with _quiet_stderr():
         from headrace.learn.evaluate import evaluate as judge
@@ -365,11 +366,13 @@ def predict(
     ] = False,
     truth: Annotated[
         Path | None,
-        typer.Option(metavar="DS", help="Dataset with the true class, boxes or keypoints of the same images."),
+        typer.Option(metavar="DS", help="Dataset with the true labels of the same images."),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Lowest score to show; 0.5 by default for detection, 0.3 for keypoints."),
+        typer.Option(
+            metavar="X", help="Lowest score to show; 0.5 by default for detection and multilabel, 0.3 for keypoints."
+        ),
     ] = None,
     limit: Annotated[
         int | None,

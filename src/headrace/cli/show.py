@@ -63,8 +63,8 @@ def show(
     target: Annotated[
         str | None,
         typer.Option(
-            metavar="[class|boxes|grid|heatmap|points]",
-            help="What is learnt; boxes by default where there are any, else class.",
+            metavar="[class|multilabel|value|boxes|grid|heatmap|points]",
+            help="What is learnt; by default the first there is of boxes, class, several classes and value.",
             rich_help_panel=_BATCH,
         ),
     ] = None,
@@ -145,13 +145,21 @@ def _augmentations(text: str | None) -> tuple[Any, ...]:
 
 def _target(name: str | None, cells: int | None) -> Any:
     """The target of this name; None for the dataset's own. Raises UsageError."""
-    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, MultiLabel, Points, Target, Value
 
     if cells is not None and name != "grid":
         raise UsageError("--cells are those of a grid; add --target grid")
     if name is None:
         return None
-    known = {"class": Class, "boxes": Boxes, "grid": Grid, "heatmap": Heatmap, "points": Points}
+    known: dict[str, type[Target]] = {
+        "class": Class,
+        "multilabel": MultiLabel,
+        "value": Value,
+        "boxes": Boxes,
+        "grid": Grid,
+        "heatmap": Heatmap,
+        "points": Points,
+    }
     if name not in known:
         raise UsageError(f"--target is {name!r}, known are {', '.join(known)}")
     return known[name]() if cells is None else Grid(cells)

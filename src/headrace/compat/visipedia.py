@@ -25,7 +25,7 @@ from headrace.imaging.placement import draw, place
 from headrace.imaging.prepare import ImageOptions
 from headrace.place import local, publish
 from headrace.progress import bar
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.visipedia import BadItem, Item, read_item, read_json
 
 # What visipedia makes of a PNG; we make it of what not every reader decodes alike, and comes from no lossless format.
@@ -219,7 +219,7 @@ def _read(item: Item, storing: _Storing) -> _Image:
             colorspace=item.colorspace or _colorspace(channels),
             sha256="",
         )
-    if refused := files.refusal(item.filename, None):
+    if refused := walking.refusal(item.filename, None):
         raise BadItem(refused, stage="read")
     data = path.read_bytes()
     header = codec.read_header(data)

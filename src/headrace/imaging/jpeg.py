@@ -12,9 +12,10 @@ from typing import NamedTuple
 _EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 _PROGRESSIVE = (0xC2, 0xCA)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, which DHT, JPG and DAC stand between
-# A marker that begins a segment, behind any number of fill bytes (B.1.1.2): neither a byte 0xFF of data, which 0
-# follows, nor one that stands alone, a restart or TEM.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])")
+# A marker that begins a segment: neither a byte 0xFF of data, which 0 follows, nor one that stands alone, a restart or
+# TEM. Fill bytes (0xFF, any number; B.1.1.2) before it are no part of this, else a long run of them that no marker
+# follows would be looked at from each of its bytes.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 
 
 class Segment(NamedTuple):
@@ -38,12 +39,14 @@ def segments(data: bytes) -> Iterator[Segment]:
     """The segments of a stream to its end marker, or to its end. Strays between them are passed, as libjpeg does."""
     at = 2
     while (found := _MARKER.search(data, at)) is not None:
-        marker, begin = found[1][0], found.end() + 2
+        marker, first, begin = found[1][0], found.start(), found.end() + 2
+        while first > at and data[first - 1] == 0xFF:
+            first -= 1
         if marker == _EOI:
-            yield Segment(marker, found.start(), found.end(), found.end())
+            yield Segment(marker, first, found.end(), found.end())
             return
         at = found.end() + max(2, int.from_bytes(data[found.end() : begin]))
-        yield Segment(marker, found.start(), begin, at)
+        yield Segment(marker, first, begin, at)
 
 
 def layout(data: bytes, *, most: int) -> Layout:

@@ -37,6 +37,23 @@ def normalised(pixels: Any) -> Any:
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(pixels)
 
 
+def vanilla(pixels: Any) -> Any:
+    """The features of a CNN to begin with, [b, h/8, w/8, 256]: 3x3 convolutions of 16 to 256 filters, pooled after all
+    but the first and last.
+
+    Raises UsageError: images too small to be pooled three times.
+    """
+    height, width = pixels.shape[1:3]
+    if min(height, width) < 8:
+        raise UsageError(f"vanilla wants images of 8 x 8 pixels or more, these have {height} x {width}")
+    x = normalised(pixels)
+    for filters in (16, 32, 64, 128, 256):
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{filters}")(x)
+        if filters not in (16, 256):
+            x = keras.layers.MaxPooling2D(name=f"pool{filters}")(x)
+    return x
+
+
 def mobilenet_v2(
     pixels: Any,
     *,

@@ -27,7 +27,9 @@ REPORT, SHEET = "evaluation.json", "examples.png"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """`metrics` are the task's: for classification `loss`, `accuracy`, `per_class`, `confusion` and `class_names`.
+    """`metrics` are the task's: for classification `loss`, `accuracy`, `per_class`, `confusion` and `class_names`; for
+    several classes `map`, `exact` and the average precision `ap` of each in `per_class`; for values `mae`, `rmse` and
+    `r2`.
 
     `loss` is the task's own, None for a run whose network learnt by another. `text` says the same for people.
     `figures` are the pictures that were written, `examples` the sheet of records among them, None where there are no
@@ -123,10 +125,8 @@ def evaluate(
     for name, figure in score.figures.items():
         write_atomic(folder / name, plots.png(figure))
     drawn = "the worst" if worst else "evenly drawn"
-    picture = examples.sheet(
-        f"{chosen.part()}: {headline}. Shown are {min(EXAMPLES, len(part))}, {drawn}; "
-        f"green: {task.right_means}; red: others"
-    )
+    colours = "" if task.right_means is None else f"; green: {task.right_means}; red: others"
+    picture = examples.sheet(f"{chosen.part()}: {headline}. Shown are {min(EXAMPLES, len(part))}, {drawn}{colours}")
     if picture is not None:
         write_atomic(folder / SHEET, sheet.png(picture))
     paths = tuple(folder / name for name in score.figures) + ((folder / SHEET,) if picture is not None else ())

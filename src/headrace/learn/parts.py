@@ -277,4 +277,4 @@ def _shares(whole: Dataset, recipe: Recipe) -> dict[str, Chosen]:
 
 def _as_learnt(view: Dataset, recipe: Recipe) -> Dataset:
     """What a run learns from of a view."""
-    return usable(view, for_recipe(recipe.task, recipe.class_names), recipe.options.limit)
+    return usable(view, for_recipe(recipe.task, recipe.class_names, recipe.statistics), recipe.options.limit)

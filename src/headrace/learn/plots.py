@@ -27,6 +27,8 @@ __all__ = [
     "pck",
     "png",
     "precision",
+    "shares",
+    "values",
 ]
 
 _TRAIN, _VAL, _GREY = "#7f8c9b", "#1769aa", "#5b6570"
@@ -140,6 +142,37 @@ def pck(distances: NDArray[np.float64], names: Sequence[str], *, alpha: float) -
     right.grid(alpha=0.25, axis="x")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def shares(each: Sequence[float | None], names: Sequence[str], counts: Sequence[int], *, title: str) -> Figure:
+    """A bar for each class, 0 to 1, with how many images have it; None where no image has."""
+    n = len(names)
+    figure = Figure(figsize=(6.4, min(40.0, max(3.2, 1.4 + 0.24 * n))), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(range(n), [share or 0.0 for share in each], color=_VAL, height=0.65)
+    if n <= 150:
+        axes.set_yticks(range(n), [f"{_short(name, 24)}  ({k})" for name, k in zip(names, counts, strict=True)])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.02), xlabel="average precision; in brackets the images that have the class")
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.grid(alpha=0.25, axis="x")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def values(truth: NDArray[np.float64], said: NDArray[np.float64], *, title: str) -> Figure:
+    """What was said [n] over what is so [n]; on the line both are the same."""
+    figure = Figure(figsize=(5.6, 5.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    low, high = (float(side(np.concatenate([truth, said]))) for side in (np.min, np.max))
+    axes.plot([low, high], [low, high], color=_GREY, lw=1, ls=":")
+    n = len(truth)
+    axes.scatter(truth, said, s=14 if n < 2000 else 4, alpha=0.6 if n < 2000 else 0.2, color=_VAL, lw=0)
+    axes.set(xlabel="observed", ylabel="predicted")
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

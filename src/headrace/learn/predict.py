@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,8 +33,10 @@ from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
 from headrace.record import Reject
-from headrace.sources.files import natural, walk
 from headrace.sources.names import compile_pattern
+from headrace.sources.walking import natural, walk
+
+log = logging.getLogger(__name__)
 
 SHEET = 60  # images on the contact sheet at most: more could not be told apart
 PHOTO_SHEET = 24  # the same for photos with what was found drawn on them
@@ -48,14 +51,16 @@ Observe = Callable[[str, View], Any]
 class Predictions:
     """`rows` as in `csv`: path, class, probability, p_<class> …, observed for classification; path, score, x0, y0, x1,
     y1, class for detection, a row per box; path, keypoint, score, x, y for keypoints, a row per point; in pixels of the
-    photo turned upright. seen == predicted + len(rejects).
+    photo turned upright; path, classes (with "; " between), p_<class> … for several classes; path, value for values.
+    seen == predicted + len(rejects).
 
     Of a dataset, id and split stand in the place of path, and what was observed beside what was found: observed,
-    estimated, probability, p_<class> …; right (1 or 0) behind a box; observed_x, observed_y behind a point; pixels are
-    those of the stored image.
+    estimated, probability, p_<class> … (for several classes without probability, for values observed and estimated);
+    right (1 or 0) behind a box; observed_x, observed_y behind a point; pixels are those of the stored image.
 
     `text` says for people what was found and how much of it is right. `classes` counts what was predicted. `accuracy`
-    is the share of right images among those of which the truth is known, None where it is of none. `picture` is the
+    is the share of right images among those of which the truth is known, None where it is of none, and for values,
+    which are only near or far: `text` says how far. `picture` is the
     sheet, None where there are no pixels to show; `pictures` the folder of photos with what was found drawn on them,
     None without.
     """
@@ -113,9 +118,10 @@ def predict(
 
     Of photos the observed class, where it is known, is group `label` of the regular expression `pattern` searched in
     the file's name, or with `by_folder` the name of the file's folder; with `truth`, a packed dataset, it is what that
-    says of the record whose id the path ends with: its class, boxes or keypoints. `threshold` is the least score of
-    what is shown: by default 0.5 for a box, 0.3 for a keypoint. `limit`: of photos the first so many, of a dataset so
-    many evenly drawn. `network`: see `Run`. Photos that can't be used are Rejects.
+    says of the record whose id the path ends with: its class or classes, boxes, keypoints or value. `threshold` is the
+    least score of what is shown: by default 0.5 for a box or one of several classes, 0.3 for a keypoint. `limit`: of
+    photos the first so many, of a dataset so many evenly drawn. `network`: see `Run`. Photos that can't be used are
+    Rejects.
     Raises NotThereError (a path), UsageError (no run, options of another task, an empty view), DataError (nothing
     readable), StorageError.
     """
@@ -123,6 +129,7 @@ def predict(
     task = run.task if threshold is None else run.task.with_threshold(threshold)
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, wanted 1 or more")
+    _warn_of_guesses(run)
     table = _Table(run, task, Path(out))
     images = _dataset(images)
     if isinstance(images, Dataset):
@@ -137,6 +144,20 @@ def predict(
     return table.written()
 
 
+def _warn_of_guesses(run: Run) -> None:
+    """Says that a run has learnt next to nothing, where its validation did: its boxes look like those of a good one."""
+    if (guessing := run.task.guessing()) is None:
+        return
+    name, most = guessing
+    values = run.folder.history(f"val_{name}")
+    if values and max(values) <= most:
+        log.warning(
+            "%s has learnt next to nothing, so that what it says is hardly more than guessed: val_%s is %.4f at best, "
+            "in %d epoch%s; train it for longer",
+            run.folder.folder, name, max(values), len(values), "s" * (len(values) != 1),
+        )  # fmt: skip
+
+
 class _Table:
     """What was found, as it grows: rows, counts, tiles."""
 
@@ -147,6 +168,7 @@ class _Table:
         self.rejects: list[Reject] = []
         self.counts: Counter[str] = Counter()
         self.predicted = self.known = self.right = 0
+        self.off = 0.0  # how far all are, where the task knows nothing else
         self.hits: Hits | None = None  # of the objects whose truth is known
         self.tiles: list[Tile] = []
         self.title = ""
@@ -156,10 +178,13 @@ class _Table:
         """What was found in one image, and the rows that tell it."""
         self.predicted += 1
         self.rows += [{**named, **row} for row in rows]
-        self.counts.update(row[self.task.count_column] for row in self.task.rows(found))
+        self.counts.update(self.task.counted(found))
         if observed is not None:
             self.known += 1
-            self.right += self.task.is_correct(found, observed)
+            right = self.task.is_correct(found, observed)
+            if right is None:
+                self.off += self.task.wrong(found, observed)
+            self.right += bool(right)
             if hits := self.task.hits(found, observed):
                 self.hits = hits if self.hits is None else Hits(*map(sum, zip(self.hits, hits, strict=True)))
 
@@ -185,7 +210,7 @@ class _Table:
             rejects=tuple(rejects),
             text="\n".join(self._lines()),
             classes=dict.fromkeys(run.recipe.class_names, 0) | self.counts,
-            accuracy=self.right / self.known if self.known else None,
+            accuracy=self.right / self.known if self.known and self.task.right_means is not None else None,
             csv=folder / TABLE,
             picture=folder / SHEET_FILE if self.tiles else None,
             pictures=folder / PICTURES if self.drawn else None,
@@ -196,7 +221,11 @@ class _Table:
         """What was found, and how much of it is right, where anybody knows."""
         found = self.task.count_text(self.counts, self.predicted) or "nothing found"
         lines = [f"{self.predicted} image{'s' * (self.predicted != 1)}: {found}"]
-        return [*lines, self.task.right_text(self.right, self.known, self.hits)] if self.known else lines
+        if not self.known:
+            return lines
+        if self.task.right_means is None:
+            return [*lines, self.task.off_text(self.known, self.off / self.known)]
+        return [*lines, self.task.right_text(self.right, self.known, self.hits)]
 
     def _title(self) -> str:
         shown = f" ({len(self.tiles)} images shown)" if len(self.tiles) < self.predicted else ""
@@ -322,8 +351,8 @@ def find_images(images: Iterable[Path | str]) -> tuple[list[str], list[Reject]]:
 
 def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset | Path | str | None) -> Observe:
     """What says of a photo what is known about it, None where nothing is."""
-    if task.draw_on_original and (by_folder or pattern is not None):
-        raise UsageError("pattern and by_folder say the class of an image; for boxes and keypoints pass truth=DS")
+    if not task.one_name and (by_folder or pattern is not None):
+        raise UsageError(f"pattern and by_folder say the one class of an image; for {task.learns_from} pass truth=DS")
     if truth is not None and (by_folder or pattern is not None):
         raise UsageError(
             "what is observed comes from truth, a packed dataset, or from pattern or by_folder, not from both"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -189,7 +190,7 @@ class Recipe:
     `model` is the name of a built-in one, or what the caller's own is called, which is then `own_model`; `own_loss`: it
     came compiled. `options` are filled: none is left to the task. `shape` (h, w, c) and `dtype` are those of one image
     as the model takes it, of another kind where the run `keeps` arrays as they are. `pack_options` is what images went
-    through when packed.
+    through when packed. `statistics`: what the task saw in the labels trained on, and goes by.
     """
 
     task: str
@@ -205,6 +206,7 @@ class Recipe:
     pack_options: Mapping[str, Any]
     options: Options
     versions: Mapping[str, str]
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = self.class_names
@@ -316,6 +318,14 @@ class RunFolder:
             return schema.read(Recipe, read, where=f"{path} is damaged")
         except UsageError as error:
             raise DataError(str(error)) from error
+
+    def history(self, name: str) -> list[float]:
+        """A value of the history, epoch by epoch, as history.csv has it; none where that, or the value, isn't there."""
+        try:
+            with self.history_csv.open(newline="") as file:
+                return [float(row[name]) for row in csv.DictReader(file)]
+        except (OSError, KeyError, TypeError, ValueError, csv.Error):  # a table for people, who may have edited it
+            return []
 
     def is_unused(self) -> bool:
         """Whether the folder is empty, but for what a training leaves that was killed before it wrote the recipe."""

@@ -52,7 +52,10 @@ class Run:
                 f"{self.folder.folder}: has no model yet; its training has not come to the end of an epoch"
             )
         recipe = self.recipe
-        task = tasks.for_recipe(recipe.task, recipe.class_names)
+        try:
+            task = tasks.for_recipe(recipe.task, recipe.class_names, recipe.statistics)
+        except UsageError as error:
+            raise DataError(f"{self.folder.recipe_json} is damaged: {error}") from error
         self.model: Any
         if network is not None:
             self.model = self._rebuilt(network)
@@ -71,11 +74,13 @@ class Run:
 
     def predict(self, images: Any, *, threshold: float | None = None) -> Any:
         """What the model says of an image: `Classified`, `Detected` or `Located`, with boxes and points in pixels of
-        the image given, upright; of a list of images, or an array [n, h, w] or [n, h, w, c], a list of them.
+        the image given, upright, `Labelled`, or a float for a value; of a list of images, or an array [n, h, w] or
+        [n, h, w, c], a list of them.
 
         An image is a path, uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB), or a PIL image; it goes the way that the
         training images went. A run on arrays as they are (`dtype="keep"`) takes such arrays, of the very shape.
-        `threshold`: the least score of a box or point. Raises UsageError, DataError (one can't be used: which and why).
+        `threshold`: the least score of a box, a point or one of several classes. Raises UsageError, DataError (one
+        can't be used: which and why).
         """
         task = self.task if threshold is None else self.task.with_threshold(threshold)
         given, single = _several(images, self.recipe)

@@ -1,4 +1,8 @@
-"""Values out of a file as frozen dataclasses: kinds by their annotations here, ranges by their own `__post_init__`."""
+"""Values out of a file as frozen dataclasses: kinds by their annotations here, ranges by their own `__post_init__`.
+
+By hand, as of libraries msgspec passes over a dataclass's unknown names and refuses NumPy's numbers, and cattrs takes
+no union like `int | tuple[int, int]`; what an option's error says would be left to write for both.
+"""
 
 from __future__ import annotations
 

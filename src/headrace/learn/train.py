@@ -162,7 +162,7 @@ def _validated_by(old: Recipe | None, dataset: Dataset) -> Dataset | None:
         return None
     val = Dataset(part.dataset) if Path(part.dataset).is_dir() else None
     view = val.split(part.split) if val and part.split else val
-    task = tasks.for_recipe(old.task, old.class_names)
+    task = tasks.for_recipe(old.task, old.class_names, old.statistics)
     if view is None or parts.usable(view, task, old.options.limit).view_fingerprint != part.fingerprint:
         raise UsageError(f"the run was validated on {part}; pass it again (val)")
     return view
@@ -248,6 +248,7 @@ class _Training:
         if val_part is not None:
             val_part = parts.learnable(val_part, task, options.limit)
             parts.check_apart(train_part.view, val_part.view)
+        task = task.learning_from(train_part.view)
         asked = options
         if any(isinstance(callback, _RATES) for callback in callbacks):
             if options.schedule not in (None, "constant"):
@@ -297,6 +298,7 @@ class _Training:
             pack_options=dataset.manifest.pack_options,
             options=options,
             versions={"headrace": headrace.__version__} | describe(),
+            statistics=self.task.statistics,
         )
         self.model, self.inference = built, networks.plain(built)
         if not own_loss:

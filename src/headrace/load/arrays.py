@@ -84,6 +84,10 @@ class ArrayStore(Store):
             whole.update(f"{len(id_)}:{id_}".encode())
         for column in (self.labels, self.split_of, self.numbers):
             whole.update(column.astype("<i8").tobytes())
+        if self.source.several is not None:
+            whole.update(np.packbits(self.source.several).tobytes())
+        if self.source.values is not None:
+            whole.update(self.source.values.astype("<f8").tobytes())
         return whole.hexdigest()
 
     @cached_property
@@ -160,6 +164,8 @@ class ArrayStore(Store):
         table = pl.DataFrame({"number": ids}).with_columns(
             id=ids.cast(pl.String) if source.ids is None else pl.Series([source.ids[i] for i in self.numbers.tolist()]),
             split=pl.lit(splits[0]) if len(splits) == 1 else pl.Series(splits).gather(self.split_of),
+            **self._several_columns(),
+            value=pl.lit(None) if source.values is None else pl.Series(source.values[self.numbers]).fill_nan(None),
             label=labels,
             label_name=pl.Series(source.class_names or (), dtype=pl.String).gather(labels),
             origin=pl.format("{}[{}]", pl.lit(stack.name), "number"),
@@ -170,6 +176,17 @@ class ArrayStore(Store):
         )
         columns = (pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in _SCHEMA)
         return table.select(column.cast(kind) for column, kind in zip(columns, _SCHEMA.values(), strict=True))
+
+    def _several_columns(self) -> dict[str, pl.Series]:
+        """The classes of each image by number and by name, where there may be several."""
+        source = self.source
+        if source.several is None:
+            return {}
+        of, labels = np.nonzero(source.several[self.numbers])
+        counts, says = np.bincount(of, minlength=len(self.numbers)), np.ones(len(self.numbers), bool)
+        found = pl.Series(labels.astype(np.int32))
+        names = pl.Series(source.class_names or (), dtype=pl.String).gather(found)
+        return {"labels": catalog.lists(found, counts, says), "label_names": catalog.lists(names, counts, says)}
 
     def _manifest(self, splits: Sequence[str]) -> Manifest:
         """As if packed: a shard without a file for each split. `predict` treats photos as images of these channels."""
@@ -188,6 +205,8 @@ class ArrayStore(Store):
             classes=self.source.class_names or (),
             box_classes=(),
             numbered=self.source.ids is None,
+            multi_label=self.source.several is not None,
+            values=self.source.values is not None and not np.isnan(self.source.values[self.numbers]).all(),
             channels=stack.channels,
             shards=tuple(
                 ShardEntry(name=stack.name, split=split, records=count, bytes=count * size, sha256="")
@@ -209,12 +228,15 @@ class ArrayDataset(Dataset):
     `keeps` is True, nothing is judged (NaN may be), mapped, resized, augmented or cached. `image_size` and `channels`
     are those of [n, h, w] and [n, h, w, c], else None and 0.
 
-    labels: "classes" reads y as sources.arrays does; "keep" gives the rows of y, bit by bit, as the targets of batches:
-    numbers [n, ...], or a dict of such by name. None tells it by what y is, never by its values: with class_names, and
-    strings or whole numbers [n], are classes; so are floats [n] and one-hot [n, classes], but with dtype "keep" those
-    are kept; a dict and arrays of 3 axes or more are kept. Of a y that is kept nothing is known: a division is not
-    stratified by it, and it does not move with pixels. So a loader whose `size`, flips or crops would move them refuses
-    a y of 3 axes or more (masks); [n] and [n, k] it passes on, whether or not they are true of a flipped image.
+    labels: "classes" reads y as sources.arrays does; "multi" takes y [n, classes] of 0 and 1 (or bool) for which of the
+    classes each image has, of which it may have several or none; "value" takes y [n] for a number that is known of each
+    image, NaN or None where there is none: targets are then those of MultiLabel and Value. "keep" gives the rows of y,
+    bit by bit, as the targets of batches: numbers [n, ...], or a dict of such by name. None tells classes from what is
+    kept by what y is, never by its values: with class_names, and strings or whole numbers [n], are classes; so are
+    floats [n] and one-hot [n, classes], but with dtype "keep" those are kept; a dict and arrays of 3 axes or more are
+    kept. Of a y that is kept nothing is known: a division is not stratified by it, and it does not move with pixels. So
+    a loader whose `size`, flips or crops would move them refuses a y of 3 axes or more (masks); [n] and [n, k] it
+    passes on, whether or not they are true of a flipped image.
     x and y may also be what is sliced as an array and lies elsewhere, such as a dataset of h5py.
 
     Float images, and integers with a value_range, are looked through once: those that have NaN, infinity or values

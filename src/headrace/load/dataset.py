@@ -196,6 +196,17 @@ class Dataset:
         return self.manifest.classes
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a record may have several classes, or none of them; its `label` is None then, and its `labels` are
+        said, or None."""
+        return self.manifest.multi_label
+
+    @property
+    def has_values(self) -> bool:
+        """Whether of any record of the whole dataset a number is known (`value`), for regression."""
+        return self.manifest.values
+
+    @property
     def box_class_names(self) -> tuple[str, ...]:
         """The names of what boxes hold, in index order."""
         return self.manifest.box_classes
@@ -235,15 +246,8 @@ class Dataset:
 
     @property
     def class_counts(self) -> dict[str, int]:
-        """Records of this view per class; classes without a record count 0."""
-        labels = self.labels
-        return dict(
-            zip(
-                self.class_names,
-                np.bincount(labels[labels >= 0], minlength=len(self.class_names)).tolist(),
-                strict=True,
-            )
-        )
+        """Records of this view per class; classes without a record count 0, a record of several counts for each."""
+        return dict(zip(self.class_names, self.store.class_counts(self.rows).tolist(), strict=True))
 
     @property
     def catalog(self) -> pl.DataFrame:
@@ -257,7 +261,7 @@ class Dataset:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Class indices int64 [n], -1 for a record without a label."""
+        """Class indices int64 [n], -1 for a record without a label, and for all where there may be several."""
         return self.view.labels
 
     @property
@@ -407,6 +411,7 @@ class Dataset:
     def where(self, condition: str) -> Dataset:
         """The records for which the SQL `condition` on the catalog holds: "label_name = 'cat' AND width > 300".
 
+        Of records of several classes: "array_contains(label_names, 'cat')"; of values: "value > 0.5".
         Raises UsageError: no valid condition, or an unknown column.
         """
         return self._take(self.store.table.where(condition, self._some_rows), f"where {condition}")
@@ -460,7 +465,8 @@ class Dataset:
         and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
         them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
         seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
-        target: None is what the records bring: y that is kept, else boxes, else classes.
+        target: None is what the records bring: y that is kept, else boxes, else the class, else the classes where
+        there may be several (MultiLabel), else the value (Value).
         augment: an augmentation, or several in their order.
         drop_last: leaves out the last batch where it is smaller than the others.
         workers: threads; None is one per core this process may use.
@@ -515,7 +521,8 @@ class Dataset:
         return export(self, out, format=format, overwrite=overwrite, workers=workers, progress=progress, **options)
 
     def show(self, n: int = 32, *, batch: bool = False, epoch: int = 0, **options: Any) -> Image.Image:
-        """A contact sheet of up to `n` records, evenly drawn from this view, with class, boxes, keypoints and id.
+        """A contact sheet of up to `n` records, evenly drawn from this view, with class or classes, value, boxes,
+        keypoints and id.
 
         With `batch` it is the first batch of `n` in `epoch` of a loader of these `options`, as a model gets it, with
         what its targets say: ds.show(batch=True, size=224, target=hr.Grid(7)). Any other batch is `loader.show(i)`.
@@ -543,7 +550,10 @@ class Dataset:
             parts.append("y is kept: " + ", ".join(part.strip() for part in kept))
         if self.class_names:
             shown = [f"{name} {n}" for name, n in self.class_counts.items()]
-            parts.append(f"{len(shown)} classes: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
+            several = ", several to a record" if self.multi_label else ""
+            parts.append(f"{len(shown)} classes{several}: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
+        if (values := self.view.facts(objects=False).value_range) is not None:
+            parts.append(f"values {values[0]:g} to {values[1]:g}")
         if self.has_boxes:
             boxes = int(self.store.box_counts(self.rows).sum()) if self.is_view else self.manifest.boxes
             parts.append(f"{boxes} boxes")

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 class Facts:
     """`records`: how many there are; `unlabelled` of them have no class. `keeps_y`: y is kept as it was given.
 
+    `multi_label`: records of the dataset may have several classes; `without_labels`: records of which nothing is said
+    of theirs. `value_range`: the least and the greatest number that is known of a record, None where none of them has
+    one; `without_value` of them have none.
+
     `has_boxes`: the dataset has boxes at all; `without_boxes`: records of which nothing is said of boxes, which is not
     to say that there are none. `box_classes`: the names of what boxes hold, by index; `unlabelled_boxes` have none.
 
@@ -20,6 +24,10 @@ class Facts:
     records: int
     unlabelled: int = 0
     keeps_y: bool = False
+    multi_label: bool = False
+    without_labels: int = 0
+    value_range: tuple[float, float] | None = None
+    without_value: int = 0
     has_boxes: bool = False
     without_boxes: int = 0
     box_classes: tuple[str, ...] = ()

@@ -66,6 +66,11 @@ class LoaderOptions:
     cache: Cache | None
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "seed"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
+        for name in ("shuffle", "drop_last"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise UsageError(f"{name} is {value!r:.60}, wanted True or False")
         object.__setattr__(self, "size", check_size(self.size))
         object.__setattr__(self, "augment", check_augment(self.augment))
         if self.target is not None:
@@ -98,9 +103,10 @@ class Loader:
     again; and of two at once each goes its own way. `loader.iterate(state)` is one that never moves the loader. `epoch`
     can be set. Order and content never depend on `workers`, whose threads all iterations of a loader share.
 
-    A batch is the work of one thread. An iteration has up to `workers` + 2 of them in memory: fewer where they would
-    take more than a quarter of the memory that this process may use (its container's, if that is less than the
-    machine's), but never fewer than two. Where that leaves threads idle, `batch_size` is too large for the memory.
+    A batch is made in pieces by all threads, each of 8 images and half a million pixels at least; a small one is a
+    single piece. Beside the batch that is due an iteration begins up to 2 * `workers` pieces of the next: fewer where
+    they would take more than a quarter of the memory that this process may use (its container's, if that is less than
+    the machine's), but one at least. Where that leaves threads idle, `batch_size` is too large for the memory.
 
     `batch.images` is [b, *image_shape] of `dtype`: (h, w, c) of uint8, or where the dataset keeps arrays as they are,
     their own; then `size` is (0, 0) unless they are [h, w] or [h, w, c].
@@ -474,7 +480,14 @@ class Loader:
     def _labels(self, rows: NDArray[np.int64], placements: list[Placement], y: dict[str, NDArray[Any]]) -> Labels:
         store = self.view.store
         classes = store.labels[rows].astype(np.int64)
-        labels = Labels(classes=classes, size=self.size, box_classes=self._box_classes, kept=y)
+        labels = Labels(
+            classes=classes,
+            size=self.size,
+            box_classes=self._box_classes,
+            several=store.several(rows),
+            values=store.values(rows),
+            kept=y,
+        )
         target, least = self.options.target, self.options.min_visible
         if target is None or not (target.wants_boxes or target.wants_keypoints):
             return labels
@@ -496,6 +509,13 @@ class Loader:
             box_image=found.of[left],
             keypoints=points[left],
         )
+
+
+def _whole(name: str, value: object) -> int:
+    """The value of an option that counts. Raises UsageError: it is no whole number, as 256 / 8 is none."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    raise UsageError(f"{name} is {value!r:.60}, wanted a whole number (an int)")
 
 
 def _check_keeps(view: View, options: LoaderOptions) -> None:

@@ -17,7 +17,7 @@ from headrace.imaging.geometry import Move
 from headrace.imaging.lettering import font, wrapped
 from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted
 from headrace.load.facts import Facts
-from headrace.load.targets import Boxes, Grid, Heatmap, Labels, Points
+from headrace.load.targets import Boxes, Grid, Heatmap, Labels, MultiLabel, Points, Value
 from headrace.order import evenly
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
         (id_,) = dataset.store.ids_of(dataset.rows[i : i + 1])
         return Tile(_words(str(error), side), _caption(f"damaged: {id_}", str(error)), right=False)
     lines = [] if record.label_name is None else [record.label_name]
+    if record.labels is not None:
+        lines.append(_classes_text(record.labels))
+    if record.value is not None:
+        lines.append(f"{record.value:g}")
     if record.boxes is not None:
         names = record.box_labels or ("",) * len(record.boxes)
         number = {name: label for label, name in enumerate(dataset.box_class_names)}
@@ -90,7 +94,16 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
     target, size = loader.options.target, loader.size
     label, there = int(labels.classes[slot]), labels.box_image == slot
     boxes = labels.boxes[there]
-    lines = [loader.view.class_names[label]] if label >= 0 else []
+    classes = loader.view.class_names
+    if isinstance(target, MultiLabel):
+        return [_classes_text(*target.decode(targets[j : j + 1], classes))]
+    if isinstance(target, Value):
+        return [f"{targets[j]:g}"]
+    lines = [classes[label]] if label >= 0 else []
+    if len(labels.several) and labels.several[slot].any():
+        lines.append(_classes_text([classes[k] for k in np.flatnonzero(labels.several[slot])]))
+    if len(labels.values) and not np.isnan(labels.values[slot]):
+        lines.append(f"{labels.values[slot]:g}")
     if isinstance(target, Grid):
         (grid,) = encoded = targets[j : j + 1]
         (found,) = target.decode(encoded, size=size)
@@ -182,6 +195,10 @@ def _caption(*lines: str) -> str:
 
 def _count(n: int, one: str, many: str) -> str:
     return f"{n} {one if n == 1 else many}"
+
+
+def _classes_text(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none of the classes"
 
 
 def _names_text(names: Sequence[str]) -> str:

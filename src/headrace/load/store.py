@@ -116,6 +116,15 @@ class _AllObjects(NamedTuple):
     says_keypoints: NDArray[np.bool_]
 
 
+class _Several(NamedTuple):
+    """The classes of all rows that may have several: int32 [m], one row after the other, where each row's begin,
+    int64 [n + 1], and of which rows anything is said, bool [n]."""
+
+    labels: NDArray[np.int32]
+    begin: NDArray[np.int64]
+    says: NDArray[np.bool_]
+
+
 class Store(ABC):
     """What all views of a dataset share: its `table` and `manifest`, and images by row. Arrays have an entry per row:
 
@@ -193,6 +202,10 @@ class Store(ABC):
     def prepare(self, *, keys: bool, boxes: bool) -> None:
         """Makes now what threads will ask for: they would each make it for themselves, or wait for another."""
         _ = self.labels
+        if self.manifest.multi_label:
+            _ = self._several
+        if self.manifest.values:
+            _ = self._values
         if keys:
             _ = self.keys
         if boxes:
@@ -207,6 +220,42 @@ class Store(ABC):
         """What dividing these rows [n], by default all, looks at: a number for all classes of each, int64 [n], None
         where an image has one at most; and one for its group, its own where it has none, None where no row has one."""
         return anywhere(_kinds, self.table, rows, self.manifest.multi_label)
+
+    @cached_property
+    def _several(self) -> _Several:
+        return anywhere(_several, self.table)
+
+    @cached_property
+    def _values(self) -> NDArray[np.float64]:
+        return anywhere(_values, self.table)
+
+    def says_labels(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether anything is said of the classes of these rows [b], where there may be several, if only that they have
+        none; bool [b]."""
+        return self._several.says[rows] if self.manifest.multi_label else np.zeros(len(rows), bool)
+
+    def several(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which classes each of these rows [b] has, bool [b, classes]; [0, 0] where records have one at most."""
+        if not self.manifest.multi_label:
+            return np.zeros((0, 0), bool)
+        found, of = _spans(self._several.begin, rows)
+        several = np.zeros((len(rows), len(self.manifest.classes)), bool)
+        several[of, self._several.labels[found]] = True
+        return several
+
+    def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of these rows [b] have each class, int64 [classes]."""
+        if self.manifest.multi_label:
+            found, _ = _spans(self._several.begin, rows)
+            labels = self._several.labels[found]
+        else:
+            labels = self.labels[rows]
+        return np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes))
+
+    def values(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The number that is known of each of these rows [b], float64, NaN where there is none; [0] where there are
+        none in the dataset."""
+        return self._values[rows] if self.manifest.values else np.zeros(0)
 
     @cached_property
     def _all_objects(self) -> _AllObjects:
@@ -262,10 +311,15 @@ class Store(ABC):
 
     def _numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of all objects are those of these rows [b], int64 [m], and to which of the rows each belongs."""
-        begin = self._all_objects.begin
-        counts = begin[rows + 1] - begin[rows]
-        of = np.repeat(np.arange(len(rows)), counts)
-        return np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts), of
+        return _spans(self._all_objects.begin, rows)
+
+
+def _spans(begin: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the items of these rows [b] are among all, int64 [m], by where each row's begin [n + 1]; and to which of
+    the rows (0 to b - 1) each belongs."""
+    counts = begin[rows + 1] - begin[rows]
+    of = np.repeat(np.arange(len(rows)), counts)
+    return np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts), of
 
 
 def _labels(table: Table) -> NDArray[np.int32]:
@@ -287,6 +341,17 @@ def _kinds(
         groups = np.where(names.is_null().to_numpy(), np.arange(len(names)), first)
         groups = np.unique(groups, return_inverse=True)[1]
     return several, groups
+
+
+def _several(table: Table) -> _Several:
+    column = table.frame(["labels"])["labels"]
+    counts = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+    labels = column.explode().drop_nulls().to_numpy()
+    return _Several(labels, np.concatenate([[0], np.cumsum(counts)]), column.is_not_null().to_numpy())
+
+
+def _values(table: Table) -> NDArray[np.float64]:
+    return table.frame(["value"])["value"].fill_null(np.nan).to_numpy()
 
 
 def _objects(table: Table, k: int) -> _AllObjects:

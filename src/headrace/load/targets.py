@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +28,10 @@ class Labels:
     the image is (0, 0, 0), and flips have swapped left and right. Empty unless the target asks for them. Where nothing
     is said of boxes, `boxes` are the smallest around labelled points, and objects without such a point are left out.
 
+    `several` bool [b, classes]: which classes each record has, where records may have several; all False also for one
+    of which nothing is said, and [0, 0] in other datasets. `values` float64 [b]: the number that is known of each
+    record, NaN where there is none; [0] where no record of the dataset has one.
+
     `kept`: the rows of what an ArrayDataset keeps of y as it was given, [b, ...] by name; that of an array alone is "".
     """
 
@@ -38,6 +42,8 @@ class Labels:
     box_image: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     box_classes: int = 0
     keypoints: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    several: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
     kept: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -76,6 +82,8 @@ class Class(Target):
             raise UsageError(
                 "y is kept as it is and names no classes; pass labels='classes' to the dataset, or no target"
             )
+        if facts.multi_label:
+            raise UsageError("records may have several classes here; leave target out, or pass MultiLabel()")
         if facts.unlabelled:
             raise DataError(
                 f"{facts.unlabelled} of {facts.records} records have no label; leave them out with "
@@ -88,6 +96,73 @@ class Class(Target):
     def decode(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
         """Class index int64 [b] of probabilities [b, classes]."""
         return np.asarray(np.argmax(probabilities, axis=-1), np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabel(Target):
+    """Which classes each record has: float32 [b, classes] of 0 and 1, for records that may have several, or none."""
+
+    wants_boxes = False
+    wants_keypoints = False
+
+    def check(self, facts: Facts) -> None:
+        if not facts.multi_label:
+            raise UsageError(
+                "the records have no several classes; leave target out, or pack them from a source that has (labels)"
+            )
+        if facts.without_labels:  # which is not to say that they have no class
+            raise DataError(
+                f"of {facts.without_labels} of {facts.records} records nothing is said of their classes; leave them "
+                "out with where('labels IS NOT NULL') or pass another target"
+            )
+
+    def encode(self, labels: Labels) -> NDArray[np.float32]:
+        return labels.several.astype(np.float32)
+
+    def decode(
+        self, scores: NDArray[np.floating], names: Sequence[str], *, threshold: float = 0.5
+    ) -> list[tuple[str, ...]]:
+        """Of each row of scores [b, classes], those of the classes' `names` that have `threshold` and more, best first.
+
+        Of equals the first. Raises UsageError: there are more or fewer names.
+        """
+        if scores.ndim != 2 or scores.shape[1] != len(names):
+            raise UsageError(f"the scores have shape {list(scores.shape)}, wanted [b, {len(names)}], one for each name")
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return [
+            tuple(names[label] for label in best if row[label] >= threshold)
+            for row, best in zip(scores, order.tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Value(Target):
+    """The number that is known of each record, float32 [b]: rounded to 7 digits, where it has more."""
+
+    wants_boxes = False
+    wants_keypoints = False
+
+    def check(self, facts: Facts) -> None:
+        if facts.value_range is None:
+            raise UsageError(
+                "the records have no values; leave target out, or pack them from a source that has (value)"
+            )
+        if facts.without_value:
+            raise DataError(
+                f"{facts.without_value} of {facts.records} records have no value; leave them out with "
+                "where('value IS NOT NULL') or pass another target"
+            )
+        if (most := max(map(abs, facts.value_range))) > float(np.finfo(np.float32).max):
+            raise DataError(f"a value is {most:g} in size, more than float32 can hold; measure it in another unit")
+
+    def encode(self, labels: Labels) -> NDArray[np.float32]:
+        return labels.values.astype(np.float32)
+
+    def decode(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The values float32 [b] that outputs [b] or [b, 1] say. Raises UsageError: they have another shape."""
+        if outputs.ndim not in (1, 2) or outputs.shape[1:] not in ((), (1,)):
+            raise UsageError(f"the outputs have shape {list(outputs.shape)}, wanted [b] or [b, 1], a number for each")
+        return outputs.reshape(-1).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,12 +509,17 @@ _ASKED = ("wants_boxes", "wants_keypoints", "check", "encode", "lost")
 
 
 def default_target(facts: Facts) -> Target | None:
-    """The target that records bring themselves: y where it is kept, boxes where there are some, else the class."""
+    """The target that records bring themselves: y where it is kept, boxes where there are some, else the class, the
+    classes where there may be several, or the value."""
     if facts.keeps_y:
         return Kept()
     if facts.has_boxes:
         return Boxes()
-    return Class() if facts.unlabelled < facts.records else None
+    if facts.unlabelled < facts.records:
+        return Class()
+    if facts.multi_label and facts.without_labels < facts.records:
+        return MultiLabel()
+    return None if facts.value_range is None else Value()
 
 
 def _rank(group: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -103,11 +103,17 @@ class View:
     def facts(self, *, objects: bool) -> Facts:
         """What targets ask; of single boxes and keypoints only where `objects`, as they are read for it."""
         promised, store, rows = self.store.manifest, self.store, self.rows
+        values = store.values(rows)
+        known = values[~np.isnan(values)]
         boxes, points = objects and self.has_boxes, objects and promised.keypoints > 0
         return Facts(
             records=len(self),
             unlabelled=int((self.labels < 0).sum()),
             keeps_y=bool(store.kept),
+            multi_label=promised.multi_label,
+            without_labels=int((~store.says_labels(rows)).sum()) if promised.multi_label else 0,
+            value_range=(float(known.min()), float(known.max())) if len(known) else None,
+            without_value=len(values) - len(known),
             has_boxes=self.has_boxes,
             without_boxes=int((~store.says_boxes(rows)).sum()) if boxes else 0,
             box_classes=promised.box_classes,

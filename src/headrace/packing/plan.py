@@ -27,8 +27,8 @@ from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Spool, Table
 from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
-from headrace.sources.files import natural
 from headrace.sources.info import SourceInfo, read
+from headrace.sources.walking import natural
 from headrace.splits import (
     GIVEN,
     USUAL_SPLITS,

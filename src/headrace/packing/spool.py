@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace import order
 from headrace.errors import UsageError
-from headrace.record import Frames, Mask, Part, Record, Reject
+from headrace.record import Frames, Mask, Part, Record, Reject, plain
 
 # What of a row lies in the heap, in this order, from byte `begin` on; each has its length there, or -1 for None.
 _TEXTS = ("id", "origin", "path", "container")
@@ -370,11 +370,4 @@ def _as_mask(polygons: list[Any], runs: list[int] | None, size: list[int] | None
     )
 
 
-def _plain(value: Any) -> Any:
-    """A number or an array of NumPy as Python's."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{value!r:.60} is {type(value).__name__}")
-
-
-_json = json.JSONEncoder(default=_plain).encode
+_json = json.JSONEncoder(default=plain).encode

@@ -237,7 +237,7 @@ def _hidden(out: Path, what: str) -> str:
 
 def _replaced(out: Path) -> list[Path]:
     begin = _hidden(out, "replaced")
-    return sorted(path for path in out.parent.iterdir() if path.name.startswith(begin))
+    return [out.parent / name for name in sorted(os.listdir(out.parent)) if name.startswith(begin)]  # noqa: PTH208
 
 
 def replaced_beside(out: Path) -> Path | None:

@@ -8,11 +8,22 @@ from typing import Protocol
 from headrace.record import Record, Reject
 from headrace.sources.arrays import arrays
 from headrace.sources.coco import coco
+from headrace.sources.cvat import cvat
 from headrace.sources.folders import folders
+from headrace.sources.imagefolder import imagefolder
+from headrace.sources.images import files
 from headrace.sources.info import SourceInfo
+from headrace.sources.labelme import labelme
 from headrace.sources.names import names
+from headrace.sources.openimages import openimages
+from headrace.sources.parquet import parquet
+from headrace.sources.tabular import csv
+from headrace.sources.tfds import tfds
 from headrace.sources.visipedia import visipedia
+from headrace.sources.voc import voc
+from headrace.sources.webdataset import webdataset
 from headrace.sources.wider import wider
+from headrace.sources.yolo import yolo
 
 
 class Source(Protocol):
@@ -42,4 +53,24 @@ class Source(Protocol):
         ...
 
 
-__all__ = ["Source", "SourceInfo", "arrays", "coco", "folders", "names", "visipedia", "wider"]
+__all__ = [
+    "Source",
+    "SourceInfo",
+    "arrays",
+    "coco",
+    "csv",
+    "cvat",
+    "files",
+    "folders",
+    "imagefolder",
+    "labelme",
+    "names",
+    "openimages",
+    "parquet",
+    "tfds",
+    "visipedia",
+    "voc",
+    "webdataset",
+    "wider",
+    "yolo",
+]

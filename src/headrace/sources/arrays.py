@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headrace.errors import UsageError
-from headrace.record import Record, Reject
-from headrace.sources.files import natural
+from headrace.record import Record, Reject, check_names
 from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.stack import (
@@ -28,9 +27,10 @@ from headrace.sources.stack import (
     numbers_of,
     open_stack,
 )
+from headrace.sources.walking import natural
 
 Array: TypeAlias = ArrayLike | str | os.PathLike[str]
-LabelsAre: TypeAlias = Literal["classes", "keep"]
+LabelsAre: TypeAlias = Literal["classes", "multi", "value", "keep"]
 
 _MOST_CLASSES = 100_000
 
@@ -40,6 +40,8 @@ class ArraysSource:
     """Iterable of Record; see `arrays`. `labels` int64 [n], -1 for none; `ids` None stands for 0, 1, 2, ...
 
     `kept`: what y has for each image where it is kept, [n, ...] by name; an array alone has the name "".
+    `several` bool [n, classes]: which classes each image has, where there may be several; `values` float64 [n]: a
+    number of each image, NaN for none.
     An image that turns out to have no pixels when it is read (NaN in it, say) is a Reject there.
     """
 
@@ -47,6 +49,8 @@ class ArraysSource:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...] | None
     ids: tuple[str, ...] | None
+    several: NDArray[np.bool_] | None = None
+    values: NDArray[np.float64] | None = None
     kept: Mapping[str, Numbers] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -60,6 +64,8 @@ class ArraysSource:
                 pixels=self.stack.frame(i),
                 label=None if label < 0 else label,
                 label_name=None if label < 0 else names[label],
+                labels=None if self.several is None else tuple(names[k] for k in np.flatnonzero(self.several[i])),
+                value=None if self.values is None or np.isnan(self.values[i]) else float(self.values[i]),
                 origin=self.origin(i),
             )
         return SourceInfo(class_names=self.class_names, root=self.stack.name, numbered=self.ids is None)
@@ -126,7 +132,9 @@ def open_arrays(
     if dtype is not None and not (isinstance(dtype, str) and dtype == "keep"):
         raise UsageError(f"dtype is {dtype!r}, wanted None (x is made pixels, uint8) or 'keep' (x as it is)")
     if labels is not None and labels not in get_args(LabelsAre):
-        raise UsageError(f"labels is {labels!r}, wanted 'classes' or 'keep', or None to tell it by what y is")
+        raise UsageError(
+            f"labels is {labels!r}, wanted one of {', '.join(get_args(LabelsAre))}, or None to tell it by what y is"
+        )
     keep = dtype is not None
     if keep and value_range is not None:
         raise UsageError("value_range says what becomes black and white, and dtype='keep' changes no number of x")
@@ -163,13 +171,26 @@ def open_arrays(
             f"y is a dict of {', '.join(map(repr, found)) or 'nothing'}, which is kept as it is; "
             f"leave out {'class_names' if labels is None else 'labels'}"
         )
+    if labels == "multi":
+        several, classes = _several(_in_memory(found), n, class_names, name)
+        return ArraysSource(stack=stack, labels=np.full(n, -1), class_names=classes, ids=_ids(ids, n), several=several)
+    if labels == "value":
+        if class_names is not None:
+            raise UsageError("class_names name the classes of y, and y is values; leave one of them out")
+        values = _values(_in_memory(found), n, name)
+        return ArraysSource(stack=stack, labels=np.full(n, -1), class_names=None, ids=_ids(ids, n), values=values)
     try:
-        classes, names = _classes(_in_memory(found), n, class_names, name)
+        indices, names = _classes(_in_memory(found), n, class_names, name)
     except UsageError as error:
         if unsaid and found.shape[:1] == (n,) and found.dtype.kind in "buifc":
-            raise UsageError(f"{error}; or labels='keep', which keeps y as it is") from None
+            other = (
+                "'multi', where an image may have several"
+                if len(found.shape) == 2
+                else "'value', where it is a number of each image"
+            )
+            raise UsageError(f"{error}; or labels={other}; or labels='keep', which keeps y as it is") from None
         raise
-    return ArraysSource(stack=stack, labels=classes, class_names=names, ids=_ids(ids, n))
+    return ArraysSource(stack=stack, labels=indices, class_names=names, ids=_ids(ids, n))
 
 
 def _are_classes(y: Any, keep: bool) -> bool:
@@ -306,6 +327,50 @@ def _classes(
     else:
         numbers, given = _by_number(labels, first, given, name)
     return numbers[of], given or None
+
+
+def _several(
+    y: NDArray[Any] | None, n: int, class_names: Sequence[str] | None, name: str
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Which classes each of `n` images has, bool [n, classes], and their names. Raises UsageError."""
+    if y is None or y.ndim != 2 or y.dtype.kind not in "buif" or isinstance(y, np.ma.MaskedArray):
+        found = "no y" if y is None else f"{name}: {'masked ' * np.ma.isMA(y)}{y.dtype} {list(y.shape)}"
+        raise UsageError(f"{found}, wanted numbers [n, classes], 1 for each class that an image has and else 0")
+    if len(y) != n:
+        raise UsageError(f"x has {n} images, {name} has {len(y)} rows; wanted one for each")
+    names = tuple(map(str, range(y.shape[1]))) if class_names is None else check_names(class_names, "class_names")
+    if len(names) != y.shape[1] or not names:
+        raise UsageError(
+            f"{name} has {y.shape[1]} columns, and there are {len(names)} class names; wanted one for each"
+        )
+    for i, k in np.argwhere((y != 0) & (y != 1))[:1].tolist():
+        raise UsageError(f"{name}[{i}, {k}] is {y[i, k]:g}, wanted 0 or 1: whether the image has class {names[k]!r}")
+    return y != 0, names
+
+
+def _values(y: NDArray[Any] | None, n: int, name: str) -> NDArray[np.float64]:
+    """The number of each of `n` images, float64 [n], NaN for none. Raises UsageError."""
+    if y is not None and y.shape[1:] == (1,):
+        y = y[:, 0]
+    if y is None or y.ndim != 1 or y.dtype.kind not in "buifO":
+        found = "no y" if y is None else f"{name}: {y.dtype} {list(y.shape)}"
+        raise UsageError(f"{found}, wanted numbers [n], NaN or None where there is none")
+    if len(y) != n:
+        raise UsageError(f"x has {n} images, {name} has {len(y)} values; wanted one for each (NaN for none)")
+    values = np.full(n, np.nan)
+    if y.dtype.kind == "O":
+        for i, entry in enumerate(y.tolist()):
+            if entry is not None and not isinstance(entry, int | float | np.integer | np.floating):
+                raise UsageError(f"{name}[{i}] is {entry!r:.60}, wanted a number, or NaN or None where there is none")
+            try:
+                values[i] = np.nan if entry is None else entry
+            except OverflowError:
+                values[i] = np.inf
+    else:
+        values[:] = np.ma.filled(y.astype(np.float64), np.nan)
+    for i in np.flatnonzero(np.isinf(values))[:1].tolist():
+        raise UsageError(f"{name}[{i}] is {values[i]:g}, wanted a finite number, or NaN or None where there is none")
+    return values
 
 
 def _distinct(array: NDArray[Any]) -> tuple[list[Any], list[int], NDArray[np.int64]]:

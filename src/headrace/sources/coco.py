@@ -1,16 +1,18 @@
-"""Source `coco`: COCO's JSON, for detection and keypoints. A file with lists of images, categories and annotations.
+"""Source `coco`: COCO's JSON, for detection, keypoints, masks and captions: lists of images, categories, annotations.
 
     {"images": [{"id": 7, "file_name": "a.jpg", "width": 40, "height": 30}, …],
      "categories": [{"id": 1, "name": "person", "keypoints": ["nose", "left_eye", …]}, …],
-     "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "keypoints": [x, y, v, …]}, …]}
+     "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "keypoints": [x, y, v, …],
+                      "segmentation": [[x, y, x, y, …]]}, {"id": 2, "image_id": 7, "caption": "Two people"}, …]}
 
 Annotations come in any order, so the file is read to its end before the first image comes. Reads it element by element
-and keeps numbers in flat arrays: 75 bytes per annotation, 4 more for each number of its keypoints, and 900 per image.
-Never opens an image.
+and keeps numbers in flat arrays, and of texts and segmentations the place in the file, to read them again when their
+image comes: 87 bytes per annotation, 4 more for each number of its keypoints, and 200 per image. Never opens an image.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -26,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.record import Record, Reject, box_faults
-from headrace.sources import files, jsons
-from headrace.sources.files import natural
+from headrace.record import Mask, Record, Reject, box_faults
+from headrace.sources import jsons, segmentations, walking
 from headrace.sources.formats import FLIP_PAIRS, Format, Option
 from headrace.sources.info import SourceInfo
+from headrace.sources.walking import natural
 
 Segmentation = Literal["drop", "keep"]
 
@@ -38,8 +40,17 @@ _HEAD = 1 << 20  # of a file that may be one, this much is looked at
 _KEYS = ("images", "annotations", "categories")
 
 # What annotations without a bbox and keypoints are, by a key that they have.
-_KINDS = {"caption": "captions", "segments_info": "panoptic segments"}
+_KINDS = {"segments_info": "panoptic segments"}
 _LABELS = "labels of whole images"
+
+# What an annotation says that is taken as it is read. All else is an attribute of its object.
+_KNOWN = frozenset(
+    ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "keypoints", "num_keypoints", "segmentation")
+)
+_FLAGS = ("difficult", "truncated", "occluded")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_HALVES = re.compile(r"[\ud800-\udfff]")
+_NO_ID, _ODD_ID = -(1 << 63), -(1 << 63) + 1  # instead of an id that is none, or no int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +71,13 @@ class CocoSource:
     flip_pairs: tuple[tuple[int, int], ...] | None
 
     def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
-        read = _read(self.root, keep_segmentation=self.segmentation == "keep")
-        kinds, left_out = self._kinds(read), _LeftOut()
-        if read.segmentations and self.segmentation == "drop":
-            left_out.skipped["segmentations"] = read.segmentations
-        yield from self._records(read, kinds, left_out)
+        with _Elements(self.root) as elements:
+            read = _read(elements)
+            kinds, left_out = self._kinds(read), _LeftOut()
+            if read.segmentations and self.segmentation == "drop":
+                left_out.skipped["segmentations"] = read.segmentations
+            yield from self._records(read, kinds, left_out)
+            elements.check()
         for number, reason in read.orphans:
             origin = self._origin("annotations", number)
             yield Reject(id=f"annotation {number}", origin=origin, stage="annotation", reason=reason)
@@ -76,10 +89,15 @@ class CocoSource:
             keypoints_dropped=left_out.keypoints,
             skipped=left_out.skipped,
             root=str(self.root),
-            notes=(f"{read.unboxed} objects have no bbox: their box is the extent of their keypoints",)
-            if read.unboxed
-            else (),
+            notes=tuple(self._notes(read, left_out)),
         )
+
+    def _notes(self, read: _Read, left_out: _LeftOut) -> Iterator[str]:
+        if read.unboxed:
+            yield f"{read.unboxed} objects have no bbox: their box is the extent of their keypoints"
+        if left_out.unmasked is not None:
+            number, reason = left_out.unmasked
+            yield f"objects come without a mask, the first is {self._origin('annotations', number)}: {reason}"
 
     def _kinds(self, read: _Read) -> _Kinds:
         """What is to be made of the categories. Raises UsageError."""
@@ -89,7 +107,7 @@ class CocoSource:
         for name in self.category or ():
             if name not in named:
                 raise UsageError(f"category {name!r}: {self.root} has {', '.join(named) or 'none'}")
-        if not read.annotated:
+        if not read.boxed:
             named = {}
         names = tuple(name for name in named if self.category is None or name in self.category)
         chosen = [category for name in names for category in named[name]]
@@ -110,9 +128,10 @@ class CocoSource:
         inside = os.path.realpath(self.images)
         order = np.argsort(read.image, kind="stable")
         first = np.searchsorted(read.image, np.arange(read.codes + 1), sorter=order)
-        for number, image in enumerate(read.images):
+        for number in range(len(read.images)):
+            image = read.image_at(number)
             origin = self._origin("images", number)
-            id_, unusable = files.id_of(image.name)
+            id_, unusable = walking.id_of(image.name)
             if image.fault or unusable:
                 yield Reject(id=id_, origin=origin, stage="annotation", reason=image.fault or unusable or "")
                 continue
@@ -121,7 +140,7 @@ class CocoSource:
                 yield Reject(id=id_, origin=at, stage="annotation", reason=f"{fault[1]} (image {image.id!r})")
                 continue
             path = f"{self.images}/{id_}"
-            refused = files.refusal(path, inside)
+            refused = walking.refusal(path, inside)
             if refused is not None:
                 yield Reject(id=id_, origin=origin, stage="read", reason=f"{refused} (image {image.id!r})")
                 continue
@@ -146,8 +165,18 @@ class CocoSource:
         origin: str,
     ) -> Record | Reject:
         """The record of an image with annotations `rows`, or its Reject."""
-        if not read.annotated:
-            return Record(id=id_, path=path, size=image.size, attributes={"image_id": image.id}, origin=origin)
+        captions = None
+        if read.captioned:
+            captions = tuple(read.elements.at(*place)["caption"] for place in read.captions_of(image.code))
+        if not read.boxed:
+            return Record(
+                id=id_,
+                path=path,
+                captions=captions,
+                size=image.size,
+                attributes={"image_id": image.id},
+                origin=origin,
+            )
         for row in rows.tolist():
             if reason := self._contradiction(read, kinds, row):
                 at = self._origin("annotations", read.number[row])
@@ -155,19 +184,27 @@ class CocoSource:
         rows = self._kept(read, kinds, left_out, rows)
         boxes = read.boxes[rows]
         points, given = read.points(rows, kinds.points)
-        attributes: dict[str, Any] = {
+        entries = [read.entry(row) for row in rows.tolist()]
+        attributes: dict[str, Any] = _extras(entries) | {
             "image_id": image.id,
-            "annotation_id": [read.id(row) for row in rows.tolist()],
+            "annotation_id": [
+                _id(entry.get("id")) if entry else read.id(row)
+                for entry, row in zip(entries, rows.tolist(), strict=True)
+            ],
             "area": [None if math.isnan(area) else area for area in read.area[rows].tolist()],
             "is_crowd": read.crowd[rows].tolist(),
         }
         if (given != points[..., 2]).any():
             attributes["visibility"] = [[round(v, 6) for v in of] for of in given.tolist()]
-        if self.segmentation == "keep":
-            attributes["segmentation"] = [json.loads(read.masks.get(row, "null")) for row in rows.tolist()]
+        masks = None
+        if self.segmentation == "keep" and read.segmentations:
+            numbers = read.number[rows].tolist()
+            masks = tuple(map(_mask, entries, numbers, itertools.repeat(image.size), itertools.repeat(left_out)))
         return Record(
             id=id_,
             path=path,
+            captions=captions,
+            masks=masks,
             boxes=_corners(boxes),
             box_labels=tuple(kinds.chosen[code].name for code in read.category[rows].tolist()),
             keypoints=points if kinds.points else None,
@@ -192,6 +229,7 @@ class CocoSource:
             id=f"{record.id}#{attributes['annotation_id'][0]}",
             boxes=box,
             box_labels=record.box_labels[i : i + 1],
+            masks=None if record.masks is None else record.masks[i : i + 1],
             keypoints=None if record.keypoints is None else record.keypoints[i : i + 1],
             attributes=attributes,
             window=(x0, y0, x1, y1),
@@ -239,7 +277,7 @@ def coco(
     images: str | os.PathLike[str] | None = None,
     category: str | Sequence[str] | None = None,
     skip_crowd: bool = False,
-    segmentation: Segmentation = "drop",
+    segmentation: Segmentation = "keep",
     per_object: bool = False,
     margin: float = 0.125,
     flip_pairs: Sequence[tuple[int, int]] | None = None,
@@ -255,8 +293,15 @@ def coco(
     places are taken as they are, COCO's whole numbers too, though these mean the middle of a pixel. v 0 is absent;
     0 < v <= 1 is hidden (1), 1 < v <= 2 visible (2): where v is a fraction, `visibility` holds the numbers as given.
 
+    Masks of a `segmentation`: polygons, or runs, also of a compressed text. A segmentation that is none, or whose size
+    is not the image's, is no mask (None): counted in `skipped`, and the first of them named in `notes`. Captions are
+    the `caption` of annotations that have one and no box, in the order of the file. What else an object says is an
+    attribute of its own name, those in its `attributes` too (CVAT, datumaro): `difficult`, `truncated` and `occluded` 0
+    or 1, `track_id` as `track`.
+
     An object with keypoints and without a bbox gets the extent of its labelled points as its box, and `notes` say so.
-    A file whose annotations are captions, labels of whole images or panoptic segments has no boxes, and is refused.
+    A file whose annotations are labels of whole images or panoptic segments has no boxes, and is refused; one of
+    captions alone says nothing of boxes.
 
     An image is a Reject when one of its annotations can't be used (its category is unknown; a number is missing, no
     number, or not finite; there are too few or too many), when its id belongs to another file name too, when its
@@ -265,14 +310,14 @@ def coco(
     twice (the same id, image, category and box) are dropped and counted.
 
     category: a name or several; objects of others are dropped. skip_crowd: so are those with `iscrowd`.
-    segmentation: "keep" makes polygons and run lengths an attribute as they are given: the catalog grows about as large
-    as the file, memory while packing to ten times that. per_object: each object is a record of its own, cut out of its
-    image with `margin` of its width and height added on either side, and its id is `file_name#annotation id`; images
-    without objects are passed over. flip_pairs: numbers of keypoints that change places in a
-    mirror; by default taken from their names.
+    segmentation: "drop" leaves masks out. per_object: each object is a record of its own, cut out of its image with
+    `margin` of its width and height added on either side, and its id is `file_name#annotation id`; images without
+    objects are passed over. flip_pairs: numbers of keypoints that change places in a mirror; by default taken from
+    their names.
 
     Raises NotThereError, StorageError, UsageError (no file or folder; an option); when iterated also DataError naming
-    line and column (no JSON, cut short, not COCO's), UsageError (no such category; categories of different keypoints).
+    line and column (no JSON, cut short, not COCO's, changed meanwhile), UsageError (no such category; categories of
+    different keypoints).
     """
     path = Path(json)
     if not path.exists():
@@ -285,7 +330,7 @@ def coco(
         raise UsageError(f"margin is {margin}, wanted at least 0")
     return CocoSource(
         root=path,
-        images=files.check_root(path.parent if images is None else images),
+        images=walking.check_root(path.parent if images is None else images),
         category=(category,) if isinstance(category, str) else None if category is None else tuple(category),
         skip_crowd=skip_crowd,
         segmentation=segmentation,
@@ -310,7 +355,7 @@ def recognise(path: Path) -> str | None:
 
 FORMAT = Format(
     name="coco",
-    reads="A JSON file of COCO, with boxes and keypoints",
+    reads="A JSON file of COCO, with boxes, keypoints, masks and captions",
     takes="file",
     make=coco,
     recognise=recognise,
@@ -327,8 +372,8 @@ FORMAT = Format(
         Option(
             name="segmentation",
             type=Segmentation,
-            help="What becomes of masks: dropped, or kept as attributes of the record.",
-            default="drop",
+            help="What becomes of masks: kept, or dropped.",
+            default="keep",
         ),
         Option(
             name="per_object",
@@ -386,46 +431,120 @@ class _LeftOut:
     skipped: Counter[str] = field(default_factory=Counter)
     boxes: Counter[str] = field(default_factory=Counter)
     keypoints: Counter[str] = field(default_factory=Counter)
+    unmasked: tuple[int, str] | None = None  # the first annotation whose segmentation is none, and why
+
+
+class _Elements:
+    """The elements of a file, once from the first to the last, and then any of them again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Elements:
+        try:
+            self._file = self.path.open("rb")
+        except OSError as error:
+            raise StorageError(f"{self.path}: can't be read: {(error.strerror or str(error)).lower()}") from error
+        now = os.fstat(self._file.fileno())
+        self._stamp = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def walk(self) -> Iterator[tuple[str | None, int | None, Any, tuple[int, int]]]:
+        """As jsons.places. Raises StorageError, DataError."""
+        yield from jsons.places(self.path)
+        self.check()
+
+    def at(self, offset: int, length: int) -> Any:
+        """The element there. Raises StorageError, DataError: the file is another one by now."""
+        try:
+            data = os.pread(self._file.fileno(), length, offset)
+            return json.loads(data)
+        except OSError as error:
+            raise StorageError(f"{self.path}: can't be read: {(error.strerror or str(error)).lower()}") from error
+        except ValueError:  # no JSON there: it was, when it was read for the first time
+            self.check()
+            raise
+
+    def check(self) -> None:
+        """Raises StorageError, DataError: it is another file by now."""
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            raise StorageError(f"{self.path}: can't be read: {(error.strerror or str(error)).lower()}") from error
+        if self._stamp != (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns):
+            raise DataError(f"{self.path}: was changed while it was read; read it again")
 
 
 class _Read:
     """A whole file. Arrays have an entry per sound annotation. Ids of images and categories may be anything and stand
     in any order, so they are numbered as they come: `code` gives the number of an id, `id_of` the id of a number."""
 
-    def __init__(self) -> None:
-        self.images: list[_Image] = []
+    def __init__(self, elements: _Elements) -> None:
+        self.elements = elements
+        self.images = _Places()  # the code of each, -1 for one without an id
+        self.image_faults: dict[int, str] = {}  # number -> why an image can't be used
+        self.captions = _Places()  # the code of the image of each
         self.categories: dict[int, _Category] = {}
-        self.faults: dict[
-            int, tuple[int, str]
-        ] = {}  # image -> the first of its annotations that can't be used, and why
+        # image -> the first of its annotations that can't be used, and why
+        self.faults: dict[int, tuple[int, str]] = {}
         self.orphans: list[tuple[int, str]] = []  # annotations of no image, and why
-        self.annotated = False
+        self.boxed = False  # whether anything is said of boxes
         self.segmentations = 0
         self.unboxed = 0  # objects whose box is made of their points
         self.annotations = 0
         self.others = Counter[str]()  # annotations of another kind than objects
-        self.masks: dict[int, str] = {}
         self.id_of: list[Any] = []
-        self._codes: dict[tuple[str, str], int] = {}
-        self._odd: dict[int, Any] = {}  # ids of annotations that are no int64
+        self._codes: dict[str, dict[int | str, int]] = {"image": {}, "category": {}}
         self._number, self._id = array("q"), array("q")
         self._image, self._category = array("i"), array("i")
         self._boxes, self._area, self._crowd = array("d"), array("d"), array("b")
         self._points, self._begin = array("f"), array("q", [0])
+        self._offset, self._length = array("q"), array("i")  # of those that say more; length 0 for the others
+
+    @property
+    def captioned(self) -> bool:
+        """Whether the file has captions."""
+        return len(self.captions) > 0
 
     def code(self, kind: str, id_: int | str) -> int:
         """The number that stands for an id; 7 and "7" are the same."""
-        code = self._codes.setdefault((kind, str(id_)), len(self._codes))
+        if isinstance(id_, str) and _WHOLE.fullmatch(id_):
+            id_ = int(id_)
+        code = self._codes[kind].setdefault(id_, len(self.id_of))
         if code == len(self.id_of):
             self.id_of.append(id_)
         return code
 
     def id(self, row: int) -> Any:
-        """The id of an annotation, None when it has none."""
-        return self._odd[row] if row in self._odd else self._id[row]
+        """The id of an annotation of which nothing more is to be read, None when it has none."""
+        return None if self._id[row] == _NO_ID else self._id[row]
+
+    def entry(self, row: int) -> dict[str, Any]:
+        """An annotation again, as the file has it; {} where that says no more than the arrays do."""
+        length = self._length[row]
+        return self.elements.at(self._offset[row], length) if length else {}
+
+    def image_at(self, number: int) -> _Image:
+        """An image again."""
+        code = self.images.codes[number]
+        fault = self.image_faults.get(number)
+        if code < 0:
+            return _Image(code, None, f"image {number}", None, fault)
+        entry = self.elements.at(*self.images.place(number))
+        height, width = _side(entry.get("height")), _side(entry.get("width"))
+        size = (height, width) if height and width else None
+        return _Image(code, _id(entry["id"]), _name(entry) or f"image {number}", size, fault)
+
+    def captions_of(self, code: int) -> Iterator[tuple[int, int]]:
+        """Where the captions of an image stand, in their order."""
+        low, high = np.searchsorted(self._caption_codes, [code, code + 1])
+        return map(self.captions.place, self._caption_order[low:high].tolist())
 
     def close(self) -> None:
-        """All is read: what can only be told now."""
+        """All is read: what can only be told now. Raises StorageError, DataError."""
         self.codes = len(self.id_of)
         self.number = np.asarray(self._number)  # the same memory
         self.image, self.category = np.asarray(self._image), np.asarray(self._category)
@@ -433,22 +552,36 @@ class _Read:
         self.area, self.crowd = np.asarray(self._area), np.asarray(self._crowd)
         self.begin, self.numbers = np.asarray(self._begin), np.asarray(self._points)
         self.repeated = self._repeated()
-        first: dict[int, tuple[int, _Image]] = {}
-        for number, image in enumerate(self.images):
-            if image.fault is not None or first.setdefault(image.code, (number, image))[0] == number:
-                continue
-            at, other = first[image.code]
-            image.fault = f"image id {image.id!r} occurs twice, first at images[{at}]"
-            if other.name != image.name:
-                other.fault = image.fault = f"image id {image.id!r} is of {other.name!r} and of {image.name!r} too"
-        known = np.zeros(self.codes, np.bool_)
-        known[list(first)] = True
+        captions = np.asarray(self.captions.codes)
+        self._caption_order = np.argsort(captions, kind="stable")
+        self._caption_codes = captions[self._caption_order]
+        known = self._images_known()
         lost = {int(self.number[row]): self.image[row] for row in np.flatnonzero(~known[self.image])}
+        lost |= {self.captions.numbers[i]: captions[i] for i in np.flatnonzero(~known[captions]).tolist()}
         lost |= {number: code for code, (number, _) in self.faults.items() if not known[code]}
         self.orphans += [
             (number, f"image {self.id_of[code]!r} is not among the images") for number, code in lost.items()
         ]
         self.orphans.sort()
+
+    def _images_known(self) -> NDArray[np.bool_]:
+        """Which codes an image has, bool [codes]. Ids that are no image's own are faults of theirs."""
+        codes = np.asarray(self.images.codes)
+        usable = codes >= 0
+        usable[list(self.image_faults)] = False
+        known = np.zeros(self.codes, np.bool_)
+        known[codes[usable]] = True
+        numbers = np.flatnonzero(usable)
+        order = numbers[np.argsort(codes[numbers], kind="stable")]
+        again = np.flatnonzero(np.diff(codes[order]) == 0) + 1
+        for number in order[again].tolist():
+            at = int(order[np.searchsorted(codes[order], codes[number])])
+            image, other = self.image_at(number), self.image_at(at)
+            self.image_faults[number] = f"image id {image.id!r} occurs twice, first at images[{at}]"
+            if other.name != image.name:
+                both = f"image id {image.id!r} is of {other.name!r} and of {image.name!r} too"
+                self.image_faults[number] = self.image_faults[at] = both
+        return known
 
     def _repeated(self) -> _Rows:
         """Annotations that are said a second time: the same id, image, category and box."""
@@ -456,7 +589,7 @@ class _Read:
         order = np.argsort(ids, kind="stable")
         same = np.diff(ids[order]) == 0
         some = order[np.concatenate([same, [False]]) | np.concatenate([[False], same])] if len(ids) else order
-        some = some[~np.isin(some, list(self._odd))]
+        some = some[~np.isin(ids[some], (_NO_ID, _ODD_ID))]
         columns = (ids, self.image, self.category, *self.boxes.T)
         table = np.stack([column[some].astype(np.float64) for column in columns], axis=1)
         first = np.unique(table, axis=0, return_index=True)[1]  # of the equal ones the first
@@ -475,21 +608,14 @@ class _Read:
 
     # --- what one element says ---------------------------------------------------------------------------------------
 
-    def take_image(self, number: int, entry: Any) -> None:
+    def take_image(self, number: int, entry: Any, place: tuple[int, int]) -> None:
         if not isinstance(entry, dict) or (id_ := _id(entry.get("id"))) is None:
-            fault = f"found {_shown(entry)}, wanted an image with an id"
-            self.images.append(_Image(-1, None, f"image {number}", None, fault))
+            self.image_faults[number] = f"found {_shown(entry)}, wanted an image with an id"
+            self.images.append(-1, number, place)
             return
-        name, url = entry.get("file_name"), entry.get("coco_url")
-        if name is None and isinstance(url, str):
-            name = url.rpartition("/")[2]
-        height, width = _side(entry.get("height")), _side(entry.get("width"))
-        image = _Image(self.code("image", id_), id_, f"image {number}", (height, width) if height and width else None)
-        if isinstance(name, str) and name:
-            image.name = name
-        else:
-            image.fault = f"image {id_!r} has no file_name, nor a coco_url with one"
-        self.images.append(image)
+        if _name(entry) is None:
+            self.image_faults[number] = f"image {id_!r} has no file_name, nor a coco_url with one"
+        self.images.append(self.code("image", id_), number, place)
 
     def take_category(self, entry: Any) -> None:
         """Raises ValueError: no sound category."""
@@ -503,13 +629,20 @@ class _Read:
         if self.categories.setdefault(code, made) != made:
             raise ValueError(f"category id {id_!r} occurs twice, for {self.categories[code].name!r} and {made.name!r}")
 
-    def take_annotation(self, number: int, entry: Any, *, keep_segmentation: bool) -> None:
+    def take_annotation(self, number: int, entry: Any, place: tuple[int, int]) -> None:
         self.annotations += 1
         if not isinstance(entry, dict) or (of := _id(entry.get("image_id"))) is None:
             self.orphans.append((number, f"found {_shown(entry)}, wanted an annotation with an image_id"))
             return
         image = self.code("image", of)
         bare = entry.get("bbox") is None
+        if bare and "caption" in entry and "category_id" not in entry:
+            if isinstance(entry["caption"], str) and not _HALVES.search(entry["caption"]):
+                self.captions.append(image, number, place)
+            else:
+                self.faults.setdefault(image, (number, f"caption is {_shown(entry['caption'])}, wanted a text"))
+            return
+        self.boxed = True
         if bare and not entry.get("keypoints"):
             self.others[next((kind for key, kind in _KINDS.items() if key in entry), _LABELS)] += 1
         try:
@@ -531,14 +664,11 @@ class _Read:
             self.faults.setdefault(image, (number, str(error)))
             return
         self.unboxed += bare
-        row, id_, area = len(self._id), _id(entry.get("id")), _finite(entry.get("area"))
-        if entry.get("segmentation"):
-            self.segmentations += 1
-            if keep_segmentation:
-                self.masks[row] = json.dumps(entry["segmentation"], separators=(",", ":"))
-        if not isinstance(id_, int) or abs(id_) >> 63:
-            self._odd[row], id_ = id_, 0
-        self._id.append(id_)
+        id_, area = _id(entry.get("id")), _finite(entry.get("area"))
+        masked = bool(entry.get("segmentation"))
+        self.segmentations += masked
+        odd = id_ is not None and not (isinstance(id_, int) and _ODD_ID < id_ < 1 << 63)
+        self._id.append(_NO_ID if id_ is None else _ODD_ID if odd else id_)  # type: ignore[arg-type]
         self._number.append(number)
         self._image.append(image)
         self._category.append(self.code("category", category))
@@ -547,13 +677,36 @@ class _Read:
         self._crowd.append(int(crowd))
         self._points.extend(points)
         self._begin.append(len(self._points))
+        more = masked or odd or not _KNOWN.issuperset(entry)
+        self._offset.append(place[0])
+        self._length.append(place[1] if more else 0)
 
 
-def _read(path: Path, *, keep_segmentation: bool) -> _Read:
+class _Places:
+    """Elements of one kind: whose each is (`codes`), its number in the file's list (`numbers`), and where it stands."""
+
+    def __init__(self) -> None:
+        self.codes, self.numbers = array("i"), array("q")
+        self._offset, self._length = array("q"), array("i")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def append(self, code: int, number: int, place: tuple[int, int]) -> None:
+        self.codes.append(code)
+        self.numbers.append(number)
+        self._offset.append(place[0])
+        self._length.append(place[1])
+
+    def place(self, i: int) -> tuple[int, int]:
+        return self._offset[i], self._length[i]
+
+
+def _read(elements: _Elements) -> _Read:
     """The whole of a COCO file. Raises StorageError, DataError."""
-    read = _Read()
+    read, path = _Read(elements), elements.path
     keys: set[str] = set()
-    for key, number, element in jsons.walk(path):
+    for key, number, element, place in elements.walk():
         if key is None:
             what = "one value" if number is None and element != [] else "a list"
             raise DataError(
@@ -566,9 +719,9 @@ def _read(path: Path, *, keep_segmentation: bool) -> _Read:
         if number is None:
             raise DataError(f"{path}: {key} is {_shown(element)}, wanted a list")
         if key == "images":
-            read.take_image(number, element)
+            read.take_image(number, element, place)
         elif key == "annotations":
-            read.take_annotation(number, element, keep_segmentation=keep_segmentation)
+            read.take_annotation(number, element, place)
         else:
             try:
                 read.take_category(element)
@@ -577,13 +730,60 @@ def _read(path: Path, *, keep_segmentation: bool) -> _Read:
     for kind, n in read.others.items():
         if n == read.annotations:
             raise DataError(f"{path}: COCO's {kind}, with no boxes in it; pass the file of instances or of keypoints")
-    read.annotated = "annotations" in keys
-    needed = ("images", "categories") if read.annotated else ("images",)
+    # Where there are captions and nothing else, nothing is said of boxes.
+    read.boxed = "annotations" in keys and (read.boxed or not read.captioned)
+    needed = ("images", "categories") if read.boxed else ("images",)
     if missing := [key for key in needed if key not in keys]:
         has = ", ".join(sorted(keys)) or "nothing"
         raise DataError(f"{path}: no COCO file: it has {has}, and no {' and no '.join(missing)}")
     read.close()
     return read
+
+
+def _name(entry: dict[str, Any]) -> str | None:
+    """The file name of an image; None where it has none."""
+    name, url = entry.get("file_name"), entry.get("coco_url")
+    if name is None and isinstance(url, str):
+        name = url.rpartition("/")[2]
+    return name if isinstance(name, str) and name else None
+
+
+def _mask(entry: dict[str, Any], number: int, size: tuple[int, int] | None, left_out: _LeftOut) -> Mask | None:
+    """The mask of an object; None where it has none, or one that can't be used, which is counted in `left_out`."""
+    if not (said := entry.get("segmentation")):
+        return None
+    try:
+        mask = segmentations.mask_of(said)
+        if mask is not None and mask.size is not None and size is not None and mask.size != size:
+            raise ValueError(f"it is for {mask.size[1]} x {mask.size[0]} pixels, the image has {size[1]} x {size[0]}")
+    except ValueError as error:
+        left_out.skipped["segmentations that are none"] += 1
+        left_out.unmasked = left_out.unmasked or (number, f"segmentation is {_shown(said)}: {error}")
+        return None
+    if mask is None:
+        left_out.skipped["segmentations of fewer than three corners"] += 1
+    return mask
+
+
+def _extras(entries: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """What else annotations say, a list with a value for each of them by name; None where it says nothing of it."""
+    said = [_extra(entry) for entry in entries]
+    names = dict.fromkeys(name for extra in said for name in extra)
+    return {name: [extra.get(name, -1 if name in _FLAGS else None) for extra in said] for name in names}
+
+
+def _extra(entry: dict[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in entry.items() if name not in _KNOWN}
+    inner = own.pop("attributes", None)
+    found: dict[str, Any] = {}
+    for name, value in (*own.items(), *(inner.items() if isinstance(inner, dict) else ())):
+        name = re.sub(r"\W+", "_", name.strip().lower())
+        if name in _FLAGS:
+            value = int(value) if value in (0, 1) else -1
+        elif name == "track_id" and isinstance(value, int) and not isinstance(value, bool):
+            name = "track"
+        found[name] = value
+    return found
 
 
 def _id(value: Any) -> int | str | None:
@@ -594,7 +794,7 @@ def _id(value: Any) -> int | str | None:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and files.id_of(value)[1] is None
+    return isinstance(value, str) and value != "" and walking.id_of(value)[1] is None
 
 
 def _side(value: Any) -> int:

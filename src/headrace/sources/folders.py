@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.record import Record, Reject
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.formats import CLASS_NAMES, Format
 from headrace.sources.info import SourceInfo
 from headrace.splits import split_of_folder
@@ -27,7 +27,7 @@ class FoldersSource:
         skipped: Counter[str] = Counter()
         splits = split_folders(self.root)
         bare = {folder for folder in splits if not has_folders(self.root / folder)}
-        for found in files.walk(self.root, skipped):
+        for found in walking.walk(self.root, skipped):
             if isinstance(found, Reject):
                 yield found
                 continue
@@ -56,20 +56,20 @@ def folders(root: str | os.PathLike[str], *, class_names: Sequence[str] | None =
     class unless named there. An image beside the class folders is passed over. Ids are paths relative to `root`.
     Raises NotThereError, UsageError, StorageError: `root` is no folder that can be read.
     """
-    return FoldersSource(root=files.check_root(root), class_names=None if class_names is None else tuple(class_names))
+    return FoldersSource(root=walking.check_root(root), class_names=None if class_names is None else tuple(class_names))
 
 
 def split_folders(root: Path) -> dict[str, str]:
     """Folder -> split, where all folders directly below `root` that hold images are called as splits are; else none."""
-    named = {name: split for name in files.folders_in(root) if (split := split_of_folder(name))}
-    holding = {name: split for name, split in named.items() if files.holds_images(root / name)}
-    others = (name for name in files.folders_in(root) if name not in named)
-    return {} if holding and any(files.holds_images(root / name) for name in others) else holding
+    named = {name: split for name in walking.folders_in(root) if (split := split_of_folder(name))}
+    holding = {name: split for name, split in named.items() if walking.holds_images(root / name)}
+    others = (name for name in walking.folders_in(root) if name not in named)
+    return {} if holding and any(walking.holds_images(root / name) for name in others) else holding
 
 
 def has_folders(root: Path) -> bool:
     """Whether a folder below `root` holds an image."""
-    return any(files.holds_images(root / name) for name in files.folders_in(root))
+    return any(walking.holds_images(root / name) for name in walking.folders_in(root))
 
 
 def _notes(splits: Mapping[str, str], bare: set[str]) -> list[str]:
@@ -85,8 +85,9 @@ def _notes(splits: Mapping[str, str], bare: set[str]) -> list[str]:
 def recognise(path: Path) -> str | None:
     """What tells that the folder `path` holds a folder of images per class, or None when nothing does."""
     if splits := split_folders(path):
-        return "; ".join(_notes(splits, set()))
-    for found in files.walk(path, Counter()):
+        classes = any(has_folders(path / folder) for folder in splits)
+        return "; ".join(_notes(splits, set())) if classes else None
+    for found in walking.walk(path, Counter()):
         if isinstance(found, str) and "/" in found:
             return f"images lie in folders below it, such as {found}"
     return None

@@ -32,13 +32,14 @@ class Option:
 class Format:
     """A format by its `name`: `make(path, **options)` gives its source.
 
-    `reads`: what that is, in a line. `takes`: whether the path is a file or a folder. `recognise`: what tells that a
-    path is of this format, or None when nothing does; it raises StorageError. `example`: a path, and options for it.
+    `reads`: what that is, in a line. `takes`: whether the path is a file or a folder, or may be either. `recognise`:
+    what tells that a path is of this format, or None when nothing does; it raises StorageError. `example`: a path, and
+    options for it.
     """
 
     name: str
     reads: str
-    takes: Literal["file", "folder"]
+    takes: Literal["file", "folder", "either"]
     make: Callable[..., Iterable[Record | Reject]]
     recognise: Callable[[Path], str | None]
     example: tuple[str, Mapping[str, Any]]

@@ -30,6 +30,12 @@ def walk(path: Path) -> Iterator[tuple[str | None, int | None, Any]]:
     Raises StorageError, and DataError with line and column: where the file is no JSON, ends too early, says a key
     twice, or has an element of more than 64 MB.
     """
+    for key, number, element, _ in places(path):
+        yield key, number, element
+
+
+def places(path: Path) -> Iterator[tuple[str | None, int | None, Any, tuple[int, int]]]:
+    """The same, and where each stands in the file: (offset, length) in bytes. Raises as walk does."""
     try:
         with path.open("rb") as file:
             yield from _walk(_Text(path, file))
@@ -37,7 +43,7 @@ def walk(path: Path) -> Iterator[tuple[str | None, int | None, Any]]:
         raise StorageError(f"{path}: can't be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def _walk(text: _Text) -> Iterator[tuple[str | None, int | None, Any]]:
+def _walk(text: _Text) -> Iterator[tuple[str | None, int | None, Any, tuple[int, int]]]:
     first = text.peek()
     if first == "{":
         text.take("{")
@@ -52,32 +58,32 @@ def _walk(text: _Text) -> Iterator[tuple[str | None, int | None, Any]]:
                 keys.add(key)
                 text.take(":")
                 if text.peek() == "[":
-                    for number, element in _elements(text):
-                        yield key, number, element
+                    for number, element, place in _elements(text):
+                        yield key, number, element, place
                 else:
-                    yield key, None, text.value()
+                    yield key, None, *text.placed()
                 if text.peek() != ",":
                     break
                 text.take(",")
         text.take("}")
     elif first == "[":
-        for number, element in _elements(text):
-            yield None, number, element
+        for number, element, place in _elements(text):
+            yield None, number, element, place
     else:
-        yield None, None, text.value()
+        yield None, None, *text.placed()
     if text.peek():
         raise text.error("wanted the end of the file")
 
 
-def _elements(text: _Text) -> Iterator[tuple[int | None, Any]]:
+def _elements(text: _Text) -> Iterator[tuple[int | None, Any, tuple[int, int]]]:
     text.take("[")
     if text.peek() == "]":
-        yield None, []
+        yield None, [], (text.offset(), 0)
     else:
         number = 0
         while True:
             text.peek()
-            yield number, text.value()
+            yield number, *text.placed()
             number += 1
             if text.peek() != ",":
                 break
@@ -93,6 +99,7 @@ class _Text:
         self.buffer, self.at = "", 0
         self.line, self.column = 1, 1  # where the buffer begins
         self.bytes, self.ended = 0, False
+        self.known = 0, 0  # a character of the buffer, and the byte of the file where it stands
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
         self.scan = json.JSONDecoder().raw_decode
         self.fill(CHUNK)
@@ -101,6 +108,7 @@ class _Text:
         """Reads on, and lets go of what was taken."""
         taken = self.buffer[: self.at]
         self.line, self.column = self._place(taken)
+        self.known = 0, self.offset()
         data = self.file.read(size)
         if not self.bytes and data.startswith((b"\xff\xfe", b"\xfe\xff")):
             hint = "convert it: iconv -f UTF-16 -t UTF-8"
@@ -111,8 +119,9 @@ class _Text:
         except UnicodeDecodeError as error:
             byte = self.bytes + len(data) - len(error.object) + error.start
             raise DataError(f"{self.path}: byte {byte} is no UTF-8 ({error.reason}); is the file cut short?") from None
-        if self.bytes <= len("\ufeff".encode()):
-            more = more.removeprefix("\ufeff")
+        if self.bytes <= len("\ufeff".encode()) and more.startswith("\ufeff"):
+            more = more[1:]
+            self.known = 0, len("\ufeff".encode())
         self.bytes += len(data)
         self.buffer, self.at = self.buffer[self.at :] + more, 0
 
@@ -131,6 +140,20 @@ class _Text:
         if self.peek() != character:
             raise self.error(f"wanted {character!r}")
         self.at += 1
+
+    def offset(self) -> int:
+        """The byte of the file that the next character stands at."""
+        at, byte = self.known
+        passed = self.at - at
+        if not self.buffer.isascii():  # each character is encoded again once, however many values are asked for
+            passed = len(self.buffer[at : self.at].encode())
+        self.known = self.at, byte + passed
+        return byte + passed
+
+    def placed(self) -> tuple[Any, tuple[int, int]]:
+        """The value that begins here, and where: (offset, length) in bytes. Raises DataError."""
+        begin = self.offset()
+        return self.value(), (begin, self.offset() - begin)
 
     def value(self) -> Any:
         """The value that begins here. Raises DataError."""

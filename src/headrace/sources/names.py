@@ -12,7 +12,7 @@ from typing import Literal
 
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.formats import CLASS_NAMES, Format, Option
 from headrace.sources.info import SourceInfo
 
@@ -30,7 +30,7 @@ class NamesSource:
 
     def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         skipped: Counter[str] = Counter()
-        for found in files.walk(self.root, skipped):
+        for found in walking.walk(self.root, skipped):
             if isinstance(found, Reject):
                 yield found
                 continue
@@ -61,7 +61,7 @@ def names(
     if unlabelled not in ("keep", "reject"):
         raise UsageError(f"unlabelled is {unlabelled!r}, wanted keep or reject")
     return NamesSource(
-        root=files.check_root(root),
+        root=walking.check_root(root),
         pattern=compile_pattern(pattern),
         unlabelled=unlabelled,
         class_names=None if class_names is None else tuple(class_names),

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.formats import CLASS_NAMES, FLIP_PAIRS, Format, Option
 from headrace.sources.info import SourceInfo
 
@@ -241,7 +241,7 @@ class VisipediaSource:
             if Path(filename).is_absolute() or ".." in Path(filename).parts:
                 raise BadItem(f"filename {filename!r} leads out of the folder of images", stage="read")
             path = f"{self.images}/{filename}"
-        if refused := files.refusal(path, inside):
+        if refused := walking.refusal(path, inside):
             raise BadItem(refused, stage="read")
         return path
 
@@ -284,7 +284,7 @@ def visipedia(
     return VisipediaSource(
         root=root,
         items=items,
-        images=None if images is None else files.check_root(images),
+        images=None if images is None else walking.check_root(images),
         class_names=None if class_names is None else tuple(class_names),
         keypoint_names=names,
         flip_pairs=None if flip_pairs is None else tuple((int(a), int(b)) for a, b in flip_pairs),
@@ -525,7 +525,7 @@ class _Names:
         self._twice = {name for name in uses if uses[name] > 1}
         more = loose - set(self._by_text) - self._twice - set(self._by_label)
         self._by_text |= {name: name for name in more}
-        self.names = (*self._by_label, *sorted(more, key=files.natural))
+        self.names = (*self._by_label, *sorted(more, key=walking.natural))
 
     def name_of(self, label: int | None, text: str | None, i: int | None = None) -> str:
         """The name of a class said by its label, by its text, or by both. Raises BadItem."""

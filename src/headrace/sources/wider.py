@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
-from headrace.sources import files
+from headrace.sources import walking
 from headrace.sources.formats import Format, Option
 from headrace.sources.info import SourceInfo
 
@@ -86,7 +86,7 @@ class WiderSource:
             skipped[f"images of more than {self.max_faces} faces"] += 1
             return None
         path = f"{self.images}/{id_}"
-        refused = files.refusal(path, inside)
+        refused = walking.refusal(path, inside)
         if refused is not None:
             return self._reject(id_, entry.line, "read", refused)
         faces = self._kept(faces, extent, dropped)
@@ -153,7 +153,7 @@ def wider(
             raise UsageError(f"{name} is {value}, wanted at least 0")
     return WiderSource(
         root=path,
-        images=files.check_root(images),
+        images=walking.check_root(images),
         lenient=lenient,
         max_faces=max_faces,
         min_side=min_side,
@@ -318,7 +318,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _is_name(text: bytes) -> bool:
     _, dot, extension = text.rpartition(b".")
-    known = extension.decode(errors="replace").lower() in files.IMAGE_EXTENSIONS
+    known = extension.decode(errors="replace").lower() in walking.IMAGE_EXTENSIONS
     return bool(dot) and known and len(text) <= _LONGEST_LINE
 
 
@@ -328,9 +328,9 @@ def _id_of(text: bytes) -> tuple[str, str | None]:
         name = text.decode()
     except UnicodeDecodeError:
         return _shown(text), "the name is not UTF-8"
-    if files.CONTROLS.search(name):
+    if walking.CONTROLS.search(name):
         return _shown(text), "the name holds control characters"
-    return files.id_of(name)
+    return walking.id_of(name)
 
 
 def _check_file(txt: str | os.PathLike[str]) -> Path:

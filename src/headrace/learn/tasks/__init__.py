@@ -6,7 +6,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, get_type_hints
 
 import numpy as np
@@ -23,13 +23,16 @@ from headrace.load.iteration import Batch
 from headrace.load.photos import View
 from headrace.load.targets import Target
 
-# Asked from the last to the first when the task is guessed from a dataset: boxes say more than a class does,
-# and keypoints more than boxes.
 _TASKS = {
     "classification": "headrace.learn.tasks.classification:Classification",
     "detection": "headrace.learn.tasks.detection:Detection",
     "keypoints": "headrace.learn.tasks.keypoints:Keypoints",
+    "multilabel": "headrace.learn.tasks.multilabel:MultiLabelled",
+    "value": "headrace.learn.tasks.value:Value",
 }
+# In the order in which they are asked when the task is guessed from a dataset: boxes say more than a class does, and
+# keypoints more than boxes.
+_GUESSED = ("keypoints", "detection", "classification", "multilabel", "value")
 
 Outputs = NDArray[np.float32]
 Shape = tuple[int | None, ...]
@@ -70,7 +73,9 @@ class Task(ABC):
     columns: ClassVar[tuple[str, ...]]  # of the table of predictions of photos, those that are always there
     compared_columns: ClassVar[tuple[str, ...]]  # the same of the records of a dataset
     count_column: ClassVar[str] = "class"  # the column of `rows` by which predictions are counted
-    right_means: ClassVar[str]  # when an image is right, for people
+    # When an image is right, for people; None for a task that is never right, and only more or less far off.
+    right_means: ClassVar[str | None]
+    one_name: ClassVar[bool] = False  # whether a single name, which a photo's own may hold, says what is in an image
     kind: ClassVar[str]  # what a model of this task is called, such as "a detector"
     learns_from: ClassVar[str]  # what a dataset must have for it, such as "boxes"
     common_loss: ClassVar[bool] = False  # whether the loss says something of a model that learnt by another one
@@ -87,7 +92,7 @@ class Task(ABC):
 
     def with_threshold(self, threshold: float) -> Task:
         """The task with `threshold` as the least score of what is shown. Raises UsageError: it has none."""
-        raise UsageError(f"a threshold is for detection and keypoints, this run's task is {self.name}")
+        raise UsageError(f"a threshold is for detection, keypoints and multilabel, this run's task is {self.name}")
 
     @abstractmethod
     def for_model(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Task:
@@ -96,6 +101,15 @@ class Task(ABC):
         `ends_in` is its last function, such as "softmax", None where nobody knows; `name` is what to call it.
         Raises UsageError: such numbers say nothing of this task; the message has the shape that is wanted.
         """
+
+    def learning_from(self, view: Dataset) -> Task:
+        """The task for who learns from these records, all of which it can use."""
+        return self
+
+    @property
+    def statistics(self) -> Mapping[str, float]:
+        """What `learning_from` saw in the records, as `for_recipe` takes it."""
+        return {}
 
     def defaults_for(self, dataset: Dataset) -> Mapping[str, Any]:
         """The `defaults` for this dataset."""
@@ -142,6 +156,10 @@ class Task(ABC):
     def rows(self, found: Any) -> list[dict[str, Any]]:
         """What was found in one image as rows of a table; each row has what `count_column` names."""
 
+    def counted(self, found: Any) -> Iterable[str]:
+        """What was found in one image, by the names that it is counted by."""
+        return (row[self.count_column] for row in self.rows(found))
+
     @abstractmethod
     def compared(self, found: Any, observed: Any) -> list[dict[str, Any]]:
         """The rows, with what of it was observed, None where nobody knows: for the records of a dataset."""
@@ -151,21 +169,29 @@ class Task(ABC):
         """What was found in one image as a plain object, for `Run.predict`."""
 
     @abstractmethod
-    def is_correct(self, found: Any, observed: Any) -> bool:
-        """Whether what was found in one image is what was observed there."""
+    def is_correct(self, found: Any, observed: Any) -> bool | None:
+        """Whether what was found in one image is what was observed there; None where `right_means` is."""
+
+    def guessing(self) -> tuple[str, float] | None:
+        """A metric of `validate`, and what of it a model reaches that has learnt nothing, or next to nothing."""
+        return None
 
     def hits(self, found: Any, observed: Any) -> Hits | None:
         """What of the objects in one image is found; None for a task that is about whole images."""
         return None
 
     def count_text(self, counts: Mapping[str, int], images: int) -> str:
-        """What was found in so many images, by the names that `count_column` has, for people: "12 cat, 8 dog"."""
+        """What was found in so many images, by the names of `counted`, for people: "12 cat, 8 dog"."""
         return listed([f"{n} {name}" for name, n in counts.items() if n])
 
     def right_text(self, right: int, known: int, hits: Hits | None) -> str:
         """How many of the images whose truth is known are right, what that means, and what of their objects is."""
         text = f"{right} of {known} right ({right / known:.1%}): {self.right_means}"
         return text if hits is None else f"{text}; {self.hits_text(hits)}"
+
+    def off_text(self, known: int, off: float) -> str:
+        """How far off (`wrong`) the images are on average whose truth is known, where none is right."""
+        return f"off by {off:.4g} on average, of the {known} whose truth is known"
 
     def hits_text(self, hits: Hits) -> str:
         """ "40 of 71 boxes found, 31 false"."""
@@ -271,7 +297,7 @@ def _task(name: str) -> type[Task]:
 
 def for_dataset(dataset: Dataset, name: str | None = None) -> Task:
     """The task `name`, or the first that the dataset has labels for. Raises UsageError."""
-    for candidate in [name] if name else reversed(_TASKS):
+    for candidate in [name] if name else _GUESSED:
         if task := _task(candidate).of(dataset):
             return task
     if dataset.store.kept:
@@ -282,6 +308,10 @@ def for_dataset(dataset: Dataset, name: str | None = None) -> Task:
     raise UsageError(f"{dataset.path}: has no labels for {name or 'any task'}; known tasks are {', '.join(_TASKS)}")
 
 
-def for_recipe(name: str, class_names: tuple[str, ...]) -> Task:
+def for_recipe(name: str, class_names: tuple[str, ...], statistics: Mapping[str, float]) -> Task:
     """The task of a trained run. Raises UsageError."""
-    return _task(name)(class_names)
+    task = _task(name)(class_names)
+    if statistics.keys() != task.statistics.keys():
+        names = [", ".join(some) or "none" for some in (statistics, task.statistics)]
+        raise UsageError(f"statistics are {names[0]}; {name} has {names[1]}")
+    return replace(task, **statistics)  # type: ignore[arg-type]

@@ -28,19 +28,8 @@ def _head(features: Any, classes: int) -> Any:
 
 
 def vanilla(pixels: Any, classes: int) -> Any:
-    """The CNN to begin with: 3x3 convolutions of 16 to 256 filters, pooled after all but the first and last.
-
-    Raises UsageError: images too small to be pooled three times.
-    """
-    height, width = pixels.shape[1:3]
-    if min(height, width) < 8:
-        raise UsageError(f"vanilla wants images of 8 x 8 pixels or more, these have {height} x {width}")
-    x = backbones.normalised(pixels)
-    for filters in (16, 32, 64, 128, 256):
-        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{filters}")(x)
-        if filters not in (16, 256):
-            x = keras.layers.MaxPooling2D(name=f"pool{filters}")(x)
-    return _head(x, classes)
+    """The CNN to begin with, `backbones.vanilla`. Raises UsageError: images too small to be pooled three times."""
+    return _head(backbones.vanilla(pixels), classes)
 
 
 def mobilenet_v2(
@@ -80,6 +69,7 @@ class Classification(Task):
     kind: ClassVar[str] = "a classifier"
     learns_from: ClassVar[str] = "classes"
     common_loss: ClassVar[bool] = True
+    one_name: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -89,7 +79,7 @@ class Classification(Task):
 
     @classmethod
     def of(cls, dataset: Dataset) -> Classification | None:
-        if not dataset.class_names:
+        if not dataset.class_names or dataset.multi_label:
             return None
         if len(dataset.class_names) < 2:
             raise UsageError(
@@ -143,6 +133,9 @@ class Classification(Task):
         if "val_loss" in row:
             return row.get("val_accuracy", 0.0), -row["val_loss"]
         return (-row["loss"],)
+
+    def guessing(self) -> tuple[str, float] | None:
+        return "accuracy", 1 / len(self.class_names)
 
     def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
         means = Means()

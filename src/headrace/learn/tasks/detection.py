@@ -210,6 +210,9 @@ class Detection(Task):
             return row["val_ap50"], row["val_iou"], -row["val_loss"]
         return (-row["loss"],)
 
+    def guessing(self) -> tuple[str, float] | None:
+        return "ap50", 0.05
+
     def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
         means = Means()
         judged = _Judged(self)

@@ -281,6 +281,9 @@ class Keypoints(Task):
             return row["val_pck"], row["val_oks"], -row["val_loss"]
         return (-row["loss"],)
 
+    def guessing(self) -> tuple[str, float] | None:
+        return "pck", 0.05
+
     def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
         means = Means()
         judged = _Judged(self)

@@ -81,6 +81,39 @@ def walk(root: Path, skipped: Counter[str]) -> Iterator[str | Reject]:
     yield from _walk(root, "", skipped, frozenset())
 
 
+def having(root: Path, *extensions: str) -> list[str]:
+    """Paths relative to `root` ('/' between parts) of the files with these extensions (".xml"), in natural order, depth
+    first. Hidden ones and junk are passed over, and what can't be listed; no folder is entered twice on one way."""
+    found: list[str] = []
+    _having(root, "", frozenset(extensions), frozenset(), found)
+    return found
+
+
+def _having(
+    root: Path, prefix: str, extensions: frozenset[str], above: frozenset[tuple[int, int]], found: list[str]
+) -> None:
+    try:
+        status = (root / prefix).stat()
+        with os.scandir(root / prefix) as entries:
+            here = sorted((entry for entry in entries if not is_junk(entry.name)), key=lambda e: natural(e.name))
+    except OSError:
+        return
+    key = (status.st_dev, status.st_ino)
+    for entry in here if key not in above else ():
+        if is_folder(entry):
+            _having(root, f"{prefix}{entry.name}/", extensions, above | {key}, found)
+        elif os.path.splitext(entry.name)[1].lower() in extensions:  # noqa: PTH122 (a Path for each is slow)
+            found.append(prefix + entry.name)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a folder, or a link to one: none where that leads to itself, or where nobody may look."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def folders_in(root: Path) -> list[str]:
     """The names of the folders in a folder, in natural order, without hidden ones and junk; none where it can't be
     listed."""
@@ -89,14 +122,32 @@ def folders_in(root: Path) -> list[str]:
             entries = [entry for entry in found if not is_junk(entry.name)]
     except OSError:
         return []
-    # A link that leads to itself is no folder, and an entry would raise.
-    names = [entry.name for entry in entries if (Path(entry).is_dir() if entry.is_symlink() else entry.is_dir())]
-    return sorted(names, key=natural)
+    return sorted((entry.name for entry in entries if is_folder(entry)), key=natural)
 
 
 def holds_images(root: Path) -> bool:
     """Whether there is a candidate image anywhere below a folder."""
     return any(isinstance(found, str) for found in walk(root, Counter()))
+
+
+def by_stem(root: Path, *, flat: bool = False) -> dict[str, str | None]:
+    """Paths of candidate images relative to `root` by the same without their extension, None where several have it.
+
+    `flat`: by the name of the file alone, whatever the folders.
+    """
+    found: dict[str, str | None] = {}
+    for path in walk(root, Counter()):
+        if isinstance(path, str):
+            stem, dot, extension = path.rpartition(".")
+            stem = stem if dot and extension.lower() in IMAGE_EXTENSIONS else path
+            stem = stem.rpartition("/")[2] if flat else stem
+            found[stem] = None if stem in found else path
+    return found
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name claims to be an image."""
+    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name
 
 
 def is_junk(name: str) -> bool:
@@ -172,6 +223,24 @@ def _is_text(path: Path) -> bool:
         return False
     controls = CONTROLS.search(re.sub(r"[\t\n\r\f]", "", text))
     return bool(text.strip()) and controls is None and not re.match(r"\s*<|P[1-7]\s", text)
+
+
+def lines(path: Path, *, longest: int) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, text without white space around it) of the lines of a text file that are not blank.
+
+    Of a line of more than `longest` bytes come one more than these, and the rest is passed over. Raises OSError.
+    """
+    with path.open("rb") as file:
+        line = 0
+        while text := file.readline(longest + 1):
+            line += 1
+            rest = text
+            if len(text) <= longest:
+                text = (text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text).strip()
+            if text:
+                yield line, text
+            while not rest.endswith(b"\n") and (rest := file.readline(1 << 16)):
+                pass
 
 
 def id_of(name: str) -> tuple[str, str | None]:
