@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.exporting.formats import LABEL, Format, Item, Writer, stripped
 from headrace.exporting.naming import Names, safe_part
-from headrace.sources.files import IMAGE_EXTENSIONS
+from headrace.sources.walking import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from pathlib import PurePosixPath
 
-from headrace.sources.files import IMAGE_EXTENSIONS, is_junk
+from headrace.sources.walking import IMAGE_EXTENSIONS, is_junk
 
 # What files of the formats that a dataset stores are called; the first is what an id without such an end gets.
 _EXTENSIONS = {
