@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -127,7 +128,7 @@ def _source(
 
 def write_list(formatter: Any) -> None:
     """All formats: what of each is read and written, and its options."""
-    for name in _names():
+    for name in names():
         rows: list[str] = []
         if entry := FORMATS.get(name):
             rows += [f"{entry.reads}.", ", ".join(flag_of(option.name) for option in entry.options)]
@@ -143,20 +144,35 @@ def write_page(formatter: Any, name: str) -> None:
     entry, written = _either(name)
     if entry is not None:
         formatter.write_text(f"{name}: {entry.reads}")
+        for title, text in told(entry):
+            with formatter.section(title):
+                formatter.write_text(text)
+        if entry.about is not None:
+            with formatter.section("Sample"):
+                indent = " " * formatter.current_indent
+                formatter.write("".join(f"{indent}{line}\n" for line in entry.about.sample.splitlines()))
         if entry.options:
             with formatter.section("Options"):
-                write_rows(formatter, [_row(option) for option in entry.options])
+                write_rows(formatter, [row(option) for option in entry.options])
         write_examples(formatter, example(entry))
     if written is not None:
         formatter.write_paragraph()
         formatter.write_text(f"{name}, written: {written.writes}")
         if written.options:
             with formatter.section("Options of export"):
-                write_rows(formatter, [_row(option) for option in written.options])
+                write_rows(formatter, [row(option) for option in written.options])
         write_examples(formatter, written_example(written))
 
 
-def _names() -> list[str]:
+def told(entry: Format) -> list[tuple[str, str]]:
+    """(title, sentences) of what people want to know of a format."""
+    about = entry.about
+    if about is None:
+        return []
+    return [("Recognised by", about.recognised), ("Kept", about.kept), ("Refused", about.refused)]
+
+
+def names() -> list[str]:
     """Of all formats: those that are read, and then those that are only written."""
     return [*FORMATS, *(name for name in WRITTEN if name not in FORMATS)]
 
@@ -166,7 +182,7 @@ def _either(name: str) -> tuple[Format | None, WrittenFormat | None]:
     return (None if name in WRITTEN and name not in FORMATS else find_format(name)), WRITTEN.get(name)
 
 
-def _row(option: Option) -> tuple[str, str]:
+def row(option: Option) -> tuple[str, str]:
     flag = flag_of(option.name) + ("" if option.type is bool else f" {_written(option)[0]}")
     notes = [
         *(["required"] if option.required else []),
@@ -193,7 +209,7 @@ def written_example(entry: WrittenFormat) -> str:
 
 def all_facts() -> list[dict[str, Any]]:
     """`facts` of all formats."""
-    return [facts(name) for name in _names()]
+    return [facts(name) for name in names()]
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -203,6 +219,7 @@ def facts(name: str) -> dict[str, Any]:
         "name": name,
         "reads": None if entry is None else entry.reads,
         "takes": None if entry is None else entry.takes,
+        "about": None if entry is None or entry.about is None else asdict(entry.about),
         "options": [] if entry is None else [_option(option) for option in entry.options],
         "example": None if entry is None else example(entry),
         "writes": None if written is None else written.writes,
