@@ -19,6 +19,7 @@ import numpy as np
 import crashing
 import headrace as hr
 from drawn import jpeg
+from headrace.format import frames
 
 State = dict[str, str] | None
 
@@ -28,6 +29,7 @@ def main() -> None:
     work, out = root / "work", root / "work" / "out"
 
     def export(name: str = format) -> None:
+        frames._forked = False  # this process has no threads of Polars, which a child would lack
         hr.Dataset(root / "ds").export(out, format=name, overwrite=True, workers=2, progress=False)
 
     crashing.in_child(lambda: make(root / "ds"))
