@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -36,14 +37,17 @@ def main() -> None:
     work.mkdir()
     crashing.in_child(export)
     wanted = state(out)
-    old = None
+    old: State = None
+    if case == "replace":
+        crashing.in_child(lambda: export("folders"))
+        old = state(out)
+        out.rename(root / "kept")
     faults: list[str] = []
     left: Counter[str] = Counter()
     for step in itertools.count(1):
         crashing.remove(work)
-        if case == "replace":
-            crashing.in_child(lambda: export("folders"))
-            old = old or state(out)
+        if old is not None:
+            shutil.copytree(root / "kept", out)
         died = crashing.in_child(export, die_at=step) == crashing.DIED
         found = state(out)
         what = "none" if found is None else "new" if found == wanted else "old" if found == old else "half"
@@ -63,7 +67,7 @@ def make(folder: Path) -> None:
     box = np.array([[0, 0, 9, 9]], np.float32)
     records = [
         hr.Record(id=f"{i}/a.jpg", encoded=jpeg(12, 12, seed=i), label_name="cat", boxes=box, box_labels=("cat",))
-        for i in range(3)
+        for i in range(2)
     ]
     hr.pack(records, folder, progress=False)
 
