@@ -101,7 +101,7 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
         raise DataError(f"{root}: holds no images")
     raise UsageError(
         f"{root}: the format can't be guessed: {'1000 or more' if images == 1000 else images} images, none in a "
-        f"folder below it; pass format=NAME, one of {_listed(tried)}"
+        f"folder below it; pass format=NAME, one of {_listed([entry for entry in tried if entry.name in _BARE])}"
     )
 
 
