@@ -838,6 +838,15 @@ def test_boxes_stay_on_what_they_frame(tmp_path: Path, fit: Any) -> None:
 # --- memory, options -------------------------------------------------------------------------------------------------
 
 
+def test_a_loader_that_rests_keeps_nobody_waiting(ds: hr.Dataset) -> None:
+    loader, go_on = ds.loader(batch_size=4, workers=1), threading.Event()
+    work = loader._pool.submit(go_on.wait, 20)
+    loader.rest()
+    assert not work.done()
+    go_on.set()
+    assert work.result()
+
+
 @pytest.mark.parametrize("leaks", [False, True])
 def test_memory_is_flat(leaks: bool, pictures: hr.Dataset) -> None:
     """Nothing grows with the epochs; what is kept of one for the next goes before it is measured."""

@@ -539,9 +539,14 @@ def test_files_move_in_when_all_are_written(tmp_path: Path) -> None:
 
 def test_files_that_are_not_all_written_vanish(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(KeyError), publish.Scratch(tmp_path, "catalog") as scratch:
-        (scratch / "a").write_bytes(b"new")
-        raise KeyError
+
+    def fail() -> None:
+        with publish.Scratch(tmp_path, "catalog") as scratch:
+            (scratch / "a").write_bytes(b"new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert content(tmp_path) == {"a": b"old"} and len([*tmp_path.iterdir()]) == 1
 
 
