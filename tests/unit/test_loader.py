@@ -10,6 +10,7 @@ import logging
 import pickle
 import re
 import shutil
+import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
