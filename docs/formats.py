@@ -61,8 +61,7 @@ def _format(name: str, folder: Path) -> str:
         lines += [f"{entry.reads}.", ""]
         for title, text in formats.told(entry):
             lines += [f"**{title}:** {text}", ""]
-        if entry.about is not None:
-            lines += ["```", entry.about.sample, "```", ""]
+        lines += ["```", entry.about.sample, "```", ""]
         if entry.options:
             lines += ["| option | is |", "|---|---|"]
             lines += [f"| `{_cell(flag)}` | {_cell(text)} |" for flag, text in map(formats.row, entry.options)]

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Mask, Record, Reject, box_faults
 from headrace.sources import jsons, segmentations, walking
-from headrace.sources.formats import FLIP_PAIRS, Format, Option
+from headrace.sources.formats import FLIP_PAIRS, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.walking import natural
 
@@ -411,6 +411,28 @@ FORMAT = Format(
         ),
     ),
     example=("person_keypoints_val2017.json", {"images": "val2017"}),
+    about=About(
+        recognised=(
+            "JSON with lists of images, annotations or categories. A folder of such files is told with the "
+            "command to type."
+        ),
+        kept=(
+            "boxes (x, y, width, height in pixels from 0), keypoints with their names, polygons and run "
+            "lengths (compressed, too), captions, and what else annotations say: is_crowd, area, ids, "
+            "attributes. Classes are in the order of category ids. An object without a bbox gets the extent "
+            "of its points."
+        ),
+        refused=(
+            "an image with an annotation of an unknown category or with too few or too many numbers; one of "
+            "another size than the file says; an annotation of no known image."
+        ),
+        sample=(
+            '{"images": [{"id": 7, "file_name": "a.jpg", "width": 40, "height": 30}],\n'
+            ' "categories": [{"id": 1, "name": "person", "keypoints": ["nose", "left_eye"]}],\n'
+            ' "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [2, 3, 10, 8], "iscrowd": 0,\n'
+            '                  "segmentation": [[2, 3, 12, 3, 12, 11]], "keypoints": [5, 6, 2, 0, 0, 0]}]}'
+        ),
+    ),
 )
 
 

@@ -40,7 +40,7 @@ from headrace.imaging.codec import MAX_PIXELS
 from headrace.imaging.masks import encode_runs
 from headrace.record import Mask, Record, Reject, box_faults, name_fault
 from headrace.sources import walking, xmls
-from headrace.sources.formats import FLIP_PAIRS, Format, Option
+from headrace.sources.formats import FLIP_PAIRS, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.walking import natural
 from headrace.sources.xmls import Element
@@ -290,6 +290,26 @@ FORMAT = Format(
         FLIP_PAIRS,
     ),
     example=("annotations.xml", {"images": "images"}),
+    about=About(
+        recognised="XML with <annotations>.",
+        kept=(
+            "boxes, rotated ones with the turned box as mask, polygons, ellipses and masks, skeletons and "
+            "points as keypoints, tags as classes; occluded, track, z_order, group_id and attributes; the "
+            "subset as split. Pixels from 0, fractions too, of the upright image. Of a film, the frames as "
+            "images."
+        ),
+        refused=(
+            "an image or frame with a shape that can't be used. Polylines and cuboids are passed over and counted."
+        ),
+        sample=(
+            "<annotations><version>1.1</version>\n"
+            '  <image id="0" name="a.jpg" subset="train" width="40" height="30">\n'
+            '    <box label="cat" occluded="0" xtl="1.00" ytl="2.00" xbr="9.00" ybr="8.00"/>\n'
+            '    <polygon label="cat" points="1,2;3,4;6,5"/>\n'
+            "  </image>\n"
+            "</annotations>"
+        ),
+    ),
 )
 
 
