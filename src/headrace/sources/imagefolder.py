@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, StorageError
 from headrace.record import Mask, Record, Reject, name_fault
 from headrace.sources import jsons, rows, walking
-from headrace.sources.formats import CLASS_NAMES, Format
+from headrace.sources.formats import CLASS_NAMES, About, Format
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Rows, shown
 from headrace.sources.tabular import FLAGGED, OTHER_NAMES, BadRow, attribute, word_of
@@ -154,6 +154,15 @@ FORMAT = Format(
     recognise=recognise,
     options=(CLASS_NAMES,),
     example=("photos", {}),
+    about=About(
+        recognised="metadata.csv, metadata.jsonl or metadata.parquet, in whichever folder, with a column file_name",
+        kept="label, labels, value, text and captions, group, objects (bbox as x, y, width and height in pixels, "
+        "categories, segmentation, keypoints, and others for each box), any other column as an attribute; splits by "
+        "the words train, validation or test in the names of folders or files. Images without a row are passed over",
+        refused="a row that is no JSON, lists of objects of different lengths, a negative width or height, a URL",
+        sample='{"file_name": "a.jpg", "label": "cat", "text": "A cat.",\n'
+        ' "objects": {"bbox": [[10, 20, 20, 20]],\n             "categories": ["cat"]}}',
+    ),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from headrace.record import Record, Reject
 from headrace.sources import walking
 from headrace.sources.folders import has_folders, split_folders
-from headrace.sources.formats import Format
+from headrace.sources.formats import About, Format
 from headrace.sources.info import SourceInfo
 
 _SAMPLES = 1000  # images whose names are looked at
@@ -80,4 +80,10 @@ FORMAT = Format(
     make=files,
     recognise=recognise,
     example=("photos", {}),
+    about=About(
+        recognised="images, and no folder that could be their class, nor names that look as if they told one",
+        kept="the images, and train, val and test folders as splits",
+        refused="only what no format takes",
+        sample="photos/\n  IMG_1.jpg\n  IMG_2.jpg",
+    ),
 )

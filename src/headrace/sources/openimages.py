@@ -26,7 +26,7 @@ from headrace.errors import DataError, StorageError, UsageError
 from headrace.record import Record, Reject, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.folders import split_folders
-from headrace.sources.formats import Format, Option
+from headrace.sources.formats import About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Row, Rows, shown
 from headrace.sources.tabular import BadRow, Unread, attribute, check_corners, number, upright_size, word_of
@@ -162,6 +162,16 @@ FORMAT = Format(
         Option(name="class_descriptions", type=Path, help="The CSV file of names of classes; found by default."),
     ),
     example=("oidv6-train-annotations-bbox.csv", {"images": "train"}),
+    about=About(
+        recognised="a header with ImageID and LabelName",
+        kept="boxes (XMin, XMax, YMin, YMax: fractions of the upright image), their flags, 1, 0 or -1 for unknown; "
+        "image labels of a confidence of 0.5 and more as classes, and what was verified not to be there in "
+        "label_confidence; train, validation and test folders as splits. Rows of images that are not there, and images "
+        "without a row, are passed over and counted",
+        refused="an image one of whose rows can't be used, or whose name two files have; a class without a "
+        "description, where descriptions are passed",
+        sample="ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,…\n000a1,xclick,/m/011k07,1,0.25,0.75,0.1,0.9,…",
+    ),
 )
 
 

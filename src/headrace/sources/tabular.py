@@ -25,7 +25,7 @@ import numpy as np
 from headrace.errors import DataError, StorageError, UsageError
 from headrace.record import Record, Reject, check_names, name_fault
 from headrace.sources import rows, walking
-from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Row, Rows, shown
 from headrace.splits import split_name_fault, split_of_folder
@@ -214,6 +214,17 @@ FORMAT = Format(
         Option(name="normalised", type=bool, help="Coordinates are fractions of the upright image.", default=False),
     ),
     example=("boxes.csv", {"images": "photos", "columns": "path=photo"}),
+    about=About(
+        recognised="a header that names a column of paths (path, filename, image, id, …) and one of classes, values, "
+        "captions or boxes; without a header, rows of an image's name and a class, or RetinaNet's of six cells",
+        kept="boxes in pixels from 0, half-open (or fractions of the upright image, by option), one class or several, "
+        "a value, captions, splits, groups, the image's size, and any other column as an attribute; rows of an image "
+        "may stand anywhere, and a row without a box is a negative",
+        refused="an image one of whose rows has other cells than the header, no number where one is wanted, a box "
+        "without a class, or something else than the row before it",
+        sample="filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,56,40,cat,10,20,30,40\n\n"
+        "a.jpg,10,20,30,40,cat\nb.jpg,,,,,\n\npath,labels,split\na.jpg,cat|dog,train",
+    ),
 )
 
 
