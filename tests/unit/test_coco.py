@@ -854,3 +854,20 @@ def test_the_real_persons_cut_out(real_data: Path, tmp_path: Path) -> None:
         moved = (points[seen, :2] - box[:2]) * scale + record.boxes[0, :2]
         assert np.abs(record.keypoints[0, seen, :2] - moved).max(initial=0) < 0.01
     assert report.keypoints_dropped == ({"cut off by window or fit": lost} if lost else {})
+
+
+def test_the_real_masks(real_data: Path) -> None:
+    """Polygons as pycocotools has them, of the same objects; one has four."""
+    from pycocotools.coco import COCO
+
+    path = real_data / "coco_keypoints" / "test_coco.json"
+    judge = COCO(path)
+    polygons = Counter[int]()
+    for record in sources.coco(path):
+        assert isinstance(record, Record) and record.masks is not None and check_record(record) is None
+        for mask, id_ in zip(record.masks, record.attributes["annotation_id"], strict=True):
+            said = judge.anns[id_]["segmentation"]
+            assert mask is not None and len(mask.polygons) == len(said)
+            assert all(np.allclose(of.ravel(), wanted) for of, wanted in zip(mask.polygons, said, strict=True))
+            polygons[len(said)] += 1
+    assert polygons == {1: 13, 4: 1}

@@ -395,6 +395,14 @@ def test_a_film_with_faults(tmp_path: Path) -> None:
     assert info.keypoint_names == ("a", "b")
 
 
+def test_frames_that_are_counted_from_one(tmp_path: Path) -> None:
+    names = tuple(f"frame_{i:06d}.png" for i in range(1, 6))
+    with pytest.raises(
+        DataError, match=r"images: frames are counted up to 5 and there is no frame_000000, those of x\.xml"
+    ):
+        list(source(tmp_path, track(frame(0)), meta=FILM, names=names))
+
+
 def test_images_and_tracks(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.xml: has <image> and <track>"):
         list(source(tmp_path, image(""), track(frame(0))))

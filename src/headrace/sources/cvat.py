@@ -148,6 +148,11 @@ class CvatSource:
             yield Reject(id=origin_at, origin=self._origin(origin_at), stage="annotation", reason=fault)
         known = _frames_in(self.images)
         last = facts.last_frame
+        if last is not None and 0 not in known and last + 1 in known:  # as ffmpeg counts: every label one frame off
+            raise DataError(
+                f"{self.images}: frames are counted up to {last + 1} and there is no frame_000000, those of "
+                f"{self.root.name} from 0 to {last}; rename the files (ffmpeg -start_number 0)"
+            )
         numbers = {number for number in known if last is None or number <= last}
         numbers.update(film.numbers.tolist(), film.faults)
         for number in sorted(numbers):
@@ -245,7 +250,7 @@ def cvat(
     size), when its file is missing or lies outside of `images`, and, when packed, if it has another size than the XML
     says, stored or upright.
     Raises NotThereError, StorageError, UsageError (no file or folder); when iterated also DataError naming the line (no
-    XML, cut short, not CVAT's, entities).
+    XML, cut short, not CVAT's, entities), and where files of a film's frames are counted from 1.
     """
     path = Path(xml)
     if not path.exists():
