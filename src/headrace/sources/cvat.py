@@ -36,8 +36,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.imaging.codec import MAX_PIXELS
-from headrace.imaging.masks import encode_runs
 from headrace.record import Mask, Record, Reject, box_faults, name_fault
 from headrace.sources import walking, xmls
 from headrace.sources.formats import FLIP_PAIRS, About, Format, Option
@@ -696,6 +694,9 @@ def _mask(
     shape: _Shape, runs: NDArray[np.int64], place: tuple[int, int, int, int], size: tuple[int, int] | None
 ) -> Mask:
     """The runs of the whole image of what covers a part of it. Raises _Fault."""
+    from headrace.imaging.codec import MAX_PIXELS  # here, as OpenCV takes longer to import than all sources
+    from headrace.imaging.masks import encode_runs
+
     left, top, width, height = place
     if size is None:
         raise _Fault(shape.line, "a mask in an image without width and height")

@@ -29,8 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError
-from headrace.imaging import codec
-from headrace.imaging.masks import encode_runs
 from headrace.record import Mask, Record, Reject, box_faults, name_fault
 from headrace.sources import walking
 from headrace.sources.formats import FLIP_PAIRS, About, Format
@@ -424,6 +422,9 @@ def _circle(points: NDArray[np.float64], shape: dict[str, Any], size: tuple[int,
 
 def _mask(points: NDArray[np.float64], shape: dict[str, Any], size: tuple[int, int] | None) -> _Made:
     """Its first and its last pixel, and an image of what lies between (labelme/utils/shape.py, shapes_to_label)."""
+    from headrace.imaging import codec  # here, as OpenCV takes longer to import than all sources
+    from headrace.imaging.masks import encode_runs
+
     if len(points) != 2:
         raise _Fault(f"a mask of {len(points)} corners, wanted two")
     if size is None:

@@ -18,9 +18,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import DataError, StorageError, UsageError
 from headrace.format import footer
@@ -30,6 +28,9 @@ from headrace.sources import shards, values, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.shards import Shard
+
+if TYPE_CHECKING:
+    import polars as pl
 
 EXTENSIONS = (".parquet",)
 _SLICE = 32  # rows that are Python's own values at once
@@ -232,11 +233,15 @@ def _quiet(work: Any) -> Any:
 
 
 def _scan(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
+    import polars as pl  # here, as it takes longer to import than all sources
+
     return pl.scan_parquet(path, glob=False, hive_partitioning=False).select(*map(pl.col, columns))
 
 
 def _open(shard: Shard) -> _Table:
     """Raises StorageError, DataError."""
+    import polars as pl  # here, as it takes longer to import than all sources
+
     try:
         found = footer.read(shard.path)
         schema = _quiet(lambda: pl.scan_parquet(shard.path, glob=False, hive_partitioning=False).collect_schema())
@@ -256,6 +261,8 @@ def _open(shard: Shard) -> _Table:
 
 def _is_image(kind: Any, feature: Any) -> bool:
     """Whether a column holds the bytes of images: as it says, or as it can only be."""
+    import polars as pl  # here, as it takes longer to import than all sources
+
     if kind == pl.Struct and {"bytes"} <= (names := {one.name for one in kind.fields}) <= {"bytes", "path"}:
         return _is_a(feature, "Image") or (feature is None and "bytes" in names)
     return kind == pl.Binary and (feature is None or _is_a(feature, "Image") or _is_a(feature, "Value"))
@@ -266,6 +273,8 @@ def _is_a(feature: Any, kind: str) -> bool:
 
 
 def _holds_binary(kind: Any) -> bool:
+    import polars as pl  # here, as it takes longer to import than all sources
+
     if kind == pl.Struct:
         return any(_holds_binary(one.dtype) for one in kind.fields)
     return kind in (pl.Binary, pl.Object) or (kind in (pl.List, pl.Array) and _holds_binary(kind.inner))
@@ -326,6 +335,8 @@ def _fields(said: dict[str, Any], columns: _Columns) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it: NaN and infinity as null, moments as text."""
+    import polars as pl  # here, as it takes longer to import than all sources
+
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

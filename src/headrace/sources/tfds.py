@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.format import example, tfrecord
 from headrace.format import tfds as written
+from headrace.format import tfrecord
 from headrace.format.tfds import Info, Leaf
-from headrace.imaging.codec import BadImage, read_header
 from headrace.place.local import LocalPlace, Slices
 from headrace.record import Boxes, Part, Record, Reject, check_names
 from headrace.sources import shards, values, walking
@@ -91,6 +90,9 @@ class TfdsSource:
         return number
 
     def _record(self, shard: _Shard, number: int, begin: int, payload: bytes, skipped: Counter[str]) -> Record | Reject:
+        from headrace.format import example  # here, as Polars and OpenCV take longer to import than all sources
+        from headrace.imaging.codec import BadImage
+
         roles = self.roles
         found = example.message_without(payload, roles.image.encode())
         try:
@@ -214,6 +216,8 @@ class _Roles:
 
     def _boxes(self, found: list[Any], encoded: bytes) -> tuple[Boxes, tuple[int, int] | None]:
         """float32 [n, 4] x0, y0, x1, y1 in pixels, and (height, width) of the image where they were shares of it."""
+        from headrace.imaging.codec import read_header
+
         assert self.box is not None
         if len(found) % 4 or not all(isinstance(one, float) and math.isfinite(one) for one in found):
             raise ValueError(f"{self.box.key} has {len(found)} numbers, wanted four finite ones of each box")
