@@ -23,14 +23,14 @@ from headrace.sources.registry import FORMATS as READ  # noqa: E402
 
 HEAD = """# Formats
 
-What `headrace pack` reads and `headrace export` writes. A format is recognised by its content, and `pack` says aloud what
-it saw; `--format NAME` names one. `headrace formats NAME` prints what stands here. The options are arguments of
+What `headrace pack` reads and `headrace export` writes. A format is recognised by its content, and `pack` says aloud
+what it saw; `--format NAME` names one. `headrace formats NAME` prints what stands here. The options are arguments of
 `headrace.sources.NAME` in Python, too; what is exported is an example of each.
 
-Refused is a record, never the rest: it becomes a Reject with its file and line, in `rejects.jsonl`, and packing ends only
-when there are more of them than `--max-rejects` allows. Everywhere: an image that is missing, that a link or a name leads
-to outside of the folder of images, or that does not decode; a number that is none, NaN or infinite; a reversed box; an id
-that occurs twice. A box without an area, or outside of its image, is left out and counted.
+Refused is a record, never the rest: it becomes a Reject with its file and line, in `rejects.jsonl`, and packing ends
+only when there are more of them than `--max-rejects` allows. Everywhere: an image that is missing, that a link or a
+name leads to outside of the folder of images, or that does not decode; a number that is none, NaN or infinite; a
+reversed box; an id that occurs twice. A box without an area, or outside of its image, is left out and counted.
 
 This page is made by `python docs/formats.py`, and a test holds it against the code.
 """
@@ -61,8 +61,7 @@ def _format(name: str, folder: Path) -> str:
         lines += [f"{entry.reads}.", ""]
         for title, text in formats.told(entry):
             lines += [f"**{title}:** {text}", ""]
-        if entry.about is not None:
-            lines += ["```", entry.about.sample, "```", ""]
+        lines += ["```", entry.about.sample, "```", ""]
         if entry.options:
             lines += ["| option | is |", "|---|---|"]
             lines += [f"| `{_cell(flag)}` | {_cell(text)} |" for flag, text in map(formats.row, entry.options)]
@@ -104,7 +103,9 @@ def _content(path: Path) -> list[str]:
             found = []
             for member in tar:
                 file = tar.extractfile(member)
-                text = file.read().decode() if file is not None and member.name.endswith((".json", ".cls", ".txt")) else ""
+                text = (
+                    file.read().decode() if file is not None and member.name.endswith((".json", ".cls", ".txt")) else ""
+                )
                 found.append(f"{member.name}{'  ' if text else ''}{text.strip()}")
             return found
     if path.suffix == ".parquet":

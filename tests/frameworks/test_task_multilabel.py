@@ -31,7 +31,7 @@ from headrace.learn.train import Trained, train
 from headrace.load.iteration import Batch
 from headrace.load.photos import View
 from packed import pack, shades
-from shapes import NAMES, several
+from shapes import NAMES, several, valued
 
 QUICK = Options(epochs=1, checkpoint_seconds=0)
 TASK = MultiLabelled(("a", "b", "c"))
@@ -247,6 +247,19 @@ assert abs(found["loss"] - done.best["val_loss"]) < 1e-3 and abs(found["map"] - 
         [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("what", [several, valued])
+def test_every_feed_takes_them(what: Any, tmp_path: Path) -> None:
+    ds = pack(what(10), tmp_path / "ds")
+    loader = ds.loader(batch_size=4, shuffle=False)
+    wanted = [batch.targets for batch in loader]
+    feeds = [[feed[i][1] for i in range(3)] for feed in [ds.loader(batch_size=4, shuffle=False).to_keras()]]
+    for module, to in (("torch", "to_torch"), ("tensorflow", "to_tf")):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+        feeds.append([targets.numpy() for _, targets in getattr(ds.loader(batch_size=4, shuffle=False), to)()])
+    for found in feeds:
+        assert all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 # --- predict

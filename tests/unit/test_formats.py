@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import runpy
 import shlex
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -253,3 +255,20 @@ def test_arrays_take_their_own_range_and_the_packer_that_of_files(tmp_path: Path
         {"a": tmp_path / "x.npy", "b": images}, None, {"value_range": (0, 1)}, general=general
     )
     assert left == {"value_range": (0, 1)}
+
+
+def test_the_document_says_what_formats_say_of_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it doesn't: python docs/formats.py, and a look at the diff."""
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert runpy.run_path(str(docs / "formats.py"))["page"]() == (docs / "formats.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_said_of_a_format_is_shown(name: str) -> None:
+    about, said = FORMATS[name].about, headrace("formats", name).out
+    words = " ".join(said.split())
+    for text in (about.recognised, about.kept, about.refused):
+        assert text and " ".join(text.split()) in words
+    assert all(line in said for line in about.sample.splitlines())
+    assert json.loads(headrace("formats", name, "--json").out)["about"]["kept"] == about.kept

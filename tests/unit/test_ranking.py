@@ -38,4 +38,6 @@ def test_what_is_no_number_has_no_rank() -> None:
 
 
 def test_mean_is_of_the_classes_that_are_there() -> None:
-    assert mean([0.5, None, 1.0]) == 0.75 and mean([None, None]) is None and mean([]) is None
+    assert (
+        mean([0.5, None, 1.0]) == 0.75 and mean([0.0, 1.0]) == 0.5 and mean([None, None]) is None and mean([]) is None
+    )

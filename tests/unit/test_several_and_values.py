@@ -240,6 +240,8 @@ def test_arrays_of_values(tmp_path: Path) -> None:
     masked = np.ma.array(y, mask=[0, 0, 0, 0, 0, 1])
     assert hr.ArrayDataset(X, masked, labels="value")[5].value is None
     assert not hr.ArrayDataset(X, np.full(6, np.nan), labels="value").has_values
+    kept = hr.ArrayDataset(X / 255, y, dtype="keep", labels="value").where("value IS NOT NULL")
+    assert kept.loader(batch_size=8, shuffle=False)[0].targets.tolist() == [0.5, -3.25, 1e6, 0, 2]
     packed = pack(ds, tmp_path / "ds")  # type: ignore[arg-type]
     assert {record.id: record.value for record in packed} == {record.id: record.value for record in ds}
 

@@ -462,6 +462,15 @@ def test_a_hole(what: bytes, begin: int, n: int, lost: set[int], tmp_path: Path)
     assert any(item.reason.startswith(f"bytes {begin} to ") and item.origin == f"x.tar:{begin}" for item in rejects)
 
 
+def test_a_long_hole(tmp_path: Path) -> None:
+    """The next header is searched for in pieces, and may lie across two of them."""
+    whole = sixes()
+    for n in (3_000_000, (1 << 20) + 300):
+        (tmp_path / "x.tar").write_bytes(whole[: 2 * STEP] + b"\xff" * n + whole[3 * STEP :])
+        items, _ = read(tmp_path / "x.tar")
+        assert [item.label for item in items if isinstance(item, Record)] == [0, 1, 3, 4, 5]
+
+
 def test_a_hole_in_an_image_is_for_the_decoder(tmp_path: Path) -> None:
     whole = sixes()
     at = 2 * STEP + BLOCK
@@ -609,6 +618,23 @@ def test_memory_does_not_grow_with_the_tar(tmp_path: Path) -> None:
     _, nothing = peak(tmp_path / "small.tar")
     samples, most = peak(big)
     assert samples == 20_000 and most < nothing + 20
+
+
+def test_memory_does_not_grow_with_what_is_unpacked(tmp_path: Path) -> None:
+    """200 MB of what nobody reads, before an image and after it."""
+    tar(tmp_path / "small.tar", [("0.jpg", A)])
+    with gzip.open(tmp_path / "big.tgz", "wb", compresslevel=1) as out:
+        for name in ("0", "1"):
+            info = tarfile.TarInfo(f"{name}.bin")
+            info.size = 100 << 20
+            out.write(info.tobuf())
+            for _ in range(100):
+                out.write(bytes(1 << 20))
+            out.write(tar_bytes([(f"{name}.jpg", A)])[: 3 * BLOCK])
+        out.write(bytes(2 * BLOCK))
+    _, nothing = peak(tmp_path / "small.tar")
+    samples, most = peak(tmp_path / "big.tgz")
+    assert samples == 2 and most < nothing + 60
 
 
 def test_a_tar_is_what_tarfile_reads(tmp_path: Path) -> None:

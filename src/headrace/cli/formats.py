@@ -147,10 +147,9 @@ def write_page(formatter: Any, name: str) -> None:
         for title, text in told(entry):
             with formatter.section(title):
                 formatter.write_text(text)
-        if entry.about is not None:
-            with formatter.section("Sample"):
-                indent = " " * formatter.current_indent
-                formatter.write("".join(f"{indent}{line}\n" for line in entry.about.sample.splitlines()))
+        with formatter.section("Sample"):
+            indent = " " * formatter.current_indent
+            formatter.write("".join(f"{indent}{line}\n" for line in entry.about.sample.splitlines()))
         if entry.options:
             with formatter.section("Options"):
                 write_rows(formatter, [row(option) for option in entry.options])
@@ -167,8 +166,6 @@ def write_page(formatter: Any, name: str) -> None:
 def told(entry: Format) -> list[tuple[str, str]]:
     """(title, sentences) of what people want to know of a format."""
     about = entry.about
-    if about is None:
-        return []
     return [("Recognised by", about.recognised), ("Kept", about.kept), ("Refused", about.refused)]
 
 
@@ -219,7 +216,7 @@ def facts(name: str) -> dict[str, Any]:
         "name": name,
         "reads": None if entry is None else entry.reads,
         "takes": None if entry is None else entry.takes,
-        "about": None if entry is None or entry.about is None else asdict(entry.about),
+        "about": None if entry is None else asdict(entry.about),
         "options": [] if entry is None else [_option(option) for option in entry.options],
         "example": None if entry is None else example(entry),
         "writes": None if written is None else written.writes,

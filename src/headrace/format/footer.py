@@ -107,8 +107,6 @@ class _Compact:
         if kind in (_LIST, _SET):
             head = self._byte()
             n = head >> 4 if head >> 4 < 15 else self._varint()
-            if n > len(self.data) - self.at:
-                raise ValueError("a list longer than the footer")
             return [self._value(head & 15, depth + 1) for _ in range(n)]
         if kind == _DOUBLE:
             return self._take(8)
@@ -117,8 +115,6 @@ class _Compact:
         if kind == _MAP:
             n = self._varint()
             kinds = self._byte() if n else 0
-            if n > len(self.data) - self.at:
-                raise ValueError("a map longer than the footer")
             return [(self._value(kinds >> 4, depth + 1), self._value(kinds & 15, depth + 1)) for _ in range(n)]
         raise ValueError(f"a value of kind {kind}")
 

@@ -60,7 +60,8 @@ class ArrayStore(Store):
         )
         self._check(most)
         self.numbers = np.setdiff1d(np.arange(len(source)), [*unfit]) if unfit else np.arange(len(source))
-        names, of = _split(splits, source.labels, seed)
+        strata = source.labels if source.several is None else np.unique(source.several, axis=0, return_inverse=True)[1]
+        names, of = _split(splits, strata, seed)
         self.split_of = of[self.numbers]
         super().__init__(Path(self.stack.name), self._manifest(names), Held(self._table(names)))
         sides = (self.stack.height, self.stack.width, self.stack.channels)

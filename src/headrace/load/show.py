@@ -94,14 +94,14 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
     target, size = loader.options.target, loader.size
     label, there = int(labels.classes[slot]), labels.box_image == slot
     boxes = labels.boxes[there]
-    classes = loader.view.class_names
+    class_names = loader.view.class_names
     if isinstance(target, MultiLabel):
-        return [_classes_text(*target.decode(targets[j : j + 1], classes))]
+        return [_classes_text(*target.decode(targets[j : j + 1], class_names))]
     if isinstance(target, Value):
         return [f"{targets[j]:g}"]
-    lines = [classes[label]] if label >= 0 else []
+    lines = [class_names[label]] if label >= 0 else []
     if len(labels.several) and labels.several[slot].any():
-        lines.append(_classes_text([classes[k] for k in np.flatnonzero(labels.several[slot])]))
+        lines.append(_classes_text([class_names[k] for k in np.flatnonzero(labels.several[slot])]))
     if len(labels.values) and not np.isnan(labels.values[slot]):
         lines.append(f"{labels.values[slot]:g}")
     if isinstance(target, Grid):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from headrace.errors import UsageError
 from headrace.record import Record, Reject, check_names
-from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.stack import (
     Member,
@@ -471,4 +471,10 @@ FORMAT = Format(
         ),
     ),
     example=("x.npy", {"y": "y.npy", "class_names": ("no", "yes")}),
+    about=About(
+        recognised="a file that ends in .npy or .npz, by its beginning.",
+        kept="images [n, h, w] or [n, h, w, c], read where they lie; labels as numbers, names or one-hot.",
+        refused="values that are no 8-bit pixels, without --value-range; pickles, always.",
+        sample=("x.npy  uint8 [n, 64, 64, 3]\ny.npy  int64 [n]"),
+    ),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headrace.record import Record, Reject
 from headrace.sources import walking
-from headrace.sources.formats import CLASS_NAMES, Format
+from headrace.sources.formats import CLASS_NAMES, About, Format
 from headrace.sources.info import SourceInfo
 from headrace.splits import split_of_folder
 
@@ -101,4 +101,16 @@ FORMAT = Format(
     recognise=recognise,
     options=(CLASS_NAMES,),
     example=("photos", {}),
+    about=About(
+        recognised=(
+            "images in folders, none of them called as parts of a dataset are (images, labels, …), without "
+            "annotations beside them."
+        ),
+        kept=(
+            "the name of the uppermost folder as the class; in folders called train, val and test, which are "
+            "splits, that of the folder in it."
+        ),
+        refused="nothing of its own: images beside the folders of classes are passed over and counted.",
+        sample=("photos/\n  train/cat/1.jpg\n  train/dog/2.jpg\n  val/cat/3.jpg"),
+    ),
 )

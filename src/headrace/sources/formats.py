@@ -54,7 +54,7 @@ class Format:
     make: Callable[..., Iterable[Record | Reject]]
     recognise: Callable[[Path], str | None]
     example: tuple[str, Mapping[str, Any]]
-    about: About | None = None
+    about: About
     options: tuple[Option, ...] = ()
 
     def option(self, name: str) -> Option | None:

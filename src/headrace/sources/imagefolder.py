@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, StorageError
 from headrace.record import Mask, Record, Reject, name_fault
 from headrace.sources import jsons, rows, walking
-from headrace.sources.formats import CLASS_NAMES, Format
+from headrace.sources.formats import CLASS_NAMES, About, Format
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Rows, shown
 from headrace.sources.tabular import FLAGGED, OTHER_NAMES, BadRow, attribute, word_of
@@ -154,6 +154,19 @@ FORMAT = Format(
     recognise=recognise,
     options=(CLASS_NAMES,),
     example=("photos", {}),
+    about=About(
+        recognised="metadata.csv, metadata.jsonl or metadata.parquet beside images.",
+        kept=(
+            "label, labels, value, text or caption, group; objects with bbox (x, y, width, height in pixels "
+            "from 0), categories, segmentation and keypoints as COCO writes them; other columns as "
+            "attributes; splits as Hugging Face finds them in names."
+        ),
+        refused=(
+            "an image whose row is no JSON, has lists of different lengths or numbers that are none. Images "
+            "without a row are passed over and counted."
+        ),
+        sample='{"file_name": "a.jpg", "text": "A cat.", "objects": {"bbox": [[1, 2, 8, 6]], "categories": ["cat"]}}',
+    ),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from headrace.record import Record, Reject
 from headrace.sources import walking
 from headrace.sources.folders import has_folders, split_folders
-from headrace.sources.formats import Format
+from headrace.sources.formats import About, Format
 from headrace.sources.info import SourceInfo
 
 _SAMPLES = 1000  # images whose names are looked at
@@ -80,4 +80,13 @@ FORMAT = Format(
     make=files,
     recognise=recognise,
     example=("photos", {}),
+    about=About(
+        recognised=(
+            "images in a folder, or in folders of splits, none of them in folders of classes and without "
+            "annotations beside them."
+        ),
+        kept="images, the splits that folders called train, val and test say.",
+        refused="a folder whose file names look as if they told classes (cat.1.jpg): pack asks.",
+        sample=("photos/\n  IMG_0001.JPG\n  IMG_0002.JPG"),
+    ),
 )

@@ -33,7 +33,7 @@ from headrace.imaging import codec
 from headrace.imaging.masks import encode_runs
 from headrace.record import Mask, Record, Reject, box_faults, name_fault
 from headrace.sources import walking
-from headrace.sources.formats import FLIP_PAIRS, Format
+from headrace.sources.formats import FLIP_PAIRS, About, Format
 from headrace.sources.info import SourceInfo
 from headrace.sources.walking import natural
 
@@ -134,6 +134,23 @@ FORMAT = Format(
     recognise=recognise,
     options=(FLIP_PAIRS,),
     example=("photos", {}),
+    about=About(
+        recognised="JSON files with shapes and imagePath.",
+        kept=(
+            "rectangles (corners in any order), polygons, circles and masks as boxes with masks, points of a "
+            "group as keypoints; group_id, description and flags of each; true flags of an image as its "
+            "classes. Pixels from 0, fractions too, of the upright image. Where its file is gone the image "
+            "is the copy in imageData."
+        ),
+        refused=(
+            "an image whose JSON can't be read or used, or that is nowhere. Lines and single points are "
+            "passed over and counted; so is an image without a JSON, which nobody has annotated."
+        ),
+        sample=(
+            '{"imagePath": "a.jpg", "imageHeight": 30, "imageWidth": 40, "flags": {"outdoors": true},\n'
+            ' "shapes": [{"label": "cat", "shape_type": "rectangle", "points": [[9, 8], [1, 2]]}]}'
+        ),
+    ),
 )
 
 

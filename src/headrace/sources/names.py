@@ -13,7 +13,7 @@ from typing import Literal
 from headrace.errors import UsageError
 from headrace.record import Record, Reject
 from headrace.sources import walking
-from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 
 Unlabelled = Literal["keep", "reject"]
@@ -102,4 +102,10 @@ FORMAT = Format(
         CLASS_NAMES,
     ),
     example=("photos/train", {"pattern": "^(?P<label>cat|dog)"}),
+    about=About(
+        recognised="--pattern, which only this format takes.",
+        kept="the class that the pattern finds in the name of the file.",
+        refused="with --unlabelled reject, files whose names don't match.",
+        sample=("photos/\n  cat.12.jpg\n  dog.7.jpg"),
+    ),
 )

@@ -26,7 +26,7 @@ from headrace.errors import DataError, StorageError, UsageError
 from headrace.record import Record, Reject, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.folders import split_folders
-from headrace.sources.formats import Format, Option
+from headrace.sources.formats import About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Row, Rows, shown
 from headrace.sources.tabular import BadRow, Unread, attribute, check_corners, number, upright_size, word_of
@@ -162,6 +162,23 @@ FORMAT = Format(
         Option(name="class_descriptions", type=Path, help="The CSV file of names of classes; found by default."),
     ),
     example=("oidv6-train-annotations-bbox.csv", {"images": "train"}),
+    about=About(
+        recognised="a CSV file that begins with ImageID.",
+        kept=(
+            "boxes (fractions of the upright image; XMin, XMax, YMin, YMax in this order), occluded, "
+            "truncated, group_of, depiction and inside (1, 0, -1 unknown), source and confidence; image "
+            "labels of a confidence of 0.5 and more as classes, all of them in the attribute "
+            "label_confidence; names by class-descriptions."
+        ),
+        refused=(
+            "an image one of whose rows has no number, no fraction, a reversed box or a flag that is none. "
+            "Rows of images that aren't there are counted: the official files have 14 million."
+        ),
+        sample=(
+            "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n"
+            "000a1,xclick,/m/011k07,1,0.25,0.75,0.1,0.9,1,0,-1,0,0"
+        ),
+    ),
 )
 
 

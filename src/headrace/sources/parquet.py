@@ -27,7 +27,7 @@ from headrace.format import footer
 from headrace.format.footer import BadFooter, Footer
 from headrace.record import Record, Reject, check_names
 from headrace.sources import shards, values, walking
-from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.shards import Shard
 
@@ -406,4 +406,19 @@ FORMAT = Format(
         CLASS_NAMES,
     ),
     example=("data", {}),
+    about=About(
+        recognised="files that begin and end as Parquet does, with a column of images.",
+        kept=(
+            "the image's bytes as they are, ClassLabels with their names, lists of classes, floats as "
+            "values, captions, objects with bbox (x, y, width, height in pixels from 0); other columns as "
+            "attributes; splits as Hugging Face finds them in names."
+        ),
+        refused=(
+            "a row without bytes, or whose values make no sense; a file that is cut or encrypted, if there are others."
+        ),
+        sample=(
+            "data/train-00000-of-00002.parquet\n"
+            "  image: struct{bytes, path} · label: int64 · objects: struct{bbox, category}"
+        ),
+    ),
 )

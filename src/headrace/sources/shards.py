@@ -98,7 +98,11 @@ def _walk(root: Path, prefix: str, extensions: tuple[str, ...], above: frozenset
         if walking.is_junk(name):
             continue
         path = folder / name
-        if path.is_dir():
+        try:
+            inside = path.is_dir()
+        except OSError as error:  # a link to where nobody may look
+            raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        if inside:
             yield from _walk(root, f"{prefix}{name}/", extensions, above | {here})
         elif name.lower().endswith(extensions) and path.is_file():
             try:

@@ -25,7 +25,7 @@ import numpy as np
 from headrace.errors import DataError, StorageError, UsageError
 from headrace.record import Record, Reject, check_names, name_fault
 from headrace.sources import rows, walking
-from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Row, Rows, shown
 from headrace.splits import split_name_fault, split_of_folder
@@ -214,6 +214,22 @@ FORMAT = Format(
         Option(name="normalised", type=bool, help="Coordinates are fractions of the upright image.", default=False),
     ),
     example=("boxes.csv", {"images": "photos", "columns": "path=photo"}),
+    about=About(
+        recognised=(
+            "a header that names columns of paths and labels or boxes, or rows of six cells as RetinaNet's; "
+            "the separator by the first rows."
+        ),
+        kept=(
+            "a class, classes (in one cell or as columns of 0 and 1), a value, boxes (corners in pixels from "
+            "0, or fractions with --normalised), split, group and caption of each image; other columns as "
+            "attributes. Rows of an image may stand anywhere; empty box cells are a negative."
+        ),
+        refused=(
+            "an image one of whose rows has other cells than the header, is no UTF-8, no number, a box "
+            "without a class or of an unknown one."
+        ),
+        sample=("filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,40,30,cat,1,2,30,28\nb.jpg,40,30,,,,,"),
+    ),
 )
 
 

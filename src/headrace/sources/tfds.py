@@ -28,7 +28,7 @@ from headrace.imaging.codec import BadImage, read_header
 from headrace.place.local import LocalPlace, Slices
 from headrace.record import Boxes, Part, Record, Reject, check_names
 from headrace.sources import shards, values, walking
-from headrace.sources.formats import Format, Option
+from headrace.sources.formats import About, Format, Option
 from headrace.sources.info import SourceInfo
 
 _IDS = ("image/filename", "image/id", "filename", "file_name", "image_id", "id", "tfds_id")
@@ -457,4 +457,24 @@ FORMAT = Format(
         Option(name="label", type=str, help="The column, or feature, of classes."),
     ),
     example=("mydata/1.0.0", {}),
+    about=About(
+        recognised=(
+            "dataset_info.json and features.json, as TensorFlow Datasets writes them. To use its shards "
+            "where they lie, without packing: headrace adopt."
+        ),
+        kept=(
+            "the image by its part of the record, ClassLabels with their names, several of them, a float as "
+            "value, BBoxFeatures with their labels, captions; other texts, classes, numbers and tensors as "
+            "attributes; its splits (validation is val)."
+        ),
+        refused=(
+            "a record that is damaged, or missing of those that dataset_info.json counts. array_record "
+            "files: write tfrecord."
+        ),
+        sample=(
+            "mydata/1.0.0/\n"
+            "  dataset_info.json  features.json  label.labels.txt\n"
+            "  mydata-train.tfrecord-00000-of-00002"
+        ),
+    ),
 )

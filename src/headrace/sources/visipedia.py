@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import walking
-from headrace.sources.formats import CLASS_NAMES, FLIP_PAIRS, Format, Option
+from headrace.sources.formats import CLASS_NAMES, FLIP_PAIRS, About, Format, Option
 from headrace.sources.info import SourceInfo
 
 if TYPE_CHECKING:
@@ -321,6 +321,18 @@ FORMAT = Format(
         FLIP_PAIRS,
     ),
     example=("train.json", {"images": "photos"}),
+    about=About(
+        recognised="a JSON list of objects with filename, id, class or object.",
+        kept=(
+            "what visipedia/tfrecords writes: class, boxes (fractions), scores, areas, ids, parts as keypoints, extra."
+        ),
+        refused="an item without a file name or id, or whose lists have different lengths.",
+        sample=(
+            '[{"filename": "a.jpg", "id": "1", "class": {"label": 0, "text": "cat"},\n'
+            '  "object": {"count": 1, "bbox": {"xmin": [0.1], "xmax": [0.8], "ymin": [0.2], "ymax": [0.9],\n'
+            '                                  "label": [0]}}}]'
+        ),
+    ),
 )
 
 

@@ -32,7 +32,7 @@ from headrace.errors import UsageError
 from headrace.record import Record, Reject, name_fault
 from headrace.sources import walking
 from headrace.sources.folders import split_folders
-from headrace.sources.formats import Format, Option
+from headrace.sources.formats import About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.survey import Survey
 from headrace.splits import USUAL_SPLITS
@@ -622,4 +622,23 @@ FORMAT = Format(
         ),
     ),
     example=("VOC2007", {}),
+    about=About(
+        recognised="XML files with <annotation>, in Annotations/ beside JPEGImages/ or beside the images.",
+        kept=(
+            "boxes as (xmin - 1, ymin - 1, xmax, ymax), since VOC counts from 1 and both corners are inside, "
+            "or as they stand with --zero-based; truncated, difficult and occluded (0, 1, -1 where it isn't "
+            "said), pose and other values; the splits of ImageSets/Main. An XML without objects is a "
+            "negative; an image without XML is passed over and counted."
+        ),
+        refused=(
+            "an XML file without an image, or that is no sound XML, holds entities or more than 16 MB, or "
+            "has an object without a name or four finite numbers in order."
+        ),
+        sample=(
+            "<annotation><filename>a.jpg</filename><size><width>40</width><height>30</height></size>\n"
+            "  <object><name>cat</name><truncated>0</truncated><difficult>0</difficult>\n"
+            "    <bndbox><xmin>1</xmin><ymin>2</ymin><xmax>40</xmax><ymax>30</ymax></bndbox></object>\n"
+            "</annotation>"
+        ),
+    ),
 )

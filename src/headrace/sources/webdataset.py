@@ -31,7 +31,7 @@ from typing import Any
 from headrace.errors import DataError, UsageError
 from headrace.record import Part, Record, Reject, check_names
 from headrace.sources import shards, tars, values, walking
-from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.shards import Shard
 
@@ -340,4 +340,14 @@ FORMAT = Format(
         CLASS_NAMES,
     ),
     example=("shards", {}),
+    about=About(
+        recognised="tars with images, plain or compressed; a pattern in braces names several.",
+        kept=(
+            "the image by its part of the tar, .cls as its class, .txt as a caption, and of .json label, "
+            "labels, value, caption, group, objects; the rest of it as attributes; splits as names of tars "
+            "say."
+        ),
+        refused="what lies in a damaged part of a tar, with the byte; a key that occurs again.",
+        sample=("train-000000.tar:\n  000000.jpg  000000.cls  000000.json\n  000001.jpg  …"),
+    ),
 )

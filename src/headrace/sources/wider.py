@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.record import Record, Reject
 from headrace.sources import walking
-from headrace.sources.formats import Format, Option
+from headrace.sources.formats import About, Format, Option
 from headrace.sources.info import SourceInfo
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -201,6 +201,18 @@ FORMAT = Format(
         Option(name="skip_invalid", type=bool, help="Drop faces flagged as invalid.", default=False),
     ),
     example=("wider_face_train_bbx_gt.txt", {"images": "WIDER_train/images", "max_faces": 5}),
+    about=About(
+        recognised="a first line that names an image, and a second that is a number.",
+        kept=(
+            "boxes, all of class face, with blur, expression, illumination, invalid, occlusion and pose of "
+            "each; no faces are a negative."
+        ),
+        refused=(
+            "an image one of whose rows is none. Where counts and rows are out of step reading ends, or with "
+            "--lenient goes on at the next name. A face without width or height is left out and counted."
+        ),
+        sample=("0--Parade/a_1.jpg\n2\n10 20 30 40 0 0 0 0 0 0\n50 60 9 12 2 0 0 1 2 0"),
+    ),
 )
 
 

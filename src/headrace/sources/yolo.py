@@ -34,7 +34,7 @@ from headrace.imaging import codec
 from headrace.record import Mask, Record, Reject, check_names, name_fault
 from headrace.sources import walking
 from headrace.sources.folders import split_folders
-from headrace.sources.formats import CLASS_NAMES, Format, Option
+from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.survey import Survey
 from headrace.splits import USUAL_SPLITS
@@ -829,4 +829,27 @@ FORMAT = Format(
         CLASS_NAMES,
     ),
     example=("data.yaml", {"task": "segment"}),
+    about=About(
+        recognised=(
+            "a YAML file with names, Darknet's obj.data or obj.names, or texts in labels/ with a class "
+            "number and a box in each line."
+        ),
+        kept=(
+            "boxes (the middle, width and height, as shares of the upright image), polygons as masks with "
+            "the box around them, poses as keypoints with flip_idx; splits as data.yaml has them. No text, "
+            "or an empty one, is a negative. The task is what data.yaml or --task says, never the number of "
+            "columns."
+        ),
+        refused=(
+            "an image one of whose rows isn't as the task wants it, names no class, or leads more than 0.01 "
+            "out of the image; a label file without an image. A path in data.yaml that leads out of the "
+            "folder is not followed."
+        ),
+        sample=(
+            "data.yaml             labels/train/a.txt\n"
+            "train: images/train   0 0.5 0.5 0.2 0.4\n"
+            "val: images/val       1 0.25 0.5 0.1 0.1\n"
+            "names: [cat, dog]"
+        ),
+    ),
 )

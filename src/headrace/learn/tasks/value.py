@@ -81,8 +81,12 @@ class Value(Task):
             )
 
     def learning_from(self, view: Dataset) -> Value:
+        self.target((0, 0)).check(view.view.facts(objects=False))
         known = view.store.values(view.rows)
-        return replace(self, centre=float(known.mean()), spread=float(known.std()) or 1.0)
+        centre, spread = float(known.mean()), float(known.std())
+        if spread <= abs(centre) * float(np.finfo(np.float32).eps):  # all the same, but for what rounding makes of them
+            spread = abs(centre) or 1.0
+        return replace(self, centre=centre, spread=spread)
 
     @property
     def statistics(self) -> Mapping[str, float]:
