@@ -250,7 +250,7 @@ def test_a_source_per_split(halves: Path, tmp_path: Path) -> None:
         (["train=a", "out", "--images", "val=b"], "--images val=b: no split 'val', the sources have the splits train"),
         (["a", "out", "--images", "val=b"], "--images val=b: no split 'val', the sources have no splits"),
         (["train=a", "out", "--images", "a", "--images", "b"], "--images: a, b: wanted one path"),
-        (["train=a", "out", "--images", "a"], "--images is for --format wider and coco and visipedia"),
+        (["train=a", "out", "--images", "a"], "--images is for --format coco and voc and yolo and "),
         (["train=a", "out", "--labels", "train=a"], "--labels is for --format arrays"),
         (["a"], "Missing argument"),
         (["a", "out", "--max-side", "9", "--size", "9"], "give size or max_side, not both"),

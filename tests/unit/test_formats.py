@@ -19,7 +19,7 @@ from headrace.cli import formats, pack
 from headrace.cli.options import flag_of
 from headrace.errors import UsageError
 from headrace.sources import registry
-from headrace.sources.formats import Format, Option
+from headrace.sources.formats import About, Format, Option
 from headrace.sources.registry import FORMATS, find_format, guess
 
 EVERY = pytest.mark.parametrize("entry", FORMATS.values(), ids=FORMATS)
@@ -106,6 +106,7 @@ def test_a_format_more_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         make=lines,
         recognise=lambda path: "it ends in .lines" if path.suffix == ".lines" else None,
         example=("all.lines", {"depth": 3}),
+        about=About(recognised="its name.", kept="lines.", refused="nothing.", sample="one"),
         options=(
             Option(name="depth", type=int, help="How deep they are.", required=True),
             Option(name="roots", type=Path, help="Where they start.", per_split=True),
@@ -141,7 +142,8 @@ def test_the_page_of_a_format(entry: Format, monkeypatch: pytest.MonkeyPatch) ->
         assert (ended.code, ended.err) == (0, "")
         text, _, rest = ended.out.partition("Example:\n  ")  # behind it stands what is written of the format
         assert all(f"  {flag_of(option.name)}" in text for option in entry.options)
-        assert max(map(len, text.splitlines())) <= width
+        sample = [f"  {line}" for line in entry.about.sample.splitlines()]  # which is shown as it is
+        assert max(len(line) for line in text.splitlines() if line not in sample) <= width
     words = shlex.split(rest.splitlines()[0])
     assert words[:2] == ["headrace", "pack"] and words[3:6] == ["out", "--format", entry.name]
 

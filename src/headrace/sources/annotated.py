@@ -34,8 +34,6 @@ _KINDS = re.compile("captions|panoptic|stuff|image_info|person_keypoints")
 
 _ANNOTATIONS = (".xml", ".txt", ".json", ".csv", ".tsv", ".jsonl", ".yaml", ".yml", ".mat", ".npy", ".pts", ".parquet")
 
-# How a file is called that says its class: cat.12.jpg, dog_3.png.
-
 # Folders of a dataset's parts, in lower case, that are no class of anything.
 _PARTS = re.compile(
     "image|images|img|imgs|jpegimages|obj_train_data|annotations|labels?|masks?|ground_truth|segmentation(class|object)"

@@ -228,7 +228,11 @@ FORMAT = Format(
             "an image one of whose rows has other cells than the header, is no UTF-8, no number, a box "
             "without a class or of an unknown one."
         ),
-        sample=("filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,40,30,cat,1,2,30,28\nb.jpg,40,30,,,,,"),
+        sample=(
+            "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,40,30,cat,1,2,30,28\nb.jpg,40,30,,,,,\n\n"
+            "a.jpg,10,20,30,40,cat\nb.jpg,,,,,\n\n"
+            "path,labels,split\na.jpg,cat|dog,train"
+        ),
     ),
 )
 

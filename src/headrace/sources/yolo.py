@@ -16,6 +16,7 @@ Opens images for their headers alone.
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
@@ -30,7 +31,6 @@ import yaml
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
-from headrace.imaging import codec
 from headrace.record import Mask, Record, Reject, check_names, name_fault
 from headrace.sources import walking
 from headrace.sources.folders import split_folders
@@ -634,9 +634,11 @@ class _Reading:
             origin = path
         size = None
         if rows.boxes:
+            from headrace.imaging.codec import BadImage  # here, as OpenCV takes longer to import than all sources
+
             try:
                 size = _upright_size(source.root / path)
-            except codec.BadImage as error:
+            except BadImage as error:
                 return Reject(id=id_, origin=path, stage=error.stage, reason=error.reason)
             except OSError as error:
                 return Reject(id=id_, origin=path, stage="read", reason=(error.strerror or str(error)).lower())
@@ -759,22 +761,21 @@ def _label_of(image: str) -> str:
 
 def _upright_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image as it is seen. Raises BadImage, OSError."""
+    from headrace.imaging import codec
+
+    # Whether it is too large, or has too many bits, is for the packer to say.
+    header_of = functools.partial(codec.read_header, max_pixels=1 << 62, value_range=(0, 1))
     with path.open("rb") as file:
         data = file.read(_HEAD)
         try:
             # What of a JPEG decides comes before its scan; a PNG may say its orientation at its end.
-            header = _header(data) if codec.sniff(data) == "jpeg" else None
+            header = header_of(data) if codec.sniff(data) == "jpeg" else None
         except codec.BadImage:
             header = None
         if header is None:
-            header = _header(data + file.read())
+            header = header_of(data + file.read())
     sideways = header.orientation in (5, 6, 7, 8)
     return (header.width, header.height) if sideways else (header.height, header.width)
-
-
-def _header(data: bytes) -> codec.Header:
-    # Whether it is too large, or has too many bits, is for the packer to say.
-    return codec.read_header(data, max_pixels=1 << 62, value_range=(0, 1))
 
 
 def _points(given: NDArray[np.float64]) -> NDArray[np.float64]:
