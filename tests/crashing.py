@@ -1,7 +1,8 @@
 """Stops a packing at every step it takes in the file system, and looks at what is left. Run by test_crash.py.
 
-    python crashing.py SOURCE WORK {fresh|replace|renames}: renames is replace where names can't be exchanged
+    python crashing.py SOURCE WORK {fresh|replace|renames} EVERY: renames is replace where names can't be exchanged
 
+With EVERY = 1 at every step; else at each EVERY-th until the first rename, and from there on at all.
 A process of its own: it forks a child per step, and has itself no threads but what libraries keep in the background.
 The child packs and dies, as by `kill -9`, before its k-th step: before each opening, half-way through and after each
 write, before each sync, rename, unlink, mkdir and rmdir. Then the next packing must find its way. Prints its findings.
@@ -13,6 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -36,7 +38,7 @@ State = dict[str, str] | None
 
 
 def main() -> None:
-    source, work, case = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    source, work, case, every = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     out = work / "out"
 
     def new() -> None:
@@ -55,10 +57,17 @@ def main() -> None:
     faults: list[str] = []
     left: Counter[str] = Counter()
     shapes: set[frozenset[str]] = set()
+    renames = math.inf
+    if every > 1:
+        begin(work, old)
+        in_child(new, notes=work.parent / "notes")
+        renames = (work.parent / "notes").read_text().split().index("os.rename")
+    stopped = 0
     for step in itertools.count(1):
-        remove(work)
-        if old is not None:
-            shutil.copytree(work.parent / "kept", out)
+        if step % every and step < renames:
+            continue
+        begin(work, old)
+        stopped += 1
         died = in_child(new, die_at=step) == DIED
         found, hidden = state(out), leftovers(work)
         what = "none" if found is None else "new" if found == wanted else "old" if found == old else "half"
@@ -85,7 +94,15 @@ def main() -> None:
             if in_child(new) != 0 or state(out) != wanted or leftovers(work):
                 faults.append(f"step {step}: the next packing failed: {state(out)}, {leftovers(work)}")
     sound = in_child(lambda: require(verify.verify(out).ok)) == 0
-    print(json.dumps({"steps": step - 1, "shapes": len(shapes), "left": left, "faults": faults, "sound": sound}))
+    found = {"steps": step - 1, "stopped": stopped - 1, "shapes": len(shapes), "left": left}
+    print(json.dumps(found | {"faults": faults, "sound": sound}))
+
+
+def begin(work: Path, old: State) -> None:
+    """All as it was."""
+    remove(work)
+    if old is not None:
+        shutil.copytree(work.parent / "kept", work / "out")
 
 
 def pack_it(source: Path, out: Path, *, seed: int) -> None:
@@ -104,13 +121,16 @@ def require(good: bool) -> None:
         raise AssertionError
 
 
-def in_child(work: Callable[[], None], *, die_at: int | None = None) -> int:
-    """The exit code of a forked child that does `work`: 0, 1 for an exception, DIED before step `die_at`."""
+def in_child(work: Callable[[], None], *, die_at: int | None = None, notes: Path | None = None) -> int:
+    """The exit code of a forked child that does `work`: 0, 1 for an exception, DIED before step `die_at`.
+
+    `notes`: where to write down what the steps are, one a line.
+    """
     child = os.fork()
     if child == 0:
         try:
-            if die_at is not None:
-                arm(die_at)
+            if die_at is not None or notes is not None:
+                arm(die_at, notes)
             else:
                 os.fsync = lambda handle: None  # only a power cut would miss it
             work()
@@ -121,18 +141,21 @@ def in_child(work: Callable[[], None], *, die_at: int | None = None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def arm(die_at: int) -> None:
+def arm(die_at: int | None, notes: Path | None) -> None:
     """From now on this process counts its steps, in whatever thread, and dies before number `die_at`."""
+    file = None if notes is None else os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     count = itertools.count(1)
     root = sys.argv[2]
 
-    def step(*_: Any) -> None:
+    def step(what: Any = "write") -> None:
         if next(count) == die_at:
             os._exit(DIED)
+        if file is not None:
+            os.write(file, f"{what}\n".encode())
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in EVENTS and (event != "open" or str(arguments[0]).startswith(root)):
-            step()
+            step(event)
 
     def write_bytes(self: Path, data: bytes) -> int:
         with self.open("wb") as file:

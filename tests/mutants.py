@@ -1,9 +1,9 @@
 """Changes the code a little, hundreds of times, and counts which changes no test notices. Run by `make mutants`.
 
-    python tests/mutants.py [--sample 360] [--seed 0] [--only PART_OF_A_PATH] [--out FILE]
+    python tests/mutants.py [--sample 360] [--seed 0] [--only PART_OF_A_PATH] [--seen FILE] [--out FILE]
 
 One run of all the tests under coverage tells which test meets which line. Then each mutant is tried by the tests that
-meet its line, the fast ones first, up to MOST seconds of them, until one fails; where a fixture meets it, by the tests
+meet its line, the fast ones first, up to --most seconds of them, until one fails; where a fixture meets it, by the tests
 of that file. Tests and code are copied before, so both may be edited meanwhile. What a whole run of the tests would
 find on top is not counted: the score is the least that holds.
 """
@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ JUDGES = [
     *(f"property/test_{name}_properties.py" for name in ("format", "loader", "order")),
     *("integration/test_pack.py", "integration/test_bad_input.py"),
 ]
-MOST = 25.0  # seconds of tests for one mutant
+# hypothesis is imported before its plugin is
+QUIETLY = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+FIRST = 20
 SLOW = 6.0  # seconds from which on a test is left out
 
 Change = Callable[[Any], Any]
@@ -195,9 +198,9 @@ class Watch:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        began = time.monotonic()
+        began = _cpu()
         yield
-        self.seconds[item.nodeid] = time.monotonic() - began
+        self.seconds[item.nodeid] = _cpu() - began
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self.coverage.switch_context(f"{item.nodeid}|setup")
@@ -207,11 +210,16 @@ class Watch:
         self.coverage.switch_context(item.nodeid)
 
 
+def _cpu() -> float:
+    """Seconds of the cores that this process and its children have used."""
+    return sum(os.times()[:4])
+
+
 def watched(folder: Path, judges: list[str]) -> dict[str, Any]:
     """Of the unchanged code: the seconds of each test, and by file and line the tests that meet it."""
     watch = Watch(folder / "src" / "headrace")
     watch.coverage.start()
-    pytest.main(["-q", "-p", "no:cacheprovider", *judges], plugins=[watch])
+    pytest.main([*QUIETLY, *judges], plugins=[watch])
     watch.coverage.stop()
     data = watch.coverage.get_data()
     lines = {path: data.contexts_by_lineno(str(folder / "src" / "headrace" / path)) for path in SUBJECTS}
@@ -219,7 +227,7 @@ def watched(folder: Path, judges: list[str]) -> dict[str, Any]:
     return {"failed": watch.failed, "seconds": seconds, "lines": lines}
 
 
-def chosen(path: str, line: int, seen: dict[str, Any]) -> list[str]:
+def chosen(path: str, line: int, seen: dict[str, Any], most: float) -> list[str]:
     """The tests for a mutant of this line, in the order they are run."""
     seconds, contexts = seen["seconds"], seen["lines"][path].get(str(line), [])
     direct = {context for context in contexts if context in seconds}
@@ -229,12 +237,17 @@ def chosen(path: str, line: int, seen: dict[str, Any]) -> list[str]:
         direct = {context for some in seen["lines"][path].values() for context in some if context in seconds}
     others = [test for test in seconds if test.split("::")[0] in files and test not in direct]
     order = [test for some in (direct, others) for test in sorted(some, key=lambda test: (seconds[test], test))]
-    taken, left = [], MOST
+    taken, left = [], most
     for test in order:
         if seconds[test] < min(SLOW, left):
             taken.append(test)
             left -= seconds[test]
     return taken
+
+
+def tried(tests: list[str]) -> int:
+    """pytest's exit code."""
+    return int(pytest.main([*QUIETLY, "-x", *tests]))
 
 
 def in_child(folder: Path, work: Callable[[], Any], *, limit: float, log: Path) -> Any:
@@ -252,7 +265,10 @@ def in_child(folder: Path, work: Callable[[], Any], *, limit: float, log: Path) 
         sys.path.insert(0, str(folder / "src"))
         try:
             answer.write_text(json.dumps(work()))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(0)
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -270,15 +286,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=360)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=float, default=25.0, help="seconds of a core of tests for one mutant")
     parser.add_argument("--only", default="")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a file for the lines that are printed; a run goes on where it ends")
+    parser.add_argument("--seen", type=Path, help="a file for what the first run finds, which the next run then uses")
     options = parser.parse_args()
 
     # Imported once, and forked: no test is run in this process.
     import cv2  # noqa: F401
+    import google.protobuf.text_format  # noqa: F401
+    import google_crc32c  # noqa: F401
     import hypothesis  # noqa: F401
     import numpy  # noqa: F401
+    import PIL.Image  # noqa: F401
     import polars  # noqa: F401
+    import simplejpeg  # noqa: F401
+    import typer  # noqa: F401
 
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "headrace"
@@ -287,9 +310,14 @@ def main() -> None:
         shutil.copy(ROOT / "pyproject.toml", folder)
         log = folder / "log.txt"
         judges = [f"tests/{path}" for path in JUDGES]
-        seen = in_child(folder, lambda: watched(folder, judges), limit=3600, log=log)
+        if options.seen and options.seen.exists():
+            seen = json.loads(options.seen.read_text())
+        else:
+            seen = in_child(folder, lambda: watched(folder, judges), limit=3600, log=log)
         if not isinstance(seen, dict) or not seen["seconds"]:
             sys.exit(f"the tests fail as they are:\n{log.read_text()[-3000:]}")
+        if options.seen:
+            options.seen.write_text(json.dumps(seen))
         print(f"{len(seen['seconds'])} tests; left out, as they fail under coverage: {seen['failed']}", flush=True)
         trees = {
             path: ast.parse((folder / "src" / "headrace" / path).read_text())
@@ -300,19 +328,23 @@ def main() -> None:
         total = len(drawn)
         random.Random(options.seed).shuffle(drawn)
         counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        done = options.out.read_text().splitlines() if options.out and options.out.exists() else []
         for number, (path, site) in enumerate(drawn[: options.sample]):
+            if number < len(done):
+                counts[path][done[number].split()[1]] += 1
+                continue
             line, what, code = mutant(trees[path], site)
             subject = folder / "src" / "headrace" / path
-            tests, whole = chosen(path, line, seen), subject.read_text()
+            tests, whole = chosen(path, line, seen, options.most), subject.read_text()
             subject.write_text(code)
-            limit = 20 + 5 * sum(seen["seconds"][test] for test in tests)
+            limit = 60 + 10 * sum(seen["seconds"][test] for test in tests)
 
-            def tried(tests: list[str] = tests) -> int:
-                return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
-
-            found = in_child(folder, tried, limit=limit, log=log) if tests else "not met"
+            found: Any = 0 if tests else "missed"
+            for some in (tests[:FIRST], tests[FIRST:]):  # choosing hundreds takes longer than running some
+                if some and found == 0:
+                    found = in_child(folder, lambda some=some: tried(some), limit=limit, log=log)
             subject.write_text(whole)
-            result = "survived" if found == 0 else "not met" if found == "not met" else "killed"
+            result = "survived" if found == 0 else "missed" if found == "missed" else "killed"
             counts[path][result] += 1
             text = whole.splitlines()[line - 1].strip()
             said = f"{number + 1}/{min(total, options.sample)} {result} {path}:{line} [{what}] {text}"

@@ -90,6 +90,41 @@ def test_multilabel_and_values_run(tmp_path: Path) -> None:
     assert header == "id,split,observed,estimated,p_circle,p_square,p_triangle"
 
 
+def test_formats_runs(tmp_path: Path) -> None:
+    _write_voc(tmp_path / "street")
+    page = (ROOT / "docs/tutorials/formats.md").read_text()
+    blocks = BLOCK.findall(page)
+    shell, python = ("\n".join(code for kind, code in blocks if kind == wanted) for wanted in ("bash", "python"))
+    said = _run(["bash", "-euo", "pipefail", "-c", shell], tmp_path)
+    # What the page shows is what is said, but for bytes and seconds.
+    for shown in re.findall(r"^    (.+)$", BLOCK.sub("", page), re.MULTILINE):
+        if " in " not in shown:
+            assert shown in said
+    assert "clear: 8 records as yolo" in said and (tmp_path / "street.png").stat().st_size > 1000
+    _run([sys.executable, "-c", python], tmp_path)
+
+
+def _write_voc(folder: Path) -> None:
+    """Twelve photos of three cameras with two shapes each, in VOC's folders and splits; in some one is cut off."""
+    rng = np.random.default_rng(0)
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    for k in range(12):
+        stem = f"cam{k % 3}-{k:02d}"
+        lists["val" if k % 3 == 2 else "train"].append(stem)
+        (folder / "JPEGImages" / f"{stem}.jpg").write_bytes(encode_jpeg(draw("circle", rng)))
+        objects = "".join(
+            f"<object><name>{name}</name><pose>Left</pose><truncated>{int(k % 3 == 0 and x == 1)}</truncated>"
+            f"<difficult>0</difficult><bndbox><xmin>{x}</xmin><ymin>{3 + k}</ymin><xmax>{x + 20}</xmax>"
+            f"<ymax>{23 + k}</ymax></bndbox></object>"
+            for name, x in (("car", 1), ("dog", 30))
+        )
+        (folder / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{objects}</annotation>")
+    for split, stems in lists.items():
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems) + "\n")
+
+
 def test_visipedia_runs(tmp_path: Path) -> None:
     _draw_photos(tmp_path / "photos")
     blocks = BLOCK.findall((ROOT / "docs/tutorials/visipedia.md").read_text())

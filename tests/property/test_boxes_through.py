@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import event, example, given, settings
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 import headrace as hr
+from amount import examples
 from drawn import exif, saved
 from headrace.imaging.codec import Pixels
 from headrace.imaging.geometry import Array
@@ -47,7 +48,7 @@ loadings = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80)
+@examples(20, 80)
 @given(
     scene=painted(sides=st.integers(30, 120)),
     enlarged=st.sampled_from([2, 3, 8]),

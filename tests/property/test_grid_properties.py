@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from amount import examples
 from headrace.load.targets import Grid, Labels
 
 CLASSES = 3
@@ -59,7 +60,7 @@ def held(cells: int, size: tuple[int, int], boxes: list[Box]) -> dict[tuple[int,
     return {cell: max(some, key=lambda b: (b[4] - b[2]) * (b[5] - b[3])) for cell, some in rivals.items()}
 
 
-@settings(max_examples=10_000)
+@examples(1_000, 10_000)
 @given(scenes())
 def test_what_has_a_cell_comes_back(scene: tuple[int, tuple[int, int], int, list[Box]]) -> None:
     cells, size, images, boxes = scene

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amount import examples
 from headrace.load.targets import Heatmap, Labels, Points
 
 STEPS = 64  # points lie on a grid as fine as that between two cells, edges and corners of the image among them
@@ -35,7 +36,7 @@ def scenes(draw: st.DrawFn, *, stride: int | None = None) -> tuple[Heatmap, Labe
     return Heatmap(stride, sigma), labels
 
 
-@settings(max_examples=2000)
+@examples(300, 2000)
 @given(scenes())
 def test_points_come_back_from_their_maps(scene: tuple[Heatmap, Labels]) -> None:
     heatmap, labels = scene
@@ -64,7 +65,7 @@ def test_points_come_back_from_their_shares(scene: tuple[Heatmap, Labels]) -> No
     assert np.allclose(found[..., :2], labels.keypoints[..., :2], rtol=0, atol=1e-3)
 
 
-@settings(max_examples=500)
+@examples(150, 500)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 9), st.integers(3, 9), st.sampled_from([0.0, 0.5]))
 def test_maps_of_any_numbers_are_read(seed: int, rows: int, columns: int, floor: float) -> None:
     """Each point within half a cell of the middle of its highest cell, and in the image."""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 import headrace as hr
+from amount import examples
 from drawn import exif, saved
 from headrace.imaging.codec import Pixels
 from headrace.imaging.geometry import Array
@@ -39,7 +40,7 @@ def dotted(draw: st.DrawFn) -> tuple[Pixels, Array, Array]:
     return pixels, boxes, (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-@settings(max_examples=80)
+@examples(20, 80)
 @given(
     scene=dotted(),
     enlarged=st.sampled_from([2, 3, 8]),

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import headrace as hr
+from amount import examples
 from drawn import jpeg
 from headrace.compat.visipedia import create
 from listed import FULL, boxes, item, records
@@ -82,7 +83,7 @@ def items(draw: st.DrawFn) -> Any:
     return raw
 
 
-@settings(max_examples=300)
+@examples(60, 300)
 @given(st.lists(st.one_of(items(), VALUES), max_size=3))
 @example([item(object=FULL["object"])])
 @example([{}])

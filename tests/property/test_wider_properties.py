@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from amount import examples
 from headrace import sources
 from headrace.errors import DataError
 from headrace.record import Record, Reject
@@ -92,7 +93,7 @@ nearly = st.builds(
 )
 
 
-@settings(max_examples=400)
+@examples(100, 400)
 @given(content=nearly | anything)
 @example(content=b"")
 def test_whatever_the_file_there_come_records_and_rejects(root: Path, content: bytes) -> None:
@@ -120,7 +121,7 @@ row = st.tuples(st.integers(-99, 2000), st.integers(-99, 2000), side, side, *[st
 entry = st.tuples(st.sampled_from(NAMES), st.lists(row, max_size=6))
 
 
-@settings(max_examples=200)
+@examples(60, 200)
 @given(
     entries=st.lists(entry, max_size=5),
     end=st.sampled_from(["\n", " \n", "\r\n"]),
@@ -164,7 +165,7 @@ def test_what_is_written_is_read(
     assert sum(info.skipped.values()) == left_out
 
 
-@settings(max_examples=200)
+@examples(60, 200)
 @given(
     before=st.lists(entry, max_size=3),
     noise=st.lists(st.sampled_from(LINES), max_size=6),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,16 @@ def test_pack_refuses_and_says_it_in_flags(name: str, tmp_path: Path) -> None:
         "splits alone": "--format files",
     }
     assert wanted.get(name, "--format folders") in ended.err and "='" not in ended.err
+
+
+@pytest.mark.parametrize("name", ["coco, two splits", "coco, roboflow", "wider, two splits", "wider"])
+def test_the_command_that_is_named_works(name: str, tmp_path: Path) -> None:
+    root = tree(tmp_path / "in", TREES[name][0])
+    ended = headrace("pack", root, tmp_path / "out")
+    words = ended.err.rpartition("; pass ")[2].replace(" with ", " ")
+    ended = headrace("pack", *shlex.split(words), tmp_path / "out", "--max-rejects", "1", "--json")
+    assert ended.code == 0 and json.loads(ended.out)["stored"] == len(json.loads(ended.out)["splits"])
+    assert len(json.loads(ended.out)["splits"]) == words.count("--images")
 
 
 def test_a_format_that_is_given_is_taken(tmp_path: Path) -> None:

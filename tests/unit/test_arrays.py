@@ -344,6 +344,27 @@ def test_damaged_files_are_said(files: Path) -> None:
             hr.sources.arrays(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_what_unpacks_to_more_than_it_promises_is_left_at_once(
+    tmp_path: Path, method: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", method) as made:
+        made.writestr("x.npy", headers("(2, 8, 8)") + bytes(1 << 26))
+    read = 0
+
+    def counted(self: zipfile.ZipExtFile, n: int = -1, *, plain: Any = zipfile.ZipExtFile.read) -> bytes:
+        nonlocal read
+        found: bytes = plain(self, n)
+        read += len(found)
+        return found
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", counted)
+    with pytest.raises(DataError, match=r"^[^(]*x.npz:x: holds more than the \d+ bytes that its"):
+        hr.sources.arrays(path)
+    assert read < 1 << 25
+
+
 def test_no_room_to_unpack_is_said_before_it_is_tried(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("x.npy", headers("(1000000000, 1000, 1000)"))

@@ -153,9 +153,9 @@ def test_parse_bytes(text: str | None, wanted: int | None) -> None:
     assert parse_bytes(text) == wanted
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-1MB", "1TB", "1e9", "1.2.3MB", ".", ".MB", "inf", "1M"])
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "1TB", "1e9", "1.2.3MB", ".", ".MB", "inf", "1M", f"{10**400}GB"])
 def test_amounts_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB")):
+    with pytest.raises(UsageError, match=re.escape(f"--shard-size {text!r:.60}: wanted a size such as 128MB or 1GiB")):
         parse_bytes(text)
 
 
@@ -276,3 +276,14 @@ def test_help_for_strangers(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = shown.partition("Example:\n")[2].splitlines()
     assert examples and all(line.startswith(f"  headrace {verb} ") for line in examples)
     assert max(map(len, shown.partition("Example:")[0].splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "wanted"),
+    [("headrace pa", 1, "pack"), ("headrace pack --form", 2, "--format"), ("headrace ver", 1, "verify")],
+)
+def test_a_shell_completes(words: str, at: int, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_HEADRACE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(at))
+    assert headrace().out.split() == [wanted]

@@ -175,7 +175,7 @@ def test_threads_never_share_memory() -> None:
         assert all(pool.map(work, range(20_000)))
 
 
-@pytest.mark.parametrize("kept", ["batch", "image", "tensor", "bytes"])
+@pytest.mark.parametrize("kept", ["batch", "image", pytest.param("tensor", marks=pytest.mark.frameworks), "bytes"])
 def test_what_is_kept_of_a_batch_stays_as_it_was(ds: hr.Dataset, kept: str) -> None:
     """Of each batch, whatever holds on to its memory, while others are made in what is free."""
 

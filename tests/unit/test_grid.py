@@ -305,6 +305,7 @@ def test_a_loader_is_a_sequence(tmp_path: Path, n: int, batch_size: int, length:
         loader[length]
 
 
+@pytest.mark.frameworks
 def test_a_keras_feed_by_hand(tmp_path: Path) -> None:
     """In a process of its own: the backend of this one may be chosen already."""
     pytest.importorskip("keras")

@@ -158,6 +158,7 @@ def test_a_dataset_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert len(some.where("keypoints IS NOT NULL").loader(size=64, target=hr.Heatmap())) == 1
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("target", [hr.Heatmap(), hr.Points()], ids=["maps", "shares"])
 def test_every_feed_carries_them(ds: hr.Dataset, target: Any) -> None:
     loader = ds.loader(batch_size=8, size=64, shuffle=False, target=target)

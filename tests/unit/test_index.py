@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amount import bits
 from headrace import order
 from headrace.errors import DamageError, StorageError
 from headrace.format import index
@@ -122,11 +123,12 @@ ROWS = [
 SHARDS = [("s", 3, 348)]
 
 
+@pytest.mark.exhaustive
 def test_every_bit_is_found_when_it_is_opened(tmp_path: Path) -> None:
     sound = index.to_bytes([*ROWS])
     crc32c = google_crc32c.value(sound)
     path = tmp_path / index.FILE
-    for bit in range(8 * len(sound)):
+    for (bit,) in bits(8 * len(sound)):
         data = bytearray(sound)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)

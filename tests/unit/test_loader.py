@@ -866,6 +866,12 @@ def test_memory_is_flat(leaks: bool, pictures: hr.Dataset) -> None:
 # (options, what is said)
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "batch_size is 0, wanted at least 1"),
+    ({"batch_size": 64 / 8}, r"batch_size is 8\.0, wanted a whole number"),
+    ({"batch_size": "8"}, "batch_size is '8', wanted a whole number"),
+    ({"batch_size": True}, "batch_size is True, wanted a whole number"),
+    ({"seed": "7"}, "seed is '7', wanted a whole number"),
+    ({"shuffle": "no"}, "shuffle is 'no', wanted True or False"),
+    ({"drop_last": 1}, "drop_last is 1, wanted True or False"),
     ({"size": 0}, "size is 0"),
     ({"size": (8,)}, r"size is \(8,\)"),
     ({"size": (8, 8, 3)}, "size is"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from amount import bits
 from headrace.errors import DamageError, NotThereError, StorageError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import Manifest, ShardEntry
@@ -57,10 +58,11 @@ def test_splits_are_counted_in_their_order() -> None:
     assert MADE.shards[0].index_name == "train-00000-of-00002.idx"
 
 
+@pytest.mark.exhaustive
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     data = MADE.to_bytes()
     missed, told = [], []
-    for bit in range(8 * len(data)):
+    for (bit,) in bits(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         try:

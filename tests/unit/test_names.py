@@ -14,9 +14,14 @@ def test_few_are_shown() -> None:
     assert len(dir(hr)) <= 20 and set(dir(hr)) <= set(hr.__all__)
 
 
-@pytest.mark.parametrize("name", hr.__all__)
+TRAINING = ("train", "evaluate", "predict", "Run")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.frameworks if name in TRAINING else ()) for name in hr.__all__]
+)
 def test_each_is_there(name: str) -> None:
-    if name in ("train", "evaluate", "predict", "Run"):
+    if name in TRAINING:
         pytest.importorskip("keras", reason="keras is not installed")
     assert getattr(hr, name) is not None
 

@@ -78,6 +78,15 @@ def test_boxes(tmp_path: Path) -> None:
     assert all(check_record(item) is None for item in items if isinstance(item, Record))
 
 
+def test_cells_in_quotes(tmp_path: Path) -> None:
+    """And white space around an ImageID."""
+    head, first, *rest = BOXES.splitlines(keepends=True)
+    text = head + '"0a1","x","/m/011k07",1,0.25,0.75,0.125,1,1,0,-1,0,0\r\n' + " " + rest[1] + rest[2]
+    items, info = collect(source(tmp_path, text))
+    assert [(item.id, len(item.boxes)) for item in items] == [("train/0a1.jpg", 2), ("train/0b2.png", 1)]
+    assert info.skipped == {"images without a row": 1} and first.startswith("0a1")
+
+
 def test_image_labels(tmp_path: Path) -> None:
     """1: it is there, 0: it was verified not to be, a fraction: what a machine thinks."""
     items, info = collect(source(tmp_path, LABELS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import fcntl
 import gc
 import hashlib
 import os
@@ -262,6 +263,40 @@ def test_a_lock_is_waited_for_aloud_and_not_for_ever(
         assert f"process {os.getpid()} (" in said
     published(tmp_path / "out", b"1")
     assert content(tmp_path) == {f"out/{MARK}": b"1"}
+
+
+@pytest.mark.parametrize("names", ["fresh", "exchange", "renames"])
+def test_nobody_clears_leftovers_while_names_change(
+    names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who does holds the folder above; between two renames he would put the old one back."""
+    out, seen = tmp_path / "out", []
+    if names != "fresh":
+        published(out, b"old")
+    rename, exchange = Path.rename, publish.exchange
+
+    def watched(*of: Path) -> None:
+        handle = os.open(tmp_path, os.O_RDONLY)
+        try:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(handle)
+        seen.append(of)
+
+    def watched_rename(self: Path, target: Path) -> Path:
+        watched(self, target)
+        return rename(self, target)
+
+    def watched_exchange(one: Path, other: Path) -> bool:
+        watched(one, other)
+        return names == "exchange" and exchange(one, other)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", watched_rename)
+        patched.setattr(publish, "exchange", watched_exchange)
+        published(out, b"new", overwrite=True)
+    assert seen and content(tmp_path) == {f"out/{MARK}": b"new"}
 
 
 def test_without_locks_nobody_is_kept_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

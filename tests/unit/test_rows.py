@@ -38,7 +38,7 @@ def read(data: bytes, separator: str = ",", width: int | None = None) -> list[tu
         (b'a,5" disk\nb,c', [(1, ["a", '5" disk'], None), (2, ["b", "c"], None)]),  # a quote in the middle is text
         (b'"a" b,c', [(1, ['"a" b', "c"], None)]),
         (b' "a" , "b"', [(1, ["a", "b"], None)]),
-        (b"\xff,b", [(1, ["\udcff", "b"], None)]),
+        (b"\xff,b", [(1, ["\udcff", "b"], "the row is not UTF-8")]),
         (b"a,b\n\x1a", [(1, ["a", "b"], None)]),  # the end of a file under DOS
         # other cells than wanted; the row that began with a quote ends with its line, and nothing else is lost
         (b"a,b,c\nd\n", [(1, ["a", "b", "c"], "3 cells, wanted 2"), (2, ["d"], "1 cells, wanted 2")]),

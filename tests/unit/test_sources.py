@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drawn import files, jpeg
+import contained
+from drawn import TINY_PNG, files, jpeg
 from headrace import sources
 from headrace.errors import DataError, NotThereError, UsageError
+from headrace.format import example
 from headrace.record import Record, Reject
 from headrace.sources.info import SourceInfo, collect, read
 from headrace.sources.registry import guess
-from headrace.sources.walking import natural
+from headrace.sources.walking import Folder, natural, refusal
 
 CAT_OR_DOG = r"^(?P<label>cat|dog)\."
 
@@ -386,21 +388,34 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
     (annotations / "coco.json").write_text(json.dumps(COCO))
     (annotations / "17.xml").write_text("<annotation/>")
     folder(annotations, "images/1.jpg", "labels/1.txt")
-    (annotations / "cvat.xml").write_text(
-        '<annotations><image id="0" name="17.jpg" width="4" height="4"/></annotations>'
-    )
-    me = folder(root.parent / "me", "1.jpg")
-    (me / "1.json").write_text('{"imagePath": "1.jpg", "shapes": []}')
     wider = sources.wider(annotations / "wider.txt", images=root, skip_invalid=True)
     (annotations / "table.csv").write_text("path,class,split\n17.jpg,cat,valid\n\n,,\ngone.jpg,cat,train\n")
     (annotations / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\n17,/m/0,0,1,0,1\n18,/m/0,0,1,0,1\n")
     folder(root.parent / "hub", "val/b.jpg", "val/c.jpg")
     (root.parent / "hub" / "val" / "metadata.jsonl").write_text('{"file_name": "b.jpg"}\n{"file_name": "../x.jpg"}\n')
     hub = root.parent / "hub"
+    tar = contained.tar(annotations / "a.tar", [("b.txt", b"text"), ("c.jpg", TINY_PNG)])
+    parquet = contained.parquet(annotations / "a.parquet", {"image": [TINY_PNG]})
+    features = contained.features_dict(image=contained.feature_image())
+    tfds = contained.tfds_folder(annotations / "tfds", features, {"train": [[{"image": example.Strings([TINY_PNG])}]]})
     table, boxes = annotations / "table.csv", annotations / "boxes.csv"
     coco = sources.coco(annotations / "coco.json", images=root, flip_pairs=[[0, 1]])  # type: ignore[list-item]
+    line = '<polyline label="a" points="1,2"/>'
+    picture = f'<image id="0" name="17.jpg" width="9" height="9">{line}</image>'
+    (annotations / "cvat.xml").write_text(f"<annotations>{picture}</annotations>")
+    cvat = sources.cvat(annotations / "cvat.xml", images=root, flip_pairs=[(0, 1)])
+    drawn = folder(root.parent / "labelme", "a.jpg", "b.jpg")
+    (drawn / "a.json").write_text('{"imagePath": "a.jpg", "flags": {"b": true}, "shapes": []}')
     skipped = {".txt": 1}
     return {
+        "cvat": (
+            cvat,
+            SourceInfo(box_class_names=(), flip_pairs=((0, 1),), skipped={"polylines": 1}, root=str(cvat.root)),
+        ),
+        "labelme": (
+            sources.labelme(drawn),
+            SourceInfo(class_names=("b",), box_class_names=(), skipped={"images without a JSON": 1}, root=str(drawn)),
+        ),
         "names": (
             sources.names(root, pattern=CAT_OR_DOG, class_names=["cat", "dog"]),
             SourceInfo(class_names=("cat", "dog"), skipped=skipped, root=str(root)),
@@ -460,11 +475,9 @@ def every_source(root: Path) -> dict[str, tuple[Any, SourceInfo]]:
             sources.yolo(annotations, class_names=["cat"]),
             SourceInfo(box_class_names=("cat",), root=str(annotations)),
         ),
-        "cvat": (
-            sources.cvat(annotations / "cvat.xml", images=root),
-            SourceInfo(box_class_names=(), root=str(annotations / "cvat.xml")),
-        ),
-        "labelme": (sources.labelme(me), SourceInfo(box_class_names=(), root=str(me))),
+        "webdataset": (sources.webdataset(tar), SourceInfo(root=str(tar))),
+        "parquet": (sources.parquet(parquet), SourceInfo(root=str(parquet))),
+        "tfds": (sources.tfds(tfds), SourceInfo(split_names=("train",), root=str(tfds))),
         "visipedia": (
             sources.visipedia(ITEMS, images=root, keypoint_names=["nose"]),
             SourceInfo(class_names=("0", "cat"), keypoint_names=("nose",), root="dataset"),
@@ -544,3 +557,20 @@ def test_the_example_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             ("b.jpg", "dog", "labels.txt:3"),
         ]
         assert info == SourceInfo(class_names=("cat", "dog"), skipped={"empty lines": 1})
+
+
+def test_a_folder_refuses_what_leads_out_of_it_and_nothing_else(tmp_path: Path) -> None:
+    """The second image of a folder as the first, whatever link either is."""
+    root = files(tmp_path / "root", {"a.jpg": b"", "b.jpg": b"", "sub/a.jpg": b"", "sub/b.jpg": b""})
+    files(tmp_path / "other", {"a.jpg": b"", "b.jpg": b""})
+    for name, to in {"out": tmp_path / "other", "in": root / "sub", "out.jpg": tmp_path / "other" / "a.jpg"}.items():
+        (root / name).symlink_to(to)
+    (root / "in.jpg").symlink_to(root / "a.jpg")
+    (root / "gone.jpg").symlink_to(root / "nothing.jpg")
+    folder, inside = Folder(root), str(root.resolve())
+    good = ("a.jpg", "b.jpg", "sub/a.jpg", "sub/b.jpg", "in/a.jpg", "in/b.jpg", "in.jpg")
+    bad = ("out/a.jpg", "out/b.jpg", "out.jpg", "sub", "gone.jpg", "none.jpg", "none/a.jpg", "a.jpg/b")
+    for name in (*good, *bad, *good, *bad):
+        path = f"{root}/{name}"
+        assert folder.refusal(path) == refusal(path, inside)
+        assert (folder.refusal(path) is None) == (name in good), name

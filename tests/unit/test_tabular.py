@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv as standard
 import io
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from drawn import exif, files, jpeg, saved
 from headrace import sources
@@ -22,15 +24,14 @@ from mutated import mutated
 from painted import assert_painted_at, painted, sides
 
 KEPT = ("label_name", "labels", "value", "captions", "box_labels", "size", "split", "group")
+PHOTO = jpeg()
 RETINANET = "a.jpg,1,2,30,40,cat\n"
 TF_OD = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 
 
 def source(folder: Path, text: str | bytes, name: str = "t.csv", **options: Any) -> Any:
     """The source of `text`, beside images a to e of 56 x 40 pixels, and f/g.png."""
-    files(
-        folder / "in", dict.fromkeys((f"{name}.jpg" for name in "abcde"), jpeg()) | {"f/g.png": saved(_grey(), "PNG")}
-    )
+    files(folder / "in", dict.fromkeys((f"{name}.jpg" for name in "abcde"), PHOTO) | {"f/g.png": saved(_grey(), "PNG")})
     files(folder / "in", {name: text if isinstance(text, bytes) else text.encode()})
     return sources.csv(folder / "in" / name, **options)
 
@@ -427,3 +428,37 @@ def test_memory_is_that_of_numbers(tmp_path: Path) -> None:
     assert len(first.boxes) == n // 5
     own = n // 5 * 600  # of the one record that is being made
     assert peak < 60 * n + own, peak / n
+
+
+# --- there and back --------------------------------------------------------------------------------------------------
+
+texts = st.text(st.sampled_from("ab;,|\"'é \t0"), min_size=1, max_size=6).filter(lambda text: text.strip() == text)
+corners = st.floats(2, 500, width=32).map(float)
+boxes = st.tuples(corners, corners, corners, corners, texts).map(
+    lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]), b[4])
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcde"), st.lists(boxes, min_size=1, max_size=3), min_size=1),
+    st.sampled_from(",;\t"),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_boxes_there_and_back(
+    tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, list[Any]], separator: str, header: bool, draw: Any
+) -> None:
+    """What the standard library writes, rows in any order, is read as the same boxes of the same images."""
+    rows = [(f"{name}.jpg", *map(repr, box[:4]), box[4]) for name, some in wanted.items() for box in some]
+    draw.shuffle(rows)
+    out = io.StringIO()
+    writer = standard.writer(out, delimiter=separator)
+    writer.writerows([("path", "x1", "y1", "x2", "y2", "class")] * header + rows)
+    made = source(tmp_path_factory.mktemp("t"), out.getvalue(), separator=separator)
+    found = {}
+    for record in made:
+        assert isinstance(record, Record) and record.boxes is not None and record.box_labels is not None
+        found[record.id] = sorted(
+            (*box, name) for box, name in zip(record.boxes.tolist(), record.box_labels, strict=True)
+        )
+    assert found == {f"{name}.jpg": sorted(some) for name, some in wanted.items()}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ from typing import Any
 from headrace.adopting.mapping import Map
 from headrace.adopting.schema import Schema
 from headrace.errors import UsageError
-from headrace.place import local
-
-_MOST_BYTES = 1 << 26  # of a features.json
+from headrace.format import tfds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,47 +114,33 @@ _BBOX_FORMAT = re.compile(r"(REL|ABS)_(XYXY|YXYX|XYWH)")
 def _from_features_json(path: Path, schema: Schema) -> Layout | None:
     """What a features.json of TensorFlow Datasets says, where its image is one of the keys. Raises UsageError."""
     try:
-        root = json.loads(local.content(path, _MOST_BYTES))
-        features = list(_leaves(root, ""))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        features = tfds.features(path.parent)
+    except (OSError, ValueError):
         return None
-    image = next((key for key, kind, _, many in features if kind == "Image" and not many and key in schema.keys), None)
+    image = next((f.key for f in features if f.kind == "Image" and not f.many and f.key in schema.keys), None)
     if image is None:
         return None
-    label = next((key for key, kind, _, many in features if kind == "ClassLabel" and not many), None)
-    box = next(((key, body) for key, kind, body, many in features if kind == "BBoxFeature" and many), None)
+    label = next((f.key for f in features if f.kind == "ClassLabel" and not f.many), None)
+    box = next((f for f in features if f.kind == "BBoxFeature" and f.many), None)
     made = Map(image=image, label=label, id=_first(schema, "image/filename", "image/id", "filename", "file_name", "id"))
     if box is not None:
-        key, body = box
-        given = str(body.get("boundingBox", {}).get("bboxFormat", "REL_YXYX"))
+        given = str(tfds.get(tfds.get(box.said, "bounding_box"), "bbox_format", "REL_YXYX"))
         match = _BBOX_FORMAT.fullmatch(given)
         if match is None:
             raise UsageError(
                 f"{path}: boxes are {given}, which is not known here; pass map={{'boxes': 'KEY:xyxy'}} or the like"
             )
-        inside = key.rpartition("/")[0] + "/"
+        inside = box.key.rpartition("/")[0] + "/"
         order: Any = match[2].lower()
         made = replace(
             made,
-            boxes=(key,),
+            boxes=(box.key,),
             box_order=order,
             box_pixels=match[1] == "ABS",
             box_labels=next(
-                (k for k, kind, _, many in features if kind == "ClassLabel" and many and k.startswith(inside)), None
+                (f.key for f in features if f.kind == "ClassLabel" and f.many and f.key.startswith(inside)), None
             ),
         )
     return Layout(
         name="TensorFlow Datasets" + (", detection" if box else ""), map=made, notes=(f"keys as {path} says",)
     )
-
-
-def _leaves(feature: Mapping[str, Any], path: str, many: bool = False) -> Iterable[tuple[str, str, Any, bool]]:
-    """(key, class, body, whether it is in a sequence) of each feature that is no container."""
-    kind = feature["pythonClassName"].rpartition(".")[2]
-    if kind == "FeaturesDict":
-        for name, inner in feature["featuresDict"]["features"].items():
-            yield from _leaves(inner, f"{path}/{name}" if path else name, many)
-    elif kind == "Sequence":
-        yield from _leaves(feature["sequence"]["feature"], path, True)
-    else:
-        yield path, kind, feature, many

@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, learn, pack, show
+from headrace.cli import adopt, data, demo, export, learn, pack, show
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -22,13 +22,14 @@ app = typer.Typer(
     help="Pack labelled images into TFRecords once; load them fast; train, evaluate and predict with them.",
     epilog="headrace pack photos cats --size 160 --split train=0.8,val=0.2\nheadrace train cats --out run",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 pack.register(app)
 data.register(app)
 adopt.register(app)
+export.register(app)
 show.register(app)
 learn.register(app)
 demo.register(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,6 +14,8 @@ import typer
 from headrace.cli.command import write_examples, write_rows
 from headrace.cli.options import Flag, flag_of, parse_names, parse_pairs, parse_paths, parse_range
 from headrace.errors import UsageError
+from headrace.exporting.formats import Format as WrittenFormat
+from headrace.exporting.registry import FORMATS as WRITTEN
 from headrace.sources import Source
 from headrace.sources.formats import Format, Option
 from headrace.sources.registry import FORMATS, find_format, guess
@@ -31,6 +34,13 @@ _WRITTEN: dict[Any, tuple[str, Any]] = {
 
 
 @functools.cache
+def written_flags() -> tuple[Flag, ...]:
+    """The options of all formats that can be written, each once."""
+    options = {option.name: option for entry in WRITTEN.values() for option in entry.options}
+    return tuple(_flag(option) for option in options.values())
+
+
+@functools.cache
 def flags() -> tuple[Flag, ...]:
     """The options of all formats, each once, hidden from the help of pack."""
     options = {option.name: option for entry in FORMATS.values() for option in entry.options}
@@ -38,6 +48,7 @@ def flags() -> tuple[Flag, ...]:
 
 
 def _flag(option: Option) -> Flag:
+    """An option of a format, hidden from the help of its verb."""
     if option.type is bool:
         return Flag(name=option.name, help=option.help, type=bool)
     metavar, parse = _written(option)
@@ -116,21 +127,62 @@ def _source(
 
 
 def write_list(formatter: Any) -> None:
-    """All formats: what each reads, and its options."""
-    for entry in FORMATS.values():
-        options = ", ".join(flag_of(option.name) for option in entry.options)
-        write_rows(formatter, [(entry.name, f"{entry.reads}."), ("", options)], column=11)
+    """All formats: what of each is read and written, and its options."""
+    for name in names():
+        rows: list[str] = []
+        if entry := FORMATS.get(name):
+            rows += [f"{entry.reads}.", ", ".join(flag_of(option.name) for option in entry.options)]
+        if written := WRITTEN.get(name):
+            rows += [f"Written: {written.writes}."]
+            rows += [", ".join(flag_of(option.name) for option in written.options)]
+        first, *rest = filter(None, rows)
+        write_rows(formatter, [(name, first), *(("", row) for row in rest)], column=13)
 
 
-def write_page(formatter: Any, entry: Format) -> None:
-    """One format: its options with their help, and an example."""
-    formatter.write_text(f"{entry.name}: {entry.reads}")
-    with formatter.section("Options"):
-        write_rows(formatter, [_row(option) for option in entry.options])
-    write_examples(formatter, example(entry))
+def write_page(formatter: Any, name: str) -> None:
+    """One format: its options with their help, and an example. Raises UsageError."""
+    entry, written = _either(name)
+    if entry is not None:
+        formatter.write_text(f"{name}: {entry.reads}")
+        for title, text in told(entry):
+            with formatter.section(title):
+                formatter.write_text(text)
+        if entry.about is not None:
+            with formatter.section("Sample"):
+                indent = " " * formatter.current_indent
+                formatter.write("".join(f"{indent}{line}\n" for line in entry.about.sample.splitlines()))
+        if entry.options:
+            with formatter.section("Options"):
+                write_rows(formatter, [row(option) for option in entry.options])
+        write_examples(formatter, example(entry))
+    if written is not None:
+        formatter.write_paragraph()
+        formatter.write_text(f"{name}, written: {written.writes}")
+        if written.options:
+            with formatter.section("Options of export"):
+                write_rows(formatter, [row(option) for option in written.options])
+        write_examples(formatter, written_example(written))
 
 
-def _row(option: Option) -> tuple[str, str]:
+def told(entry: Format) -> list[tuple[str, str]]:
+    """(title, sentences) of what people want to know of a format."""
+    about = entry.about
+    if about is None:
+        return []
+    return [("Recognised by", about.recognised), ("Kept", about.kept), ("Refused", about.refused)]
+
+
+def names() -> list[str]:
+    """Of all formats: those that are read, and then those that are only written."""
+    return [*FORMATS, *(name for name in WRITTEN if name not in FORMATS)]
+
+
+def _either(name: str) -> tuple[Format | None, WrittenFormat | None]:
+    """What is read and what is written under this name. Raises UsageError."""
+    return (None if name in WRITTEN and name not in FORMATS else find_format(name)), WRITTEN.get(name)
+
+
+def row(option: Option) -> tuple[str, str]:
     flag = flag_of(option.name) + ("" if option.type is bool else f" {_written(option)[0]}")
     notes = [
         *(["required"] if option.required else []),
@@ -150,24 +202,39 @@ def example(entry: Format) -> str:
     return shlex.join(words)
 
 
-def facts(entry: Format) -> dict[str, Any]:
-    """The same, for JSON."""
+def written_example(entry: WrittenFormat) -> str:
+    """A command that writes this format."""
+    return shlex.join(["headrace", "export", "cats", "out", "--format", entry.name])
+
+
+def all_facts() -> list[dict[str, Any]]:
+    """`facts` of all formats."""
+    return [facts(name) for name in names()]
+
+
+def facts(name: str) -> dict[str, Any]:
+    """The same, for JSON: what is read, with null for what is only written, and what is written."""
+    entry, written = _either(name)
     return {
-        "name": entry.name,
-        "reads": entry.reads,
-        "takes": entry.takes,
-        "options": [
-            {
-                "name": option.name,
-                "flag": flag_of(option.name),
-                "value": None if option.type is bool else _written(option)[0],
-                "choices": list(_choices(option)),
-                "default": option.default,
-                "required": option.required,
-                "per_split": option.per_split,
-                "help": option.help,
-            }
-            for option in entry.options
-        ],
-        "example": example(entry),
+        "name": name,
+        "reads": None if entry is None else entry.reads,
+        "takes": None if entry is None else entry.takes,
+        "about": None if entry is None or entry.about is None else asdict(entry.about),
+        "options": [] if entry is None else [_option(option) for option in entry.options],
+        "example": None if entry is None else example(entry),
+        "writes": None if written is None else written.writes,
+        "export_options": [] if written is None else [_option(option) for option in written.options],
+    }
+
+
+def _option(option: Option) -> dict[str, Any]:
+    return {
+        "name": option.name,
+        "flag": flag_of(option.name),
+        "value": None if option.type is bool else _written(option)[0],
+        "choices": list(_choices(option)),
+        "default": option.default,
+        "required": option.required,
+        "per_split": option.per_split,
+        "help": option.help,
     }

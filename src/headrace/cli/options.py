@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -177,9 +178,10 @@ def parse_range(text: str) -> tuple[float, float]:
 def parse_bytes(text: str) -> int:
     """128000000 of "128MB". Raises UsageError."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([KMG]I?B)?", text.strip().upper())
-    if match is None:
-        raise UsageError(f"--shard-size {text!r}: wanted a size such as 128MB or 1GiB")
-    return int(float(match[1]) * _SIZES[match[2] or ""])
+    size = math.inf if match is None else float(match[1]) * _SIZES[match[2] or ""]
+    if not math.isfinite(size):
+        raise UsageError(f"--shard-size {text!r:.60}: wanted a size such as 128MB or 1GiB")
+    return int(size)
 
 
 def parse_pairs(text: str) -> list[tuple[int, int]]:

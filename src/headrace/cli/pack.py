@@ -214,21 +214,16 @@ def formats(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show the options of this format.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the formats that pack reads, or the options of one."""
+    """List the formats that pack reads and export writes, or the options of one."""
     from headrace.cli import formats as listed
-    from headrace.sources.registry import FORMATS, find_format
 
     formatter = ctx.make_formatter()
     if as_json:
-        print_json(
-            {"formats": [listed.facts(entry) for entry in FORMATS.values()]}
-            if name is None
-            else listed.facts(find_format(name))
-        )
+        print_json({"formats": listed.all_facts()} if name is None else listed.facts(name))
         return
     if name is None:
         listed.write_list(formatter)
         formatter.write("\nThe options of one format: headrace formats NAME")
     else:
-        listed.write_page(formatter, find_format(name))
+        listed.write_page(formatter, name)
     typer.echo(formatter.getvalue().rstrip("\n"))

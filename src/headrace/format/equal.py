@@ -81,7 +81,7 @@ def equal_images(parts: Parts, rows: NDArray[np.int64] | None = None) -> EqualIm
 
 def _again(parts: Parts, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """The rows int64 [m], ascending, whose images may be another's too."""
-    prefix = pl.col("sha256").str.head(_DIGITS).str.to_integer(base=16, dtype=pl.Int64)
+    prefix = pl.col("sha256").str.head(_DIGITS).str.to_integer(base=16)  # Int64
     of = [part.select(prefix.fill_null(_NONE))["sha256"].to_numpy() for part in parts(("sha256",))]
     prints = np.concatenate(of) if of else np.zeros(0, np.int64)
     if rows is not None:

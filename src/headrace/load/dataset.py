@@ -36,6 +36,7 @@ from headrace.splits import grouped_shares, shares
 if TYPE_CHECKING:
     from PIL import Image
 
+    from headrace.exporting.export import ExportReport
     from headrace.load.loader import Cache, Loader, OnBad
     from headrace.load.targets import Target
 
@@ -497,6 +498,27 @@ class Dataset:
             cache=cache,
         )
         return Loader(self.view, options)
+
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        format: str,
+        overwrite: bool = False,
+        workers: int | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> ExportReport:
+        """Writes this view as files of another `format` (coco, voc, yolo, csv, …) into the new folder `out`.
+
+        Image files are taken over byte by byte; the report says what the format has no place for. overwrite replaces
+        what an export wrote. options: those of the format (`headrace formats NAME`). workers: threads, one per core by
+        default. progress: show a bar; None where someone looks. Raises UsageError, DamageError, StorageError; then
+        nothing was written.
+        """
+        from headrace.exporting.export import export
+
+        return export(self, out, format=format, overwrite=overwrite, workers=workers, progress=progress, **options)
 
     def show(self, n: int = 32, *, batch: bool = False, epoch: int = 0, **options: Any) -> Image.Image:
         """A contact sheet of up to `n` records, evenly drawn from this view, with class or classes, value, boxes,

@@ -66,6 +66,11 @@ class LoaderOptions:
     cache: Cache | None
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "seed"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
+        for name in ("shuffle", "drop_last"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise UsageError(f"{name} is {value!r:.60}, wanted True or False")
         object.__setattr__(self, "size", check_size(self.size))
         object.__setattr__(self, "augment", check_augment(self.augment))
         if self.target is not None:
@@ -504,6 +509,13 @@ class Loader:
             box_image=found.of[left],
             keypoints=points[left],
         )
+
+
+def _whole(name: str, value: object) -> int:
+    """The value of an option that counts. Raises UsageError: it is no whole number, as 256 / 8 is none."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    raise UsageError(f"{name} is {value!r:.60}, wanted a whole number (an int)")
 
 
 def _check_keeps(view: View, options: LoaderOptions) -> None:

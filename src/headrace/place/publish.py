@@ -16,12 +16,13 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from headrace import parallel
 from headrace.errors import HeadraceError, StorageError, UsageError
 from headrace.place import lock
 from headrace.place.local import explained
@@ -90,18 +91,18 @@ class Staging:
     """A hidden sibling folder of `out` that becomes `out` at once, or vanishes.
 
     `with Staging(out, overwrite=..., replaceable=FILE) as folder: ...` publishes when the block ends well, else
-    removes all. Only a folder that holds `replaceable` is ever replaced. A kill at any moment leaves the old `out`, the
-    new one, or none where there was none; only where the file system can't exchange two names the old one may be left
-    under a hidden one, and the next Staging of the same `out` puts it back. It also clears what the killed left.
-    What was finished and can't be published is kept, and the error says where.
+    removes all. Only a folder that holds `replaceable` is ever replaced; `what` such a folder holds, for people. A kill
+    at any moment leaves the old `out`, the new one, or none where there was none; only where the file system can't
+    exchange two names the old one may be left under a hidden one, and the next Staging of the same `out` puts it back.
+    It also clears what the killed left. What was finished and can't be published is kept, and the error says where.
 
     Raises UsageError: `out` is in the way, or no place for a dataset. StorageError: the file system refused.
     """
 
-    def __init__(self, out: Path, *, overwrite: bool, replaceable: str) -> None:
+    def __init__(self, out: Path, *, overwrite: bool, replaceable: str, what: str = "a dataset") -> None:
         self.out = out.absolute()
         self.overwrite = overwrite
-        self.replaceable = replaceable
+        self.replaceable, self.what = replaceable, what
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Path:
@@ -148,8 +149,9 @@ class Staging:
             ) from error
 
     def _publish(self) -> None:
-        with ThreadPoolExecutor(8) as pool:  # the disk takes many syncs at once better than one after the other
-            list(pool.map(sync, self.folder.iterdir()))
+        # The disk takes many syncs at once better than one after the other.
+        for _ in parallel.ordered(sync, _inside(self.folder), workers=8, ahead=64):
+            pass
         sync(self.folder)
         parent = self.out.parent
         with lock.locked(parent):  # else who clears leftovers might put the old one back between two renames
@@ -200,7 +202,7 @@ class Staging:
             raise UsageError(f"{self.out}: exists and is no folder; choose another place")
         if (self.out / self.replaceable).exists():
             if not self.overwrite:
-                raise UsageError(f"{self.out}: holds a dataset already; pass overwrite=True to replace it")
+                raise UsageError(f"{self.out}: holds {self.what} already; pass overwrite=True to replace it")
         elif any(self.out.iterdir()):
             raise UsageError(f"{self.out}: is a folder with other files in it, which are not replaced; choose another")
 
@@ -215,6 +217,16 @@ class Staging:
                     folder.rename(self.out)
 
 
+def _inside(folder: Path) -> Iterator[Path]:
+    """All files and folders in a folder, of any depth, a folder after what is in it."""
+    for path, folders, files in os.walk(folder, topdown=False, onerror=_raise):
+        yield from (Path(path, name) for name in (*files, *folders))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 _LONGER = len(".") + len(".packing-") + 34  # bytes that a hidden name beside `out` is longer than its own
 
 
@@ -225,7 +237,7 @@ def _hidden(out: Path, what: str) -> str:
 
 def _replaced(out: Path) -> list[Path]:
     begin = _hidden(out, "replaced")
-    return sorted(path for path in out.parent.iterdir() if path.name.startswith(begin))
+    return [out.parent / name for name in sorted(os.listdir(out.parent)) if name.startswith(begin)]  # noqa: PTH208
 
 
 def replaced_beside(out: Path) -> Path | None:

@@ -16,9 +16,12 @@ from headrace.sources.info import SourceInfo
 from headrace.sources.labelme import labelme
 from headrace.sources.names import names
 from headrace.sources.openimages import openimages
+from headrace.sources.parquet import parquet
 from headrace.sources.tabular import csv
+from headrace.sources.tfds import tfds
 from headrace.sources.visipedia import visipedia
 from headrace.sources.voc import voc
+from headrace.sources.webdataset import webdataset
 from headrace.sources.wider import wider
 from headrace.sources.yolo import yolo
 
@@ -63,8 +66,11 @@ __all__ = [
     "labelme",
     "names",
     "openimages",
+    "parquet",
+    "tfds",
     "visipedia",
     "voc",
+    "webdataset",
     "wider",
     "yolo",
 ]

@@ -127,7 +127,7 @@ def _by_split(survey: Survey, name: str, found: dict[str, str], names: dict[str,
     images = {path: _folder_of(survey, names[path], split) for split, path in by_split.items()}
     if len(splits) > 1:
         pairs = [(split, by_split[split]) for split in splits]
-        what = "; ".join(f"{path}: {found[path]}" for _, path in pairs)
+        what = "; ".join(f"{path}: {found[path]}" for _, path in pairs) + _more(found, len(pairs))
         sources = " ".join(f"{split}={survey.root / path}" for split, path in pairs)
         folders = " ".join(f"images={f'{split}={images[path]}'!r}" for split, path in pairs)
         return Seen(name, what, f"pass {sources} with {folders}")
@@ -135,9 +135,13 @@ def _by_split(survey: Survey, name: str, found: dict[str, str], names: dict[str,
     folder = images[path]
     return Seen(
         name,
-        f"{path}: {found[path]}",
+        f"{path}: {found[path]}{_more(found, 1)}",
         f"pass {survey.root / path} with images={folder if folder == _ANY else repr(folder)}",
     )
+
+
+def _more(found: Collection[str], shown: int) -> str:
+    return f"; and {len(found) - shown} more files of it" if len(found) > shown else ""
 
 
 def _split_in(path: str) -> str | None:

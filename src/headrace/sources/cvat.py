@@ -82,11 +82,11 @@ class CvatSource:
     def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         facts = _survey(self.root)
         left_out = _LeftOut()
-        inside = os.path.realpath(self.images)
+        folder = walking.Folder(self.images)
         if facts.film is None:
-            yield from self._images(facts, left_out, inside)
+            yield from self._images(facts, left_out, folder)
         else:
-            yield from self._frames(facts, facts.film, left_out, inside)
+            yield from self._frames(facts, facts.film, left_out, folder)
         return SourceInfo(
             class_names=facts.class_names,
             box_class_names=facts.box_class_names,
@@ -101,15 +101,17 @@ class CvatSource:
 
     # --- images ------------------------------------------------------------------------------------------------------
 
-    def _images(self, facts: _Facts, left_out: _LeftOut, inside: str) -> Iterator[Record | Reject]:
+    def _images(self, facts: _Facts, left_out: _LeftOut, folder: walking.Folder) -> Iterator[Record | Reject]:
         number = -1
         for element, parent in _walk(self.root):
             if parent is not None or element.tag != "image":
                 continue
             number += 1
-            yield self._image(element, f"image[{number}]", facts, left_out, inside)
+            yield self._image(element, f"image[{number}]", facts, left_out, folder)
 
-    def _image(self, element: Element, at: str, facts: _Facts, left_out: _LeftOut, inside: str) -> Record | Reject:
+    def _image(
+        self, element: Element, at: str, facts: _Facts, left_out: _LeftOut, folder: walking.Folder
+    ) -> Record | Reject:
         """The record of an <image>, or its Reject."""
         name, subset = element.attributes.get("name", ""), element.attributes.get("subset")
         origin = self._origin(at)
@@ -130,7 +132,7 @@ class CvatSource:
         # A project's images lie in folders of its subsets.
         beside = [id_] if subset is None else [id_, f"{subset}/{id_}"]
         for id_ in beside:
-            if (refused := walking.refusal(f"{self.images}/{id_}", inside)) is None:
+            if (refused := folder.refusal(f"{self.images}/{id_}")) is None:
                 break
         else:
             return Reject(id=beside[0], origin=origin, stage="read", reason=refused or "")
@@ -138,7 +140,9 @@ class CvatSource:
 
     # --- frames of a film --------------------------------------------------------------------------------------------
 
-    def _frames(self, facts: _Facts, film: _Film, left_out: _LeftOut, inside: str) -> Iterator[Record | Reject]:
+    def _frames(
+        self, facts: _Facts, film: _Film, left_out: _LeftOut, folder: walking.Folder
+    ) -> Iterator[Record | Reject]:
         film.close()
         for origin_at, fault in film.strays:
             yield Reject(id=origin_at, origin=self._origin(origin_at), stage="annotation", reason=fault)
@@ -153,7 +157,7 @@ class CvatSource:
                 found = " and ".join(names) or "no file"
                 reason = f"found {found} in the folder of images, wanted frame_{number:06d}.jpg, or one of another kind"
                 yield Reject(id=f"frame_{number:06d}", origin=origin, stage="read", reason=reason)
-            elif (refused := walking.refusal(f"{self.images}/{names[0]}", inside)) is not None:
+            elif (refused := folder.refusal(f"{self.images}/{names[0]}")) is not None:
                 yield Reject(id=names[0], origin=origin, stage="read", reason=refused)
             elif number in film.faults:
                 at, fault = film.faults[number]

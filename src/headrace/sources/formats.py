@@ -29,12 +29,23 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What people want to know of a format before they pack it, in sentences: what it is `recognised` by, what of it
+    records `kept`, what is `refused`. `sample`: a few lines of a file, or a folder's tree."""
+
+    recognised: str
+    kept: str
+    refused: str
+    sample: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """A format by its `name`: `make(path, **options)` gives its source.
 
     `reads`: what that is, in a line. `takes`: whether the path is a file or a folder, or may be either. `recognise`:
     what tells that a path is of this format, or None when nothing does; it raises StorageError. `example`: a path, and
-    options for it.
+    options for it. `about`: more of it, for people.
     """
 
     name: str
@@ -43,6 +54,7 @@ class Format:
     make: Callable[..., Iterable[Record | Reject]]
     recognise: Callable[[Path], str | None]
     example: tuple[str, Mapping[str, Any]]
+    about: About | None = None
     options: tuple[Option, ...] = ()
 
     def option(self, name: str) -> Option | None:

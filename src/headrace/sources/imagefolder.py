@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, StorageError
@@ -28,6 +27,9 @@ from headrace.sources.formats import CLASS_NAMES, Format
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Rows, shown
 from headrace.sources.tabular import FLAGGED, OTHER_NAMES, BadRow, attribute, word_of
+
+if TYPE_CHECKING:
+    import polars as pl
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -290,6 +292,8 @@ def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+    import polars as pl  # heavy, and hardly any metadata is parquet
+
     scan, number = _parquet(path), 0
     try:
         while batch := scan.slice(number, _BATCH).collect().to_dicts():
@@ -302,6 +306,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
 
 def _parquet(path: Path) -> pl.LazyFrame:
     """Raises StorageError, DataError."""
+    import polars as pl
+
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -356,11 +362,11 @@ class _Fields:
         ]
         if captions:
             texts = [text for some in captions for text in ([some] if isinstance(some, str) else some)]
-            fields["captions"] = tuple(dict.fromkeys(texts))
+            fields["captions"] = tuple(dict.fromkeys(_as_json({"text": texts})["text"]))
         if "value" in rest and _is_number(rest["value"]):
             fields["value"] = _finite(rest.pop("value"), "value")
         if isinstance(group := rest.get("group"), str | int) and not isinstance(group, bool) and group != "":
-            fields["group"] = str(rest.pop("group"))
+            fields["group"] = str(_as_json({"group": rest.pop("group")})["group"])
         of_boxes: dict[str, Any] = {}
         if "objects" in rest:
             of_boxes = self._objects(rest.pop("objects"), fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -53,15 +54,8 @@ def recognise(path: Path) -> str | None:
     splits = split_folders(path)
     if any(has_folders(path / folder) for folder in splits):
         return None
-    some: list[str] = []
-    for found in walking.walk(path, Counter()):
-        if isinstance(found, str):
-            folder, _, name = found.rpartition("/")
-            if folder and not splits:
-                return None
-            some.append(name)
-            if len(some) == _SAMPLES:
-                break
+    found = (name for name in walking.walk(path, Counter()) if isinstance(name, str))
+    some = [name.rpartition("/")[2] for name in itertools.islice(found, _SAMPLES)]
     if not some or telling(some) or (has_folders(path) and not splits):
         return None
     where = ", ".join(f"{folder}/" for folder in splits) or f"such as {some[0]}"

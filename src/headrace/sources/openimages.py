@@ -13,7 +13,6 @@ counted. Reads the header of each image that has boxes, for its size.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack
@@ -24,14 +23,13 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
-from headrace.imaging.codec import BadImage
 from headrace.record import Record, Reject, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.folders import split_folders
 from headrace.sources.formats import Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Row, Rows, shown
-from headrace.sources.tabular import BadRow, attribute, check_corners, number, upright_size, word_of
+from headrace.sources.tabular import BadRow, Unread, attribute, check_corners, number, upright_size, word_of
 
 _EDGES = ("XMin", "YMin", "XMax", "YMax")  # in the order that boxes have here, which is not the file's
 _NEEDED = ("ImageID", "LabelName")
@@ -237,8 +235,6 @@ class _Table:
             raise DataError(f"{self.path}:{line}: the file was changed while it was read")
         if row.fault is not None:
             raise BadRow(row.fault)
-        if re.search("[\ud800-\udfff]", "".join(row.cells)):
-            raise BadRow("the row is not UTF-8")
         return row
 
     def class_of(self, row: Row) -> str:
@@ -316,10 +312,8 @@ def _item(
     if boxed:
         try:
             size = upright_size(full)
-        except BadImage as error:
-            return Reject(id=id_, origin=origin, stage=error.stage, reason=error.reason)
-        except OSError as error:
-            return Reject(id=id_, origin=origin, stage="read", reason=(error.strerror or str(error)).lower())
+        except Unread as error:
+            return Reject(id=id_, origin=origin, stage=error.stage, reason=str(error))
         boxes *= [size[1], size[0], size[1], size[0]]
     attributes: dict[str, Any] = dict(image.others)
     if image.confidence:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from headrace.errors import DataError, NotThereError, UsageError
-from headrace.sources import annotated, walking
+from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.sources import annotated, shards, walking
 from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
 from headrace.sources.cvat import FORMAT as CVAT
@@ -21,14 +21,35 @@ from headrace.sources.images import FORMAT as FILES
 from headrace.sources.labelme import FORMAT as LABELME
 from headrace.sources.names import FORMAT as NAMES
 from headrace.sources.openimages import FORMAT as OPENIMAGES
+from headrace.sources.parquet import FORMAT as PARQUET
 from headrace.sources.tabular import FORMAT as CSV
+from headrace.sources.tfds import FORMAT as TFDS
 from headrace.sources.visipedia import FORMAT as VISIPEDIA
 from headrace.sources.voc import FORMAT as VOC
+from headrace.sources.webdataset import FORMAT as WEBDATASET
 from headrace.sources.wider import FORMAT as WIDER
 from headrace.sources.yolo import FORMAT as YOLO
 
 # As they are listed: images alone, what people have most, what one tool writes, arrays.
-_ALL = (FILES, NAMES, FOLDERS, COCO, VOC, YOLO, CSV, IMAGEFOLDER, OPENIMAGES, CVAT, LABELME, WIDER, VISIPEDIA, ARRAYS)
+_ALL = (
+    FILES,
+    NAMES,
+    FOLDERS,
+    COCO,
+    VOC,
+    YOLO,
+    CSV,
+    IMAGEFOLDER,
+    OPENIMAGES,
+    CVAT,
+    LABELME,
+    PARQUET,
+    WEBDATASET,
+    TFDS,
+    WIDER,
+    VISIPEDIA,
+    ARRAYS,
+)
 FORMATS = {entry.name: entry for entry in _ALL}
 
 # Those of folders without annotations, which come last.
@@ -49,6 +70,8 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
     annotations that no format of a folder would take.
     """
     root = Path(path)
+    if not root.exists() and len(several := shards.expanded(root)) > 1:  # a pattern in braces
+        root = several[0]
     if not root.exists():
         raise NotThereError(f"{root}: no such file or folder")
     for entry in FORMATS.values():
@@ -78,7 +101,7 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
         raise DataError(f"{root}: holds no images")
     raise UsageError(
         f"{root}: the format can't be guessed: {'1000 or more' if images == 1000 else images} images, none in a "
-        f"folder below it; pass format=NAME, one of {_listed(tried)}"
+        f"folder below it; pass format=NAME, one of {_listed([entry for entry in tried if entry.name in _BARE])}"
     )
 
 
@@ -88,7 +111,7 @@ def _annotated(root: Path, formats: Collection[Format]) -> tuple[Format, str] | 
     Raises UsageError: they are of several formats, or of one that isn't read, or not so.
     """
     found = {
-        entry.name: why for entry in formats if entry.name not in _BARE and (why := entry.recognise(root)) is not None
+        entry.name: why for entry in formats if entry.name not in _BARE and (why := _told(entry, root)) is not None
     }
     seen = annotated.look(root, found)
     if len(found) + (seen is not None) > 1:
@@ -104,6 +127,15 @@ def _annotated(root: Path, formats: Collection[Format]) -> tuple[Format, str] | 
             remedy = f"pass format={seen.format!r}"
         raise UsageError(f"{root}: {replace(seen, remedy=remedy)}")
     return next(((FORMATS[name], why) for name, why in found.items()), None)
+
+
+def _told(entry: Format, root: Path) -> str | None:
+    """What tells that a folder is of this format. A folder in it that may not be looked into tells nothing: that it may
+    not be is for the source to say."""
+    try:
+        return entry.recognise(root)
+    except StorageError:
+        return None
 
 
 def _listed(formats: Collection[Format]) -> str:

@@ -22,6 +22,7 @@ _LONGEST_QUOTED = 1 << 16  # characters of a row of several lines
 _BEGINNING = 4096  # bytes of an overlong line that tell whose it is
 _HEAD = 1 << 16  # bytes that tell the separator
 _QUOTED = re.compile(r' *"[^"]*(?:""[^"]*)*+"')
+_BYTES = re.compile("[\udc80-\udcff]")  # that are no UTF-8
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -80,7 +81,7 @@ class Rows:
                 yield row
                 continue
             cells = [cell.strip() for cell in text.split(separator)]
-            fault = None if width in (None, len(cells)) else self._odd(cells)
+            fault = None if width in (None, len(cells)) and text.isascii() else self._fault(cells)
             yield Row(begin, of, cells, fault)
 
     def _quoted(self, at: int, line: int, first: str) -> tuple[Row, int, int]:
@@ -103,8 +104,7 @@ class Rows:
             rest, closed, start = self._split(text, start)
             cells += rest
         if closed and (lines == 1 or self.width in (None, len(cells))):
-            fault = None if self.width in (None, len(cells)) else self._odd(cells)
-            return Row(at, line, cells, fault), self.file.tell(), line + lines
+            return Row(at, line, cells, self._fault(cells)), self.file.tell(), line + lines
         self.file.seek(next_at)
         cells = [cell.strip().strip('"') for cell in first.split(self.separator)]
         return Row(at, line, cells, "a quote that is not closed"), next_at, next_line
@@ -125,8 +125,10 @@ class Rows:
                 return cells, True, start
             start += 1
 
-    def _odd(self, cells: Sequence[str]) -> str:
-        return f"{len(cells)} cells, wanted {self.width}"
+    def _fault(self, cells: Sequence[str]) -> str | None:
+        if self.width not in (None, len(cells)):
+            return f"{len(cells)} cells, wanted {self.width}"
+        return "the row is not UTF-8" if _BYTES.search("".join(cells)) else None
 
 
 class Index:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headrace.record import Mask
 
 _MOST_PIXELS = 1 << 40  # of an image: far beyond any, and no sum of runs comes around
+_NUMBERS = frozenset((int, float))
 _MOST_CHARACTERS = 9  # of one number of a text: 45 bits
 
 
@@ -93,7 +94,7 @@ def _polygon(value: Any) -> NDArray[np.float32]:
     """float32 [m, 2] of x, y one after the other. Raises ValueError."""
     if not isinstance(value, list) or len(value) % 2:
         raise ValueError("a polygon of it is no list of x, y of each corner")
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value):
+    if not _NUMBERS.issuperset(map(type, value)):  # True is no number here
         raise ValueError("a polygon of it holds what is no number")
     try:
         with np.errstate(over="ignore"):

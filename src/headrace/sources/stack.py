@@ -350,14 +350,19 @@ class Member:
             return InFile.unnamed(os.dup(file.fileno()), self.offset, self.dtype, self.shape)
 
     def _copy(self, out: IO[bytes] | None) -> int:
-        """Reads a member of a .npz to its end, where its CRC is checked; how many bytes it has. Raises DataError."""
-        done = 0
+        """Reads a member of a .npz to its end, where its CRC is checked; how many bytes it has. Raises DataError, also
+        as soon as it unpacks to more than its header promises: there may be no end of that."""
+        done, most = 0, self.offset + self._size
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as data:
                 while chunk := data.read(_CHUNK_BYTES):
                     done += len(chunk)
+                    if done > most:
+                        raise DataError(f"{self.name}: holds more than the {most} bytes that its header promises")
                     if out is not None:
                         out.write(chunk)
+        except DataError:
+            raise
         except (*_BAD_ZIP, ValueError) as error:
             raise DataError(f"{self.name}: a damaged .npz file ({error})") from error
         return done

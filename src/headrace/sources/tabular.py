@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
-from headrace.imaging.codec import BadImage, read_header
 from headrace.record import Record, Reject, check_names, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.formats import CLASS_NAMES, Format, Option
@@ -204,7 +203,11 @@ FORMAT = Format(
             per_split=True,
         ),
         CLASS_NAMES,
-        Option(name="columns", type=list[str], help="ROLE=NAME: which column is the path, label, value, xmin, group."),
+        Option(
+            name="columns",
+            type=list[str],
+            help="Which column is what, ROLE=NAME, as in label=kind; a number where there is no header.",
+        ),
         Option(name="one_hot", type=tuple[str, ...], help="Columns that hold 1 where the image is of their class."),
         Option(name="separator", type=str, help="Between cells; comma, semicolon or tab by default."),
         Option(name="label_separator", type=str, help="Between the classes in a cell of labels."),
@@ -507,11 +510,8 @@ class _Reading:
             return Reject(id=id_, origin=self._origin(first), stage="read", reason=refused)
         try:
             return image.record(id_, path, self._origin(first))
-        except BadImage as error:
-            return Reject(id=id_, origin=self._origin(first), stage=error.stage, reason=error.reason)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            return Reject(id=id_, origin=self._origin(first), stage="read", reason=reason)
+        except Unread as error:
+            return Reject(id=id_, origin=self._origin(first), stage=error.stage, reason=str(error))
 
     def _by_stem(self, name: str) -> str | None:
         if self._stems is None:
@@ -539,8 +539,6 @@ class _Image:
         cells, layout, at = row.cells, self.layout, self.layout.at
         if row.fault is not None:
             raise BadRow(row.fault)
-        if not all(cell.isascii() for cell in cells) and re.search("[\ud800-\udfff]", "".join(cells)):
-            raise BadRow("the row is not UTF-8")
         given = {role: cells[i] for role, i in at.items()}
         if (split := given.get("split")) is not None:
             split = split_of_folder(split) or split
@@ -596,7 +594,7 @@ class _Image:
         return True
 
     def record(self, id_: str, path: str, origin: str) -> Record:
-        """Raises BadImage, OSError: the size that is needed can't be read."""
+        """Raises Unread: the size that is needed can't be read."""
         layout, source, once = self.layout, self.reading.source, self.once
         size, upright = once.get("size"), False
         boxes = np.array(self.boxes, np.float64).reshape(-1, 4)
@@ -677,9 +675,24 @@ def attribute(name: str, cell: str, flags: Collection[str] = FLAGGED) -> Any:
     return cell
 
 
+class Unread(ValueError):
+    """An image whose size can't be read: in which `stage`, and in words for people."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.stage = stage
+
+
 def upright_size(path: str) -> tuple[int, int]:
-    """(height, width) of an image as it is seen. Raises BadImage, OSError."""
-    header = read_header(Path(path).read_bytes())
+    """(height, width) of an image as it is seen, once its EXIF orientation is applied. Raises Unread."""
+    from headrace.imaging.codec import BadImage, read_header  # heavy, and most tables do without
+
+    try:
+        header = read_header(Path(path).read_bytes())
+    except BadImage as error:
+        raise Unread(error.stage, error.reason) from error
+    except OSError as error:
+        raise Unread("read", (error.strerror or str(error)).lower()) from error
     turned = header.orientation in (5, 6, 7, 8)
     return (header.width, header.height) if turned else (header.height, header.width)
 
