@@ -3,9 +3,9 @@
     python tests/mutants.py [--sample 360] [--seed 0] [--only PART_OF_A_PATH] [--seen FILE] [--out FILE]
 
 One run of all the tests under coverage tells which test meets which line. Then each mutant is tried by the tests that
-meet its line, the fast ones first, up to --most seconds of them, until one fails; where a fixture meets it, by the tests
-of that file. Tests and code are copied before, so both may be edited meanwhile. What a whole run of the tests would
-find on top is not counted: the score is the least that holds.
+meet its line, the fast ones first, up to --most seconds of them, until one fails; where a fixture meets it, by the
+tests of that file. Tests and code are copied before, so both may be edited meanwhile. What a whole run of the tests
+would find on top is not counted: the score is the least that holds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SUBJECTS = [
     *(f"format/{name}.py" for name in ("tfrecord", "index", "tables")),
     *(f"packing/{name}.py" for name in ("plan", "shard", "pack", "spool")),
     *(f"place/{name}.py" for name in ("local", "lock", "publish")),
-    *(f"load/{name}.py" for name in ("store", "loader", "draft", "iteration", "view", "cache")),
+    *(f"load/{name}.py" for name in ("store", "loader", "adopt", "draft", "iteration", "view", "cache")),
     *("order.py", "parallel.py", "splits.py"),
 ]
 # Those that judge the subjects; what they share with others (imaging, sources) is not judged here.
@@ -43,10 +43,22 @@ JUDGES = [
         f"unit/test_{name}.py"
         for name in (
             *("tfrecord", "index", "tables", "plan", "divided", "equal", "spool", "place", "condition", "dataset"),
-            *("loader", "draft", "iteration", "cache", "order", "parallel", "verify", "catalog", "example", "sources"),
+            *(
+                "loader",
+                "adopt",
+                "draft",
+                "iteration",
+                "cache",
+                "order",
+                "parallel",
+                "verify",
+                "catalog",
+                "example",
+                "sources",
+            ),
         )
     ),
-    *(f"property/test_{name}_properties.py" for name in ("format", "loader", "order")),
+    *(f"property/test_{name}_properties.py" for name in ("adopt", "format", "loader", "order")),
     *("integration/test_pack.py", "integration/test_bad_input.py"),
 ]
 # hypothesis is imported before its plugin is

@@ -48,6 +48,7 @@ _HOME = {
     "PackReport": "headrace.packing.pack",
     "adopt": "headrace.adopting.adopt",
     "AdoptReport": "headrace.adopting.adopt",
+    "ExportReport": "headrace.exporting.export",
     "HeadraceError": "headrace.errors",
     "UsageError": "headrace.errors",
     "UnknownIdError": "headrace.errors",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         UnknownIdError,
         UsageError,
     )
+    from headrace.exporting.export import ExportReport
     from headrace.imaging import augment
     from headrace.imaging.augment import Augmentation, ColorJitter, HorizontalFlip, RandomResizedCrop
     from headrace.imaging.placement import Placement
@@ -140,6 +142,7 @@ __all__ = [
     "PackReport",
     "adopt",
     "AdoptReport",
+    "ExportReport",
     "HeadraceError",
     "UsageError",
     "UnknownIdError",

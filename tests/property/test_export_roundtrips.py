@@ -44,7 +44,7 @@ def coco(out: Path) -> Any:
 
 
 def read_coco(out: Path) -> Any:
-    return {split: sources.coco(path, images=out / split) for split, path in coco(out).items()}
+    return {split: sources.coco(path, images=out / "images" / split) for split, path in coco(out).items()}
 
 
 BOXED = frozenset(("boxes", "box_labels"))

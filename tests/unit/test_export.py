@@ -131,7 +131,7 @@ def test_only_an_export_is_replaced(ds: hr.Dataset, tmp_path: Path) -> None:
     before = json.loads((tmp_path / "out" / export.MARKER).read_text())
     assert before == {"format": "folders", "records": 24, "dataset": ds.view_fingerprint}
     ds.export(tmp_path / "out", format="coco", overwrite=True, progress=False)
-    assert (tmp_path / "out" / "annotations").is_dir() and not (tmp_path / "out" / "train" / "ant").exists()
+    assert inside(tmp_path / "out") == [export.MARKER, "annotations", "images"]
     for name in ("notes", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.txt").write_text("mine")
@@ -474,6 +474,33 @@ def test_webdataset_and_parquet_in_parts(ds: hr.Dataset, tmp_path: Path, monkeyp
     rows = pl.concat([pl.read_parquet(path) for path in parts])
     assert rows["image"].struct["path"].to_list() == [record.id for record in ds.split("train")]
     assert rows["image"].struct["bytes"].to_list() == [record.encoded for record in ds.split("train")]
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "parquet"])
+def test_masks_of_one_kind_are_kept_in_columns(format: str, tmp_path: Path) -> None:
+    runs = Mask(runs=np.array([0, 30, 1170], np.int64), size=(30, 40))
+    triangle = Mask(polygons=(np.array([[0, 0], [8, 0], [0, 9.5]], np.float32),))
+    for name, masks, lost in (
+        ("runs", [runs, None], {}),
+        ("polygons", [None, triangle], {}),
+        ("both", [triangle, runs], {"masks that are no polygons": 1}),
+    ):
+        records = [boxed(f"{i}.png", encoded=png(i), masks=(mask,)) for i, mask in enumerate(masks)]
+        found = pack(records, tmp_path / name)
+        assert found.export(tmp_path / f"{name} out", format=format, progress=False).lost == lost
+        if format == "imagefolder":
+            lines = (tmp_path / f"{name} out" / "train" / "metadata.jsonl").read_text().splitlines()
+            said = {entry["file_name"]: entry["objects"]["segmentation"][0] for entry in map(json.loads, lines)}
+            size = {"size": [30, 40], "counts": [0, 30, 1170]}
+            polygon = [[0, 0, 8, 0, 0, 9.5]]
+            assert (
+                said
+                == {
+                    "runs": {"0.png": size, "1.png": None},
+                    "polygons": {"0.png": None, "1.png": polygon},
+                    "both": {"0.png": polygon, "1.png": None},
+                }[name]
+            )
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

@@ -137,10 +137,10 @@ def test_the_page_of_a_format(entry: Format, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("COLUMNS", str(width))
         ended = headrace("formats", entry.name)
         assert (ended.code, ended.err) == (0, "")
-        text, _, example = ended.out.partition("Example:\n  ")
+        text, _, rest = ended.out.partition("Example:\n  ")  # behind it stands what is written of the format
         assert all(f"  {flag_of(option.name)}" in text for option in entry.options)
         assert max(map(len, text.splitlines())) <= width
-    words = shlex.split(example)
+    words = shlex.split(rest.splitlines()[0])
     assert words[:2] == ["headrace", "pack"] and words[3:6] == ["out", "--format", entry.name]
 
 

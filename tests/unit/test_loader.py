@@ -10,6 +10,7 @@ import logging
 import pickle
 import re
 import shutil
+import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -836,6 +837,15 @@ def test_boxes_stay_on_what_they_frame(tmp_path: Path, fit: Any) -> None:
 
 
 # --- memory, options -------------------------------------------------------------------------------------------------
+
+
+def test_a_loader_that_rests_keeps_nobody_waiting(ds: hr.Dataset) -> None:
+    loader, go_on = ds.loader(batch_size=4, workers=1), threading.Event()
+    work = loader._pool.submit(go_on.wait, 20)
+    loader.rest()
+    assert not work.done()
+    go_on.set()
+    assert work.result()
 
 
 @pytest.mark.parametrize("leaks", [False, True])

@@ -516,6 +516,64 @@ def test_hashed_file(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(whole).hexdigest() == local.digest(tmp_path / "x")
 
 
+# --- files that move in ----------------------------------------------------------------------------------------------
+
+
+def moved_in(folder: Path, **written: bytes) -> None:
+    with publish.Scratch(folder, "catalog") as scratch:
+        for name, data in written.items():
+            (scratch / name).write_bytes(data)
+
+
+def test_files_move_in_when_all_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "other").write_bytes(b"other")
+    with publish.Scratch(tmp_path, "catalog") as scratch:
+        (scratch / "a").write_bytes(b"new")
+        (scratch / "b").write_bytes(b"b")
+        assert scratch.parent == tmp_path and scratch.name.startswith(".")
+        assert (tmp_path / "a").read_bytes() == b"old" and not (tmp_path / "b").exists()
+    assert content(tmp_path) == {"a": b"new", "b": b"b", "other": b"other"}
+    assert len([*tmp_path.iterdir()]) == 3
+
+
+def test_files_that_are_not_all_written_vanish(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def fail() -> None:
+        with publish.Scratch(tmp_path, "catalog") as scratch:
+            (scratch / "a").write_bytes(b"new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert content(tmp_path) == {"a": b"old"} and len([*tmp_path.iterdir()]) == 1
+
+
+def test_files_that_can_not_be_synced_do_not_move_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "sync", full)
+        with pytest.raises(StorageError, match=f"^{tmp_path}: no space left on device$"):
+            moved_in(tmp_path, a=b"new")
+    assert [*tmp_path.iterdir()] == []
+    moved_in(tmp_path, a=b"new")
+    assert content(tmp_path) == {"a": b"new"}
+
+
+def test_what_the_killed_left_of_files_is_cleared(tmp_path: Path) -> None:
+    left, other = tmp_path / f".catalog.writing-{lock.tag()}", tmp_path / f".index.writing-{lock.tag()}"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "a").write_bytes(b"half")
+    with publish.Scratch(tmp_path, "catalog"):
+        moved_in(tmp_path, b=b"b")  # beside one that is at work
+        assert len([*tmp_path.glob(".catalog.writing-*")]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, "b"])
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -547,10 +605,10 @@ def open_files(folder: Path) -> set[str]:
 
 def test_many_files_by_few_descriptors(few: local.Descriptors, tmp_path: Path) -> None:
     place = numbered(tmp_path / "in")
-    for i in [*range(300), *range(0, 300, 7), 5, 5]:
+    for i in [*range(300), *range(0, 300, 7), 5, 5, 252, 6]:  # 252 is used again, so 259 goes before it
         assert place.read(f"{i}", 4, 8) == struct.pack("<I", i) * 2
         assert len(few) <= 8
-    assert open_files(tmp_path / "in") == {"266", "273", "280", "287", "294", "259", "252", "5"}
+    assert open_files(tmp_path / "in") == {"266", "273", "280", "287", "294", "252", "5", "6"}
 
 
 def test_a_file_is_let_go_of_while_others_read_it(few: local.Descriptors, tmp_path: Path) -> None:

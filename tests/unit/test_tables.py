@@ -102,6 +102,25 @@ def test_a_catalog_that_is_replaced(folder: Path, tmp_path: Path) -> None:
     assert tables.frame(["height"]).height == len(labels)
 
 
+@pytest.mark.parametrize("other", ["garbage", "of other rows"])
+def test_a_catalog_that_is_replaced_amid_the_reading(
+    folder: Path, tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables(folder)
+    if other == "garbage":
+        (folder / "next").write_bytes(b"PAR1" + bytes(200) + b"PAR1")
+    else:
+        shutil.copy(pack(photos(5), tmp_path / "other").path / catalog.FILE, folder / "next")
+
+    def read(path: Path, *args: Any, plain: Any = catalog.read_columns) -> Any:
+        (folder / "next").rename(path)
+        return plain(path, *args)
+
+    monkeypatch.setattr(catalog, "read_columns", read)
+    with pytest.raises(DamageError, match=r"catalog.parquet: was replaced while it was read; open the dataset again"):
+        tables.frame(["label"])
+
+
 def test_a_dataset_that_is_packed_over(tmp_path: Path) -> None:
     """Its records are told from those of the new one, and it says what to do; opened again all is well."""
     ds = pack(shades(20), tmp_path / "ds", shards=2)

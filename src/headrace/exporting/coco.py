@@ -3,7 +3,7 @@
     OUT/annotations/instances_train.json           boxes; person_keypoints_train.json where objects have keypoints
     OUT/annotations/captions_train.json            captions, where there are any
     OUT/annotations/image_info_train.json          the images alone, where nothing is said of objects or captions
-    OUT/train/a.jpg                                an image: its file_name is a.jpg, and so is its id
+    OUT/images/train/a.jpg                         an image: its file_name is a.jpg, and so is its id
 
 bbox is x, y, width, height in pixels, 0-based, with as few decimals as give the same float32 corners again. An object's
 area is what the data says, where its images still have the size that it was measured in; else that of its mask or box.
@@ -81,7 +81,7 @@ class CocoWriter(Writer):
         }
 
     def place(self, split: str, label: int) -> str:
-        return split
+        return f"images/{split}"
 
     def make(self, item: Item) -> _Made:
         self.save(item)

@@ -180,7 +180,8 @@ def says(dataset: Dataset, kind: str) -> bool:
     if column not in dataset.store.table.columns:
         return False
     values = dataset.store.table.frame([column], dataset.rows)[column]
-    values = values.explode() if kind in (POLYGONS, RUNS) else values  # a list has a null for each object without
+    if kind in (POLYGONS, RUNS):  # an object has a null without a mask, and no polygons where it has runs
+        return bool((values.explode().list.len() > 0).any())
     return bool(values.is_not_null().any())
 
 

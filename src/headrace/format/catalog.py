@@ -306,12 +306,18 @@ class File:
                 )
         try:
             frame = read_columns(self.path, columns, self._records, first, n)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
+            self._check_same(before)  # of half of two files nothing true can be said
+            if isinstance(error, DamageError):
+                raise
             raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
-        if self._identity() != before:
-            raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
+        self._check_same(before)
         self._known = before
         return frame
+
+    def _check_same(self, before: tuple[int, ...]) -> None:
+        if self._identity() != before:
+            raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
 
     def _identity(self) -> tuple[int, ...]:
         with local.explained(self.path):

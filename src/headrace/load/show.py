@@ -200,9 +200,8 @@ def _count(n: int, one: str, many: str) -> str:
 
 def _classes_lines(names: Sequence[str]) -> list[str]:
     """All of them, on as many lines as they need below a small image."""
-    return textwrap.wrap(", ".join(names), 24, break_long_words=False, break_on_hyphens=False) or [
-        "none of the classes"
-    ]
+    text = ", ".join(names) or "none of the classes"
+    return textwrap.wrap(text, 24, break_long_words=False, break_on_hyphens=False)
 
 
 def _names_text(names: Sequence[str]) -> str:

@@ -326,6 +326,17 @@ def _labels(table: Table) -> NDArray[np.int32]:
     return table.frame(["label"])["label"].fill_null(-1).to_numpy()
 
 
+def _several(table: Table) -> _Several:
+    column = table.frame(["labels"])["labels"]
+    counts = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+    labels = column.explode().drop_nulls().to_numpy()
+    return _Several(labels, np.concatenate([[0], np.cumsum(counts)]), column.is_not_null().to_numpy())
+
+
+def _values(table: Table) -> NDArray[np.float64]:
+    return table.frame(["value"])["value"].fill_null(np.nan).to_numpy()
+
+
 def _kinds(
     table: Table, rows: NDArray[np.int64] | None, multi_label: bool
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
@@ -341,17 +352,6 @@ def _kinds(
         groups = np.where(names.is_null().to_numpy(), np.arange(len(names)), first)
         groups = np.unique(groups, return_inverse=True)[1]
     return several, groups
-
-
-def _several(table: Table) -> _Several:
-    column = table.frame(["labels"])["labels"]
-    counts = column.list.len().fill_null(0).to_numpy().astype(np.int64)
-    labels = column.explode().drop_nulls().to_numpy()
-    return _Several(labels, np.concatenate([[0], np.cumsum(counts)]), column.is_not_null().to_numpy())
-
-
-def _values(table: Table) -> NDArray[np.float64]:
-    return table.frame(["value"])["value"].fill_null(np.nan).to_numpy()
 
 
 def _objects(table: Table, k: int) -> _AllObjects:
