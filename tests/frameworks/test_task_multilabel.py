@@ -156,10 +156,14 @@ def test_what_is_said_of_one_image() -> None:
     assert TASK.wrong(found, ("b", "c")) == pytest.approx(0.2 + 0.4 + 0.1)
     assert TASK.wrong(found, ("z",)) == pytest.approx(0.2 + 0.6 + 0.9 + 1)
     image = np.zeros((8, 8, 3), np.uint8)
-    assert TASK.tile(image, found, None).caption == "est: c 90%, b 60%" and TASK.tile(image, found, None).right is None
+    assert TASK.tile(image, found, None).caption == "est: c 90%\nb 60%" and TASK.tile(image, found, None).right is None
     tile = TASK.tile(image, found, ())
-    assert (tile.caption, tile.right) == ("obs: none\nest: c 90%, b 60%", False)
+    assert (tile.caption, tile.right) == ("obs: none\nest: c 90%\nb 60%", False)
     assert TASK.tile(image, 0 * found, ("a",)).caption == "obs: a\nest: none"
+    many = MultiLabelled(tuple(f"class number {k}" for k in range(9)))
+    lines = many.tile(image, np.linspace(1, 0.6, 9, dtype=np.float32), many.class_names[:3]).caption.split("\n")
+    assert lines[:3] == ["obs: class number 0,", "class number 1, class", "number 2"]
+    assert lines[3:5] == ["est: class number 0 100%", "class number 1 95%"] and lines[9:] == ["…"]
 
 
 def test_the_task_of_a_dataset(packed: Path, tmp_path: Path) -> None:

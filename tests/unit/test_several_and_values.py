@@ -287,6 +287,9 @@ def test_captions_have_all_classes_and_the_value(tmp_path: Path) -> None:
     lines = {record.id: tile(ds, i, side=40).caption.split("\n") for i, record in enumerate(ds)}
     assert set(lines["000"][0].split(", ")) == {"ant", "bee"} and lines["001"] == ["none of the classes", "001"]
     assert lines["005"] == ["005"]
+    names = tuple(f"name {k}" for k in range(12))
+    many = pack([hr.Record(id="x", encoded=labelled()[0].encoded, labels=names)], tmp_path / "many")
+    assert ", ".join(names) == " ".join(tile(many, 0, side=40).caption.split("\n")[:-1])
     values = pack(measured(), tmp_path / "values")
     shown = [tile(values, i, side=40).caption for i in range(6)]
     assert {"0.5\n000", "001", "-3.25\n002", "1e+06\n003"} <= set(shown)

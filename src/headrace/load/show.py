@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
         return Tile(_words(str(error), side), _caption(f"damaged: {id_}", str(error)), right=False)
     lines = [] if record.label_name is None else [record.label_name]
     if record.labels is not None:
-        lines.append(_classes_text(record.labels))
+        lines += _classes_lines(record.labels)
     if record.value is not None:
         lines.append(f"{record.value:g}")
     if record.boxes is not None:
@@ -96,12 +97,12 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
     boxes = labels.boxes[there]
     class_names = loader.view.class_names
     if isinstance(target, MultiLabel):
-        return [_classes_text(*target.decode(targets[j : j + 1], class_names))]
+        return _classes_lines(*target.decode(targets[j : j + 1], class_names))
     if isinstance(target, Value):
         return [f"{targets[j]:g}"]
     lines = [class_names[label]] if label >= 0 else []
     if len(labels.several) and labels.several[slot].any():
-        lines.append(_classes_text([class_names[k] for k in np.flatnonzero(labels.several[slot])]))
+        lines += _classes_lines([class_names[k] for k in np.flatnonzero(labels.several[slot])])
     if len(labels.values) and not np.isnan(labels.values[slot]):
         lines.append(f"{labels.values[slot]:g}")
     if isinstance(target, Grid):
@@ -197,8 +198,10 @@ def _count(n: int, one: str, many: str) -> str:
     return f"{n} {one if n == 1 else many}"
 
 
-def _classes_text(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none of the classes"
+def _classes_lines(names: Sequence[str]) -> list[str]:
+    """All of them, on as many lines as they need below a small image."""
+    text = ", ".join(names) or "none of the classes"
+    return textwrap.wrap(text, 24, break_long_words=False, break_on_hyphens=False)
 
 
 def _names_text(names: Sequence[str]) -> str:

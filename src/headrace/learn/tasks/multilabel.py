@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -221,14 +222,17 @@ class MultiLabelled(Task):
 
     def tile(self, image: Pixels, found: Outputs, observed: tuple[str, ...] | None) -> Tile:
         shares = dict(zip(self.class_names, found.tolist(), strict=True))
-        said = ", ".join(f"{name} {shares[name]:.0%}" for name in self._shown(found)) or "none"
+        names = self._shown(found)
+        said = [f"{name} {shares[name]:.0%}" for name in names[:_MOST_LINES]] + ["…"] * (len(names) > _MOST_LINES)
+        estimated = "\n".join(["est: " + (said[0] if said else "none"), *said[1:]])  # a line would cut them short
         if observed is None:
-            return Tile(image, f"est: {said}")
-        caption = f"obs: {', '.join(observed) or 'none'}\nest: {said}"
-        return Tile(image, caption, right=self.is_correct(found, observed))
+            return Tile(image, estimated)
+        there = "\n".join(textwrap.wrap(f"obs: {', '.join(observed) or 'none'}", 24, break_long_words=False))
+        return Tile(image, f"{there}\n{estimated}", right=self.is_correct(found, observed))
 
 
 _SEPARATOR = "; "  # of classes in a column of a table
+_MOST_LINES = 6  # of classes found, below an image
 
 
 def _at_threshold(truth: NDArray[np.bool_], shown: NDArray[np.bool_]) -> dict[str, Any]:
