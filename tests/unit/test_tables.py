@@ -247,6 +247,46 @@ def test_a_forked_child_answers_as_its_parent(used: str, sound: Path, tmp_path: 
     assert done.stdout == "0 []\n", done.stderr
 
 
+FORKED_VERBS = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, sys.argv[2])
+import headrace as hr, headrace.adopting.adopt, headrace.checking.verify, headrace.packing.pack
+from packed import shades
+out = sys.argv[1] + "/"
+if sys.argv[3] == "used":
+    hr.pack(list(shades(4)), out + "parent", progress=False)
+if child := os.fork():
+    print(os.waitpid(child, 0)[1])
+    os._exit(0)
+signal.alarm(60)
+for verb in (
+    lambda: hr.pack(list(shades(4)), out + "child", progress=False),
+    lambda: hr.adopt(out + "child", out + "adopted", progress=False),
+    lambda: headrace.checking.verify.verify(headrace.checking.verify.Path(out + "child")),
+):
+    try:
+        verb()
+        print("done", flush=True)
+    except hr.UsageError as error:
+        print(str(error).partition(";")[0], flush=True)
+if sys.argv[3] == "used":
+    print(len(hr.Dataset(out + "parent").catalog), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which threads there are")
+@pytest.mark.parametrize("used", ["used", "fresh"])
+def test_a_forked_child_packs_or_says_why_not(used: str, tmp_path: Path) -> None:
+    """Where its parent had no threads of Polars it has its own; else it would wait for those for ever."""
+    command = [sys.executable, "-c", FORKED_VERBS, str(tmp_path), str(Path(__file__).parents[1]), used]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    why = "this process was forked from one in which Polars had started its threads, and here they are gone"
+    said = [f"{verb}: {why}" for verb in ("pack", "adopt", "verify")] + ["4"] if used == "used" else ["done"] * 3
+    assert done.stdout.splitlines() == [*said, "0"], done.stderr
+
+
 # --- sent elsewhere ---------------------------------------------------------------------------------------------------
 
 

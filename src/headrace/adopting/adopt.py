@@ -35,7 +35,7 @@ from headrace.adopting.scan import Columns, Pass, Vocabulary, joined, reject
 from headrace.adopting.schema import Schema
 from headrace.adopting.write import write
 from headrace.errors import DamageError, DataError, NotThereError, UsageError
-from headrace.format import index, manifest
+from headrace.format import frames, index, manifest
 from headrace.imaging import codec
 from headrace.imaging.prepare import ImageOptions
 from headrace.packing.budget import Budget
@@ -119,6 +119,7 @@ def adopt(
     StorageError.
     """
     started = time.perf_counter()
+    frames.check_process("adopt")
     threads = parallel.check_workers(workers)
     budget = Budget(max_rejects)
     if split is not None:

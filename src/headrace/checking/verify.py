@@ -30,7 +30,7 @@ from headrace.checking.damage import (
     where_of,
 )
 from headrace.errors import DamageError, StorageError
-from headrace.format import catalog, example, index, manifest, tfrecord
+from headrace.format import catalog, example, frames, index, manifest, tfrecord
 from headrace.format.index import Index
 from headrace.format.tables import Tables
 from headrace.place import local
@@ -57,8 +57,9 @@ def verify(folder: Path, *, workers: int | None = None, progress: Callable[[int]
 
     Index and catalog that are not what was written leave no addresses to go by: then shards are only held against their
     digests. Raises NotThereError, UsageError, DamageError, StorageError where there is nothing to check: no manifest to
-    be read, or one that is replaced meanwhile.
+    be read, or one that is replaced meanwhile; UsageError in a forked child without Polars's threads.
     """
+    frames.check_process("verify")
     threads = parallel.check_workers(workers)
     promised = manifest.read(folder)
     place = LocalPlace(folder)

@@ -1,26 +1,65 @@
-"""Polars where it can't work: in a forked child its threads are gone, and the first question to them never returns."""
+"""Polars where it can't work: in a forked child its threads are gone, and the first question to them never returns.
+
+A child of a process in which they had not started yet starts its own. Whoever imports Polars imports this.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+
+from headrace.errors import UsageError
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-_forked = False
+_had = False  # whether there were threads of Polars when this process was last forked
+_forked = False  # whether it is a child that lost them
+
+_TASKS = Path("/proc/self/task")
+_THREAD = re.compile("polars-[0-9]+")
+
+
+def _have_started() -> bool:
+    """Whether Polars's threads have; where nobody can tell, whether Polars is there at all."""
+    try:
+        tasks = list(_TASKS.iterdir())
+    except OSError:  # no Linux
+        return "polars" in sys.modules
+    for task in tasks:
+        with contextlib.suppress(OSError):  # it has ended
+            if _THREAD.fullmatch((task / "comm").read_text().strip()):
+                return True
+    return False
+
+
+def _look() -> None:
+    global _had
+    _had = _had or _have_started()
 
 
 def _mark() -> None:
     global _forked
-    _forked = True
+    _forked = _had
 
 
-os.register_at_fork(after_in_child=_mark)
+os.register_at_fork(before=_look, after_in_child=_mark)
+
+
+def check_process(what: str) -> None:
+    """For what asks Polars itself. Raises UsageError: this is a forked child, in which that would wait for ever."""
+    if _forked:
+        raise UsageError(
+            f"{what}: this process was forked from one in which Polars had started its threads, and here they are "
+            "gone; start processes by 'spawn' or 'forkserver' (multiprocessing.get_context)"
+        )
 
 
 def anywhere(function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:

@@ -19,7 +19,7 @@ import google_crc32c
 
 from headrace import parallel
 from headrace.errors import DataError
-from headrace.format import catalog, index, manifest
+from headrace.format import catalog, frames, index, manifest
 from headrace.format.equal import EqualImages, equal_images
 from headrace.imaging import codec
 from headrace.imaging.placement import Fit
@@ -132,9 +132,11 @@ def pack(
     progress: show a bar; None where someone looks. Each Reject as it comes, and each shard at the end, are logged to
     "headrace" (INFO). runner: who makes the shards of a Plan (threads here by default).
 
-    Raises UsageError (an option, `out` is in the way), DataError (nothing stored, too many Rejects), StorageError.
+    Raises UsageError (an option, `out` is in the way, a forked child without Polars's threads), DataError (nothing
+    stored, too many Rejects), StorageError.
     """
     started = time.perf_counter()
+    frames.check_process("pack")
     options = ImageOptions(
         size=size,  # type: ignore[arg-type]
         fit=fit,

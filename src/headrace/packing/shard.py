@@ -14,7 +14,7 @@ from typing import Any
 
 import google_crc32c
 
-from headrace.format import catalog, example, index, tfrecord
+from headrace.format import catalog, example, frames, index, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
 from headrace.imaging.codec import BadImage, check_pixels
@@ -138,10 +138,12 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
 
 
 def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered] | None = None) -> ShardResult:
-    """Writes shard `i` of `plan` and its index into `folder`, its parts beside the plan's table. Raises OSError.
+    """Writes shard `i` of `plan` and its index into `folder`, its parts beside the plan's table. Raises OSError,
+    UsageError (in a forked child without Polars's threads).
 
     `made` brings its records in the plan's order from wherever they were made; by default they are made here.
     """
+    frames.check_process("pack_shard")
     shard = plan.shards[i]
     if made is None:
         made = (make_record(plan, shard, record) for record in plan.records(shard.start, shard.stop))
