@@ -625,3 +625,12 @@ def test_boxes_on_16_bits(by: str, tmp_path: Path) -> None:
     assert ds[0].boxes is not None and ds[0].boxes.tolist() == [[30, 10, 60, 30]]
     with pytest.raises(DataError, match="pack it with value_range"):
         pack(visipedia([raw]), tmp_path / "no")  # type: ignore[arg-type]
+
+
+def test_a_whole_number_beyond_all_floats_is_a_reject(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    said = item(filename="a.jpg", object=boxes((0.1, 0.2, 0.8, 0.9), label=[1]) | {"area": [10**400], "count": 1})
+    said.pop("encoded")
+    (tmp_path / "list.json").write_text(json.dumps([said]))
+    (reject,) = hr.sources.visipedia(tmp_path / "list.json", images=tmp_path)
+    assert isinstance(reject, hr.Reject) and reject.reason.startswith("object.area[0] is 1000")

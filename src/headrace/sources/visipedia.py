@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 from collections import Counter
@@ -374,7 +373,7 @@ def _float(value: Any, where: str) -> float:
             value = float(value)
     if not isinstance(value, int | float):
         raise BadItem(f"{where} is {_shown(value)}, wanted a number")
-    if not (math.isfinite(value) and abs(value) <= _FLOAT32):
+    if not abs(value) <= _FLOAT32:  # NaN neither; a whole number may be beyond all floats
         raise BadItem(f"{where} is {_shown(value)}, wanted a finite number of 32 bits")
     return float(value)
 
