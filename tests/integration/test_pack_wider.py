@@ -263,7 +263,10 @@ def test_guessed_and_said_aloud(drawn: Path, tmp_path: Path) -> None:
     ended = headrace("pack", drawn, tmp_path / "out", "--images", tmp_path / "images")
     assert ended.code == 0
     assert "headrace: taking --format wider: line 1 names an image, 'p/0.jpg', and line 2 counts its faces" in ended.err
-    assert "boxes: 4, 2 clipped to their image, 1 dropped (without width or height), 2 dropped (outside" in ended.out
+    assert (
+        "boxes of face: 4, 2 clipped to their image, 1 dropped (without width or height), 2 dropped (outside"
+        in ended.out
+    )
 
 
 def test_filters_on_the_command_line(drawn: Path, tmp_path: Path) -> None:
@@ -288,12 +291,12 @@ def test_filters_on_the_command_line(drawn: Path, tmp_path: Path) -> None:
         (["wider.txt", "--images", "images", "--max-faces", "-1"], "--max-faces is -1, wanted at least 0"),
         (
             ["images", "--format", "folders", "--images", "images"],
-            "--images is for --format wider",
+            "--images is for --format coco and voc",
         ),
         (["images", "--format", "folders", "--lenient"], "--lenient is for --format wider, the format is folders"),
         (["images", "--format", "folders", "--max-faces", "0"], "--max-faces is for --format wider, the format"),
-        (["wider.txt", "--format", "widr"], "--format is 'widr', wanted one of names, folders, wider"),
-        (["images/p/0.jpg"], "no format reads this file; pass --format NAME, one of wider (A text"),
+        (["wider.txt", "--format", "widr"], "--format is 'widr', wanted one of files, names, folders, coco"),
+        (["images/p/0.jpg"], "no format reads this file; pass --format NAME, one of coco (A JSON"),
     ],
 )
 def test_calls_that_are_at_fault(

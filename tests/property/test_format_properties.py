@@ -20,6 +20,7 @@ from headrace.format import catalog, example, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.example import Floats, Ints, Strings
 from headrace.place.local import LocalPlace
+from headrace.record import Mask
 
 KEYS = st.text(st.characters(codec="utf-8"), max_size=8)
 FEATURES = st.dictionaries(
@@ -109,6 +110,13 @@ def rows(draw: st.DrawFn) -> Row:
         values = draw(st.lists(FLOATS, min_size=math.prod(shape), max_size=math.prod(shape)))
         return np.array(values, np.float32).reshape(shape)
 
+    several = draw(st.none() | st.lists(st.integers(0, 9), max_size=3))
+    polygons = st.lists(st.lists(FLOATS, min_size=6, max_size=6), max_size=2).map(
+        lambda found: Mask(polygons=tuple(np.array(corners, np.float32).reshape(-1, 2) for corners in found))
+    )
+    runs = st.lists(st.integers(0, 9), max_size=4).map(lambda found: Mask(runs=np.array(found, np.int64), size=(1, 1)))
+    names = st.sets(st.sampled_from([*catalog.ATTRIBUTES]))
+    masks, flags = st.none() | polygons | runs, st.none() | st.integers(-1, 1)
     numbers = {name: draw(st.integers(0, 2**40)) for name in ("offset", "length", "image_offset", "image_length")}
     return Row(
         id=draw(TEXT),
@@ -126,7 +134,14 @@ def rows(draw: st.DrawFn) -> Row:
         box_labels=None if n is None else [draw(st.integers(0, 99)) for _ in range(n)],
         box_label_names=None if n is None else [draw(TEXT) for _ in range(n)],
         keypoints=None if n is None else array(n, 2, 3),
-        attributes=draw(st.dictionaries(TEXT, st.integers() | st.none() | TEXT | st.lists(st.booleans()), max_size=3)),
+        masks=None if n is None else draw(st.none() | st.just([draw(masks) for _ in range(n)])),
+        group_id=draw(st.none() | TEXT),
+        labels=several,
+        label_names=None if several is None else [draw(TEXT) for _ in several],
+        value=draw(st.none() | st.floats(allow_nan=False)),
+        captions=draw(st.none() | st.lists(TEXT, max_size=2)),
+        attributes=draw(st.dictionaries(TEXT, st.integers() | st.none() | TEXT | st.lists(st.booleans()), max_size=3))
+        | {name: [draw(flags) for _ in range(n or 0)] for name in draw(names)},
         **numbers,
     )  # fmt: skip
 
@@ -142,13 +157,20 @@ def test_rows_come_back(given_rows: list[Row]) -> None:
         found = file.read([*catalog.WHAT])
     assert found.equals(frame) and dict(found.schema) == catalog.WHAT
     for row, values in zip(given_rows, found.rows(named=True), strict=True):
-        for name in set(catalog.WHAT) - {"boxes", "keypoints", "attributes"}:
-            assert values[name] == getattr(row, name)
-        for name in ("boxes", "keypoints"):
+        known = catalog.known_of(values, (row.height, row.width), 2)
+        masks = known.pop("masks")
+        assert (masks is None) == (row.masks is None) and all(map(_same_mask, masks or (), row.masks or ()))
+        for name, value in known.items():
             wanted = getattr(row, name)
-            assert (values[name] is None) == (wanted is None)
-            assert wanted is None or np.array_equal(np.array(values[name], np.float32).reshape(wanted.shape), wanted)
-        assert catalog.attributes(values["attributes"]) == row.attributes
+            assert np.array_equal(value, wanted) if isinstance(wanted, np.ndarray) else value == wanted
+
+
+def _same_mask(one: Mask | None, two: Mask | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    if one.runs is not None and two.runs is not None:
+        return np.array_equal(one.runs, two.runs)
+    return one.runs is two.runs and all(map(np.array_equal, one.polygons, two.polygons))
 
 
 FRAME = pl.DataFrame({"id": ["a", "b"], "label": [0, None], "boxes": [[1], None], "label_name": ["x", None]})

@@ -56,6 +56,7 @@ def test_pack_json(source: Path, tmp_path: Path) -> None:
         "rejected_by_reason": {"empty file …": 1},
         "splits": {"train": 21},
         "classes": ["cat", "dog"],
+        "box_classes": [],
         "boxes": 0,
         "boxes_clipped": 0,
         "boxes_dropped": {},

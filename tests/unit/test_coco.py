@@ -642,7 +642,7 @@ def test_the_command(tmp_path: Path) -> None:
 
     words = ("--category", "person", "--skip-crowd", "--flip-pairs", "0-1", "--segmentation", "keep")
     ended = headrace("pack", tmp_path / "x.json", tmp_path / "some", *words, "--images", tmp_path)
-    assert "boxes: 1, 2 dropped (of other categories), 1 dropped (crowd)" in ended.out
+    assert ": 1, 2 dropped (of other categories), 1 dropped (crowd)" in ended.out
     ds = hr.Dataset(tmp_path / "some")
     assert ds.flip_pairs == ((0, 1),) and ds.box_class_names == ("person",)
     for words, says in [(("--flip-pairs", "1,2"), "wanted pairs of numbers, as in 1-2,3-4"), (("--lenient",), "wider")]:

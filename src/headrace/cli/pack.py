@@ -169,6 +169,7 @@ def _facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
         "rejected_by_reason": count_reasons(report.rejects),
         "splits": dict(report.splits),
         "classes": list(report.classes),
+        "box_classes": list(report.box_classes),
         "boxes": report.boxes,
         "boxes_clipped": report.boxes_clipped,
         "boxes_dropped": dict(report.boxes_dropped),
@@ -198,9 +199,11 @@ def _print(report: PackReport, notes: Sequence[str]) -> None:
         typer.echo(f"  passed over {sum(report.skipped.values())}: {kinds}")
     for note in [*notes, *equal_lines(report.equal)]:
         typer.echo(f"  {note}")
-    typer.echo(f"  {splits}; {report.shards} shards; classes: {', '.join(report.classes) or 'none'}")
+    classes = f"; classes: {', '.join(report.classes) or 'none'}" if report.classes or not report.box_classes else ""
+    typer.echo(f"  {splits}; {report.shards} shards{classes}")
     if report.boxes or report.boxes_dropped:
-        typer.echo(f"  boxes: {boxes_text(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
+        of = f" of {', '.join(report.box_classes)}" if report.box_classes else ""
+        typer.echo(f"  boxes{of}: {boxes_text(report.boxes, report.boxes_clipped, report.boxes_dropped)}")
     if report.keypoint_sets or report.keypoints_dropped:
         typer.echo(f"  keypoints: {', '.join([f'{report.keypoint_sets} sets', *losses(report.keypoints_dropped)])}")
     typer.echo(

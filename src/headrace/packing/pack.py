@@ -60,6 +60,7 @@ class PackReport:
     rejects: tuple[Reject, ...]
     splits: Mapping[str, int]
     classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
     boxes: int
     boxes_clipped: int
     boxes_dropped: Mapping[str, int]
@@ -211,6 +212,7 @@ def pack(
         rejects=rejects,
         splits=made.splits,
         classes=plan.classes,
+        box_classes=plan.box_classes,
         boxes=sum(result.boxes for result in results),
         boxes_clipped=made.boxes_clipped,
         boxes_dropped=made.boxes_dropped,
