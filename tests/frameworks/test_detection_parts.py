@@ -22,7 +22,7 @@ from headrace.learn.recipe import Options
 from headrace.learn.tasks import detection
 from headrace.learn.tasks.classification import Classification
 from headrace.learn.tasks.detection import Detection
-from headrace.load.photos import PhotoLoader, View, read_photo
+from headrace.load.photos import Framing, PhotoLoader, read_photo
 from headrace.load.targets import Found, Grid, Labels
 
 TASK = Detection(("face",))
@@ -383,12 +383,12 @@ def test_boxes_go_back_to_the_photo_to_a_pixel(
 
 
 def test_boxes_are_cut_to_the_photo() -> None:
-    view = View(50, 80, (Move(2.0, 10.0, 2.0, 0.0),), (100, 170))
+    view = Framing(50, 80, (Move(2.0, 10.0, 2.0, 0.0),), (100, 170))
     assert view.back(np.array([[0, 0, 500, 500]], np.float32)).tolist() == [[0, 0, 80, 50]]
     output = np.zeros((1, 1, 5), np.float32)
     output[0, 0] = 0.2, 0.2, 0.5, 0.1, 0.9  # to the left of all that the photo reaches: x from 0 to 6.4
-    assert len(TASK.prediction(output, View(16, 8, (Move(1.0, 12.0, 1.0, 0.0),), (32, 32))).boxes) == 0
-    assert len(TASK.prediction(output, View(16, 8, (Move(1.0, 2.0, 1.0, 0.0),), (32, 32))).boxes) == 1
+    assert len(TASK.prediction(output, Framing(16, 8, (Move(1.0, 12.0, 1.0, 0.0),), (32, 32))).boxes) == 0
+    assert len(TASK.prediction(output, Framing(16, 8, (Move(1.0, 2.0, 1.0, 0.0),), (32, 32))).boxes) == 1
 
 
 def test_pictures_lie_as_the_photos_do_and_never_over_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from headrace.learn.backend import keras
 from headrace.learn.recipe import Options
 from headrace.learn.tasks import keypoints
 from headrace.learn.tasks.keypoints import HEATMAP, Keypoints, Observed
-from headrace.load.photos import PhotoLoader, View
+from headrace.load.photos import Framing, PhotoLoader
 from headrace.load.targets import Labels, Points
 from packed import pack
 
@@ -361,7 +361,7 @@ def test_points_go_back_to_the_photo_to_a_pixel(
 
 
 def test_points_beside_the_photo_go_to_its_border() -> None:
-    view = View(50, 80, (Move(2.0, 10.0, 2.0, 0.0),), (100, 170))
+    view = Framing(50, 80, (Move(2.0, 10.0, 2.0, 0.0),), (100, 170))
     assert view.back_points(np.array([[4, 200, 0.4]], np.float32)).tolist() == [[0, 50, pytest.approx(0.4)]]
 
 
@@ -382,7 +382,7 @@ def test_what_is_known_of_a_photo(tmp_path: Path) -> None:
     assert task is not None
     observe = task.ground_truth(ds)
     rows = {row["id"]: row for row in ds.catalog.iter_rows(named=True)}
-    view = View(60, 80, (Move(0.5, 0.0, 0.5, 0.0),), (30, 40))
+    view = Framing(60, 80, (Move(0.5, 0.0, 0.5, 0.0),), (30, 40))
     seen = {id_: observe(row, view) for id_, row in rows.items()}
     assert seen["bare"] is seen["dot"] is seen["plain"] is None
     assert seen["boxes"].points.tolist() == sets[1].tolist() and seen["boxes"].box.tolist() == boxes[1].tolist()

@@ -29,13 +29,13 @@ from headrace.learn.tasks import for_dataset
 from headrace.learn.tasks.multilabel import Labelled, MultiLabelled
 from headrace.learn.train import Trained, train
 from headrace.load.iteration import Batch
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 from packed import pack, shades
 from shapes import NAMES, several, valued
 
 QUICK = Options(epochs=1, checkpoint_seconds=0)
 TASK = MultiLabelled(("a", "b", "c"))
-UNMOVED = View(1, 1, (), (1, 1))
+UNMOVED = Framing(1, 1, (), (1, 1))
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from headrace.imaging.sheet import Tile, contact_sheet
 from headrace.learn.run import Answer, Run
 from headrace.learn.tasks import Task
 from headrace.load.dataset import Dataset
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 
-Observe = Callable[[Mapping[str, Any], View], Any]
+Observe = Callable[[Mapping[str, Any], Framing], Any]
 
 SIDE = 480  # the longer side of a photo with what was found drawn on it, on a sheet
 
@@ -72,7 +72,7 @@ def observed(observe: Observe | None, row: Mapping[str, Any]) -> Any:
     The boxes and points of the catalog are in these pixels already: there is no way to go back.
     """
     size = row["height"], row["width"]
-    return None if observe is None else observe(row, View(*size, (), size))
+    return None if observe is None else observe(row, Framing(*size, (), size))
 
 
 def in_colour(image: Pixels) -> Pixels:

@@ -28,7 +28,7 @@ from headrace.learn import networks, parts, pictures
 from headrace.learn.run import Run
 from headrace.learn.tasks import Hits, Task
 from headrace.load.dataset import Dataset
-from headrace.load.photos import Photo, View, read_photo
+from headrace.load.photos import Framing, Photo, read_photo
 from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
@@ -44,7 +44,7 @@ PHOTO_SHEET = 24  # the same for photos with what was found drawn on them
 TABLE, SHEET_FILE = "predictions.csv", "predictions.png"
 PICTURES = "drawn"  # the folder of photos with what was found drawn on them
 
-Observe = Callable[[str, View], Any]
+Observe = Callable[[str, Framing], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,19 +368,19 @@ def _observer(task: Task, pattern: str | None, by_folder: bool, truth: Dataset |
         return lambda path, _: None
     compiled = compile_pattern(pattern)
 
-    def observe(path: str, _: View) -> str | None:
+    def observe(path: str, _: Framing) -> str | None:
         match = compiled.search(Path(path).name)
         return (match["label"] or None) if match else None
 
     return observe
 
 
-def _stored(dataset: Dataset, observed: Callable[[Mapping[str, Any], View], Any]) -> Observe:
+def _stored(dataset: Dataset, observed: Callable[[Mapping[str, Any], Framing], Any]) -> Observe:
     """What `observed` says of the dataset's record whose id a photo's path ends with, None without such a record."""
     fit = dataset.manifest.pack_options["fit"]
     store = dataset.store
 
-    def observe(path: str, view: View) -> Any:
+    def observe(path: str, view: Framing) -> Any:
         parts = Path(path).parts
         ends = ("/".join(parts[i:]) for i in range(len(parts)))
         row = next((row for end in ends if (row := store.row_of(end)) is not None), None)

@@ -18,7 +18,7 @@ from headrace.learn.recipe import Recipe, RunFolder, filled
 from headrace.load.dataset import Dataset
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch
-from headrace.load.photos import Photo, PhotoLoader, View
+from headrace.load.photos import Framing, Photo, PhotoLoader
 from headrace.load.targets import Labels, Target
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Answer:
 
     id: str
     image: Any
-    view: View
+    view: Framing
     found: Any
 
 
@@ -136,13 +136,13 @@ class Run:
         view = self.view(dataset, int(dataset.rows[number]))
         return Answer(id_, image, view, task.prediction(output, view))
 
-    def view(self, dataset: Dataset, row: int) -> View:
+    def view(self, dataset: Dataset, row: int) -> Framing:
         """How the stored image of a catalog row comes to the model."""
         recipe, store = self.recipe, dataset.store
         if recipe.keeps:
             return _UNMOVED
         height, width = int(store.height[row]), int(store.width[row])
-        return View(height, width, (place(height, width, recipe.size, recipe.options.fit).move,), recipe.size)
+        return Framing(height, width, (place(height, width, recipe.size, recipe.options.fit).move,), recipe.size)
 
     def _loader(self, dataset: Dataset, judged: bool, workers: int | None) -> Iterable[Batch]:
         recipe = self.recipe
@@ -230,7 +230,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-_UNMOVED = View(1, 1, (), (1, 1))  # of numbers that are no pixels
+_UNMOVED = Framing(1, 1, (), (1, 1))  # of numbers that are no pixels
 
 
 def _several(images: Any, recipe: Recipe) -> tuple[list[Any], bool]:

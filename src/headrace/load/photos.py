@@ -24,7 +24,7 @@ from headrace.record import Boxes, Keypoints, Reject
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Framing:
     """How a photo came into its batch: its `height` and `width` upright, the `moves` of its pixels in order, and the
     `size` (height, width) of the image they came to."""
 
@@ -52,7 +52,7 @@ class Photos(NamedTuple):
 
     batch: Batch
     rejects: list[Reject]
-    views: tuple[View, ...]
+    views: tuple[Framing, ...]
 
 
 # A path, pixels uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB), or an image of Pillow.
@@ -139,7 +139,7 @@ class PhotoLoader:
         photos = self.photos[start : start + self.batch_size]
         images = np.empty((len(photos), *self.size, self.channels), np.uint8)
         good: list[str] = []
-        views: list[View] = []
+        views: list[Framing] = []
         rejects: list[Reject] = []
         for id_, photo in zip(self.names[start : start + self.batch_size], photos, strict=True):
             try:
@@ -152,7 +152,7 @@ class PhotoLoader:
                 rejects.append(Reject(id=id_, origin=id_, stage="read", reason=reason))
         return Photos(Batch(images[: len(good)], None, tuple(good)), rejects, tuple(views))
 
-    def _draw(self, data: bytes, out: codec.Pixels) -> View:
+    def _draw(self, data: bytes, out: codec.Pixels) -> Framing:
         stored = prepare(data, self.options)
         placement = place(stored.height, stored.width, self.size, self.fit)
         encoded = np.frombuffer(stored.encoded, np.uint8)
@@ -162,7 +162,7 @@ class PhotoLoader:
         if header.orientation in (5, 6, 7, 8):
             height, width = width, height
         packed = place(height, width, (stored.height, stored.width), self.options.fit)
-        return View(height, width, (packed.move, placement.move), self.size)
+        return Framing(height, width, (packed.move, placement.move), self.size)
 
 
 def encoded(photo: Photo, options: ImageOptions) -> bytes:

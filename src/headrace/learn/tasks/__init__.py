@@ -20,7 +20,7 @@ from headrace.learn import schema
 from headrace.learn.plots import Figure
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 from headrace.load.targets import Target
 
 _TASKS = {
@@ -143,12 +143,12 @@ class Task(ABC):
     def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
         """Judge the outputs for every record of a dataset."""
 
-    def prediction(self, output: Outputs, view: View) -> Any:
+    def prediction(self, output: Outputs, view: Framing) -> Any:
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""
         return output
 
     @abstractmethod
-    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Any]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], Any]:
         """What says, of a row of this dataset's catalog and the way from a photo to the stored image, what is in the
         photo: for `right` and `tile`, None where nobody knows. Raises UsageError: nothing to compare with."""
 

@@ -18,7 +18,7 @@ from headrace.learn.backend import jit, keras
 from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 from headrace.load.targets import Class
 
 
@@ -175,10 +175,10 @@ class Classification(Task):
             figures={self.figures[0]: figure},
         )
 
-    def prediction(self, output: Outputs, view: View) -> Outputs:
+    def prediction(self, output: Outputs, view: Framing) -> Outputs:
         return self.probabilities(output[np.newaxis])[0]  # type: ignore[no-any-return]
 
-    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], str | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], str | None]:
         if not (dataset.labels >= 0).any():
             raise UsageError(f"{dataset.path}: has no classes to compare with")
         return lambda row, _: row["label_name"]

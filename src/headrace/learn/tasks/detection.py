@@ -33,7 +33,7 @@ from headrace.learn.tasks import (
 )
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 from headrace.load.targets import Boxes, Found, Grid, Labels
 
 ops = keras.ops
@@ -268,19 +268,19 @@ class Detection(Task):
         found = replace(self.grid, cells=cells.shape[1]).decode(cells, size=size, threshold=threshold)
         return [boxes.suppressed(one) for one in found]
 
-    def prediction(self, output: Outputs, view: View) -> Found:
+    def prediction(self, output: Outputs, view: Framing) -> Found:
         """In pixels of the photo."""
         (found,) = self.decoded(output[None], size=view.size, threshold=self.threshold)
         moved = view.back(found.boxes)
         some = area(moved) > 0
         return Found(moved[some], found.scores[some], found.labels[some])
 
-    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Truth | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], Truth | None]:
         if not dataset.has_boxes:
             raise UsageError(f"{dataset.path}: has no boxes to compare with")
         number = {name: i for i, name in enumerate(self.class_names)}
 
-        def observed(stored: Mapping[str, Any], view: View) -> Truth | None:
+        def observed(stored: Mapping[str, Any], view: Framing) -> Truth | None:
             boxes, names = stored["boxes"], stored["box_label_names"]
             if boxes is None:
                 return None

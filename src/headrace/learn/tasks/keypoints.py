@@ -36,7 +36,7 @@ from headrace.learn.tasks import (
 from headrace.load.dataset import Dataset
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 from headrace.load.targets import Heatmap, Labels, Points, Target, largest
 
 ops = keras.ops
@@ -343,11 +343,11 @@ class Keypoints(Task):
         """Points float32 [b, k, 3] = x, y in pixels of the model's input of `size` (height, width), and score."""
         return Points().decode(outputs, size=size) if self.coordinates else self.heatmap.decode(outputs)
 
-    def prediction(self, output: Outputs, view: View) -> Array:
+    def prediction(self, output: Outputs, view: Framing) -> Array:
         """Points float32 [k, 3] = x, y in pixels of the photo, and score."""
         return view.back_points(self.decoded(output[np.newaxis], size=view.size)[0])
 
-    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], Observed | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], Observed | None]:
         there = type(self).of(dataset)
         if there is None:
             raise UsageError(f"{dataset.path}: has no keypoints to compare with")
@@ -357,7 +357,7 @@ class Keypoints(Task):
                 f"{', '.join(self.class_names)}; the same names in the same order are wanted"
             )
 
-        def observed(stored: Mapping[str, Any], view: View) -> Observed | None:
+        def observed(stored: Mapping[str, Any], view: Framing) -> Observed | None:
             if stored["keypoints"] is None:
                 return None
             sets = np.array(stored["keypoints"], np.float32).reshape(-1, len(self.class_names), 3)

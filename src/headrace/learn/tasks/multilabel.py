@@ -30,7 +30,7 @@ from headrace.learn.tasks import (
 )
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 from headrace.load.targets import MultiLabel
 
 _LEAST = 1e-7  # of a probability in a loss, as Keras clips it
@@ -182,14 +182,14 @@ class MultiLabelled(Task):
             figures={self.figures[0]: figure},
         )
 
-    def prediction(self, output: Outputs, view: View) -> Outputs:
+    def prediction(self, output: Outputs, view: Framing) -> Outputs:
         return self.probabilities(output[np.newaxis])[0]  # type: ignore[no-any-return]
 
-    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], tuple[str, ...] | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], tuple[str, ...] | None]:
         if not dataset.multi_label:
             raise UsageError(f"{dataset.path}: has no {self.learns_from} to compare with")
 
-        def observed(stored: Mapping[str, Any], _: View) -> tuple[str, ...] | None:
+        def observed(stored: Mapping[str, Any], _: Framing) -> tuple[str, ...] | None:
             return None if stored["label_names"] is None else tuple(stored["label_names"])
 
         return observed

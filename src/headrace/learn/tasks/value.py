@@ -19,7 +19,7 @@ from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, me
 from headrace.load import targets
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
-from headrace.load.photos import View
+from headrace.load.photos import Framing
 
 ops = keras.ops
 
@@ -161,10 +161,10 @@ class Value(Task):
             figures={self.figures[0]: figure},
         )
 
-    def prediction(self, output: Outputs, view: View) -> float:
+    def prediction(self, output: Outputs, view: Framing) -> float:
         return float(output.reshape(()))
 
-    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], View], float | None]:
+    def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], float | None]:
         if not dataset.has_values:
             raise UsageError(f"{dataset.path}: has no values to compare with")
         return lambda row, _: row["value"]
