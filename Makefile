@@ -9,7 +9,9 @@ PYTHON ?= python3
 # The CPU build where an index offers one under this name; the wheel of the default index brings CUDA along on Linux.
 # `make test-all TORCH=` leaves PyTorch and its tests out.
 TORCH ?= torch==2.13.0
-BIN := .venv/bin
+# `make test VENV=.venv-3.13 PYTHON=python3.13` has an environment of its own.
+VENV ?= .venv
+BIN := $(VENV)/bin
 # Neighbouring tests stay on one process, which makes what they share once, until another has nothing left to do.
 XDIST := --numprocesses auto --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(XDIST)
@@ -19,54 +21,54 @@ PASSED ?=
 
 .PHONY: demo test test-all test-oldest check mutants setup clean
 
-demo: .venv/.demo
+demo: $(VENV)/.demo
 	$(BIN)/headrace demo demo
 
-test: .venv/.test
+test: $(VENV)/.test
 	$(PYTEST) $(QUICK)
 
-test-all: .venv/.all
+test-all: $(VENV)/.all
 	HEADRACE_TESTS=all $(PYTEST) $(if $(PASSED),-m 'exhaustive or frameworks')
 
-test-oldest: .venv/.oldest
+test-oldest: $(VENV)/.oldest
 	.venv-oldest/bin/python -m pytest $(XDIST) $(QUICK)
 
-check: .venv/.all
+check: $(VENV)/.all
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-mutants: .venv/.all
+mutants: $(VENV)/.all
 	$(BIN)/python tests/mutants.py
 
-setup: .venv/.all
+setup: $(VENV)/.all
 
-.venv/.made:
+$(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headrace needs Python 3.11 or newer")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-.venv/.demo: .venv/.made pyproject.toml
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[tensorflow-cpu]'
 	touch $@
 
-.venv/.test: .venv/.made pyproject.toml
+$(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 # PyTorch first: with it installed, nothing else pulls another build in.
-.venv/.all: .venv/.made pyproject.toml
+$(VENV)/.all: $(VENV)/.made pyproject.toml
 	$(if $(TORCH),$(BIN)/python -m pip install --quiet '$(TORCH)')
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-.venv/.oldest: .venv/.made pyproject.toml
+$(VENV)/.oldest: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-oldest
 	$(BIN)/uv pip install --quiet --python .venv-oldest --resolution lowest-direct --editable '.[test]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest demo build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* demo build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
