@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.exporting.formats import (
@@ -23,6 +25,7 @@ from headrace.exporting.formats import (
     LABEL,
     LABELS,
     MASKS,
+    UNBOXED,
     VALUE,
     Format,
     Item,
@@ -170,9 +173,12 @@ def _check_left(dataset: Dataset, entry: Format, writer: Writer) -> None:
     """Raises UsageError: the format has a place for nothing that the dataset says of its images."""
     said = [kind for kind, there in _present(dataset) if there]
     if said and not any(kind in writer.holds for kind in said):
+        instead = (
+            "pack boxes with them" if said == [UNBOXED] else "imagefolder, webdataset and parquet have one for all"
+        )
         raise UsageError(
             f"{dataset.title}: has {' and '.join(said)}, and format={entry.name!r} has no place for any of them; "
-            "imagefolder, webdataset and parquet have one for all"
+            f"{instead}"
         )
 
 
@@ -181,7 +187,9 @@ def _present(dataset: Dataset) -> Iterator[tuple[str, bool]]:
     store, rows = dataset.store, dataset.rows
     yield LABEL, bool((dataset.labels >= 0).any())
     yield BOXES, dataset.has_boxes and bool(store.box_counts(rows).any())
-    yield KEYPOINTS, dataset.has_keypoints and bool(store.keypoint_sets(rows))
+    boxed = store.says_boxes(rows) if dataset.has_keypoints else np.zeros(len(rows), bool)
+    for kind, some in ((KEYPOINTS, boxed), (UNBOXED, ~boxed)):
+        yield kind, dataset.has_keypoints and bool(store.keypoint_sets(rows[some]))
     for kind in (LABELS, VALUE, CAPTIONS):
         yield kind, says(dataset, kind)
     yield MASKS, kind_of_masks(dataset) is not None
