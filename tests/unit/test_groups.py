@@ -143,6 +143,13 @@ def test_the_order_owes_nothing_to_what_groups_are_called(tmp_path: Path) -> Non
     assert split_of(hr.Dataset(tmp_path / "x")) == split_of(hr.Dataset(tmp_path / "y"))
 
 
+def test_a_record_whose_attributes_are_none_is_a_reject(tmp_path: Path) -> None:
+    records = [record(k, None, attributes={"scan": "x"}) for k in range(3)]
+    records.append(record(3, None, attributes=None))
+    report = hr.pack(records, tmp_path / "ds", group="scan", max_rejects=1, progress=False)
+    assert [str(reject) for reject in report.rejects] == ["3.png: the attributes are None, wanted a mapping (label)"]
+
+
 @pytest.mark.parametrize(
     ("records", "options", "says"),
     [
