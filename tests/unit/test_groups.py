@@ -75,6 +75,15 @@ def test_a_class_that_only_few_groups_have_is_in_both_splits() -> None:
         assert set(share[strata == 1].tolist()) == {0, 1}
 
 
+def test_what_rounding_of_the_fractions_leaves_over_is_no_share() -> None:
+    """Of a few in ten millions no group is left out of all shares."""
+    rng = np.random.default_rng(0)
+    for seed in range(100):
+        groups = np.repeat(np.arange(30), rng.integers(1, 40, 30))
+        strata = rng.integers(0, 4, len(groups))
+        assert -1 not in grouped_shares(strata, groups, {"a": 0.6666667, "b": 0.3333332}, seed=seed)
+
+
 def test_single_items_are_as_without_groups() -> None:
     strata = np.arange(1000) % 7
     share = grouped_shares(strata, np.arange(1000), THIRDS, seed=1)
