@@ -292,6 +292,23 @@ def test_whole_numbers_of_more_than_64_bits_are_no_column_of_arrow(tmp_path: Pat
     assert str(2**64 - 1) in (tmp_path / "csv" / "annotations.csv").read_text()
 
 
+@pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet", "coco", "csv"])
+def test_what_is_no_number_is_null_and_counted(format: str, tmp_path: Path) -> None:
+    """JSON knows no NaN: who reads strictly refused the image for it."""
+    odd = {"age": np.nan, "score": [-np.inf], "fine": [0.5]}
+    found = pack(
+        [boxed("a.png", attributes=odd), boxed("b.png", attributes={"age": 7.5, "score": [1.0]})], tmp_path / "ds"
+    )
+    report = found.export(tmp_path / "out", format=format, progress=False)
+    assert report.lost == {"attribute age": 1, "attribute score": 1}
+    texts = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".png"]
+    assert not any(word in text for text in texts for word in (b": NaN", b":NaN", b"Infinity", b"-inf"))
+    if format in ("imagefolder", "webdataset"):
+        again = {Path(one.id).stem: one for one in getattr(hr.sources, format)(tmp_path / "out")}
+        assert {name: one.attributes["score"] for name, one in again.items()} == {"a": [None], "b": [1.0]}
+        assert again["a"].attributes["fine"] == [0.5] and "age" not in again["a"].attributes
+
+
 def test_boxes_without_a_class_get_one(tmp_path: Path) -> None:
     found = pack([boxed("a.png", box_labels=None)], tmp_path / "ds")
     for format in ("coco", "voc", "yolo", "csv"):
