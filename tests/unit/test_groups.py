@@ -152,6 +152,14 @@ def test_the_order_owes_nothing_to_what_groups_are_called(tmp_path: Path) -> Non
     assert split_of(hr.Dataset(tmp_path / "x")) == split_of(hr.Dataset(tmp_path / "y"))
 
 
+def test_groups_that_are_numbers(tmp_path: Path) -> None:
+    """Tables have 7.0 for 7 in a column where some rows have nothing, which is NaN."""
+    said = [7, 7.0, np.float32(7), "7", 7.5, float("nan"), float("inf")]
+    records = [record(k, None, attributes={"scan": one}) for k, one in enumerate(said)]
+    made = pack(records, tmp_path / "ds", group="scan")
+    assert [made[f"{k}.png"].group for k in range(len(said))] == ["7", "7", "7", "7", "7.5", None, "inf"]
+
+
 def test_a_record_whose_attributes_are_none_is_a_reject(tmp_path: Path) -> None:
     records = [record(k, None, attributes={"scan": "x"}) for k in range(3)]
     records.append(record(3, None, attributes=None))

@@ -366,7 +366,15 @@ def _in_groups(source: Iterable[Record | Reject], group: Group | None) -> Genera
         else:
             said: Any = item.attributes  # which may be no mapping: that is judged later
             found = said.get(group) if isinstance(said, Mapping) else None
-        yield replace(item, group=None if found is None else str(found))
+        yield replace(item, group=_group_name(found))
+
+
+def _group_name(found: Any) -> str | None:
+    """What an attribute or a function says, as a text: the same of 7 and 7.0, which tables make of it where some rows
+    have nothing, and nothing of NaN, which they have there."""
+    if isinstance(found, float | np.floating):
+        found = None if np.isnan(found) else int(found) if found.is_integer() else found
+    return None if found is None else str(found)
 
 
 def _spool(source: Iterable[Record | Reject], spool: Spool, tally: _Tally) -> SourceInfo:
