@@ -292,6 +292,20 @@ def test_whole_numbers_of_more_than_64_bits_are_no_column_of_arrow(tmp_path: Pat
     assert str(2**64 - 1) in (tmp_path / "csv" / "annotations.csv").read_text()
 
 
+@pytest.mark.parametrize("per_object", [False, True])
+def test_coco_s_attributes_of_images_come_back(per_object: bool, tmp_path: Path) -> None:
+    said = {"camera": "x", "crop": [1, 2, 3], "flag": True}
+    records = [
+        boxed("a.png", attributes=said | {"score": [0.5]}),
+        boxed("b.png", boxes=BOX[:0], box_labels=(), attributes=said),
+    ]
+    pack(records, tmp_path / "ds").export(tmp_path / "out", format="coco", progress=False)
+    path = tmp_path / "out" / "annotations" / "instances_train.json"
+    read = list(hr.sources.coco(path, images=tmp_path / "out" / "images" / "train", per_object=per_object))
+    assert len(read) == 2 - per_object
+    assert all(said.items() <= dict(one.attributes).items() for one in read if isinstance(one, hr.Record))
+
+
 @pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet", "coco", "csv"])
 def test_what_is_no_number_is_null_and_counted(format: str, tmp_path: Path) -> None:
     """JSON knows no NaN: who reads strictly refused the image for it."""
