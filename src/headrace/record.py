@@ -89,9 +89,12 @@ class Mask:
     size: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
-        if self.runs is not None and self.size is not None:
-            return f"Mask({len(self.runs)} runs of {self.size[0]} x {self.size[1]})"
-        return f"Mask({len(self.polygons)} polygons)"
+        # It may be none at all, which check_record says.
+        if isinstance(self.runs, np.ndarray) and _are(self.size, 2, int | np.integer) and self.size:
+            return f"Mask({self.runs.size} runs of {self.size[0]} x {self.size[1]})"
+        if self.runs is None and isinstance(self.polygons, tuple | list):
+            return f"Mask({len(self.polygons)} polygons)"
+        return f"Mask(polygons={brief(self.polygons)}, runs={brief(self.runs)}, size={brief(self.size)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -27,6 +27,7 @@ GIVEN: Literal["given"] = "given"
 _FOLDER = re.compile(r"(?:(train(?:ing)?)|(dev|val(?:id|idation)?)|(test(?:ing)?))(?:[-_]?set)?(?:[-_]?[0-9]+)?", re.I)
 
 _MOST_PARTS = 10**9
+_SUM = 1e-6  # that fractions may be off 1 together and still be all
 
 
 def check_splits(splits: Mapping[str, float] | str | None) -> dict[str, float]:
@@ -39,7 +40,7 @@ def check_splits(splits: Mapping[str, float] | str | None) -> dict[str, float]:
         if not 0 < fraction <= 1:
             raise UsageError(f"split {name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
     total = sum(fractions.values())
-    if abs(total - 1) > 1e-6:
+    if abs(total - 1) > _SUM:
         raise UsageError(f"the fractions of the splits sum to {total:g}, wanted 1")
     return fractions
 
@@ -115,7 +116,7 @@ def grouped_shares(
     """
     wanted = np.array([*fractions.values()], np.float64)
     left = 1 - wanted.sum()
-    if left > 1e-9:
+    if left > _SUM:  # else fractions such as 0.3333333 would leave a group over
         wanted = np.append(wanted, left)
     n, g = len(groups), int(groups.max(initial=-1)) + 1
     kinds, stratum = np.unique(strata, return_inverse=True)

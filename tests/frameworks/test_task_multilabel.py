@@ -142,9 +142,24 @@ def test_the_other_built_in_network() -> None:
 
 
 def test_outputs_that_are_no_probabilities() -> None:
-    for said in (1.5, -0.1, np.nan):
+    for said in (1.5, -0.1):
         with pytest.raises(UsageError, match="no probabilities; end it in a sigmoid"):
             TASK.probabilities(np.array([[0.1, said, 0.2]], np.float32))
+
+
+@pytest.mark.parametrize("task", [TASK, replace(TASK, logits=True)])
+def test_outputs_that_are_no_numbers(task: MultiLabelled) -> None:
+    """Of the last batch's step a network may be NaN all over, whose loss was none yet: then train says so."""
+
+    class Astray:
+        def predict_on_batch(self, images: Any) -> Any:
+            return np.full((len(images), 3), np.nan, np.float32)
+
+    batch = Batch(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3), np.float32), ("a", "b"))
+    found = task.validate(Astray(), [batch])
+    assert set(found) == {"loss", "map"} and all(map(np.isnan, found.values()))
+    with pytest.raises(UsageError, match="outputs are NaN for some images"):
+        task.score([(batch, np.full((2, 3), np.nan, np.float32))])
 
 
 def test_what_is_said_of_one_image() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from command import headrace
-from drawn import files, jpeg
+from drawn import files, jpeg, saved
 from headrace.checking.statistics import equal_images as of_dataset
 from headrace.format import catalog
 from headrace.format.equal import EqualImages, Image, Parts, Sets, equal_images
@@ -46,7 +46,7 @@ def parts_of(rows: Sequence[tuple[str | None, str | None, str]], size: int = 4) 
             "sha256": [sha(row[0]) for row in rows],
         },
         schema=dict.fromkeys(("id", "label_name", "split", "sha256"), pl.String),
-    )
+    ).with_columns(label_names=pl.lit(None, pl.List(pl.String)))
 
     def parts(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         for first in range(0, len(frame), size):
@@ -79,6 +79,19 @@ def test_the_first_of_them_are_named() -> None:
     cat, dog = Image("r0", "cat", "train"), Image("r5", "dog", "val")
     sets = Sets(1, ((cat, dog, Image("r1", "cat", "train")),))
     assert equal_images(parts_of(rows)) == EqualImages(images=8, sets=2, labels=sets, splits=sets)
+
+
+def test_images_of_several_classes_are_the_same_where_all_of_them_are(tmp_path: Path) -> None:
+    """Whatever their order; one without any says something else, one of which nothing is said says nothing."""
+    said = [("a", "b"), ("b", "a"), ("b",)], [(), None, ()], [("b",), ()]
+    records = [
+        hr.Record(id=f"{shade}{k}.png", encoded=saved(np.full((9, 9, 3), shade, np.uint8), "PNG"), labels=labels)
+        for shade, some in enumerate(said)
+        for k, labels in enumerate(some)
+    ]
+    found = hr.pack(records, tmp_path / "ds", progress=False).equal
+    assert (found.sets, found.labels.sets) == (3, 2)
+    assert {image.label for some in found.labels.first for image in some} == {"a; b", "b", "none of the classes"}
 
 
 @pytest.fixture

@@ -247,6 +247,82 @@ def test_what_a_format_has_no_place_for_is_counted(tmp_path: Path) -> None:
         assert lost(format) == {}, format
 
 
+POINTS = np.array([[[3, 4, 2], [10, 12, 1]]], np.float32)
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "imagefolder", "webdataset", "parquet"])
+def test_keypoints_of_objects_without_a_box_are_counted(format: str, tmp_path: Path) -> None:
+    alone = hr.Record(id="a.png", encoded=png(), keypoints=POINTS)
+    with pytest.raises(UsageError, match=r"has keypoints of objects without a box, and .* pack boxes with them"):
+        pack([alone], tmp_path / "alone").export(tmp_path / "out", format=format, progress=False)
+    found = pack([alone, boxed("b.png", keypoints=POINTS)], tmp_path / "ds")
+    report = found.export(tmp_path / "out", format=format, progress=False)
+    assert report.lost["keypoints of objects without a box"] == 1 and "keypoints" not in report.lost
+
+
+def test_attributes_of_an_image_where_only_objects_have_a_place_for_them_are_counted(tmp_path: Path) -> None:
+    said = {"area": 30, "pose": "left", "difficult": 1}
+    found = pack(
+        [boxed("a.png", attributes=said), boxed("b.png", boxes=None, box_labels=None, attributes=said)], tmp_path / "ds"
+    )
+    no_word = "records that say nothing of boxes, written as without objects"
+    coco = found.export(tmp_path / "coco", format="coco", progress=False)
+    assert coco.lost == {"attribute area": 2, no_word: 1}
+    voc = found.export(tmp_path / "voc", format="voc", progress=False)
+    assert voc.lost == {"attribute area": 2, "attribute pose": 2, "attribute difficult": 2}
+
+
+def test_csv_cannot_say_that_nothing_is_known_of_classes(tmp_path: Path) -> None:
+    records = [hr.Record(id=f"{k}.png", encoded=png(k), labels=labels) for k, labels in enumerate([("a",), (), None])]
+    found = pack(records, tmp_path / "ds")
+    report = found.export(tmp_path / "csv", format="csv", progress=False)
+    assert report.lost == {"records that say nothing of their classes, written as of none": 1}
+    for format in ("imagefolder", "webdataset", "parquet"):
+        assert found.export(tmp_path / format, format=format, progress=False).lost == {}, format
+
+
+def test_whole_numbers_of_more_than_64_bits_are_no_column_of_arrow(tmp_path: Path) -> None:
+    found = pack(
+        [boxed("a.png", attributes={"hash": 2**64 - 1, "hashes": [1 << 63], "least": -(1 << 63)})], tmp_path / "ds"
+    )
+    for format in ("imagefolder", "parquet"):
+        report = found.export(tmp_path / format, format=format, progress=False)
+        assert report.lost == {"attribute hash": 1, "attribute hashes": 1}, format
+    assert found.export(tmp_path / "csv", format="csv", progress=False).lost == {}
+    assert str(2**64 - 1) in (tmp_path / "csv" / "annotations.csv").read_text()
+
+
+@pytest.mark.parametrize("per_object", [False, True])
+def test_coco_s_attributes_of_images_come_back(per_object: bool, tmp_path: Path) -> None:
+    said = {"camera": "x", "crop": [1, 2, 3], "flag": True}
+    records = [
+        boxed("a.png", attributes=said | {"score": [0.5]}),
+        boxed("b.png", boxes=BOX[:0], box_labels=(), attributes=said),
+    ]
+    pack(records, tmp_path / "ds").export(tmp_path / "out", format="coco", progress=False)
+    path = tmp_path / "out" / "annotations" / "instances_train.json"
+    read = list(hr.sources.coco(path, images=tmp_path / "out" / "images" / "train", per_object=per_object))
+    assert len(read) == 2 - per_object
+    assert all(said.items() <= dict(one.attributes).items() for one in read if isinstance(one, hr.Record))
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet", "coco", "csv"])
+def test_what_is_no_number_is_null_and_counted(format: str, tmp_path: Path) -> None:
+    """JSON knows no NaN: who reads strictly refused the image for it."""
+    odd = {"age": np.nan, "score": [-np.inf], "fine": [0.5]}
+    found = pack(
+        [boxed("a.png", attributes=odd), boxed("b.png", attributes={"age": 7.5, "score": [1.0]})], tmp_path / "ds"
+    )
+    report = found.export(tmp_path / "out", format=format, progress=False)
+    assert report.lost == {"attribute age": 1, "attribute score": 1}
+    texts = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".png"]
+    assert not any(word in text for text in texts for word in (b": NaN", b":NaN", b"Infinity", b"-inf"))
+    if format in ("imagefolder", "webdataset"):
+        again = {Path(one.id).stem: one for one in getattr(hr.sources, format)(tmp_path / "out")}
+        assert {name: one.attributes["score"] for name, one in again.items()} == {"a": [None], "b": [1.0]}
+        assert again["a"].attributes["fine"] == [0.5] and "age" not in again["a"].attributes
+
+
 def test_boxes_without_a_class_get_one(tmp_path: Path) -> None:
     found = pack([boxed("a.png", box_labels=None)], tmp_path / "ds")
     for format in ("coco", "voc", "yolo", "csv"):

@@ -75,6 +75,15 @@ def test_a_class_that_only_few_groups_have_is_in_both_splits() -> None:
         assert set(share[strata == 1].tolist()) == {0, 1}
 
 
+def test_what_rounding_of_the_fractions_leaves_over_is_no_share() -> None:
+    """Of a few in ten millions no group is left out of all shares."""
+    rng = np.random.default_rng(0)
+    for seed in range(100):
+        groups = np.repeat(np.arange(30), rng.integers(1, 40, 30))
+        strata = rng.integers(0, 4, len(groups))
+        assert -1 not in grouped_shares(strata, groups, {"a": 0.6666667, "b": 0.3333332}, seed=seed)
+
+
 def test_single_items_are_as_without_groups() -> None:
     strata = np.arange(1000) % 7
     share = grouped_shares(strata, np.arange(1000), THIRDS, seed=1)
@@ -141,6 +150,21 @@ def test_the_order_owes_nothing_to_what_groups_are_called(tmp_path: Path) -> Non
         records = [record(k, f"{name}{k // 3}") for k in range(30)]
         pack(records, tmp_path / name, splits={"train": 0.7, "val": 0.3})
     assert split_of(hr.Dataset(tmp_path / "x")) == split_of(hr.Dataset(tmp_path / "y"))
+
+
+def test_groups_that_are_numbers(tmp_path: Path) -> None:
+    """Tables have 7.0 for 7 in a column where some rows have nothing, which is NaN."""
+    said = [7, 7.0, np.float32(7), "7", 7.5, float("nan"), float("inf")]
+    records = [record(k, None, attributes={"scan": one}) for k, one in enumerate(said)]
+    made = pack(records, tmp_path / "ds", group="scan")
+    assert [made[f"{k}.png"].group for k in range(len(said))] == ["7", "7", "7", "7", "7.5", None, "inf"]
+
+
+def test_a_record_whose_attributes_are_none_is_a_reject(tmp_path: Path) -> None:
+    records = [record(k, None, attributes={"scan": "x"}) for k in range(3)]
+    records.append(record(3, None, attributes=None))
+    report = hr.pack(records, tmp_path / "ds", group="scan", max_rejects=1, progress=False)
+    assert [str(reject) for reject in report.rejects] == ["3.png: the attributes are None, wanted a mapping (label)"]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ CORNERS = [[1, 2, 4, 6], [0.5, 0, 9.5, 9]]
         # captions, numbers, groups
         ({"text": "A cat."}, {"captions": ("A cat.",)}),
         ({"captions": ["One.", "Two.", "One."], "text": "Three."}, {"captions": ("Three.", "One.", "Two.")}),
+        ({"captions": [], "text": None}, {"captions": ()}),
         ({"value": -1.5}, {"value": -1.5}),
         ({"value": 3, "group": "p1"}, {"value": 3.0, "group": "p1"}),
         ({"group": 7}, {"group": "7"}),

@@ -156,6 +156,22 @@ def test_what_is_wrong(bad: dict[str, Any], reason: str) -> None:
     assert found is not None and found.startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("mask", "shown"),
+    [
+        (Mask(polygons=(BOX,)), "Mask(1 polygons)"),
+        (Mask(runs=np.array([6]), size=(2, 3)), "Mask(1 runs of 2 x 3)"),
+        # What is none is shown too: messages about it do.
+        (Mask(polygons=7), "Mask(polygons=7, runs=None, size=None)"),  # type: ignore[arg-type]
+        (Mask(runs=6, size=(2, 3)), "Mask(polygons=(), runs=6, size=(2, 3))"),  # type: ignore[arg-type]
+        (Mask(runs=np.array([6]), size=6), "Mask(polygons=(), runs=<int64 [1]>, size=6)"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_mask_in_words(mask: Mask, shown: str) -> None:
+    assert repr(mask) == shown
+    assert check_record(record(id=mask)) == f"the id is {shown[:60]}, wanted a str"
+
+
 def test_all_of_them_packed(tmp_path: Path) -> None:
     """Each is a Reject under its own reason, and none of them ends the packing."""
     bad = [record(**{"id": f"bad {k}", **some}) for k, (some, _) in enumerate(BAD)]

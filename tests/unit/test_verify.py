@@ -18,6 +18,7 @@ import pytest
 
 import headrace as hr
 from amount import bits
+from drawn import TINY_PNG
 from forged import forge_catalog, forge_ids, forge_index, read_index, write_index
 from headrace.checking.damage import Damage
 from headrace.checking.verify import Verdict, verify
@@ -53,6 +54,13 @@ def faults(folder: Path, **options: Any) -> list[tuple[str, int | None, int | No
 def test_a_sound_dataset(sound: Path, workers: int) -> None:
     assert hr.Dataset(sound).verify(workers=workers) == Verdict(records=12, damaged=())
     assert hr.Dataset(sound).verify().ok
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_the_records_cannot_hold(tmp_path: Path) -> None:
+    """The catalog has 64 bits of it; the record says infinity, and nobody is warned of that."""
+    hr.pack([hr.Record(id="a.png", encoded=TINY_PNG, value=1e300)], tmp_path / "ds", progress=False)
+    assert faults(tmp_path / "ds") == []
 
 
 def test_a_view_verifies_the_whole(sound: Path) -> None:

@@ -358,7 +358,8 @@ def _same(stored: example.Feature | None, wanted: example.Feature) -> bool:
     if stored is None:
         return False
     if isinstance(wanted, example.Floats):  # the wire has 32 bits of them
-        return np.array_equal(np.array(stored, np.float32), np.array(wanted, np.float32), equal_nan=True)
+        with np.errstate(over="ignore"):  # and of what is beyond them infinity
+            return np.array_equal(np.array(stored, np.float32), np.array(wanted, np.float32), equal_nan=True)
     return stored == wanted
 
 

@@ -90,6 +90,7 @@ class CocoWriter(Writer):
         if rest := {name: value for name, value in record.attributes.items() if name not in _OF_IMAGES}:
             n = None if record.boxes is None else len(record.boxes)
             rest = {name: value for name, value in rest.items() if not (isinstance(value, list) and len(value) == n)}
+            item.lost.update(f"attribute {name}" for name in rest.keys() & _OF_OBJECTS)
             if rest := {name: value for name, value in rest.items() if name not in _OF_OBJECTS}:
                 image["attributes"] = rest
         objects = list(self._objects(item))
@@ -109,8 +110,6 @@ class CocoWriter(Writer):
         record = item.record
         points = record.keypoints
         if record.boxes is None:
-            if points is not None and len(points):
-                item.lost["keypoints of objects without a box"] += len(points)
             return
         n = len(record.boxes)
         of_each = {name: value for name, value in record.attributes.items() if _is_list(value, n)}

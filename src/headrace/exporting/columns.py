@@ -37,11 +37,13 @@ class Column:
         return None if value is None else self.kind(value)
 
 
-def attribute_columns(dataset: Dataset, *, without: Collection[str] = ()) -> tuple[Column, ...]:
-    """The attributes of a view's records that can be columns, by name; none of those in `without`."""
+def attribute_columns(dataset: Dataset, *, without: Collection[str] = (), arrow: bool = True) -> tuple[Column, ...]:
+    """The attributes of a view's records that can be columns, by name; none of those in `without`. Of `arrow`, whose
+    whole numbers have 64 bits, none with one that has more."""
     counts = dataset.store.box_counts(dataset.rows).tolist() if dataset.has_boxes else [0] * len(dataset)
     table, rows = dataset.store.table, dataset.rows
     kinds: dict[str, set[tuple[type, bool]]] = {}
+    wide: set[str] = set()
     for name in catalog.ATTRIBUTES.keys() & set(table.columns):
         if table.frame([name], rows)[name].is_not_null().any():
             kinds[name] = {(int, True)}
@@ -49,8 +51,10 @@ def attribute_columns(dataset: Dataset, *, without: Collection[str] = ()) -> tup
     for n, text in zip(counts, said, strict=True):
         for name, value in catalog.attributes(text).items():
             kinds.setdefault(name, set()).update(_kinds(value, n))
+            if arrow and _is_wide(value):
+                wide.add(name)
     found = []
-    for name in sorted(kinds.keys() - set(without)):
+    for name in sorted(kinds.keys() - set(without) - wide):
         types, places = {kind for kind, _ in kinds[name]}, {place for _, place in kinds[name]}
         kind = float if types == {int, float} else next(iter(types)) if len(types) == 1 else None
         if kind in (int, float, str) and len(places) == 1:
@@ -64,6 +68,15 @@ def _kinds(value: Any, n: int) -> Iterator[tuple[type, bool]]:
         yield from ((type(one), True) for one in value if one is not None)
     elif value is not None:
         yield type(value), False
+
+
+def _is_wide(value: Any) -> bool:
+    """Whether a whole number in it has more than 64 bits."""
+    some = value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(one, int) and not -_INT64 <= one < _INT64 for one in some)
+
+
+_INT64 = 1 << 63
 
 
 class Objects:

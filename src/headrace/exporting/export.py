@@ -5,13 +5,16 @@ files hold is left to the formats.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
 
 from headrace import parallel
 from headrace.errors import UsageError
@@ -23,6 +26,7 @@ from headrace.exporting.formats import (
     LABEL,
     LABELS,
     MASKS,
+    UNBOXED,
     VALUE,
     Format,
     Item,
@@ -39,7 +43,7 @@ from headrace.place.publish import Staging
 from headrace.progress import bar
 
 if TYPE_CHECKING:
-    from headrace.load.dataset import Dataset
+    from headrace.load.dataset import Dataset, StoredRecord
 
 MARKER = ".headrace-export.json"  # what makes a folder one that an export wrote
 NAMES_FILE = ".headrace-names.jsonl"  # name and id of the images that are not called as their id
@@ -106,8 +110,8 @@ def export(
             def make(chunk: list[_Planned]) -> list[tuple[Counter[str], Any]]:
                 out = []
                 for planned in chunk:
-                    record = dataset[planned.number]
-                    item = Item(folder=planned.folder, name=planned.name, record=record)
+                    record, less = _with_numbers(dataset[planned.number])
+                    item = Item(folder=planned.folder, name=planned.name, record=record, lost=less)
                     item.lost.update(lost(record, writer.holds))
                     out.append((item.lost, writer.make(item)))
                 return out
@@ -170,9 +174,12 @@ def _check_left(dataset: Dataset, entry: Format, writer: Writer) -> None:
     """Raises UsageError: the format has a place for nothing that the dataset says of its images."""
     said = [kind for kind, there in _present(dataset) if there]
     if said and not any(kind in writer.holds for kind in said):
+        instead = (
+            "pack boxes with them" if said == [UNBOXED] else "imagefolder, webdataset and parquet have one for all"
+        )
         raise UsageError(
             f"{dataset.title}: has {' and '.join(said)}, and format={entry.name!r} has no place for any of them; "
-            "imagefolder, webdataset and parquet have one for all"
+            f"{instead}"
         )
 
 
@@ -181,7 +188,9 @@ def _present(dataset: Dataset) -> Iterator[tuple[str, bool]]:
     store, rows = dataset.store, dataset.rows
     yield LABEL, bool((dataset.labels >= 0).any())
     yield BOXES, dataset.has_boxes and bool(store.box_counts(rows).any())
-    yield KEYPOINTS, dataset.has_keypoints and bool(store.keypoint_sets(rows))
+    boxed = store.says_boxes(rows) if dataset.has_keypoints else np.zeros(len(rows), bool)
+    for kind, some in ((KEYPOINTS, boxed), (UNBOXED, ~boxed)):
+        yield kind, dataset.has_keypoints and bool(store.keypoint_sets(rows[some]))
     for kind in (LABELS, VALUE, CAPTIONS):
         yield kind, says(dataset, kind)
     yield MASKS, kind_of_masks(dataset) is not None
@@ -194,6 +203,27 @@ def _flips(dataset: Dataset, writer: Writer) -> dict[str, int]:
     told = {frozenset(pair) for pair in mirror.pairs(dataset.keypoint_names)}
     less = [pair for pair in dataset.flip_pairs if frozenset(pair) not in told and pair[0] != pair[1]]
     return {FLIP_PAIRS: len(less)} if less else {}
+
+
+def _with_numbers(record: StoredRecord) -> tuple[StoredRecord, Counter[str]]:
+    """The record with None for what in its attributes is NaN or infinite, which JSON has no word for and readers refuse
+    an image for; and how many these are, by attribute."""
+    found: Counter[str] = Counter()
+    attributes = {name: _finite(value, name, found) for name, value in record.attributes.items()}
+    if not found:
+        return record, found
+    return replace(record, attributes={name: value for name, value in attributes.items() if value is not None}), found
+
+
+def _finite(value: Any, name: str, found: Counter[str]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        found[f"attribute {name}"] += 1
+        return None
+    if isinstance(value, list):
+        return [_finite(one, name, found) for one in value]
+    if isinstance(value, dict):
+        return {key: _finite(one, name, found) for key, one in value.items()}
+    return value
 
 
 # --- what comes where ------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # What a record may say, as it is called in reports. "attributes" stands for all of them, "attribute pose" for one.
 LABEL, LABELS, VALUE, CAPTIONS, GROUP = "labels", "several labels", "values", "captions", "groups"
 BOXES, KEYPOINTS, MASKS, FLIP_PAIRS = "boxes", "keypoints", "masks", "flip pairs"
+UNBOXED = "keypoints of objects without a box"  # which no format has a place for
 POLYGONS, RUNS = "polygons", "runs"  # what masks are
 _COLUMNS = {
     LABELS: "labels",
@@ -35,6 +36,8 @@ _COLUMNS = {
 SAID = {"labels": LABELS, "value": VALUE, "group": GROUP, "captions": CAPTIONS}
 
 NO_WORD = "records that say nothing of boxes, written as without objects"
+NO_WORD_OF_CLASSES = "records that say nothing of their classes, written as of none"
+
 ATTRIBUTES = "attributes"
 
 UNNAMED = "object"  # the class of boxes without one, in formats where each box has a class
@@ -165,7 +168,7 @@ def said(record: StoredRecord) -> Iterator[tuple[str, int]]:
     if record.boxes is not None and len(record.boxes):
         yield BOXES, len(record.boxes)
     if record.keypoints is not None and (n := int((record.keypoints[..., 2] > 0).any(axis=1).sum())):
-        yield KEYPOINTS, n
+        yield (UNBOXED if record.boxes is None else KEYPOINTS), n
     if record.masks is not None and (n := sum(mask is not None for mask in record.masks)):
         yield MASKS, n
     for name, value in record.attributes.items():

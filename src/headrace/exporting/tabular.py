@@ -25,6 +25,7 @@ from headrace.exporting.formats import (
     LABEL,
     LABELS,
     NO_WORD,
+    NO_WORD_OF_CLASSES,
     VALUE,
     BoxClasses,
     Format,
@@ -54,7 +55,7 @@ class CsvWriter(Writer):
         self._boxed = dataset.has_boxes
         self._classes = BoxClasses(dataset.box_class_names)
         # Readers have other names for what rows say; an attribute of such a name would be taken for it.
-        self._columns = attribute_columns(dataset, without=_OURS | _READ_OTHERWISE)
+        self._columns = attribute_columns(dataset, without=_OURS | _READ_OTHERWISE, arrow=False)
         self._has_group, self._has_value = says(dataset, GROUP), says(dataset, VALUE)
         self._has_labels = says(dataset, LABELS) and not any(_BETWEEN in name for name in dataset.class_names)
         self._has_captions = says(dataset, CAPTIONS) and not self._boxed
@@ -89,6 +90,8 @@ class CsvWriter(Writer):
     def make(self, item: Item) -> list[list[Any]]:
         self.save(item)
         record = item.record
+        if self._has_labels and record.labels is None:
+            item.lost[NO_WORD_OF_CLASSES] += 1
         if not self._boxed:
             of_image = [column.of_image(item) for column in self._columns]
             return [[item.name, *self._image(item, text), *of_image] for text in record.captions or (None,)]

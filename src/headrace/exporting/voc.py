@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 _ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # characters that XML 1.0 has no way to write
 _FLAGS = ("truncated", "difficult", "occluded")
+_OF_OBJECTS = ("pose", *_FLAGS)  # attributes that an object has a place for, and an image none
 
 
 class VocWriter(Writer):
     """See the module."""
 
-    holds = frozenset([BOXES, "attribute pose", *(f"attribute {name}" for name in _FLAGS)])
+    holds = frozenset([BOXES, *(f"attribute {name}" for name in _OF_OBJECTS)])
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         super().__init__(dataset, folder)
@@ -41,6 +42,9 @@ class VocWriter(Writer):
 
     def make(self, item: Item) -> tuple[str, str]:
         self.save(item)
+        n = 0 if item.record.boxes is None else len(item.record.boxes)
+        of_image = [name for name in _OF_OBJECTS if _is_of_image(item.record.attributes.get(name), n)]
+        item.lost.update(f"attribute {name}" for name in of_image)
         if item.record.boxes is not None:
             self.write(f"Annotations/{item.stem}.xml", self._page(item).encode())
         return item.record.split, item.stem
@@ -98,7 +102,12 @@ def _flags(attributes: Any, i: int, n: int) -> list[tuple[str, int]]:
 def _of(attributes: Any, name: str, i: int, n: int) -> Any:
     """What an attribute says of object i of n, None for nothing."""
     value = attributes.get(name)
-    return value[i] if isinstance(value, list | tuple) and len(value) == n else None
+    return None if value is None or _is_of_image(value, n) else value[i]
+
+
+def _is_of_image(value: Any, n: int) -> bool:
+    """Whether an attribute says something, and not of each of n objects."""
+    return value is not None and not (isinstance(value, list | tuple) and len(value) == n)
 
 
 def _text(text: str, item: Item) -> str:

@@ -22,7 +22,7 @@ Parts = Callable[[Sequence[str]], Iterator[pl.DataFrame]]
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One of several equal images."""
+    """One of several equal images. `label`: its class, or all of them where an image may have several."""
 
     id: str
     label: str | None
@@ -40,7 +40,7 @@ class Sets:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EqualImages:
     """`images` have the bytes of another one, in so many `sets` of equal ones. `labels`: the sets whose images have two
-    classes or more, `splits`: those that lie in two splits or more."""
+    classes or more, or other ones where an image may have several, `splits`: those that lie in two splits or more."""
 
     images: int = 0
     sets: int = 0
@@ -57,7 +57,7 @@ def equal_images(parts: Parts, rows: NDArray[np.int64] | None = None) -> EqualIm
     again = _again(parts, rows)
     if not len(again):
         return EqualImages()
-    columns = ("id", "label_name", "split", "sha256")
+    columns = ("id", "label_name", "label_names", "split", "sha256")
     first, found = 0, []
     for part in parts(columns):
         stop = first + len(part)
@@ -65,7 +65,7 @@ def equal_images(parts: Parts, rows: NDArray[np.int64] | None = None) -> EqualIm
         found.append(part[again[low:high] - first])
         first = stop
     of = pl.col("label_name").drop_nulls().n_unique()
-    images = pl.concat(found)
+    images = pl.concat(found).with_columns(pl.coalesce("label_name", _several))
     sets = (
         images.group_by("sha256", maintain_order=True)
         .agg("id", "label_name", "split", n=pl.len(), labels=of, splits=pl.col("split").n_unique())
@@ -77,6 +77,10 @@ def equal_images(parts: Parts, rows: NDArray[np.int64] | None = None) -> EqualIm
         labels=_sets(sets.filter(pl.col("labels") > 1), "label_name"),
         splits=_sets(sets.filter(pl.col("splits") > 1), "split"),
     )
+
+
+# All classes of an image as one text, null where nothing is said of them.
+_several = pl.col("label_names").list.sort().list.join("; ").replace("", "none of the classes")
 
 
 def _again(parts: Parts, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:

@@ -60,7 +60,7 @@ class ArrayStore(Store):
         )
         self._check(most)
         self.numbers = np.setdiff1d(np.arange(len(source)), [*unfit]) if unfit else np.arange(len(source))
-        strata = source.labels if source.several is None else np.unique(source.several, axis=0, return_inverse=True)[1]
+        strata = source.labels if source.several is None else _sets(source.several)
         names, of = _split(splits, strata, seed)
         self.split_of = of[self.numbers]
         super().__init__(Path(self.stack.name), self._manifest(names), Held(self._table(names)))
@@ -291,6 +291,11 @@ class ArrayDataset(Dataset):
     def verify(self, *, workers: int | None = None) -> NoReturn:
         """Raises UsageError: nothing was promised of arrays that they could be held against."""
         raise UsageError(f"{self.path}: arrays have no checksums to verify; pack them with headrace.pack")
+
+
+def _sets(several: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """A number for all classes of each image, int64 [n]."""
+    return np.unique(several, axis=0, return_inverse=True)[1].reshape(-1)  # NumPy 2.0.0 has it as [n, 1]
 
 
 def _split(

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -361,8 +361,20 @@ def _in_groups(source: Iterable[Record | Reject], group: Group | None) -> Genera
         if group is None or group == "group" or not isinstance(item, Record):
             yield item
             continue
-        found = group(item) if callable(group) else item.attributes.get(group)
-        yield replace(item, group=None if found is None else str(found))
+        if callable(group):
+            found = group(item)
+        else:
+            said: Any = item.attributes  # which may be no mapping: that is judged later
+            found = said.get(group) if isinstance(said, Mapping) else None
+        yield replace(item, group=_group_name(found))
+
+
+def _group_name(found: Any) -> str | None:
+    """What an attribute or a function says, as a text: the same of 7 and 7.0, which tables make of it where some rows
+    have nothing, and nothing of NaN, which they have there."""
+    if isinstance(found, float | np.floating):
+        found = None if np.isnan(found) else int(found) if found.is_integer() else found
+    return None if found is None else str(found)
 
 
 def _spool(source: Iterable[Record | Reject], spool: Spool, tally: _Tally) -> SourceInfo:

@@ -186,21 +186,25 @@ class CocoSource:
                 path=path,
                 captions=captions,
                 size=image.size,
-                attributes={"image_id": image.id},
+                attributes=image.said() | {"image_id": image.id},
                 origin=origin,
             )
         boxes = read.boxes[rows]
         points, given = read.points(rows, kinds.points) if kinds.points else _NO_POINTS
         entries = [read.entry(row) for row in rows.tolist()]
-        attributes: dict[str, Any] = _extras(entries) | {
-            "image_id": image.id,
-            "annotation_id": [
-                _id(entry.get("id")) if entry else read.id(row)
-                for entry, row in zip(entries, rows.tolist(), strict=True)
-            ],
-            "area": [None if math.isnan(area) else area for area in read.area[rows].tolist()],
-            "is_crowd": read.crowd[rows].tolist(),
-        }
+        attributes: dict[str, Any] = (
+            image.said(len(rows))
+            | _extras(entries)
+            | {
+                "image_id": image.id,
+                "annotation_id": [
+                    _id(entry.get("id")) if entry else read.id(row)
+                    for entry, row in zip(entries, rows.tolist(), strict=True)
+                ],
+                "area": [None if math.isnan(area) else area for area in read.area[rows].tolist()],
+                "is_crowd": read.crowd[rows].tolist(),
+            }
+        )
         if (given != points[..., 2]).any():
             attributes["visibility"] = [[round(v, 6) for v in of] for of in given.tolist()]
         masks = None
@@ -227,8 +231,7 @@ class CocoSource:
         around = np.tile((box[:, 2:] - box[:, :2]) * self.margin, 2) * [-1, -1, 1, 1]
         n, attributes = len(record.boxes), dict(record.attributes)
         for name in attributes:
-            if isinstance(attributes[name], list):
-                assert len(attributes[name]) == n
+            if isinstance(attributes[name], list) and len(attributes[name]) == n:
                 attributes[name] = attributes[name][i : i + 1]
         x0, y0, x1, y1 = (box + around)[0].tolist()
         return replace(
@@ -319,7 +322,7 @@ def coco(
     is not the image's, is no mask (None): counted in `skipped`, and the first of them named in `notes`. Captions are
     the `caption` of annotations that have one and no box, in the order of the file. What else an object says is an
     attribute of its own name, those in its `attributes` too (CVAT, datumaro): `difficult`, `truncated` and `occluded` 0
-    or 1, `track_id` as `track`.
+    or 1, `track_id` as `track`. `attributes` of an image are so, too.
 
     An object with keypoints and without a bbox gets the extent of its labelled points as its box, and `notes` say so.
     A file whose annotations are labels of whole images or panoptic segments has no boxes, and is refused; one of
@@ -444,13 +447,18 @@ _NO_POINTS = np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32)
 
 @dataclass(slots=True)
 class _Image:
-    """`fault`: why it can't be used; it has no code then, or one that another image has too."""
+    """`fault`: why it can't be used; it has no code then, or one that another image has too. `attributes`: its own."""
 
     code: int
     id: Any
     name: str
     size: tuple[int, int] | None
     fault: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def said(self, n: int | None = None) -> dict[str, Any]:
+        """Its attributes, but for lists that would be taken for those of `n` objects."""
+        return {name: of for name, of in self.attributes.items() if not (isinstance(of, list) and len(of) == n)}
 
 
 @dataclass(slots=True)
@@ -585,7 +593,9 @@ class _Read:
         entry = self.elements.at(*self.images.place(number))
         height, width = _side(entry.get("height")), _side(entry.get("width"))
         size = (height, width) if height and width else None
-        return _Image(code, _id(entry["id"]), _name(entry) or f"image {number}", size, fault)
+        said = entry.get("attributes")
+        attributes = {_key(name): of for name, of in said.items() if of is not None} if isinstance(said, dict) else {}
+        return _Image(code, _id(entry["id"]), _name(entry) or f"image {number}", size, fault, attributes)
 
     def captions_of(self, code: int) -> Iterator[tuple[int, int]]:
         """Where the captions of an image stand, in their order."""
@@ -828,13 +838,18 @@ def _extra(entry: dict[str, Any]) -> dict[str, Any]:
     inner = own.pop("attributes", None)
     found: dict[str, Any] = {}
     for name, value in (*own.items(), *(inner.items() if isinstance(inner, dict) else ())):
-        name = re.sub(r"\W+", "_", name.strip().lower())
+        name = _key(name)
         if name in _FLAGS:
             value = int(value) if value in (0, 1) else -1
         elif name == "track_id" and isinstance(value, int) and not isinstance(value, bool):
             name = "track"
         found[name] = value
     return found
+
+
+def _key(name: str) -> str:
+    """What somebody calls an attribute, as all are called here."""
+    return re.sub(r"\W+", "_", name.strip().lower())
 
 
 def _id(value: Any) -> int | str | None:

@@ -371,7 +371,9 @@ class _Fields:
         fields: dict[str, Any] = {"label_name": None, "labels": None, "boxes": None}
         self._classes(rest, fields)
         captions = [
-            rest.pop(name) for name in _CAPTIONS if isinstance(rest.get(name), str) or _are_texts(rest.get(name))
+            rest.pop(name)
+            for name in _CAPTIONS
+            if isinstance(rest.get(name), str) or rest.get(name) == [] or _are_texts(rest.get(name))
         ]
         if captions:
             texts = [text for some in captions for text in ([some] if isinstance(some, str) else some)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -109,6 +110,8 @@ class MultiLabelled(Task):
 
     def probabilities(self, outputs: Outputs) -> Outputs:
         """float32 [b, classes] of what a model says. Raises UsageError: it says no such thing."""
+        if np.isnan(outputs).any():
+            raise UsageError("the model's outputs are NaN for some images, no probabilities")
         if self.logits:
             return np.asarray(0.5 * (1 + np.tanh(0.5 * outputs)), np.float32)  # a sigmoid that can't overflow
         if not ((outputs >= 0) & (outputs <= 1)).all():
@@ -137,6 +140,8 @@ class MultiLabelled(Task):
         judged = _Judged(self)
         for batch in batches:
             said = np.asarray(model.predict_on_batch(batch.images), np.float32)
+            if np.isnan(said).any():  # training went astray, which train says
+                return {"loss": math.nan, "map": math.nan}
             judged.add(batch, said)
             if own_loss:
                 means.add(measured(model, batch, batch.targets), len(batch.ids))
