@@ -251,6 +251,12 @@ def test_elements_that_nothing_is_made_of_are_counted(tmp_path: Path) -> None:
             ["a.jpg None", "Annotations/b.xml: there is no image of this name, and its <filename> 'b.jpg' is none"],
             None,
         ),
+        # an image that has an XML of its own is not lent to one of its name in another folder
+        (
+            ["train/a.xml", "val/a.xml", "val/a.jpg"],
+            ["train/a.xml: there is no image of this name, and its <filename> 'a.jpg' is none", "val/a.jpg val"],
+            "folders taken as splits: val/",
+        ),
         # splits of folders, as Roboflow has them
         (
             ["train/a.xml", "train/a.jpg", "valid/a.xml", "valid/a.jpg"],
@@ -308,6 +314,14 @@ def test_filename(filename: str, images: list[str], wanted: str, note: str | Non
     (item,), info = collect(sources.voc(tmp_path))
     assert gist([item])[0].startswith(wanted)
     assert [text.startswith(note) for text in info.notes] == ([True] if note else [])
+
+
+def test_a_filename_never_names_the_image_of_another_xml(tmp_path: Path) -> None:
+    of_b, copy = xml(thing(box(1, 1, 4, 4)), filename="b.jpg"), xml(thing(), filename="b.jpg")
+    files(tmp_path, {"Annotations/a_copy.xml": copy, "Annotations/b.xml": of_b, "JPEGImages/b.jpg": b""})
+    lost, kept = sources.voc(tmp_path)
+    assert isinstance(lost, Reject) and lost.origin == "Annotations/a_copy.xml"
+    assert isinstance(kept, Record) and kept.boxes is not None and kept.boxes.tolist() == [[0, 0, 4, 4]]
 
 
 def test_images_elsewhere(tmp_path: Path) -> None:

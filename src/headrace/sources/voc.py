@@ -89,7 +89,8 @@ def voc(
     under their own names as CVAT writes them. Each is there where an object of the image says it.
 
     The image of an XML file is the one of the same name; only where there is none, or several, its `filename` decides,
-    which is often stale, as `path` always is. An image without XML is passed over and counted: nobody has annotated it.
+    which is often stale, as `path` always is: it never names the image of another XML file. An image without XML is
+    passed over and counted: nobody has annotated it.
     Ids are paths relative to the folder of images.
 
     Splits are those of ImageSets/Main/train.txt, val.txt and test.txt (trainval.txt is the train where there is no
@@ -174,7 +175,7 @@ class _Reading:
     def items(self) -> Iterator[Record | Reject]:
         source = self.source
         xmls = walking.having(source.annotations, ".xml")
-        images = _Images()
+        images = _Images({_stem(xml) for xml in xmls})
         for found in walking.walk(source.images, self.skipped):
             if isinstance(found, Reject):
                 yield found
@@ -191,7 +192,7 @@ class _Reading:
                     self.skipped["segmentation masks"] += len(walking.having(source.root / name, ".png"))
         lists = _Lists()
         if source.lists is not None:
-            yield from lists.read(source.lists, source.root, images, {_stem(xml) for xml in xmls})
+            yield from lists.read(source.lists, source.root, images)
             self.said += lists.notes
         folders = {} if lists.splits else split_folders(source.images)
         if folders:
@@ -335,9 +336,11 @@ _NOTES = {
 
 
 class _Images:
-    """The images by what names them: the path without its extension, or the file's name alone."""
+    """The images by what names them: the path without its extension, or the file's name alone. One that is of an XML
+    file by its path is that one's alone: another of the same name, in another folder, would take it with its boxes."""
 
-    def __init__(self) -> None:
+    def __init__(self, xmls: set[str]) -> None:
+        self.xmls = xmls
         self.used: set[str] = set()
         self._by_stem: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] | None = None
@@ -364,7 +367,8 @@ class _Images:
         if self._by_name is None:
             self._by_name = {}
             for stem, paths in self._by_stem.items():
-                self._by_name.setdefault(stem.rpartition("/")[2], []).extend(paths)
+                if stem not in self.xmls:
+                    self._by_name.setdefault(stem.rpartition("/")[2], []).extend(paths)
         return self._by_name.get(name, [])
 
 
@@ -382,7 +386,7 @@ class _Lists:
         self.splits: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
 
-    def read(self, folder: Path, root: Path, images: _Images, xmls: set[str]) -> Iterator[Reject]:
+    def read(self, folder: Path, root: Path, images: _Images) -> Iterator[Reject]:
         """Takes the lists in `folder`; gives the lines that can't be used."""
         taken = []
         for split in ("val", "test", "train"):
@@ -414,7 +418,7 @@ class _Lists:
             for stem, origin in known.items():
                 if not (rest and stem in self.splits):  # train and val are in trainval
                     self.splits.setdefault(stem, {})[split] = origin
-        if self.splits and not any(stem in xmls for stem in self.splits):
+        if self.splits and not any(stem in images.xmls for stem in self.splits):
             self.notes.append("the lists in ImageSets/Main name none of the annotated images and are not taken")
             self.splits = {}
         elif self.splits:
