@@ -308,6 +308,10 @@ def test_where_images_lie(tmp_path: Path) -> None:
     files(tmp_path / "images", {"train/a.jpg": b"", "b.jpg": b""})
     made = source(tmp_path, image("", subset="train"), image("", "b.jpg", subset="train"), names=())
     assert [record.id for record in made] == ["train/a.jpg", "b.jpg"]
+    # The folder of the subset goes before one of the same name without a subset.
+    files(tmp_path / "images", {"a.jpg": b""})
+    made = source(tmp_path, image("", subset="train"), image("", "b.jpg", subset="train"), names=())
+    assert [record.id for record in made] == ["train/a.jpg", "b.jpg"]
     files(tmp_path / "other", {"x.xml": (tmp_path / "x.xml").read_bytes(), "a.jpg": b"", "b.jpg": b""})
     assert [record.id for record in cvat(tmp_path / "other" / "x.xml")] == ["a.jpg", "b.jpg"]
     assert [record.id for record in cvat(tmp_path / "x.xml", images=tmp_path / "other")] == ["a.jpg", "b.jpg"]

@@ -128,12 +128,12 @@ class CvatSource:
             reason = f"line {fault.line}: {fault}"
             return Reject(id=id_, origin=origin, stage="annotation", reason=reason)
         # A project's images lie in folders of its subsets.
-        beside = [id_] if subset is None else [id_, f"{subset}/{id_}"]
+        beside = [id_] if subset is None else [f"{subset}/{id_}", id_]
         for id_ in beside:
             if (refused := folder.refusal(f"{self.images}/{id_}")) is None:
                 break
         else:
-            return Reject(id=beside[0], origin=origin, stage="read", reason=refused or "")
+            return Reject(id=id_, origin=origin, stage="read", reason=refused or "")
         return self._record(id_, shapes, size, facts, left_out, origin, tags=tags, split=subset)
 
     # --- frames of a film --------------------------------------------------------------------------------------------
