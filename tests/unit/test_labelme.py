@@ -209,6 +209,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
         "a mask in an image without imageHeight",
         ":shapes[0]",
     ),
+    "a type that is none": (said(BOX | {"shape_type": ["x"]}), "shape_type is ['x'], wanted a text", ":shapes[0]"),
     "a size that is none": (said(imageWidth="40"), "imageHeight and imageWidth are (30, '40'), wanted pixels", ""),
     "half a size": (said(imageWidth=None), "imageHeight and imageWidth are (30, None), wanted pixels", ""),
     "a flag of two lines": (said(flags={"a\nb": True}), "flag 'a\\nb' holds a line break", ":flags"),

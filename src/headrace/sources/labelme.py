@@ -309,6 +309,8 @@ class _Reading:
                 if not isinstance(shape, dict):
                     raise _Fault(f"found {shape!r:.60}, wanted a shape with a label and points")
                 kind = shape.get("shape_type") or "polygon"
+                if not isinstance(kind, str):
+                    raise _Fault(f"shape_type is {kind!r:.60}, wanted a text")
                 if kind == "point":
                     points.append(_point(shape))
                 elif kind in _MAKE:
