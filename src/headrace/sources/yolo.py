@@ -727,18 +727,30 @@ class _Reading:
         return name, box, polygon, points
 
     def _orphans(self, labels: set[str]) -> Iterator[str]:
-        """The label files in folders of nothing else that belong to no image."""
+        """The label files that belong to no image. Beside images may lie other texts: there they begin with a row."""
         root, done = self.source.root, set[str]()
         for _, places in self.source.parts:
             for place in places:
                 folder = posixpath.dirname(_label_of(posixpath.join(place, "x.jpg")))
-                if folder == place or folder in done or not (root / place).is_dir() or not (root / folder).is_dir():
+                if folder in done or not (root / place).is_dir() or not (root / folder).is_dir():
                     continue
                 done.add(folder)
                 for name in walking.having(root / folder, ".txt"):
                     label = posixpath.join(folder, name)
-                    if label not in labels and name.rpartition("/")[2] not in _NAMES:
+                    if label in labels or name.rpartition("/")[2] in _NAMES:
+                        continue
+                    if folder != place or self._begins_with_a_row(label):
                         yield label
+
+    def _begins_with_a_row(self, label: str) -> bool:
+        path = self.source.root / label
+        if walking.refusal(str(path), self.inside) is not None:
+            return False
+        try:
+            _, text = next(walking.lines(path, longest=_LONGEST_ROW), (0, b""))
+        except OSError:
+            return False
+        return _is_row(text)
 
 
 def _different(found: Sequence[tuple[str | None, str, str]]) -> list[str]:
