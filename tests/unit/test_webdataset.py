@@ -150,6 +150,8 @@ def test_images_lie_in_the_tar(tmp_path: Path) -> None:
         ({"labels": ["cat", "dog", "cat"]}, {"labels": ("cat", "dog")}),
         ({"labels": [0, 2]}, {"labels": ("0", "2")}),
         ({"labels": []}, {"labels": ()}),
+        ({"label": "cat", "labels": ["dog"]}, {"labels": ("dog", "cat"), "label_name": None}),
+        ({"label": 0, "labels": [2]}, {"labels": ("2", "0"), "label": None}),
         ({"label": None, "caption": None}, {"label_name": None, "captions": None, "attributes": {}}),
         ({"captions": ["a", "b"], "text": "a"}, {"captions": ("a", "b")}),
         ({"group": "p7"}, {"group": "p7"}),
@@ -197,6 +199,9 @@ def test_boxes_are_x_y_width_height(tmp_path: Path) -> None:
     assert record.masks[0].polygons[0].tolist() == [[2, 3], [12, 3], [12, 11]]
     assert record.masks[1].runs.tolist() == [1, 3] and record.masks[1].size == (2, 2)
     assert check_record(record) is None and record.attributes == {}
+    pressed = objects | {"segmentation": [[[2, 3, 12, 3]], {"size": [2, 2], "counts": "13"}]}
+    record = said({"objects": pressed})(tmp_path)  # a polygon of two corners covers nothing
+    assert record.masks[0] is None and record.masks[1].runs.tolist() == [1, 3] and record.attributes == {}
     odd = objects | {"keypoints": [[1, 2], [1]], "segmentation": [{"size": [2, 2], "counts": "ab"}, None]}
     record = said({"objects": odd})(tmp_path)  # what is none of these stays as it is
     assert record.keypoints is None and record.masks is None
