@@ -190,7 +190,15 @@ def test_sizes(size: str, wanted: tuple[int, int] | None, tmp_path: Path) -> Non
             "<attribute><name>track_id</name><value>7</value></attribute>"
             "<attribute><name>difficult</name><value>1</value></attribute>"
             "<attribute><name>!</name><value>1</value></attribute></attributes>",
-            {"hair_colour": ["red"], "track": [7]},
+            {"difficult": [1], "hair_colour": ["red"], "track": [7]},
+        ),
+        # in any letters; what the object says itself goes before
+        (
+            "<difficult>0</difficult><attributes><attribute><name>difficult</name><value>1</value></attribute>"
+            "<attribute><name>is_crowd</name><value>True</value></attribute>"
+            "<attribute><name>Größe</name><value>3</value></attribute>"
+            "<attribute><name>颜色</name><value>红</value></attribute></attributes>",
+            {"difficult": [0], "is_crowd": [1], "größe": ["3"], "颜色": ["红"]},
         ),
     ],
 )

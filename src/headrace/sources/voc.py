@@ -313,7 +313,7 @@ class _Reading:
             for name, value in (*((flag, _flag(thing.texts.get(flag))) for flag in _FLAGS), *_others(thing)):
                 if value is not None:
                     attributes.setdefault(name, [None] * len(said.objects))[i] = value
-        for name in _FLAGS:
+        for name in (*_FLAGS, "is_crowd"):
             if name in attributes:
                 attributes[name] = [-1 if value is None else value for value in attributes[name]]
         if not self.source.zero_based:
@@ -595,12 +595,14 @@ def _others(thing: _Object) -> Iterator[tuple[str, str | int | None]]:
     """pose, and the attributes of CVAT, datumaro and their like: pairs of name and value."""
     yield "pose", thing.texts.get("pose") or None
     for pair in thing.attributes:
-        name = re.sub(r"\W+", "_", pair.get("name", "").strip().lower(), flags=re.ASCII).strip("_")
+        name = re.sub(r"\W+", "_", pair.get("name", "").strip().lower()).strip("_")
         value = pair.get("value", "")
-        if name == "track_id":
-            yield "track", int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
-        elif name in _FLAGS or name in ("is_crowd", "track", "pose"):
+        if thing.texts.get(name):  # what the object says itself goes before
             continue
+        if name in ("track_id", "track"):
+            yield "track", int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+        elif name in (*_FLAGS, "is_crowd"):
+            yield name, _flag(value)
         elif name:
             yield name, value
 
