@@ -538,6 +538,14 @@ def test_a_painted_rectangle_lies_in_its_box(
         assert_painted_at(codec.upright(codec.decode(data, header=header), header.orientation), record.boxes[0])
 
 
+def test_subsets_as_cvat_offers_them(tmp_path: Path) -> None:
+    subsets = ("Train", "Validation", "x")
+    images = [image("", f"{name}.jpg", subset=name) for name in subsets]
+    items, info = collect(source(tmp_path, *images, names=tuple(f"{name}.jpg" for name in subsets)))
+    assert [item.split for item in items if isinstance(item, Record)] == ["train", "val", "x"]
+    assert info.split_names == ("train", "val", "x")
+
+
 def test_the_command(tmp_path: Path) -> None:
     from command import headrace
 
