@@ -243,8 +243,9 @@ class _Reading:
         if refused is not None:
             return Reject(id=id_, origin=path, stage="read", reason=refused)
         boxes = np.array([of.box for of in objects], np.float64).reshape(-1, 4).astype(np.float32)
-        kept = [objects[i] for i in np.flatnonzero(box_faults(boxes) == 0).tolist()]
-        if lost := [of for of in objects if not any(of is other for other in kept)]:
+        faulty = box_faults(boxes).tolist()
+        kept = [of for of, fault in zip(objects, faulty, strict=True) if not fault]
+        if lost := [of for of, fault in zip(objects, faulty, strict=True) if fault]:
             self.dropped["without width or height"] += len(lost)
             self.points_dropped += +Counter({"of dropped boxes": sum(len(of.points) for of in lost)})
         self.box_classes.update(of.label for of in kept)
