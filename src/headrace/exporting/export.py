@@ -5,11 +5,12 @@ files hold is left to the formats.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -107,6 +108,8 @@ def export(
                 out = []
                 for planned in chunk:
                     record = dataset[planned.number]
+                    # No file of these formats can say NaN or infinity, and none of their readers takes them.
+                    record = replace(record, attributes=_finite(dict(record.attributes)))
                     item = Item(folder=planned.folder, name=planned.name, record=record)
                     item.lost.update(lost(record, writer.holds))
                     out.append((item.lost, writer.make(item)))
@@ -197,6 +200,15 @@ def _flips(dataset: Dataset, writer: Writer) -> dict[str, int]:
 
 
 # --- what comes where ------------------------------------------------------------------------------------------------
+
+
+def _finite(value: Any) -> Any:
+    """A value of JSON without NaN and infinity: null in their place."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return {name: _finite(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True, slots=True)
