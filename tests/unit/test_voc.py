@@ -515,6 +515,18 @@ def test_spellings_of_the_same(data: bytes, tmp_path: Path) -> None:
     assert record.boxes.tolist() == [[0, 1, 40, 30]] and record.box_labels == ("cat",)
 
 
+@pytest.mark.parametrize("name", ["Annotations", "JPEGImages"])
+def test_a_folder_that_a_link_leads_out_to(name: str, tmp_path: Path) -> None:
+    """It is the caller's to name; a link may stand in what others made."""
+    secret = tree(tmp_path / "secret", "a.xml", "a.jpg")
+    root = tree(tmp_path / "root", *({"Annotations/a.xml", "JPEGImages/a.jpg"} - {f"{name}/a.xml", f"{name}/a.jpg"}))
+    (root / name).symlink_to(secret)
+    with pytest.raises(UsageError, match=f"{name}: a link leads out of"):
+        sources.voc(root)
+    if name == "JPEGImages":
+        assert gist(sources.voc(root, images=root / name)) == ["a.jpg None"]
+
+
 def test_nothing_outside_is_opened(tmp_path: Path) -> None:
     files(tmp_path, {"secret.xml": xml(thing()), "secret.jpg": jpeg(), "else/c.xml": xml(thing())})
     root = tree(tmp_path / "in", "Annotations/a.xml", "JPEGImages/a.jpg", "JPEGImages/b.jpg", "Annotations/d.xml")

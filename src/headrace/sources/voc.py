@@ -99,18 +99,24 @@ def voc(
 
     A Reject is an XML file without an image, that is no sound XML or no annotation, that holds entities or more than 16
     MB, or one of whose objects has no name or no box of four finite numbers in order. Nothing outside of root and
-    images is opened. Raises NotThereError, StorageError, UsageError (no folder; several in it that may be meant); when
-    iterated UsageError, if there is XML and no image at all.
+    images is opened. Raises NotThereError, StorageError, UsageError (no folder; several in it that may be meant; a link
+    that leads out of it); when iterated UsageError, if there is XML and no image at all.
     """
     top = walking.check_root(root)
     folder, note = _place(top)
     annotations = _child(folder, _ANNOTATIONS) or folder
     beside = annotations if _child(folder, _ANNOTATIONS) is None else folder
     main = folder / "ImageSets" / "Main"
+    pictures = walking.check_root(images) if images is not None else _child(folder, _IMAGES) or beside
+    inside = os.path.realpath(top)
+    for found, remedy in ((annotations, "pass the folder that it leads to"), (pictures, "pass it with images=FOLDER")):
+        of_caller = found is pictures and images is not None
+        if not of_caller and os.path.commonpath([os.path.realpath(found), inside]) != inside:
+            raise UsageError(f"{found}: a link leads out of {top}; {remedy}")
     return VocSource(
         root=folder,
         annotations=annotations,
-        images=walking.check_root(images) if images is not None else _child(folder, _IMAGES) or beside,
+        images=pictures,
         lists=main if annotations != folder and main.is_dir() else None,
         zero_based=zero_based,
         note=note,

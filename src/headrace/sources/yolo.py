@@ -123,8 +123,9 @@ def yolo(
     one, it is a negative, as YOLO has it. A row that occurs twice is dropped and counted. Ids are paths relative to a
     split's folder (for a list to the last folder called images); what several have gets its split in front.
 
-    An image is a Reject when one of its rows isn't as the task wants it, names no class, or leads more than 0.01 out
-    of the image, when it is missing, or no image. So is a label file without an image.
+    An image is a Reject when one of its rows isn't as the task wants it, names no class, or has a coordinate more than
+    0.01 outside of 0 to 1 (a box whose middle is inside may reach out: packing cuts it), when it is missing, or no
+    image. So is a label file without an image.
     Raises NotThereError, StorageError, UsageError (no file or folder; no names; an option), DataError (data.yaml at
     fault); when iterated DataError, if no image has a label file.
     """
@@ -854,8 +855,8 @@ FORMAT = Format(
             "columns."
         ),
         refused=(
-            "an image one of whose rows isn't as the task wants it, names no class, or leads more than 0.01 "
-            "out of the image; a label file without an image. A path in data.yaml that leads out of the "
+            "an image one of whose rows isn't as the task wants it, names no class, or has a coordinate more "
+            "than 0.01 outside of 0 to 1; a label file without an image. A path in data.yaml that leads out of the "
             "folder is not followed."
         ),
         sample=(
