@@ -323,7 +323,7 @@ def test_a_threshold_is_for_detection() -> None:
     assert TASK.with_threshold(0.25).threshold == 0.25
     with pytest.raises(UsageError, match=r"threshold is 1\.5"):
         TASK.with_threshold(1.5)
-    with pytest.raises(UsageError, match="is for detection, keypoints and multilabel, this run's task is classification"):
+    with pytest.raises(UsageError, match="is for detection, keypoints and multilabel, this run's"):
         Classification(("a", "b")).with_threshold(0.5)
 
 

@@ -133,6 +133,11 @@ TREES: dict[str, tuple[dict[str, bytes], str, str]] = {
         "images with a table (.csv): labels.csv names first.jpg",
         "pass {root}/labels.csv with images='{root}/images'",
     ),
+    "a table of numbers, with a header that tells": (
+        {"train.csv": b"id,label\n001,3\n", "train/001.jpg": b""},
+        "images with a table (.csv): train.csv names 001",
+        "pass {root}/train.csv with images=FOLDER",
+    ),
     "a table of stems": (
         {"labels.tsv": b"first\tcat\n", "all/first.jpg": b""},
         "images with a table (.tsv)",

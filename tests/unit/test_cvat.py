@@ -308,6 +308,10 @@ def test_where_images_lie(tmp_path: Path) -> None:
     files(tmp_path / "images", {"train/a.jpg": b"", "b.jpg": b""})
     made = source(tmp_path, image("", subset="train"), image("", "b.jpg", subset="train"), names=())
     assert [record.id for record in made] == ["train/a.jpg", "b.jpg"]
+    # The folder of the subset goes before one of the same name without a subset.
+    files(tmp_path / "images", {"a.jpg": b""})
+    made = source(tmp_path, image("", subset="train"), image("", "b.jpg", subset="train"), names=())
+    assert [record.id for record in made] == ["train/a.jpg", "b.jpg"]
     files(tmp_path / "other", {"x.xml": (tmp_path / "x.xml").read_bytes(), "a.jpg": b"", "b.jpg": b""})
     assert [record.id for record in cvat(tmp_path / "other" / "x.xml")] == ["a.jpg", "b.jpg"]
     assert [record.id for record in cvat(tmp_path / "x.xml", images=tmp_path / "other")] == ["a.jpg", "b.jpg"]
@@ -532,6 +536,14 @@ def test_a_painted_rectangle_lies_in_its_box(
     header = codec.read_header(data)
     if can_be_told(record.boxes[0]):
         assert_painted_at(codec.upright(codec.decode(data, header=header), header.orientation), record.boxes[0])
+
+
+def test_subsets_as_cvat_offers_them(tmp_path: Path) -> None:
+    subsets = ("Train", "Validation", "x")
+    images = [image("", f"{name}.jpg", subset=name) for name in subsets]
+    items, info = collect(source(tmp_path, *images, names=tuple(f"{name}.jpg" for name in subsets)))
+    assert [item.split for item in items if isinstance(item, Record)] == ["train", "val", "x"]
+    assert info.split_names == ("train", "val", "x")
 
 
 def test_the_command(tmp_path: Path) -> None:

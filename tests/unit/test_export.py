@@ -22,6 +22,8 @@ from headrace.errors import DamageError, UsageError
 from headrace.exporting import export, parquet, webdataset
 from headrace.exporting.registry import FORMATS
 from headrace.record import Mask
+from headrace.sources.info import collect
+from headrace.sources.registry import find_format
 from packed import FACE, Source, faces, flip, pack, photos, shard_of
 
 BOX = np.array([[0, 1, 10, 20.5]], np.float32)
@@ -351,6 +353,28 @@ def test_attributes_that_are_no_column_are_counted(tmp_path: Path) -> None:
 def read_coco(out: Path, name: str) -> dict[str, Any]:
     page: dict[str, Any] = json.loads((out / "annotations" / name).read_text())
     return page
+
+
+@pytest.mark.parametrize("format", ["coco", "csv", "imagefolder", "webdataset", "parquet"])
+def test_numbers_that_are_none_are_left_out(format: str, tmp_path: Path) -> None:
+    """NaN and infinity, which a dataset keeps: no JSON has them, and each reader would refuse the file."""
+    record = hr.Record(
+        id="a.png",
+        encoded=saved(picture(20, 30), "PNG"),
+        boxes=np.array([[1, 2, 9, 8], [2, 3, 9, 8]], np.float32),
+        box_labels=("cat", "cat"),
+        attributes={"score": [float("nan"), 0.5], "far": [1.5, float("inf")]},
+    )
+    pack([record], tmp_path / "ds").export(tmp_path / "out", format=format)
+    where, images = {
+        "coco": ("annotations/instances_train.json", "images/train"),
+        "csv": ("annotations.csv", ""),
+    }.get(format, ("", None))
+    options = {} if images is None else {"images": tmp_path / "out" / images}
+    source = find_format(format).make(tmp_path / "out" / where, **options)
+    (found,), _ = collect(source)
+    assert isinstance(found, hr.Record)
+    assert [found.attributes[name] for name in ("score", "far")] == [[None, 0.5], [1.5, None]]
 
 
 def test_coco(tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def gist(item: Record | Reject) -> Any:
                 ("c.jpg", {"boxes": [[0, 0, 5.5, 6]], "box_labels": ("dog",)}),
             ],
         ),
+        # a negative whose cells are all empty, those of its size too
+        (
+            TF_OD + "a.jpg,56,40,cat,1,2,3,4\nb.jpg,,,,,,,\n",
+            [
+                ("a.jpg", {"boxes": [[1, 2, 3, 4]], "box_labels": ("cat",), "size": (40, 56)}),
+                ("b.jpg", {"boxes": [], "box_labels": ()}),
+            ],
+        ),
         # TF Object Detection: a header, corners as they stand, sizes; columns that it doesn't have are attributes
         (
             TF_OD.strip() + ",difficult,iscrowd,pose,track_id\r\na.jpg,56,40,cat,1,2,30,40,1,,Left,7\r\n"

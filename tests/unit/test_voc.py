@@ -190,7 +190,15 @@ def test_sizes(size: str, wanted: tuple[int, int] | None, tmp_path: Path) -> Non
             "<attribute><name>track_id</name><value>7</value></attribute>"
             "<attribute><name>difficult</name><value>1</value></attribute>"
             "<attribute><name>!</name><value>1</value></attribute></attributes>",
-            {"hair_colour": ["red"], "track": [7]},
+            {"difficult": [1], "hair_colour": ["red"], "track": [7]},
+        ),
+        # in any letters; what the object says itself goes before
+        (
+            "<difficult>0</difficult><attributes><attribute><name>difficult</name><value>1</value></attribute>"
+            "<attribute><name>is_crowd</name><value>True</value></attribute>"
+            "<attribute><name>Größe</name><value>3</value></attribute>"
+            "<attribute><name>颜色</name><value>红</value></attribute></attributes>",
+            {"difficult": [0], "is_crowd": [1], "größe": ["3"], "颜色": ["红"]},
         ),
     ],
 )
@@ -251,6 +259,12 @@ def test_elements_that_nothing_is_made_of_are_counted(tmp_path: Path) -> None:
             ["a.jpg None", "Annotations/b.xml: there is no image of this name, and its <filename> 'b.jpg' is none"],
             None,
         ),
+        # an image that has an XML of its own is not lent to one of its name in another folder
+        (
+            ["train/a.xml", "val/a.xml", "val/a.jpg"],
+            ["train/a.xml: there is no image of this name, and its <filename> 'a.jpg' is none", "val/a.jpg val"],
+            "folders taken as splits: val/",
+        ),
         # splits of folders, as Roboflow has them
         (
             ["train/a.xml", "train/a.jpg", "valid/a.xml", "valid/a.jpg"],
@@ -308,6 +322,14 @@ def test_filename(filename: str, images: list[str], wanted: str, note: str | Non
     (item,), info = collect(sources.voc(tmp_path))
     assert gist([item])[0].startswith(wanted)
     assert [text.startswith(note) for text in info.notes] == ([True] if note else [])
+
+
+def test_a_filename_never_names_the_image_of_another_xml(tmp_path: Path) -> None:
+    of_b, copy = xml(thing(box(1, 1, 4, 4)), filename="b.jpg"), xml(thing(), filename="b.jpg")
+    files(tmp_path, {"Annotations/a_copy.xml": copy, "Annotations/b.xml": of_b, "JPEGImages/b.jpg": b""})
+    lost, kept = sources.voc(tmp_path)
+    assert isinstance(lost, Reject) and lost.origin == "Annotations/a_copy.xml"
+    assert isinstance(kept, Record) and kept.boxes is not None and kept.boxes.tolist() == [[0, 0, 4, 4]]
 
 
 def test_images_elsewhere(tmp_path: Path) -> None:
@@ -491,6 +513,18 @@ def test_bad_files_are_rejects(name: str, tmp_path: Path) -> None:
 def test_spellings_of_the_same(data: bytes, tmp_path: Path) -> None:
     (record,) = source(tmp_path, data)
     assert record.boxes.tolist() == [[0, 1, 40, 30]] and record.box_labels == ("cat",)
+
+
+@pytest.mark.parametrize("name", ["Annotations", "JPEGImages"])
+def test_a_folder_that_a_link_leads_out_to(name: str, tmp_path: Path) -> None:
+    """It is the caller's to name; a link may stand in what others made."""
+    secret = tree(tmp_path / "secret", "a.xml", "a.jpg")
+    root = tree(tmp_path / "root", *({"Annotations/a.xml", "JPEGImages/a.jpg"} - {f"{name}/a.xml", f"{name}/a.jpg"}))
+    (root / name).symlink_to(secret)
+    with pytest.raises(UsageError, match=f"{name}: a link leads out of"):
+        sources.voc(root)
+    if name == "JPEGImages":
+        assert gist(sources.voc(root, images=root / name)) == ["a.jpg None"]
 
 
 def test_nothing_outside_is_opened(tmp_path: Path) -> None:

@@ -505,6 +505,14 @@ def test_label_files_without_an_image(tmp_path: Path) -> None:
     assert info.skipped == {".txt": 1}
 
 
+def test_label_files_without_an_image_beside_images(tmp_path: Path) -> None:
+    """Where other texts may lie, too: a label file is one that begins with a row."""
+    root = tree(tmp_path, None, "a.jpg", "a.txt", "x/b.txt")
+    files(root, {"classes.txt": b"cat", "notes.txt": b"0 of 4 are done", "none.txt": b""})
+    items, _ = collect(sources.yolo(root))
+    assert gist(items) == ["a.jpg None 1", "x/b.txt: there is no image of this name"]
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [

@@ -18,6 +18,7 @@ from headrace.sources import walking
 from headrace.sources.coco import recognise as is_coco
 from headrace.sources.images import telling
 from headrace.sources.survey import MOST_NAMES, SAMPLES, Survey
+from headrace.sources.tabular import recognise as is_csv
 from headrace.sources.voc import seen_in as is_voc
 from headrace.sources.wider import recognise as is_wider
 from headrace.sources.yolo import seen_in as is_yolo
@@ -249,11 +250,13 @@ def _table(survey: Survey) -> Seen | None:
     known = {name for folder in survey.folders for name in folder.images}
     stems = {Path(name).stem for name in known}
     for path, extension in survey.having(".csv", ".tsv"):
+        # A number of few digits may be of anything, but in a table whose header says that it is of images.
+        least = 1 if _recognised(is_csv, survey.root / path) else 4
         separator = "\t" if extension == ".tsv" else ","
         for line in survey.head(path).splitlines()[:SAMPLES]:
             for cell in line.split(separator):
                 value = cell.strip().strip('"').rpartition("/")[2]
-                if value in known or (len(value) > 3 and value in stems):
+                if value in known or (len(value) >= least and value in stems):
                     folder = _folder_of(survey, [cell.strip()], "")
                     images = folder if folder == _ANY else repr(folder)
                     remedy = f"pass {survey.root / path} with images={images}"

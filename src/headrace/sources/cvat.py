@@ -42,6 +42,7 @@ from headrace.sources.formats import FLIP_PAIRS, About, Format, Option
 from headrace.sources.info import SourceInfo
 from headrace.sources.walking import natural
 from headrace.sources.xmls import Element
+from headrace.splits import split_of_folder
 
 _HEAD = 1 << 14  # bytes of a file that may be one
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
@@ -128,13 +129,13 @@ class CvatSource:
             reason = f"line {fault.line}: {fault}"
             return Reject(id=id_, origin=origin, stage="annotation", reason=reason)
         # A project's images lie in folders of its subsets.
-        beside = [id_] if subset is None else [id_, f"{subset}/{id_}"]
+        beside = [id_] if subset is None else [f"{subset}/{id_}", id_]
         for id_ in beside:
             if (refused := folder.refusal(f"{self.images}/{id_}")) is None:
                 break
         else:
-            return Reject(id=beside[0], origin=origin, stage="read", reason=refused or "")
-        return self._record(id_, shapes, size, facts, left_out, origin, tags=tags, split=subset)
+            return Reject(id=id_, origin=origin, stage="read", reason=refused or "")
+        return self._record(id_, shapes, size, facts, left_out, origin, tags=tags, split=subset and _split(subset))
 
     # --- frames of a film --------------------------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ def cvat(
 
     A <tag> is the class of its image; where any image has several, all have `labels`. Attributes with a value for each
     box: `occluded`, `track` of a film, `z_order`, `group_id`, `rotation`, `source` and each <attribute> by its name.
-    The `subset` of a project's image is its split. Images without objects are negatives.
+    The `subset` of a project's image is its split, Validation val. Images without objects are negatives.
 
     Of a film, frame 12 is the file frame_000012.png or .jpg, as CVAT exports it, counted from 0; a shape with outside
     is not there in its frame. Frames that there are files of and no shape in are negatives, up to the last of the task.
@@ -431,7 +432,7 @@ def _survey(path: Path) -> _Facts:
         elif element.tag == "image":
             images += 1
             if subset := element.attributes.get("subset"):
-                facts.subsets[subset] = None
+                facts.subsets[_split(subset)] = None
             tags = set()
             for child in element.children:
                 if child.tag in _PASSED_OVER:
@@ -778,6 +779,11 @@ def _attribute_name(element: Element) -> str:
 
 def _yes_or_no(name: str, text: str) -> Any:
     return _YES_OR_NO.get(text.strip().lower(), -1) if name in _FLAGS else text
+
+
+def _split(subset: str) -> str:
+    """The split that a subset is; CVAT offers Train, Validation and Test."""
+    return split_of_folder(subset) or subset
 
 
 def _id(text: str) -> int | str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import DataError, StorageError
 from headrace.record import Mask, Record, Reject, name_fault
-from headrace.sources import jsons, rows, walking
+from headrace.sources import jsons, rows, segmentations, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format
 from headrace.sources.info import SourceInfo
 from headrace.sources.rows import Rows, shown
@@ -52,7 +52,7 @@ _BATCH = 1000  # rows of a parquet that are in memory at once
 class ImageFolderSource:
     """Iterable of Record | Reject; see `imagefolder`.
 
-    Its SourceInfo counts in `skipped` the images without a row, what is no image, by extension, and compressed masks.
+    Its SourceInfo counts in `skipped` the images without a row, and what is no image, by extension.
     """
 
     root: Path
@@ -81,7 +81,7 @@ class ImageFolderSource:
                         unusable = "the name leads out of the folder of images"
                     if unusable is not None:
                         raise BadRow(unusable)
-                    fields = _Fields(skipped).of(row)
+                    fields = _Fields().of(row)
                 except BadRow as error:
                     yield Reject(id=id_, origin=origin, stage="annotation", reason=str(error))
                     continue
@@ -360,10 +360,7 @@ def _image_of(row: Mapping[str, Any]) -> str:
 
 
 class _Fields:
-    """The fields of a Record out of a row; `skipped` counts what is left out of it."""
-
-    def __init__(self, skipped: Counter[str]) -> None:
-        self.skipped = skipped
+    """The fields of a Record out of a row."""
 
     def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Raises BadRow."""
@@ -425,7 +422,7 @@ class _Fields:
         if column is not None:
             fields["box_labels"] = tuple(_class(name, f"{column} of an object") for name in lists.pop(column))
         if isinstance(lists.get("segmentation"), list):
-            fields["masks"] = tuple(map(self._mask, lists.pop("segmentation")))
+            fields["masks"] = tuple(map(_mask, lists.pop("segmentation")))
         if isinstance(lists.get("keypoints"), list) and any(lists["keypoints"]):
             fields["keypoints"] = _keypoints(lists.pop("keypoints"))
         found = {}
@@ -437,26 +434,13 @@ class _Fields:
                 found[f"objects_{name}"] = values
         return found
 
-    def _mask(self, given: Any) -> Mask | None:
-        """Raises BadRow."""
-        if not given:
-            return None
-        if isinstance(given, dict) and isinstance(given.get("size"), list) and len(given["size"]) == 2:
-            counts, (height, width) = given.get("counts"), given["size"]
-            if isinstance(counts, str):
-                self.skipped["masks in compressed run lengths"] += 1
-                return None
-            sound = isinstance(counts, list) and all(
-                type(n) is int and 0 <= n < 1 << 31 for n in [*counts, height, width]
-            )
-            if sound:
-                return Mask(runs=np.array(counts, np.int64), size=(height, width))
-        elif isinstance(given, list):
-            polygons = given if isinstance(given[0], list) else [given]
-            if all(isinstance(flat, list) and len(flat) >= 6 and len(flat) % 2 == 0 for flat in polygons):
-                numbers = [[_finite(number, "a corner") for number in flat] for flat in polygons]
-                return Mask(polygons=tuple(np.array(flat, np.float32).reshape(-1, 2) for flat in numbers))
-        raise BadRow(f"segmentation is {given!r:.60}, wanted polygons x, y, x, y, … or size and counts")
+
+def _mask(given: Any) -> Mask | None:
+    """Raises BadRow."""
+    try:
+        return None if not given else segmentations.mask_of(given)
+    except ValueError as error:
+        raise BadRow(f"segmentation is {given!r:.60}: {error}") from None
 
 
 def _is_of_image(name: str, row: Mapping[str, Any]) -> bool:

@@ -243,8 +243,9 @@ class _Reading:
         if refused is not None:
             return Reject(id=id_, origin=path, stage="read", reason=refused)
         boxes = np.array([of.box for of in objects], np.float64).reshape(-1, 4).astype(np.float32)
-        kept = [objects[i] for i in np.flatnonzero(box_faults(boxes) == 0).tolist()]
-        if lost := [of for of in objects if not any(of is other for other in kept)]:
+        faulty = box_faults(boxes).tolist()
+        kept = [of for of, fault in zip(objects, faulty, strict=True) if not fault]
+        if lost := [of for of, fault in zip(objects, faulty, strict=True) if fault]:
             self.dropped["without width or height"] += len(lost)
             self.points_dropped += +Counter({"of dropped boxes": sum(len(of.points) for of in lost)})
         self.box_classes.update(of.label for of in kept)
@@ -309,6 +310,8 @@ class _Reading:
                 if not isinstance(shape, dict):
                     raise _Fault(f"found {shape!r:.60}, wanted a shape with a label and points")
                 kind = shape.get("shape_type") or "polygon"
+                if not isinstance(kind, str):
+                    raise _Fault(f"shape_type is {kind!r:.60}, wanted a text")
                 if kind == "point":
                     points.append(_point(shape))
                 elif kind in _MAKE:

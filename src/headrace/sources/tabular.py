@@ -568,7 +568,7 @@ class _Image:
         self.agree("group", given.get("group") or None)
         if value := given.get("value"):
             self.agree("value", number(value, "the value"))
-        if "width" in given:
+        if given.get("width") or given.get("height"):
             self.agree("size", (_side(given["height"], "height"), _side(given["width"], "width")))
         if caption := given.get("caption"):
             self.captions[caption] = None

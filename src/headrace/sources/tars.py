@@ -272,9 +272,16 @@ class _Unpacked:
         self._begin, self._held = 0, b""
 
     def read(self, at: int, n: int) -> bytes:
+        pieces = [self._held]
         while at + n > (end := self.end) and (more := self._more()):
-            keep = max(0, min(at, end - 2 * _SEARCHED) - self._begin)
-            self._begin, self._held, self.end = self._begin + keep, self._held[keep:] + more, end + len(more)
+            pieces.append(more)
+            self.end += len(more)
+            kept = min(at, end - 2 * _SEARCHED)
+            while self._begin + len(pieces[0]) <= kept:
+                self._begin += len(pieces.pop(0))
+            if (cut := kept - self._begin) > 0:
+                self._begin, pieces[0] = kept, pieces[0][cut:]
+        self._held = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         assert at >= self._begin
         return self._held[at - self._begin : at - self._begin + n]
 

@@ -4,8 +4,8 @@ Shared by the sources whose annotations are such values; which value is what is 
 
 Objects are as Hugging Face's imagefolder has them (datasets, "Create an image dataset"), whose boxes are COCO's: `bbox`
 [[x, y, width, height], …] in pixels, 0-based, and beside it lists of the same length: `category` (also `categories`,
-`label`, `labels`), `keypoints` (x, y, v of each point, v 0 to 2), `segmentation` (COCO's polygons, or run lengths as
-numbers), and any other, which become attributes. Or one mapping for each object, with the same keys.
+`label`, `labels`), `keypoints` (x, y, v of each point, v 0 to 2), `segmentation` (COCO's polygons, or run lengths, also
+of a compressed text), and any other, which become attributes. Or one mapping for each object, with the same keys.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace.record import Boxes, Keypoints, Mask, brief, name_fault
+from headrace.sources import segmentations
 
 BOX_KEYS = ("bbox", "bboxes")
 CLASS_KEYS = ("category", "categories", "label", "labels")
@@ -60,8 +60,10 @@ def fields_of(
         several = left.pop("labels")
         if not isinstance(several, list):
             raise ValueError(f"labels are {brief(several)}, wanted a list of classes")
-        out.pop("label", None)
-        out.pop("label_name", None)
+        # One that is said beside them is one of them.
+        said_alone = out.pop("label_name", None) or out.pop("label", None)
+        if said_alone is not None:
+            several = [*several, said_alone]
         out["labels"] = tuple(dict.fromkeys(class_called(one, names) for one in several))
     if (value := finite(left.get("value"))) is not None:
         out["value"] = value
@@ -242,28 +244,8 @@ def _keypoints(values: list[Any]) -> Keypoints | None:
 
 
 def _masks(values: list[Any]) -> tuple[Mask | None, ...] | None:
-    """Masks where all are COCO's polygons or run lengths in numbers, else None: then they stay an attribute."""
-    made = []
-    for value in values:
-        try:
-            made.append(None if value is None or value == [] else _mask(value))
-        except (ValueError, KeyError, TypeError):
-            return None
-    return tuple(made)
-
-
-def _mask(value: Any) -> Mask:
-    if isinstance(value, Mapping):
-        height, width = (whole(side) or 0 for side in value["size"])
-        runs = [whole(run) for run in value["counts"]]
-        if isinstance(value["counts"], str) or None in runs:
-            raise ValueError("compressed run lengths")
-        return Mask(runs=np.array(runs, np.int64), size=(height, width))
-    polygons: list[NDArray[np.float32]] = []
-    for polygon in value:
-        corners = numbers(polygon, None, "a polygon", "x, y, x, y …")
-        if len(corners) < 6 or len(corners) % 2:
-            raise ValueError("no polygon")
-        with np.errstate(over="ignore"):
-            polygons.append(np.array(corners, np.float64).astype(np.float32).reshape(-1, 2))
-    return Mask(polygons=tuple(polygons))
+    """Masks where all are COCO's polygons or run lengths, else None: then they stay an attribute."""
+    try:
+        return tuple(None if value is None else segmentations.mask_of(value) for value in values)
+    except ValueError:
+        return None

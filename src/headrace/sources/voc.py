@@ -89,7 +89,8 @@ def voc(
     under their own names as CVAT writes them. Each is there where an object of the image says it.
 
     The image of an XML file is the one of the same name; only where there is none, or several, its `filename` decides,
-    which is often stale, as `path` always is. An image without XML is passed over and counted: nobody has annotated it.
+    which is often stale, as `path` always is: it never names the image of another XML file. An image without XML is
+    passed over and counted: nobody has annotated it.
     Ids are paths relative to the folder of images.
 
     Splits are those of ImageSets/Main/train.txt, val.txt and test.txt (trainval.txt is the train where there is no
@@ -98,18 +99,24 @@ def voc(
 
     A Reject is an XML file without an image, that is no sound XML or no annotation, that holds entities or more than 16
     MB, or one of whose objects has no name or no box of four finite numbers in order. Nothing outside of root and
-    images is opened. Raises NotThereError, StorageError, UsageError (no folder; several in it that may be meant); when
-    iterated UsageError, if there is XML and no image at all.
+    images is opened. Raises NotThereError, StorageError, UsageError (no folder; several in it that may be meant; a link
+    that leads out of it); when iterated UsageError, if there is XML and no image at all.
     """
     top = walking.check_root(root)
     folder, note = _place(top)
     annotations = _child(folder, _ANNOTATIONS) or folder
     beside = annotations if _child(folder, _ANNOTATIONS) is None else folder
     main = folder / "ImageSets" / "Main"
+    pictures = walking.check_root(images) if images is not None else _child(folder, _IMAGES) or beside
+    inside = os.path.realpath(top)
+    for found, remedy in ((annotations, "pass the folder that it leads to"), (pictures, "pass it with images=FOLDER")):
+        of_caller = found is pictures and images is not None
+        if not of_caller and os.path.commonpath([os.path.realpath(found), inside]) != inside:
+            raise UsageError(f"{found}: a link leads out of {top}; {remedy}")
     return VocSource(
         root=folder,
         annotations=annotations,
-        images=walking.check_root(images) if images is not None else _child(folder, _IMAGES) or beside,
+        images=pictures,
         lists=main if annotations != folder and main.is_dir() else None,
         zero_based=zero_based,
         note=note,
@@ -174,7 +181,7 @@ class _Reading:
     def items(self) -> Iterator[Record | Reject]:
         source = self.source
         xmls = walking.having(source.annotations, ".xml")
-        images = _Images()
+        images = _Images({_stem(xml) for xml in xmls})
         for found in walking.walk(source.images, self.skipped):
             if isinstance(found, Reject):
                 yield found
@@ -191,7 +198,7 @@ class _Reading:
                     self.skipped["segmentation masks"] += len(walking.having(source.root / name, ".png"))
         lists = _Lists()
         if source.lists is not None:
-            yield from lists.read(source.lists, source.root, images, {_stem(xml) for xml in xmls})
+            yield from lists.read(source.lists, source.root, images)
             self.said += lists.notes
         folders = {} if lists.splits else split_folders(source.images)
         if folders:
@@ -312,7 +319,7 @@ class _Reading:
             for name, value in (*((flag, _flag(thing.texts.get(flag))) for flag in _FLAGS), *_others(thing)):
                 if value is not None:
                     attributes.setdefault(name, [None] * len(said.objects))[i] = value
-        for name in _FLAGS:
+        for name in (*_FLAGS, "is_crowd"):
             if name in attributes:
                 attributes[name] = [-1 if value is None else value for value in attributes[name]]
         if not self.source.zero_based:
@@ -335,9 +342,11 @@ _NOTES = {
 
 
 class _Images:
-    """The images by what names them: the path without its extension, or the file's name alone."""
+    """The images by what names them: the path without its extension, or the file's name alone. One that is of an XML
+    file by its path is that one's alone: another of the same name, in another folder, would take it with its boxes."""
 
-    def __init__(self) -> None:
+    def __init__(self, xmls: set[str]) -> None:
+        self.xmls = xmls
         self.used: set[str] = set()
         self._by_stem: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] | None = None
@@ -364,7 +373,8 @@ class _Images:
         if self._by_name is None:
             self._by_name = {}
             for stem, paths in self._by_stem.items():
-                self._by_name.setdefault(stem.rpartition("/")[2], []).extend(paths)
+                if stem not in self.xmls:
+                    self._by_name.setdefault(stem.rpartition("/")[2], []).extend(paths)
         return self._by_name.get(name, [])
 
 
@@ -382,7 +392,7 @@ class _Lists:
         self.splits: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
 
-    def read(self, folder: Path, root: Path, images: _Images, xmls: set[str]) -> Iterator[Reject]:
+    def read(self, folder: Path, root: Path, images: _Images) -> Iterator[Reject]:
         """Takes the lists in `folder`; gives the lines that can't be used."""
         taken = []
         for split in ("val", "test", "train"):
@@ -414,7 +424,7 @@ class _Lists:
             for stem, origin in known.items():
                 if not (rest and stem in self.splits):  # train and val are in trainval
                     self.splits.setdefault(stem, {})[split] = origin
-        if self.splits and not any(stem in xmls for stem in self.splits):
+        if self.splits and not any(stem in images.xmls for stem in self.splits):
             self.notes.append("the lists in ImageSets/Main name none of the annotated images and are not taken")
             self.splits = {}
         elif self.splits:
@@ -591,12 +601,14 @@ def _others(thing: _Object) -> Iterator[tuple[str, str | int | None]]:
     """pose, and the attributes of CVAT, datumaro and their like: pairs of name and value."""
     yield "pose", thing.texts.get("pose") or None
     for pair in thing.attributes:
-        name = re.sub(r"\W+", "_", pair.get("name", "").strip().lower(), flags=re.ASCII).strip("_")
+        name = re.sub(r"\W+", "_", pair.get("name", "").strip().lower()).strip("_")
         value = pair.get("value", "")
-        if name == "track_id":
-            yield "track", int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
-        elif name in _FLAGS or name in ("is_crowd", "track", "pose"):
+        if thing.texts.get(name):  # what the object says itself goes before
             continue
+        if name in ("track_id", "track"):
+            yield "track", int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+        elif name in (*_FLAGS, "is_crowd"):
+            yield name, _flag(value)
         elif name:
             yield name, value
 

@@ -123,8 +123,9 @@ def yolo(
     one, it is a negative, as YOLO has it. A row that occurs twice is dropped and counted. Ids are paths relative to a
     split's folder (for a list to the last folder called images); what several have gets its split in front.
 
-    An image is a Reject when one of its rows isn't as the task wants it, names no class, or leads more than 0.01 out
-    of the image, when it is missing, or no image. So is a label file without an image.
+    An image is a Reject when one of its rows isn't as the task wants it, names no class, or has a coordinate more than
+    0.01 outside of 0 to 1 (a box whose middle is inside may reach out: packing cuts it), when it is missing, or no
+    image. So is a label file without an image.
     Raises NotThereError, StorageError, UsageError (no file or folder; no names; an option), DataError (data.yaml at
     fault); when iterated DataError, if no image has a label file.
     """
@@ -727,18 +728,30 @@ class _Reading:
         return name, box, polygon, points
 
     def _orphans(self, labels: set[str]) -> Iterator[str]:
-        """The label files in folders of nothing else that belong to no image."""
+        """The label files that belong to no image. Beside images may lie other texts: there they begin with a row."""
         root, done = self.source.root, set[str]()
         for _, places in self.source.parts:
             for place in places:
                 folder = posixpath.dirname(_label_of(posixpath.join(place, "x.jpg")))
-                if folder == place or folder in done or not (root / place).is_dir() or not (root / folder).is_dir():
+                if folder in done or not (root / place).is_dir() or not (root / folder).is_dir():
                     continue
                 done.add(folder)
                 for name in walking.having(root / folder, ".txt"):
                     label = posixpath.join(folder, name)
-                    if label not in labels and name.rpartition("/")[2] not in _NAMES:
+                    if label in labels or name.rpartition("/")[2] in _NAMES:
+                        continue
+                    if folder != place or self._begins_with_a_row(label):
                         yield label
+
+    def _begins_with_a_row(self, label: str) -> bool:
+        path = self.source.root / label
+        if walking.refusal(str(path), self.inside) is not None:
+            return False
+        try:
+            _, text = next(walking.lines(path, longest=_LONGEST_ROW), (0, b""))
+        except OSError:
+            return False
+        return _is_row(text)
 
 
 def _different(found: Sequence[tuple[str | None, str, str]]) -> list[str]:
@@ -842,8 +855,8 @@ FORMAT = Format(
             "columns."
         ),
         refused=(
-            "an image one of whose rows isn't as the task wants it, names no class, or leads more than 0.01 "
-            "out of the image; a label file without an image. A path in data.yaml that leads out of the "
+            "an image one of whose rows isn't as the task wants it, names no class, or has a coordinate more "
+            "than 0.01 outside of 0 to 1; a label file without an image. A path in data.yaml that leads out of the "
             "folder is not followed."
         ),
         sample=(
