@@ -13,7 +13,6 @@ A file holds 100 MB of images or a little more, in row groups of 100, as Hugging
 from __future__ import annotations
 
 import json
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from headrace.exporting.formats import (
     kind_of_masks,
     says,
 )
+from headrace.format import footer
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -124,7 +124,7 @@ class ParquetWriter(Writer):
         # Only now all is known that the classes of objects are called.
         texts = {"huggingface": json.dumps({"info": {"features": self._features()}})}
         for path in sorted((self.out / "data").iterdir()):
-            retold(path, texts)
+            footer.retell(path, texts)
         return Counter()
 
     def _write(self, path: Path, rows: list[dict[str, Any]]) -> None:
@@ -208,101 +208,6 @@ def _list(inner: _Kind) -> _Kind:
 def _struct(inner: Mapping[str, _Kind]) -> _Kind:
     dtype = pl.Struct({name: kind.dtype for name, kind in inner.items()})
     return _Kind(dtype, {name: kind.feature for name, kind in inner.items()})
-
-
-# --- the texts in a Parquet file's footer ----------------------------------------------------------------------------
-
-_TEXTS = 5  # the field key_value_metadata of FileMetaData (parquet.thrift)
-
-
-def retold(path: Path, texts: Mapping[str, str]) -> None:
-    """Gives a Parquet file these texts, key -> value, instead of those in its footer.
-
-    Instead of: Polars writes its Arrow schema there, and pyarrow, which reads it, then reads nothing else. And large
-    strings and lists, which Polars' are, are the usual ones without it.
-    """
-    with path.open("r+b") as file:
-        end = file.seek(-8, 2)
-        length, magic = struct.unpack("<I4s", file.read(8))
-        assert magic == b"PAR1"
-        file.seek(end - length)
-        footer = _with_texts(file.read(length), texts)
-        file.seek(end - length)
-        file.truncate()
-        file.write(footer + struct.pack("<I4s", len(footer), b"PAR1"))
-
-
-def _with_texts(footer: bytes, texts: Mapping[str, str]) -> bytes:
-    reading = _Compact(footer)
-    begin, end = reading.span(_TEXTS)
-    made = bytes([len(texts) << 4 | 12])  # a list of so many structs
-    for key, value in texts.items():
-        for text in (key.encode(), value.encode()):
-            made += b"\x18" + _varint(len(text)) + text  # the next field, binary
-        made += b"\0"
-    return footer[:begin] + made + footer[end:]
-
-
-class _Compact:
-    """Thrift's compact protocol, as far as to find where a field begins and ends."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def span(self, wanted: int) -> tuple[int, int]:
-        """Where the value of a field of the struct begins and ends. Raises KeyError: there is none."""
-        number = 0
-        while head := self._byte():
-            number = number + (head >> 4) if head >> 4 else self._zigzag()
-            begin = self._at
-            self._skip(head & 15)
-            if number == wanted:
-                return begin, self._at
-        raise KeyError(wanted)
-
-    def _skip(self, kind: int) -> None:
-        if kind in (3, 4, 5, 6):  # byte, i16, i32, i64
-            self._number()
-        elif kind == 7:
-            self._at += 8
-        elif kind == 8:
-            length = self._number()
-            self._at += length
-        elif kind in (9, 10):
-            head = self._byte()
-            for _ in range(head >> 4 if head >> 4 < 15 else self._number()):
-                self._at += (head & 15) in (1, 2)  # booleans take a byte in lists, and none as fields
-                self._skip(head & 15)
-        elif kind == 12:
-            while head := self._byte():
-                if not head >> 4:
-                    self._number()
-                self._skip(head & 15)
-
-    def _byte(self) -> int:
-        self._at += 1
-        return self._data[self._at - 1]
-
-    def _number(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-            shift += 7
-
-    def _zigzag(self) -> int:
-        value = self._number()
-        return value >> 1 ^ -(value & 1)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 FORMAT = Format(

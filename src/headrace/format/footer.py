@@ -1,4 +1,4 @@
-"""What the end of a Parquet file says: its row groups, and the texts that writers leave there.
+"""What the end of a Parquet file says: its row groups, and the texts that writers leave there, which can be others.
 
 Polars reads the columns; it doesn't say how the rows are grouped, and a part of a group costs as much as all of it.
 The footer is a FileMetaData of parquet.thrift (parquet-format) in Thrift's compact protocol.
@@ -79,6 +79,43 @@ def read(path: Path) -> Footer:
     return Footer(groups, texts)
 
 
+def retell(path: Path, texts: Mapping[str, str]) -> None:
+    """Gives a Parquet file that Polars wrote these texts, key -> value, instead of those in its footer. Raises OSError.
+
+    Instead of: Polars writes its Arrow schema there, and pyarrow, which reads it, then reads nothing else. And large
+    strings and lists, which Polars' are, are the usual ones without it.
+    """
+    with path.open("r+b") as file:
+        end = file.seek(-8, 2)
+        length, magic = struct.unpack("<I4s", file.read(8))
+        assert magic == _MAGIC
+        file.seek(end - length)
+        data = file.read(length)
+        first, last = _Compact(data).spans()[_TEXTS]
+        data = data[:first] + _as_texts(texts) + data[last:]
+        file.seek(end - length)
+        file.truncate()
+        file.write(data + struct.pack("<I4s", len(data), _MAGIC))
+
+
+def _as_texts(texts: Mapping[str, str]) -> bytes:
+    """A list of KeyValue: of at most 14 structs, as its length has four bits here."""
+    made = bytes([len(texts) << 4 | _STRUCT])
+    for key, value in texts.items():
+        for text in (key.encode(), value.encode()):
+            made += bytes([1 << 4 | _BINARY]) + _as_varint(len(text)) + text  # the next field
+        made += b"\0"
+    return made
+
+
+def _as_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
 class _Compact:
     """A struct of Thrift's compact protocol as field number -> value. Each element takes a byte at least, so that no
     number in the data makes more of it than it is."""
@@ -95,6 +132,19 @@ class _Compact:
             kind = head & 15
             field = field + (head >> 4) if head >> 4 else self._number()
             out[field] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
+        return out
+
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """Where the value of each field of the struct begins and ends."""
+        out: dict[int, tuple[int, int]] = {}
+        field = 0
+        while head := self._byte():
+            kind = head & 15
+            field = field + (head >> 4) if head >> 4 else self._number()
+            begin = self.at
+            if kind not in (_TRUE, _FALSE):
+                self._value(kind, 0)
+            out[field] = begin, self.at
         return out
 
     def _value(self, kind: int, depth: int) -> Any:
