@@ -7,18 +7,19 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import typer
 
 from headrace.cli.command import write_examples, write_rows
 from headrace.cli.options import Flag, flag_of, parse_names, parse_pairs, parse_paths, parse_range
 from headrace.errors import UsageError
-from headrace.exporting.formats import Format as WrittenFormat
-from headrace.exporting.registry import FORMATS as WRITTEN
 from headrace.sources import Source
 from headrace.sources.formats import Format, Option
 from headrace.sources.registry import FORMATS, find_format, guess
+
+if TYPE_CHECKING:
+    from headrace.exporting.formats import Format as WrittenFormat
 
 # What is typed for a value of a type, and what makes the value of it.
 _WRITTEN: dict[Any, tuple[str, Any]] = {
@@ -33,10 +34,17 @@ _WRITTEN: dict[Any, tuple[str, Any]] = {
 }
 
 
+def written_formats() -> dict[str, WrittenFormat]:
+    """What can be written, by name."""
+    from headrace.exporting.registry import FORMATS  # here, as pack needs none of it, and it brings Polars
+
+    return FORMATS
+
+
 @functools.cache
 def written_flags() -> tuple[Flag, ...]:
     """The options of all formats that can be written, each once."""
-    options = {option.name: option for entry in WRITTEN.values() for option in entry.options}
+    options = {option.name: option for entry in written_formats().values() for option in entry.options}
     return tuple(_flag(option) for option in options.values())
 
 
@@ -132,7 +140,7 @@ def write_list(formatter: Any) -> None:
         rows: list[str] = []
         if entry := FORMATS.get(name):
             rows += [f"{entry.reads}.", ", ".join(flag_of(option.name) for option in entry.options)]
-        if written := WRITTEN.get(name):
+        if written := written_formats().get(name):
             rows += [f"Written: {written.writes}."]
             rows += [", ".join(flag_of(option.name) for option in written.options)]
         first, *rest = filter(None, rows)
@@ -171,12 +179,13 @@ def told(entry: Format) -> list[tuple[str, str]]:
 
 def names() -> list[str]:
     """Of all formats: those that are read, and then those that are only written."""
-    return [*FORMATS, *(name for name in WRITTEN if name not in FORMATS)]
+    return [*FORMATS, *(name for name in written_formats() if name not in FORMATS)]
 
 
 def _either(name: str) -> tuple[Format | None, WrittenFormat | None]:
     """What is read and what is written under this name. Raises UsageError."""
-    return (None if name in WRITTEN and name not in FORMATS else find_format(name)), WRITTEN.get(name)
+    written = written_formats().get(name)
+    return (None if written is not None and name not in FORMATS else find_format(name)), written
 
 
 def row(option: Option) -> tuple[str, str]:
