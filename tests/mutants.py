@@ -34,7 +34,7 @@ SUBJECTS = [
     *(f"format/{name}.py" for name in ("tfrecord", "index", "tables")),
     *(f"packing/{name}.py" for name in ("plan", "shard", "pack", "spool")),
     *(f"place/{name}.py" for name in ("local", "lock", "publish")),
-    *(f"load/{name}.py" for name in ("store", "loader", "adopt", "draft", "iteration", "view", "cache")),
+    *(f"load/{name}.py" for name in ("store", "loader", "draft", "iteration", "view", "cache")),
     *("order.py", "parallel.py", "splits.py"),
 ]
 # Those that judge the subjects; what they share with others (imaging, sources) is not judged here.
@@ -43,19 +43,8 @@ JUDGES = [
         f"unit/test_{name}.py"
         for name in (
             *("tfrecord", "index", "tables", "plan", "divided", "equal", "spool", "place", "condition", "dataset"),
-            *(
-                "loader",
-                "adopt",
-                "draft",
-                "iteration",
-                "cache",
-                "order",
-                "parallel",
-                "verify",
-                "catalog",
-                "example",
-                "sources",
-            ),
+            *("loader", "adopt", "draft", "iteration", "cache", "order", "parallel", "verify", "catalog", "example"),
+            *("sources", "several", "groups"),
         )
     ),
     *(f"property/test_{name}_properties.py" for name in ("adopt", "format", "loader", "order")),
