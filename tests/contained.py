@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.format import example, tfrecord
+from headrace.format import example, footer, tfrecord
 
 Members = Iterable[tuple[str, bytes]]
 
@@ -50,9 +50,10 @@ def parquet(
 ) -> Path:
     """A Parquet file with `rows` in a group; `features` is what Hugging Face's `datasets` says of its columns."""
     frame = pl.DataFrame(dict(columns), schema_overrides=schema, strict=False)
-    said = {} if features is None else {"huggingface": json.dumps({"info": {"features": features}})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(path, row_group_size=rows, metadata=said)
+    frame.write_parquet(path, row_group_size=rows)
+    if features is not None:
+        footer.retell(path, {"huggingface": json.dumps({"info": {"features": features}})})
     return path
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import PIL
 import pytest
 
 import headrace as hr
@@ -268,7 +269,8 @@ def test_odd_metadata_is_not_spoken_of(source: Path, tmp_path: Path) -> None:
     files(source, {"cat.80.tif": bytes(damaged), "dog.81.jpg": bytes(cut)})
     done = apart("pack", source, tmp_path / "out", *NAMES, "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["stored"] == 12
+    refused = int(PIL.__version__.partition(".")[0]) < 13  # the TIFF, by older versions of Pillow
+    assert json.loads(done.stdout)["stored"] == 12 - refused
 
 
 def test_names_that_are_no_utf8(source: Path, tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ def test_columns_that_must_be_named(tmp_path: Path) -> None:
 )
 def test_a_schema_that_makes_no_sense_says_nothing(features: str, tmp_path: Path) -> None:
     frame = pl.DataFrame({"image": struct(A), "label": [1]})
-    frame.write_parquet(tmp_path / "x.parquet", metadata={"huggingface": features})
+    frame.write_parquet(tmp_path / "x.parquet")
+    footer.retell(tmp_path / "x.parquet", {"huggingface": features})
     [item] = read(tmp_path / "x.parquet")[0]
     assert item.label == 1
 
@@ -272,8 +273,8 @@ def test_a_row_group_that_cannot_be_read(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     groups = footer.read(path).groups
     assert [rows for rows, _ in groups] == [3, 3, 3]
-    first = data.index(b"PAR1") + 4 + sum(size for _, size in groups[:1])
-    data[first : first + 400] = bytes(400)
+    middle = len(data) * 9 // 20  # of three groups of one size
+    data[middle : middle + 400] = bytes(400)
     path.write_bytes(bytes(data))
     items, _ = read(path)
     assert len(items) == 9
