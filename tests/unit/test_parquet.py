@@ -273,8 +273,10 @@ def test_a_row_group_that_cannot_be_read(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     groups = footer.read(path).groups
     assert [rows for rows, _ in groups] == [3, 3, 3]
-    middle = len(data) * 9 // 20  # of three groups of one size
-    data[middle : middle + 400] = bytes(400)
+    said = footer._Compact(bytes(data[-8 - int.from_bytes(data[-8:-4], "little") : -8])).struct(0)
+    column = said[4][1][1][0][3]  # metadata of the first column of the second group (parquet.thrift)
+    at = column.get(11, column[9])  # its dictionary, or its first page
+    data[at : at + 40] = bytes(40)
     path.write_bytes(bytes(data))
     items, _ = read(path)
     assert len(items) == 9
