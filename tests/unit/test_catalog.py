@@ -74,7 +74,7 @@ def test_nothing_said_is_null_and_nothing_there_is_empty() -> None:
     assert catalog.attributes(None) == {}
 
 
-@pytest.mark.parametrize("value", ["{", "[1", "null", "1", '"a"', '{"a": ' + "[" * 5000 + "]" * 5000 + "}"])
+@pytest.mark.parametrize("value", ["{", "[1", "null", "1", '"a"', '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"])
 def test_attributes_that_are_none(value: str) -> None:
     with pytest.raises(DamageError, match=r"catalog\.parquet: the attributes .* are no JSON object"):
         catalog.attributes(value)
