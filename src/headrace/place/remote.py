@@ -1,0 +1,1 @@
+"""Reading from object stores by obstore. (The room of stores brings it.)"""
