@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import UsageError
 from headrace.place.address import Location, Place, Url, is_url, located
 from headrace.place.local import BLOCK, LocalPlace
+from headrace.place.publish import Staging
+
+if TYPE_CHECKING:
+    from headrace.place.publication import Publication
 
 
 def at(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Place:
@@ -25,6 +29,26 @@ def at(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None =
     if storage_options:
         raise UsageError(f"{where}: is a folder of this machine, which takes no storage_options")
     return LocalPlace(where)
+
+
+def staging(
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    replaceable: str,
+    what: str = "a dataset",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Staging | Publication:
+    """What makes a new folder at `out`, or what stands below its URL, and publishes it as a whole: see Staging.
+
+    Raises UsageError, MissingExtraError.
+    """
+    place = at(out, storage_options)
+    if isinstance(place, LocalPlace):
+        return Staging(place.path, overwrite=overwrite, replaceable=replaceable, what=what)
+    from headrace.place.publication import Publication
+
+    return Publication(place, overwrite=overwrite, replaceable=replaceable, what=what)
 
 
 class Scattered:

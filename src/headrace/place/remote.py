@@ -1,1 +1,0 @@
-"""Reading from object stores by obstore. (The room of stores brings it.)"""
