@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +13,7 @@ from headrace.cli.options import (
     OPTIONS,
     AsJson,
     Flag,
+    OutPath,
     Verbose,
     Workers,
     given,
@@ -131,7 +131,7 @@ def pack(
         list[str],
         typer.Argument(metavar="SOURCE", help="Folder of images or annotation file; SPLIT=PATH for each split."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset folder to make.", readable=False)],
+    out: OutPath,
     format: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Format of SOURCE; by default it is recognised."),
