@@ -21,16 +21,16 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, StorageError
+from headrace.errors import DamageError, HeadraceError, StorageError
 from headrace.place.address import Place
 
 
 @contextlib.contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Turns an OSError about `path` into a StorageError of one clear line. Raises StorageError."""
+    """Turns an OSError about `path` into a StorageError of one clear line; our own stay what they are."""
     try:
         yield
-    except StorageError:
+    except HeadraceError:
         raise
     except OSError as error:
         where = error.filename or path

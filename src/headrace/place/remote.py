@@ -6,9 +6,6 @@ Connections, waiting and errors are left to stores; what is kept of a record on 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +14,9 @@ from typing import Any
 
 from headrace import parallel
 from headrace.errors import NotThereError, StorageError, UsageError
-from headrace.place import lock, stores
+from headrace.place import stores
 from headrace.place.address import Url, is_url
-from headrace.place.local import explained
+from headrace.place.cache import Cache
 from headrace.place.stores import Store
 
 BLOCK = 8 << 20  # bytes that are asked for at a time, where a whole object is read
@@ -118,8 +115,8 @@ class RemotePlace:
             known.e_tag is None and known.modified != found.modified
         ):
             raise StorageError(
-                f"{self.address(name)}: is another object than it was ({found.size} bytes of {found.modified:%F %T}, it "
-                f"had {known.size} of {known.modified:%F %T}): it was replaced; open the dataset again"
+                f"{self.address(name)}: was replaced since it was first read (by {found.size} bytes of "
+                f"{found.modified:%F %T}, it had {known.size} of {known.modified:%F %T}); open the dataset again"
             )
         return known
 
@@ -160,12 +157,13 @@ class RemotePlace:
 
     def content(self, name: str, most: int) -> bytes:
         """All bytes of an object of `most` bytes at most. Raises NotThereError, StorageError."""
-        out = []
-        for block in self.blocks(name):
-            out.append(block)
-            if self._known[name].size > most if name in self._known else False:
-                raise StorageError(f"{self.address(name)}: {self._known[name].size} bytes, wanted at most {most}")
-        return out[0] if len(out) == 1 else b"".join(out)
+        first = self.read(name, 0, min(BLOCK, most + 1))
+        known = self._known.get(name)  # none of an empty one
+        if known is None or known.size == len(first) <= most:
+            return first
+        if known.size > most:
+            raise StorageError(f"{self.address(name)}: {known.size} bytes, wanted at most {most}")
+        return b"".join(self.blocks(name))
 
     def held(self, name: str, most: int) -> bytes:
         """`content` of an object below this place. Raises NotThereError, StorageError: not there, or not below it."""
@@ -188,42 +186,13 @@ class RemotePlace:
         return hashlib.sha256(head + self.read(name, end, size - end)).hexdigest()
 
     def whole(self, name: str, sha256: str, *, anew: bool = False) -> Path:
-        """A file of this machine with the bytes of an object, whose digest is known; see `cache_folder`. What is kept
-        and is not what it was is fetched again. Raises NotThereError, StorageError."""
-        folder = cache_folder() / "tables"
-        path = folder / sha256
-        with explained(path):
-            if not anew and _is_sound(path, sha256):
-                return path
-        with _cacheable(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Whole or not at all, by a name of its own until then: many processes may fetch it at once.
-            begin = f".{sha256[:16]}.new-"
-            for left in lock.abandoned(folder, begin):
-                left.unlink(missing_ok=True)
-            new = folder / f"{begin}{lock.tag()}"
-        found = hashlib.sha256()
-        try:
-            with _cacheable(folder), open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                lock.hold(file.fileno())
-                for block in self.blocks(name):
-                    found.update(block)
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-                if found.hexdigest() != sha256:
-                    raise StorageError(
-                        f"{self.address(name)}: its sha256 is {found.hexdigest()[:16]}…, the manifest says {sha256[:16]}…; "
-                        "it was replaced or damaged: open the dataset again, and verify it"
-                    )
-                new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
-        return path
+        """A file of this machine with the bytes of an object, whose digest is known: a copy that the cache keeps.
+        `anew` fetches it again. Raises NotThereError, StorageError."""
+        return Cache().whole(self.address(name), sha256, lambda: self.blocks(name), anew=anew)
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
-    def list(self, folder: str = "") -> Iterator[Object]:
+    def objects(self, folder: str = "") -> Iterator[Object]:
         """All objects below this place, or a folder of it, of any depth; in no order. Raises StorageError."""
         import obstore
 
@@ -249,7 +218,7 @@ class RemotePlace:
     def exists(self) -> bool:
         """Whether anything stands below the URL. Raises StorageError."""
         try:
-            return next(self.list(), None) is not None
+            return next(self.objects(), None) is not None
         except NotThereError:
             return False
 
@@ -274,10 +243,3 @@ def merged(ranges: Sequence[tuple[int, int]], gap: int = MERGED) -> list[tuple[i
         else:
             out.append((offset, length, [i]))
     return out
-
-
-def cache_folder() -> Path:
-    """Where copies of remote files are kept: HEADRACE_CACHE, or "headrace" in the user's folder for caches."""
-    if own := os.environ.get("HEADRACE_CACHE"):
-        return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "headrace"

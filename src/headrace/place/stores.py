@@ -67,8 +67,8 @@ def opened(url: Url, options: Mapping[str, Any] | None = None, *, upload: bool =
 
     options: of obstore's from_url: `client_options`, `retry_config`, `endpoint`, `access_key_id` and so on, which go
     before the environment. upload: requests may take as long as a large file does.
-    Raises UsageError (no such kind of store, options that it doesn't know), MissingExtraError, StorageError (credentials
-    of a profile that can't be had).
+    Raises UsageError (no such kind of store, options that it doesn't know), MissingExtraError, StorageError (the
+    credentials of a profile can't be had).
     """
     root, key = _parts(url)
     try:
@@ -93,10 +93,14 @@ def _parts(url: Url) -> tuple[str, str]:
             f"{url}: no store is called {split.scheme}://; wanted s3://, gs://, az://, or https:// for reading"
         )
     if not split.netloc:
-        raise UsageError(f"{url}: names no {'host' if split.scheme in _WEB else 'bucket'}, as {split.scheme}://NAME/PATH")
+        raise UsageError(
+            f"{url}: names no {'host' if split.scheme in _WEB else 'bucket'}, as {split.scheme}://NAME/PATH"
+        )
     if split.scheme in _WEB:
         if split.query or split.fragment:
-            raise UsageError(f"{url}: has a ? or # in it, and what stands below it would have none; pass an address without")
+            raise UsageError(
+                f"{url}: has a ? or # in it, and what stands below it would have none; pass an address without"
+            )
         if (split.hostname or "").endswith(_KNOWN_HOSTS):
             return str(url), ""
         return f"{split.scheme}://{split.netloc}", unquote(split.path.strip("/"))
@@ -111,19 +115,24 @@ def _api(root: str, known: bytes, said: tuple[tuple[str, str], ...], upload: boo
     try:
         from obstore.store import from_url
     except ImportError as error:
-        raise MissingExtraError(f"{root}: needs obstore, which is not installed: pip install 'headrace[remote]'") from error
+        raise MissingExtraError(
+            f"{root}: needs obstore, which is not installed: pip install 'headrace[remote]'"
+        ) from error
     scheme = urlsplit(root).scheme
-    client = {"connect_timeout": f"{CONNECT}s", "timeout": f"{REQUEST}s"} | dict(options.pop("client_options", None) or {})
+    client: dict[str, Any] = {"connect_timeout": f"{CONNECT}s", "timeout": f"{REQUEST}s"} | dict(
+        options.pop("client_options", None) or {}
+    )
     if upload:
         client["timeout"] = f"{REQUEST + ONE_PUT // SLOWEST}s"
     if scheme == "http" or _is_plain(options):
         client.setdefault("allow_http", True)
-    retry = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=PATIENCE)}
+    retry: dict[str, Any] = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=PATIENCE)}
     retry |= dict(options.pop("retry_config", None) or {})
     if scheme in ("s3", "s3a") and (provider := _of_profile(root, options)) is not None:
         options["credential_provider"] = provider
     try:
-        api = from_url(root, client_options=client, retry_config=retry, **options)
+        open_: Any = from_url  # its types are those of four stores
+        api: ObjectStore = open_(root, client_options=client, retry_config=retry, **options)
     except Exception as error:  # BaseError, ValueError, TypeError: whatever option it is about
         raise UsageError(f"{root}: can't be opened: {_first_line(error)}{_advice(scheme, error)}") from error
     _log.info(
@@ -194,10 +203,11 @@ _is_dead = False
 os.register_at_fork(after_in_child=_in_child)
 
 
-def ask(address: str, call: Callable[[], _T]) -> _T:
+def ask(address: str, call: Callable[[], _T], *, here: bool = False) -> _T:
     """What a request to a store gives, with its errors as ours. Waited for so that Ctrl-C ends it, and not in silence.
 
-    Raises UsageError (in a forked child), NotThereError, ConditionError, StorageError.
+    `here`: in the thread of the caller, whose own code it calls. Raises UsageError (in a forked child), NotThereError,
+    ConditionError, StorageError.
     """
     if _is_dead:
         raise UsageError(
@@ -205,7 +215,7 @@ def ask(address: str, call: Callable[[], _T]) -> _T:
             "process by spawn or forkserver (multiprocessing_context='spawn')"
         )
     with explained(address):
-        if threading.current_thread() is not threading.main_thread():
+        if here or threading.current_thread() is not threading.main_thread():
             return call()
         began, waiting = time.monotonic(), _Waiting(call)
         if not waiting.done.wait(QUIET):
@@ -215,7 +225,8 @@ def ask(address: str, call: Callable[[], _T]) -> _T:
             while not waiting.done.wait(1):  # a wait without an end would not see Ctrl-C on every system
                 pass
             _log.info("%s: answered after %.0f seconds", address, time.monotonic() - began)
-        return waiting.result()
+        found: _T = waiting.result()
+        return found
 
 
 class _Waiting:
@@ -281,8 +292,8 @@ def _explanation(error: Exception) -> tuple[type[HeadraceError] | None, str]:
     if any(word in text for word in _NO_CREDENTIALS) or type(error).__module__.startswith("botocore"):
         return StorageError, (
             f"found no credentials for the store ({_first_line(error, 160)}); set them in the environment "
-            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY and their like), in a profile "
-            "(~/.aws with boto3 installed), or in storage_options"
+            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY and such), in a profile (~/.aws, "
+            "with boto3 installed), or in storage_options"
         )
     if any(word in text for word in _NO_BUCKET):
         return NotThereError, "the bucket is not there; make it, or mend its name"
