@@ -166,6 +166,11 @@ class LocalPlace:
         """The folder `folder` below this one; this one by the empty name."""
         return LocalPlace(self.path / folder) if folder else self
 
+    def names(self) -> list[str]:
+        """The regular files of this folder, links to such among them. Raises StorageError."""
+        with explained(self.path), os.scandir(self.path) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
+
     def exists(self) -> bool:
         """Whether there is such a folder."""
         return self.path.exists()

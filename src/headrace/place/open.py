@@ -124,5 +124,8 @@ class Scattered:
     def within(self, folder: str) -> Place:
         return at(folder) if is_url(folder) else self.home.within(folder)
 
+    def names(self) -> list[str]:
+        return self.home.names()
+
     def exists(self) -> bool:
         return self.home.exists()
