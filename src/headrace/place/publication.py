@@ -398,8 +398,8 @@ class Publication:
                 where = self.place.address(self.folder_name)
                 shutil.rmtree(self.folder, ignore_errors=True)
                 return type(error)(
-                    f"{error}\nnothing is lost: what was made lies in {where} for a day at least; to put it in the place "
-                    f"of theirs, copy {self.place.address(name)} to {self.place.address(self.replaceable)}"
+                    f"{error}\nnothing is lost: what was made lies in {where} for a day at least; to put it in the "
+                    f"place of theirs, copy {self.place.address(name)} to {self.place.address(self.replaceable)}"
                 )
         return type(error)(f"{error}\nnothing was published; what was made lies in {where}")
 

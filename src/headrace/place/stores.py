@@ -269,7 +269,11 @@ def explained(address: str) -> Iterator[None]:
 
 _EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "Token has expired", "SSO session", "expired and refresh failed")
 _UNKNOWN_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthenticationFailed")
-_NO_CREDENTIALS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "token request", "oauth2")
+# Where the credentials of a machine's own role are asked for, by what is in the address.
+_NO_CREDENTIALS = (
+    *("169.254.169.254", "169.254.170.2", "latest/api/token", "latest/meta-data", "metadata.google.internal"),
+    *("computeMetadata", "metadata/identity", "token request", "oauth2"),
+)
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 
 
@@ -292,8 +296,8 @@ def _explanation(error: Exception) -> tuple[type[HeadraceError] | None, str]:
     if any(word in text for word in _NO_CREDENTIALS) or type(error).__module__.startswith("botocore"):
         return StorageError, (
             f"found no credentials for the store ({_first_line(error, 160)}); set them in the environment "
-            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY and such), in a profile (~/.aws, "
-            "with boto3 installed), or in storage_options"
+            "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY and such), in a profile of "
+            "~/.aws (with boto3 installed), or in storage_options"
         )
     if any(word in text for word in _NO_BUCKET):
         return NotThereError, "the bucket is not there; make it, or mend its name"
@@ -313,8 +317,8 @@ def _explanation(error: Exception) -> tuple[type[HeadraceError] | None, str]:
         )
     if status == "416":
         return _PastTheEnd, "ends before that"
-    if status in ("301", "307", "400") and ("redirect" in text.lower() or "region" in text.lower()):
-        return StorageError, f"the bucket is in another region ({says}); set AWS_REGION to it"
+    if "incorrectly configured region" in text or code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
+        return StorageError, "the bucket is in another region; set AWS_REGION to its own"
     if status == "501" or code == "NotImplemented":
         return StorageError, f"the store has no such request ({says})"
     if status is not None:
