@@ -128,7 +128,7 @@ class FolderSink:
     def close(self) -> None:
         """Removes what tries have left, and ends those that a lost node may still be at."""
         with contextlib.suppress(OSError):
-            gone = (self.folder / _TRIES).rename(self.folder / f"{_TRIES}-{secrets.token_hex(4)}")
+            gone = (self.folder / _TRIES).replace(self.folder / f"{_TRIES}-{secrets.token_hex(4)}")
             shutil.rmtree(gone, ignore_errors=True)
 
 
