@@ -5,6 +5,7 @@ A task brings all that it takes: rows, options, where to put what is made. How t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import platform
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from headrace import parallel
 from headrace.errors import HeadraceError, StorageError, UsageError
 from headrace.packing.plan import Decisions, Numbered, Plan, numbered_records
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
@@ -88,16 +90,25 @@ def make_shard(task: Task, *, last: bool = True) -> ShardResult:
     return do(work, last=last)
 
 
-def do(work: Work, *, last: bool) -> ShardResult:
-    """The same of work at hand."""
+def do(work: Work, *, last: bool, workers: int = 1) -> ShardResult:
+    """The same of work at hand, by so many threads."""
     here, (shard,) = platform.node(), work.decisions.shards
     read = _reader(work.base, last)
     try:
         scratch = work.sink.scratch()
         try:
             records = numbered_records(work.decisions, work.rows, work.rows.numbers)
-            made = (make_record(work.decisions, shard, record, read) for record in records)
-            result = pack_shard(shard, scratch, _while_wanted(made, scratch))
+
+            def make(record: Numbered) -> Made | Numbered:
+                return make_record(work.decisions, shard, record, read)
+
+            with contextlib.ExitStack() as stack:
+                made: Iterator[Made | Numbered] = map(make, records)
+                if workers > 1:
+                    made = stack.enter_context(
+                        contextlib.closing(parallel.ordered(make, records, workers=workers, ahead=4 * workers))
+                    )
+                result = pack_shard(shard, scratch, _while_wanted(made, scratch))
             put(work.sink, scratch, result)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

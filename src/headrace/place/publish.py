@@ -154,6 +154,13 @@ class Staging:
         self.replaceable, self.what = replaceable, what
         self._stack = contextlib.ExitStack()
 
+    def check(self) -> None:
+        """Raises UsageError, StorageError as entering it would."""
+        with explained(self.out.parent):
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._check_name()
+            self._check_free()
+
     def __enter__(self) -> Path:
         parent = self.out.parent
         with explained(parent):
