@@ -365,9 +365,11 @@ def test_large_files_go_in_parts_and_leave_none(
 
 def test_what_was_finished_is_kept_where_the_upload_fails(bucket: Bucket, endpoint: str) -> None:
     """The store is gone in the end: the error names what lies there, and what lies here."""
-    with stored.serving(stored.proxy(endpoint, loses=lambda method, path: "parquet" in path)) as address:
-        with pytest.raises(StorageError, match=r"cats/catalog.parquet: \S+ dropped the connection") as caught:
-            publish(bucket, "one", endpoint=address)
+    with (
+        stored.serving(stored.proxy(endpoint, loses=lambda method, path: "parquet" in path)) as address,
+        pytest.raises(StorageError, match=r"cats/catalog.parquet: \S+ dropped the connection") as caught,
+    ):
+        publish(bucket, "one", endpoint=address)
     kept = Path(str(caught.value).rpartition(" and ")[2])
     assert "nothing was published; what was made lies in" in str(caught.value)
     assert {path.name for path in kept.iterdir()} >= {FILE, "catalog.parquet"}
