@@ -217,7 +217,7 @@ def print_report(report: PackReport, notes: Sequence[str]) -> None:
     for reason, n in count_reasons(report.rejects, shown=True).items():
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
-        typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")
+        typer.echo(f"  each with its reason in {report.path / report.folder / 'rejects.jsonl'}")
     if report.warned:
         typer.echo(f"  kept {report.warned} that may be damaged: the column warning of the catalog says why")
     if report.skipped:
