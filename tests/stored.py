@@ -94,10 +94,10 @@ def s3() -> Iterator[str]:
 _buckets = Counter[str]()
 
 
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, name: str = "") -> Bucket:
     """A new bucket, whose store the environment of this process names."""
     _buckets["all"] += 1
-    made = Bucket(endpoint, f"bucket-{_buckets['all']}")
+    made = Bucket(endpoint, name or f"bucket-{_buckets['all']}")
     made._request("PUT", f"/{made.name}")
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
