@@ -188,11 +188,13 @@ class RemotePlace:
         prefix = self._store.key_of(folder)
         address = self.address(folder)
         self._check_lists(address)
-        stream = iter(obstore.list(self._store.api, prefix or None, chunk_size=1000))
+        with stores.explained(address):
+            stream = iter(obstore.list(self._store.api, prefix or None, chunk_size=1000))
         begin = f"{self._store.key}/" if self._store.key else ""
         while (chunk := stores.ask(address, lambda: next(stream, None))) is not None:
             for meta in chunk:
-                yield _object(meta["path"].removeprefix(begin), meta)
+                if meta["path"] != self._store.key:  # of a "folder" that a console has made, an empty object is there
+                    yield _object(meta["path"].removeprefix(begin), meta)
 
     def names(self) -> list[str]:
         """The objects of this folder itself, in no order. Raises StorageError."""
