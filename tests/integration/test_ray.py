@@ -24,7 +24,6 @@ from packed_there import OPTIONS, PATTERN, SHARDS, headrace_process, interrupted
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'headrace[ray]'")
 
-pytest_plugins = ["packed_there"]
 pytestmark = pytest.mark.cluster
 
 # Of one node on this machine: no more than it needs.

@@ -26,8 +26,6 @@ from headrace.place import publish
 from killing import Full, Killing, puts
 from packed_there import OPTIONS, PATTERN, SHARDS, headrace_process, interrupted_by, shard, source_of, state
 
-pytest_plugins = ["packed_there"]
-
 # Workers die: before the first file of a shard, between its two, and after both, when only the result is missing.
 DEATHS = {shard(1, "idx"): "before", shard(2): "before", shard(4): "after"}
 
