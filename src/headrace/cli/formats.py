@@ -14,9 +14,9 @@ import typer
 from headrace.cli.command import write_examples, write_rows
 from headrace.cli.options import Flag, flag_of, parse_names, parse_pairs, parse_paths, parse_range
 from headrace.errors import UsageError
+from headrace.place.address import Location
 from headrace.sources import Source
 from headrace.sources.formats import Format, Option
-from headrace.place.address import Location
 from headrace.sources.registry import FORMATS, find_format, guess
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
 from headrace.place.address import Location
+from headrace.place.cache import CacheFolder
 from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
@@ -129,8 +130,16 @@ class Dataset:
     Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
-        self.view = View(Shards(at(path, storage_options)))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        cache = None if cache_dir is None and cache_bytes is None else CacheFolder(cache_dir, cache_bytes)
+        self.view = View(Shards(at(path, storage_options), cache))
 
     def _of(self, view: View) -> Dataset:
         dataset = object.__new__(type(self))

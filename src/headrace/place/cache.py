@@ -1,4 +1,4 @@
-"""A folder of copies of what lies in object stores: sparse files, that hold what was fetched of a shard, and whole ones.
+"""A folder of copies of what lies in object stores: sparse files of what was fetched of a shard, and whole ones.
 
 A file is named by the sha256 of the shard that it is a copy of, and as long. Nothing says which of its bytes are there:
 whoever reads a record holds it against the CRC that the index has of it, and a hole, half a write and a flipped bit are
@@ -42,7 +42,8 @@ _TOUCHED = 60
 _ENDED = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger("headrace")
 
-Extents: TypeAlias = "tuple[str, Sequence[tuple[int, int]]]"  # of a file: begin and end of what may be freed of it
+# What may be freed at one go: files, and begin and end of parts of each.
+Victims: TypeAlias = "Sequence[tuple[str, Sequence[tuple[int, int]]]]"
 
 
 def folder_of(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -71,7 +72,7 @@ def files(folder: Path) -> list[File]:
     """
     with explained(folder):
         try:
-            names = os.listdir(folder)
+            names = [path.name for path in folder.iterdir()]
         except FileNotFoundError:
             return []
         _check(folder, names)
@@ -131,7 +132,7 @@ def _fallocate() -> Callable[[int, int, int, int], int] | None:
     except (AttributeError, OSError):
         return None
     found.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 _PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
@@ -153,9 +154,10 @@ def punch(number: int, begin: int, end: int) -> bool:
     raise OSError(code, os.strerror(code))
 
 
-class Cache:
-    """The cache in a folder, which takes `most` bytes: by default half of what is free on that disk, with what the cache
-    takes already; 0 keeps nothing. The folder is made when the first bytes come. From any thread; pickles as its folder.
+class CacheFolder:
+    """The cache in a folder, which takes `most` bytes: by default half of what is free on that disk, with what the
+    cache takes already; 0 keeps nothing. The folder is made when the first bytes come. From any thread; pickles as its
+    folder.
 
     What can't be written is no error: who fetched it uses it from memory. It is said once, as a warning.
     """
@@ -164,13 +166,13 @@ class Cache:
         if most is not None and most < 0:
             raise UsageError(f"cache_bytes is {most}, wanted at least 0")
         self.folder = folder_of(folder)
-        self._asked = most
+        self.asked = most
         self._limit: int | None = None
         self._copies = LocalPlace(self.folder)
         self._own: dict[str, str] = {}  # name -> origin of the files that this process reads by
         self._touched: dict[str, float] = {}
-        # Of whom to ask what may be freed, the farthest first; the one that they belong to is not kept alive.
-        self.victims: list[Callable[[], Iterator[Extents]]] = []
+        # Whom to ask what may be freed, the farthest first.
+        self._victims: list[weakref.WeakMethod[Callable[[], Iterator[Victims]]]] = []
         self._off: str | None = None  # why nothing is written any more
         self._holes = True
         self._warned: set[str] = set()
@@ -180,22 +182,26 @@ class Cache:
         _caches.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Cache, (self.folder, self._asked)
+        return CacheFolder, (self.folder, self.asked)
 
     def renew(self) -> None:
         """New locks, for a forked child: another thread of its parent may have held the old ones."""
         self._lock, self._freeing = threading.Lock(), threading.Lock()
 
-    def own(self, names: Iterable[str], origin: str) -> None:
-        """These files are copies of the shards of one dataset, whose URL is `origin`, and this process reads by them."""
+    def own(self, names: Iterable[str], origin: str, victims: Callable[[], Iterator[Victims]]) -> None:
+        """These files are copies of the shards of one dataset, whose URL is `origin`, and this process reads by them.
+
+        `victims`, a method, is asked what of them may be freed, what is needed last first; it is not kept alive.
+        """
         self._own.update(dict.fromkeys(names, origin))
+        self._victims.append(weakref.WeakMethod(victims))
 
     @property
     def limit(self) -> int:
         """How many bytes the folder may take."""
         if self._limit is None:
-            if self._asked is not None:
-                self._limit = self._asked
+            if self.asked is not None:
+                self._limit = self.asked
             else:
                 there = next(place for place in (self.folder, *self.folder.parents) if place.exists())
                 disk = os.statvfs(there)
@@ -268,41 +274,30 @@ class Cache:
                         file.write(block)
                 if found.hexdigest() != sha256:
                     raise StorageError(f"{name}: is not what the manifest says, or was changed while it was read")
-                os.replace(part, path)
+                Path(part).replace(path)
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(part)
+                Path(part).unlink(missing_ok=True)
             return path
 
-    def holes(self, name: str, size: int) -> Iterator[tuple[int, int]]:
-        """Where nothing is of a copy of `size` bytes, from its beginning on, as (begin, end); nothing more is said when
-        the file is gone. A file system without holes has none that are told of."""
-        at = 0
-        while at < size:
+    def hole(self, name: str, size: int, start: int) -> tuple[int, int] | None:
+        """The first bytes from `start` on that were never written in a copy of `size` bytes, as (begin, end); None
+        where there are none, as far as the file system tells."""
+        try:
+            number = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return (start, size) if start < size else None
+        try:
+            begin = os.lseek(number, start, os.SEEK_HOLE)
+            if begin >= min(size, os.fstat(number).st_size):  # the end counts as one
+                return None
             try:
-                number = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError:
-                yield at, size
-                return
-            try:
-                end = min(size, os.fstat(number).st_size)
-                if at >= end:
-                    yield at, size
-                    return
-                begin = os.lseek(number, at, os.SEEK_HOLE)
-                if begin >= end:
-                    at = end
-                    continue
-                try:
-                    stop = os.lseek(number, begin, os.SEEK_DATA)
-                except OSError:  # a hole up to the end
-                    stop = size
-            except OSError:
-                return
-            finally:
-                os.close(number)
-            yield begin, stop
-            at = stop
+                return begin, min(size, os.lseek(number, begin, os.SEEK_DATA))
+            except OSError:  # a hole up to the end
+                return begin, size
+        except OSError:  # no bytes so far out
+            return None
+        finally:
+            os.close(number)
 
     def touch(self) -> None:
         """Says once a minute which files are read by, and goes back below the bound where others went above it."""
@@ -332,7 +327,7 @@ class Cache:
         """Whether there is a folder to write to, which is made where it is not."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check(self.folder, os.listdir(self.folder))
+            _check(self.folder, [path.name for path in self.folder.iterdir()])
             tag = self.folder / TAG
             if not tag.exists():
                 tag.write_bytes(_TAG_TEXT)
@@ -440,9 +435,10 @@ class Cache:
     def _free_farthest(self, wanted: int) -> int:
         """Makes holes where the order needs it last, or removes those files; bytes that this freed."""
         freed = 0
-        for victims in list(self.victims):
-            for name, extents in victims():
-                freed += self._punch(name, extents)
+        for method in list(self._victims):
+            victims = method()
+            for some in () if victims is None else victims():
+                freed += sum(self._punch(name, extents) for name, extents in some)
                 if freed >= wanted:
                     return freed
         return freed
@@ -460,7 +456,7 @@ class Cache:
     def _found(self) -> Iterator[tuple[float, Path, int]]:
         """When each file was used last, the file, and what it takes."""
         with contextlib.suppress(OSError):
-            for name in os.listdir(self.folder):
+            for name in [path.name for path in self.folder.iterdir()]:
                 path = self.folder / name
                 if _NAME.fullmatch(name) or _SCRATCH.fullmatch(name):
                     with contextlib.suppress(OSError):
@@ -497,7 +493,7 @@ def _write_all(number: int, data: bytes | memoryview, offset: int) -> None:
         left, offset = left[written:], offset + written
 
 
-_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+_caches: weakref.WeakSet[CacheFolder] = weakref.WeakSet()
 
 
 def _renew() -> None:
