@@ -12,7 +12,7 @@ from headrace.errors import StorageError
 from headrace.load.store import Shards
 from headrace.load.view import View
 from headrace.place.address import Url
-from headrace.place.cache import CacheFolder
+from headrace.place.cache import Cache
 from headrace.place.local import LocalPlace
 
 
@@ -61,7 +61,7 @@ class FarPlace(LocalPlace):
         return self._here.exists()
 
 
-def dataset(place: FarPlace, cache: CacheFolder) -> hr.Dataset:
+def dataset(place: FarPlace, cache: Cache) -> hr.Dataset:
     """The dataset of a far place."""
     made = object.__new__(hr.Dataset)
     made.view = View(Shards(place, cache))
@@ -71,7 +71,7 @@ def dataset(place: FarPlace, cache: CacheFolder) -> hr.Dataset:
 def opened(folder: Path, cache: Path, most: int | None = None) -> tuple[hr.Dataset, FarPlace]:
     """The dataset in `folder`, read as if it were far away through a cache, and its place."""
     place = FarPlace(folder)
-    return dataset(place, CacheFolder(cache, most)), place
+    return dataset(place, Cache(cache, most)), place
 
 
 class Gate:

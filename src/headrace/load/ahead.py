@@ -49,6 +49,42 @@ class _Lot:
         self.missing: dict[int, list[_Batch]] = {}  # by row
 
 
+class _Request:
+    """A span on its way, and who waits for which of its rows. Under the lock of its Ahead."""
+
+    def __init__(self, span: Span, keep: Rows) -> None:
+        self.span, self.keep = span, keep
+        self.takers: dict[int, list[_Batch]] = {}
+        self.waiting: set[_Batch] = set()
+        self.found: dict[int, tuple[tuple[str, int], bytes]] | None = None  # when it is there
+        self.error: BaseException | None = None  # when it will not come
+
+    def join(self, row: int, batch: _Batch) -> None:
+        """The batch waits for a row of it, or has it now."""
+        self.takers.setdefault(row, []).append(batch)
+        if self.error is not None:
+            _fail(batch.made, self.error)
+        elif self.found is not None:
+            self.hand_over()
+        elif batch not in self.waiting:
+            self.waiting.add(batch)
+            batch.waits += 1
+
+    def hand_over(self) -> list[_Batch]:
+        """Gives what was found to whoever waits for it; which batches wait for nothing more."""
+        assert self.found is not None
+        for row, batches in self.takers.items():
+            for batch in batches if row in self.found else ():
+                key, payload = self.found[row]
+                batch.held[key] = payload
+        for batch in self.waiting:
+            batch.waits -= 1
+        ready = [batch for batch in self.waiting if not batch.waits]
+        self.takers.clear()
+        self.waiting.clear()
+        return ready
+
+
 class Ahead(Order):
     """Fetches the batches `numbers` of an iteration in their order, so many bytes ahead of those that are done.
 
@@ -75,9 +111,8 @@ class Ahead(Order):
         self._used: Bits | None = None  # rows that were used in this epoch
         self._lock = threading.Lock()
         self._batches: dict[int, _Batch] = {}  # planned, and not done
-        self._futures: dict[
-            int, Future[Payloads]
-        ] = {}  # of those not planned yet, for who waits
+        self._futures: dict[int, Future[Payloads]] = {}  # of those not planned yet, for who waits
+        self._on_the_way: dict[int, _Request] = {}  # by row
         self._bytes, self._want = 0, 0
         self._budget = min(_BUDGET, parallel.memory() // 8)
         self._planning, self._closed = False, False
@@ -240,57 +275,68 @@ class Ahead(Order):
             raise
 
     def _fetch(self, lot: _Lot) -> None:
-        """Asks for all that a lot misses, what is needed first first."""
-        rows = np.array(sorted(lot.missing), np.int64)
-        self._soon.clear(np.concatenate([batch.rows for batch in lot.batches]))
-        spans = self._copies.spans(rows, self._soon, fits=self._fits)
-        bounds = np.searchsorted(rows, [[span.first, span.last] for span in spans]).reshape(-1, 2)
-        takers = [{row: lot.missing[row] for row in rows[low:high].tolist()} for low, high in bounds.tolist()]
-        for wants in takers:
-            for batch in {id(batch): batch for batches in wants.values() for batch in batches}.values():
-                batch.waits += 1
-        for batch in lot.batches:
-            if not batch.waits:
-                _give(batch)
-        first = [min(batch.number for batches in wants.values() for batch in batches) for wants in takers]
-        self._copies.traffic.expect(len(spans))
-        for k in sorted(range(len(spans)), key=first.__getitem__):
-            self._copies.pool.submit(self._request, spans[k], takers[k])
+        """Asks for all that a lot misses and that is not on its way already, what is needed first first."""
+        with self._lock:
+            new = []
+            for row, batches in lot.missing.items():
+                request = self._on_the_way.get(row)
+                if request is None:
+                    new.append(row)
+                else:
+                    for batch in batches:
+                        request.join(row, batch)
+            rows = np.array(sorted(new), np.int64)
+            self._soon.clear(np.concatenate([batch.rows for batch in lot.batches]))
+            requests = []
+            for span in self._copies.spans(rows, self._soon, fits=self._fits):
+                # What lies between is kept where it is needed soon; and all of it, where all has room.
+                every = np.arange(span.first, span.last)
+                low, high = np.searchsorted(rows, (span.first, span.last))
+                keep = every if self._fits else np.union1d(rows[low:high], every[self._soon.of(every)])
+                self._soon.clear(every)
+                request = _Request(span, keep)
+                for row in rows[low:high].tolist():
+                    for batch in lot.missing[row]:
+                        request.join(row, batch)
+                self._on_the_way.update(dict.fromkeys(keep.tolist(), request))
+                requests.append(request)
+            ready = [batch for batch in lot.batches if not batch.waits]
+        for batch in ready:
+            _give(batch)
+        self._copies.traffic.expect(len(requests))
+        for request in sorted(requests, key=lambda request: min(batch.number for batch in request.waiting)):
+            self._copies.pool.submit(self._run, request)
 
-    def _request(self, span: Span, takers: dict[int, list[_Batch]]) -> None:
+    def _run(self, request: _Request) -> None:
         """Fetches a span, hands over what is waited for, and then writes it to the cache."""
-        copies = self._copies
-        waiting = {id(batch): batch for batches in takers.values() for batch in batches}.values()
+        copies, span = self._copies, request.span
         try:
             with copies.traffic.request(span.end - span.begin):
                 if self._closed:
                     return
-                try:
-                    data, found = copies.fetch(span)
-                except HeadraceError as error:
-                    for batch in waiting:
-                        _fail(batch.made, error)
-                    return
-                for row, payload in found.items():
-                    for batch in takers.get(row, ()):
-                        batch.held[copies.key(row)] = payload
-                for batch in waiting:
-                    with self._lock:
-                        batch.waits -= 1
-                        ready = batch.waits == 0
-                    if ready:
-                        _give(batch)
-                good = np.array(sorted(found), np.int64)
-                if not self._fits:  # what lies between is kept where it is needed soon
-                    asked = np.isin(good, np.array(list(takers), np.int64))
-                    good = good[asked | self._soon.of(good)]
-                copies.keep(span, data, good)
+                data, found = copies.fetch(span)
+                with self._lock:
+                    request.found = found
+                    ready = request.hand_over()
+                for batch in ready:
+                    _give(batch)
+                copies.keep(span, data, request.keep[np.isin(request.keep, np.array(list(found), np.int64))])
+        except HeadraceError as error:
+            self._give_up(request, error)
         except BaseException as error:
-            for batch in waiting:
-                _fail(batch.made, error)
+            self._give_up(request, error)
             raise
         finally:
+            with self._lock:
+                for row in request.keep.tolist():
+                    self._on_the_way.pop(row, None)
             copies.traffic.expect(-1)
+
+    def _give_up(self, request: _Request, error: BaseException) -> None:
+        with self._lock:
+            request.error, waiting = error, list(request.waiting)
+        for batch in waiting:
+            _fail(batch.made, error)
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:

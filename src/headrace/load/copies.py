@@ -17,7 +17,7 @@ from headrace import parallel
 from headrace.errors import UsageError
 from headrace.format.tables import Tables
 from headrace.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, OVERHEAD_BYTES, masked_crc
-from headrace.place.cache import BLOCK, CacheFolder, Victims
+from headrace.place.cache import BLOCK, Cache, Victims
 
 THREADS = 64  # that fetch: at 30 ms a request, 1,900 of them come in a second
 RANGE = 1 << 23  # bytes of a request, at most, but for a record that is larger
@@ -106,7 +106,7 @@ class Copies:
     who misses one finds out, and then nothing is known any more of its shard.
     """
 
-    def __init__(self, tables: Tables, cache: CacheFolder) -> None:
+    def __init__(self, tables: Tables, cache: Cache) -> None:
         self.cache, self._tables = cache, tables
         self._place, self._entries = tables.place, tables.manifest.shards
         self.names = [entry.sha256 for entry in self._entries]  # of the copies
@@ -221,14 +221,17 @@ class Copies:
         end = int(self._offset[last - 1]) + int(self._length[last - 1]) + OVERHEAD_BYTES
         return Span(shard, first, last, begin, end)
 
-    def fetch(self, span: Span) -> tuple[bytes, dict[int, bytes]]:
-        """The bytes of a request, and the payloads in it that are sound, by row. Raises StorageError."""
+    def fetch(self, span: Span) -> tuple[bytes, dict[int, tuple[tuple[str, int], bytes]]]:
+        """The bytes of a request, and by row the payloads in it that are sound, with what `Payloads` knows them by.
+
+        Raises StorageError.
+        """
         data = self._place.read(self._entries[span.shard].name, span.begin, span.end - span.begin)
-        found = {}
+        found, name = {}, self.names[span.shard]
         for row, _, start, length, crc in self._where(np.arange(span.first, span.last)):
             payload = data[start - span.begin : start - span.begin + length]
             if len(payload) == length and masked_crc(payload) == crc:
-                found[row] = payload
+                found[row] = (name, start), payload
         return data, found
 
     def keep(self, span: Span, data: bytes, rows: NDArray[np.int64]) -> None:
@@ -254,11 +257,6 @@ class Copies:
         if len(data) < end - begin or not self.cache.write(entry.sha256, entry.bytes, begin, data):
             return None
         return end
-
-    def key(self, row: int) -> tuple[str, int]:
-        """By what `held` knows a row."""
-        shard = int(self._tables.shard(np.array([row]))[0])
-        return self.names[shard], int(self._offset[row]) + HEADER_BYTES
 
     def _where(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int, int, int]]:
         """(row, shard, where its payload begins, its length, its CRC) of these rows."""

@@ -29,7 +29,7 @@ from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
 from headrace.place.address import Location
-from headrace.place.cache import CacheFolder
+from headrace.place.cache import Cache as CacheFolder
 from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo

@@ -27,7 +27,7 @@ from headrace.imaging import codec
 from headrace.imaging.placement import Placement, draw
 from headrace.load.copies import Copies, Payloads
 from headrace.place.address import Location, Place, Url, is_url, reason
-from headrace.place.cache import CacheFolder
+from headrace.place.cache import Cache
 
 if TYPE_CHECKING:
     from headrace.sources.stack import Numbers
@@ -417,10 +417,10 @@ class Shards(Store):
     since they were adopted.
     """
 
-    def __init__(self, home: Place, cache: CacheFolder | None = None) -> None:
+    def __init__(self, home: Place, cache: Cache | None = None) -> None:
         self._open(Tables(home), cache)
 
-    def _open(self, tables: Tables, cache: CacheFolder | None) -> None:
+    def _open(self, tables: Tables, cache: Cache | None) -> None:
         self.tables, self._index, self._cache = tables, tables.index, cache
         promised = tables.manifest
         super().__init__(tables.home.path, promised, tables)
@@ -431,7 +431,7 @@ class Shards(Store):
         self._names = [entry.name for entry in promised.shards]
         self._record, self._near, self._near_names = tables.place.record, tables.place.record, self._names
         if _is_far(tables):
-            self.copies = Copies(tables, CacheFolder() if cache is None else cache)
+            self.copies = Copies(tables, Cache() if cache is None else cache)
             # Copies are read as shards of this machine are; of what is wrong with one, `fetch` knows.
             self._record, self._near = self.copies.record, self.copies.cache.copies.record
             self._near_names = self.copies.names
@@ -606,7 +606,7 @@ def _at_hand(held: Payloads, record: ReadRecord) -> ReadRecord:
     return found
 
 
-def _reopened(tables: Tables, cache: CacheFolder | None) -> Shards:
+def _reopened(tables: Tables, cache: Cache | None) -> Shards:
     store = object.__new__(Shards)
     store._open(tables, cache)
     return store

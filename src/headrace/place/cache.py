@@ -154,7 +154,7 @@ def punch(number: int, begin: int, end: int) -> bool:
     raise OSError(code, os.strerror(code))
 
 
-class CacheFolder:
+class Cache:
     """The cache in a folder, which takes `most` bytes: by default half of what is free on that disk, with what the
     cache takes already; 0 keeps nothing. The folder is made when the first bytes come. From any thread; pickles as its
     folder.
@@ -182,7 +182,7 @@ class CacheFolder:
         _caches.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CacheFolder, (self.folder, self.asked)
+        return Cache, (self.folder, self.asked)
 
     def renew(self) -> None:
         """New locks, for a forked child: another thread of its parent may have held the old ones."""
@@ -398,10 +398,8 @@ class CacheFolder:
         return total
 
     def _free(self, length: int) -> bool:
-        """Makes room for `length` bytes and some more; whether there is. One thread does, the others go without."""
-        if not self._freeing.acquire(blocking=False):
-            return False
-        try:
+        """Makes room for `length` bytes and some more; whether there is. One thread does at a time."""
+        with self._freeing:
             used = self._recount()
             spare = 0 if not length else min(1 << 26, max(length, self.limit // 32))
             wanted = used + length - self.limit + spare
@@ -417,8 +415,6 @@ class CacheFolder:
             with self._lock:
                 self._again = 0 if enough else self._offered + min(_STEP, max(self.limit // 64, length))
             return enough
-        finally:
-            self._freeing.release()
 
     def _free_others(self, wanted: int) -> int:
         """Removes files that nobody reads by, those unused for longest first; bytes that this freed."""
@@ -493,7 +489,7 @@ def _write_all(number: int, data: bytes | memoryview, offset: int) -> None:
         left, offset = left[written:], offset + written
 
 
-_caches: weakref.WeakSet[CacheFolder] = weakref.WeakSet()
+_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 
 
 def _renew() -> None:
