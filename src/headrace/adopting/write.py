@@ -70,7 +70,7 @@ def write(
                 bytes=file.size,
                 sha256=file.marks.hexdigest(),
                 foreign=manifest.Foreign(
-                    version=str(file.mtime_ns), ends=file.ends, skipped=tuple(gaps.get(str(file.path), ()))
+                    version=file.version, ends=file.ends, skipped=tuple(gaps.get(str(file.path), ()))
                 ),
             )
             for file, columns in zip(files, whole.files, strict=True)

@@ -133,5 +133,8 @@ class Place(Protocol):
     def within(self, folder: str) -> Place:
         """The place of a folder below this one."""
 
+    def names(self) -> list[str]:
+        """The files of this folder itself, in no order."""
+
     def exists(self) -> bool:
         """Whether there is such a folder, or anything below the URL."""

@@ -21,16 +21,16 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, StorageError
+from headrace.errors import DamageError, HeadraceError, StorageError
 from headrace.place.address import Place
 
 
 @contextlib.contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Turns an OSError about `path` into a StorageError of one clear line. Raises StorageError."""
+    """Turns an OSError about `path` into a StorageError of one clear line; our own stay what they are."""
     try:
         yield
-    except StorageError:
+    except HeadraceError:
         raise
     except OSError as error:
         where = error.filename or path
@@ -165,6 +165,11 @@ class LocalPlace:
     def within(self, folder: str) -> LocalPlace:
         """The folder `folder` below this one; this one by the empty name."""
         return LocalPlace(self.path / folder) if folder else self
+
+    def names(self) -> list[str]:
+        """The regular files of this folder, links to such among them. Raises StorageError."""
+        with explained(self.path), os.scandir(self.path) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
 
     def exists(self) -> bool:
         """Whether there is such a folder."""
