@@ -90,9 +90,8 @@ class Ahead(Order):
 
     `rows_of`: the rows of a batch that are to be fetched. Batches that have nothing to be fetched cost nothing. What is
     fetched is handed over from memory, and written to the cache behind it. `take` begins it all, so nothing is fetched
-    for an iteration that is never asked. `begun`: rows that were used before the first of the batches; `again`: those
-    of the next epoch, from its end on; `outside`: those that the view has not. They say what may be freed, and are
-    asked for only then. From any thread.
+    for an iteration that is never asked. `begun`: rows that were used before the first of the batches; `outside`: those
+    that the view has not. They say what may be freed, and are asked for only then. From any thread.
     """
 
     def __init__(
@@ -103,11 +102,10 @@ class Ahead(Order):
         *,
         fits: bool = False,
         begun: Callable[[], Iterator[Rows]] = lambda: iter(()),
-        again: Callable[[], Iterator[Rows]] = lambda: iter(()),
         outside: Callable[[], Iterator[Rows]] = lambda: iter(()),
     ) -> None:
         self._copies, self._numbers, self._rows_of, self._fits = copies, numbers, rows_of, fits
-        self._begun, self._again, self._outside = begun, again, outside()
+        self._begun, self._outside = begun, outside()
         self._used: Bits | None = None  # rows that were used in this epoch
         self._lock = threading.Lock()
         self._batches: dict[int, _Batch] = {}  # planned, and not done
@@ -170,11 +168,9 @@ class Ahead(Order):
         while (rows := next(self._outside, None)) is not None:  # `yield from` would end it with who has enough
             yield rows
 
-    def last_first(self) -> Iterator[Rows]:
-        if self._used is None or self._fits:
-            return
-        for rows in self._again():
-            yield rows[self._used.of(rows)]
+    def used(self) -> Iterator[Rows]:
+        if self._used is not None and not self._fits:
+            yield from self._copies.there.both(self._used)
 
     def _advance(self) -> None:
         """Plans what there is room for, on a thread that fetches."""
@@ -234,7 +230,7 @@ class Ahead(Order):
     def _coming_next(self) -> tuple[int, Rows, int]:
         """The next batch's number and rows, and their bytes; and looks further on, as far as there is use for it."""
         keeps = self._copies.cache.keeps
-        horizon = min(_HORIZON, self._copies.cache.limit // 4) if keeps else 0
+        horizon = min(_HORIZON, self._copies.cache.limit // 8) if keeps else 0
         while self._seen < len(self._numbers) and (not self._coming or self._coming_bytes < horizon):
             number = self._numbers[self._seen]
             rows = self._rows_of(number)
@@ -288,11 +284,12 @@ class Ahead(Order):
             rows = np.array(sorted(new), np.int64)
             self._soon.clear(np.concatenate([batch.rows for batch in lot.batches]))
             requests = []
-            for span in self._copies.spans(rows, self._soon, fits=self._fits):
+            along = Bits(len(self._copies)) if self._copies.cache.is_full else self._soon
+            for span in self._copies.spans(rows, along, fits=self._fits):
                 # What lies between is kept where it is needed soon; and all of it, where all has room.
                 every = np.arange(span.first, span.last)
                 low, high = np.searchsorted(rows, (span.first, span.last))
-                keep = every if self._fits else np.union1d(rows[low:high], every[self._soon.of(every)])
+                keep = every if self._fits else np.union1d(rows[low:high], every[along.of(every)])
                 self._soon.clear(every)
                 request = _Request(span, keep)
                 for row in rows[low:high].tolist():
@@ -316,11 +313,12 @@ class Ahead(Order):
                     return
                 data, found = copies.fetch(span)
                 with self._lock:
-                    request.found = found
+                    request.found, asked = found, np.array(list(request.takers), np.int64)
                     ready = request.hand_over()
                 for batch in ready:
                     _give(batch)
-                copies.keep(span, data, request.keep[np.isin(request.keep, np.array(list(found), np.int64))])
+                good = request.keep[np.isin(request.keep, np.array(list(found), np.int64))]
+                copies.keep(span, data, good, soon=good[~np.isin(good, asked)])
         except HeadraceError as error:
             self._give_up(request, error)
         except BaseException as error:

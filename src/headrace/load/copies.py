@@ -51,6 +51,14 @@ class Bits:
         """Clears the bits of these rows [m]."""
         np.bitwise_and.at(self._bytes, rows >> 3, ~(np.uint8(1) << (rows & 7).astype(np.uint8)))
 
+    def both(self, other: Bits) -> Iterator[NDArray[np.int64]]:
+        """The rows whose bit is set here and in `other`, some at a time."""
+        for first in range(0, len(self._bytes), _CHUNK // 8):
+            some = slice(first, first + _CHUNK // 8)
+            bits = np.unpackbits(self._bytes[some] & other._bytes[some], bitorder="little")
+            if len(rows := np.flatnonzero(bits)):
+                yield rows + 8 * first
+
 
 class Span(NamedTuple):
     """A request: the rows `first` to `last - 1`, which lie one after the other in a shard, and all between them."""
@@ -234,14 +242,17 @@ class Copies:
                 found[row] = (name, start), payload
         return data, found
 
-    def keep(self, span: Span, data: bytes, rows: NDArray[np.int64]) -> None:
-        """Writes these rows [m] of a request, ascending and sound, into the cache."""
+    def keep(self, span: Span, data: bytes, rows: NDArray[np.int64], *, soon: NDArray[np.int64]) -> None:
+        """Writes these rows [m] of a request, ascending and sound, into the cache. Where it is full, those of them that
+        are needed `soon` [k] take the place of others."""
         view, size = memoryview(data), self._entries[span.shard].bytes
+        if len(soon) and self.cache.is_tight:
+            rows = soon
         for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else ():
             begin = int(self._offset[run[0]])
             end = int(self._offset[run[-1]]) + int(self._length[run[-1]]) + OVERHEAD_BYTES
             part = view[begin - span.begin : end - span.begin]
-            if self.cache.write(self.names[span.shard], size, begin, part):
+            if self.cache.write(self.names[span.shard], size, begin, part, urgent=len(soon) > 0):
                 self.there.set(run)
 
     def fill(self, shard: int, start: int) -> int | None:
@@ -264,18 +275,22 @@ class Copies:
         starts = (self._offset[rows] + np.uint64(HEADER_BYTES)).tolist()
         return zip(rows.tolist(), of, starts, self._length[rows].tolist(), self._crc[rows].tolist(), strict=True)
 
-    def _victims(self) -> Iterator[Victims]:
-        """What may be freed of the copies: what no order needs, then what each needs last."""
+    def _victims(self, urgent: bool) -> Iterator[Victims]:
+        """What may be freed of the copies: what no iteration needs; and where it is `urgent`, what each needs last.
+
+        That is what it has used, whichever of it: an epoch needs each record once, so it finds as many in the cache as
+        were kept from the one before, and no choice of them makes it more. So nothing is freed for a record that is
+        used already, either.
+        """
         orders = list(self.orders)
         for order in orders:
             for rows in order.unneeded():
                 self.there.clear(rows)
                 yield list(self._freed(rows))
-        for order in orders:
-            for rows in order.last_first():
-                known = rows[self.there.of(rows)]
-                for start in range(0, len(known), _LOT):
-                    lot = known[start : start + _LOT]
+        for order in orders if urgent else ():
+            for rows in order.used():
+                for start in range(0, len(rows), _LOT):
+                    lot = rows[start : start + _LOT]
                     self.there.clear(lot)
                     yield list(self._freed(lot))
 
@@ -308,8 +323,8 @@ class Order:
         """Rows that it never needs, which are said once."""
         yield from ()
 
-    def last_first(self) -> Iterator[NDArray[np.int64]]:
-        """Rows that were used, those first that are needed again last."""
+    def used(self) -> Iterator[NDArray[np.int64]]:
+        """Rows that the cache holds, and that were used and are not needed before the next epoch."""
         yield from ()
 
 

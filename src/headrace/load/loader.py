@@ -408,7 +408,7 @@ class Loader:
 
     def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | None:
         """Who fetches these batches of an epoch before their turn, where the dataset is far away. `before`: the first
-        batch that was not made in this epoch; None where nobody knows the next epoch either."""
+        batch that this epoch has not used; None where these are no epoch's."""
         copies = self.view.store.copies
         if copies is None:
             return None
@@ -424,17 +424,12 @@ class Loader:
             for low in range(0, before * self.batch_size, order.CHUNK):
                 yield self.view.rows[self._ordered(epoch, low, min(low + order.CHUNK, before * self.batch_size))]
 
-        def again() -> Iterator[NDArray[np.int64]]:
-            for high in range(len(self.view), 0, -order.CHUNK):
-                yield self.view.rows[self._ordered(epoch + 1, max(0, high - order.CHUNK), high)][::-1]
-
         return Ahead(
             copies,
             batches,
             rows_of,
             fits=self._fits,
             begun=begun,
-            again=again,
             outside=functools.partial(copies.outside, self.view.rows),
         )
 

@@ -37,6 +37,7 @@ _NAME = re.compile(r"[0-9a-f]{64}(\.whole)?")
 _SCRATCH = re.compile(r"[0-9a-f]{64}\.[a-z0-9_]{8}\.part")
 _ORIGIN = "user.headrace.origin"  # an attribute of a file, where the file system has such: of which dataset it is
 _STEP = 1 << 23  # bytes that a process writes at most before it looks again at what all have written
+_SLACK = 1 << 25  # bytes above the bound, as files take whole blocks and several processes write at once
 _IN_USE = 300  # seconds since somebody said that he reads a file, in which it is not taken from him
 _TOUCHED = 60
 _ENDED = (errno.ENOSPC, errno.EDQUOT)
@@ -171,13 +172,14 @@ class Cache:
         self._copies = LocalPlace(self.folder)
         self._own: dict[str, str] = {}  # name -> origin of the files that this process reads by
         self._touched: dict[str, float] = {}
-        # Whom to ask what may be freed, the farthest first.
-        self._victims: list[weakref.WeakMethod[Callable[[], Iterator[Victims]]]] = []
+        # Whom to ask what may be freed.
+        self._victims: list[weakref.WeakMethod[Callable[[bool], Iterator[Victims]]]] = []
         self._off: str | None = None  # why nothing is written any more
         self._holes = True
         self._warned: set[str] = set()
         self._used, self._written = 0, _STEP  # what all files take, and what was written since that was looked at
-        self._offered, self._again = 0, 0
+        # Bytes that were to be written; and how many are to be, urgent or not, before room is looked for again.
+        self._offered, self._again = 0, {False: 0, True: 0}
         self.renew()
         _caches.add(self)
 
@@ -188,10 +190,10 @@ class Cache:
         """New locks, for a forked child: another thread of its parent may have held the old ones."""
         self._lock, self._freeing = threading.Lock(), threading.Lock()
 
-    def own(self, names: Iterable[str], origin: str, victims: Callable[[], Iterator[Victims]]) -> None:
+    def own(self, names: Iterable[str], origin: str, victims: Callable[[bool], Iterator[Victims]]) -> None:
         """These files are copies of the shards of one dataset, whose URL is `origin`, and this process reads by them.
 
-        `victims`, a method, is asked what of them may be freed, what is needed last first; it is not kept alive.
+        `victims`, a method, is asked what of them may be freed; it is not kept alive.
         """
         self._own.update(dict.fromkeys(names, origin))
         self._victims.append(weakref.WeakMethod(victims))
@@ -213,6 +215,16 @@ class Cache:
         """Whether anything is kept: a folder that can't be written to keeps nothing."""
         return self._off is None and self.limit > 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the last bytes found no room though they were urgent."""
+        return not self.keeps or self._offered < self._again[True]
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the last bytes found no room that were not urgent."""
+        return not self.keeps or self._offered < self._again[False]
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """What the copy `name` holds there: anything, for whoever knows what it must be; nothing where it is not."""
         try:
@@ -232,9 +244,10 @@ class Cache:
         """Lets go of an open copy, which may have been removed, and be there anew."""
         self._copies.forget(name)
 
-    def write(self, name: str, size: int, offset: int, data: bytes | memoryview) -> bool:
-        """Puts bytes into the copy of a shard of `size` bytes; whether they are there now. Never raises OSError."""
-        if not self._take(len(data)):
+    def write(self, name: str, size: int, offset: int, data: bytes | memoryview, *, urgent: bool = False) -> bool:
+        """Puts bytes into the copy of a shard of `size` bytes; whether they are there now. `urgent`: what is needed
+        later has to make room. Never raises OSError."""
+        if not self._take(len(data) + 2 * BLOCK, urgent):
             return False
         for _ in range(2):
             try:
@@ -310,7 +323,7 @@ class Cache:
         with self._lock:
             self._written = max(self._written, _STEP)
         if self._off is None and self.folder.exists() and self._recount() > self.limit:
-            self._free(0)
+            self._free(0, True)
 
     def _open(self, name: str) -> int:
         """The copy, open for writing, made where it is not there. Raises OSError."""
@@ -344,7 +357,7 @@ class Cache:
             with self._lock:
                 used = self._count()
                 self._limit = min(self.limit, max(0, used - max(used // 16, 1 << 20)))
-            self._free(0)
+            self._free(0, True)
             return
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
             self._off = why
@@ -356,21 +369,21 @@ class Cache:
         if not said:
             _log.warning("%s", text)
 
-    def _take(self, length: int) -> bool:
+    def _take(self, length: int, urgent: bool) -> bool:
         """Whether there is room for so many bytes more, which are counted as written then."""
         if self._off is not None or length > self.limit:
             return False
         with self._lock:
             self._offered += length
-            if self._written + length > self._step() or self._used + length > self.limit:
+            if self._used + length > self.limit and self._offered < self._again[urgent]:
+                return False
+            if self._used + length > self.limit or self._written + length > self._step():
                 self._used, self._written = self._count(), 0
             if self._used + length <= self.limit:
                 self._used += length
                 self._written += length
                 return True
-            if self._offered < self._again:
-                return False
-        if not self._free(length):
+        if not self._free(length, urgent):
             return False
         with self._lock:
             if self._used + length > self.limit:
@@ -397,7 +410,7 @@ class Cache:
                     total += entry.stat(follow_symlinks=False).st_blocks * 512
         return total
 
-    def _free(self, length: int) -> bool:
+    def _free(self, length: int, urgent: bool) -> bool:
         """Makes room for `length` bytes and some more; whether there is. One thread does at a time."""
         with self._freeing:
             used = self._recount()
@@ -406,14 +419,15 @@ class Cache:
             if wanted > 0:
                 freed = self._free_others(wanted)
                 if freed < wanted:
-                    freed += self._free_farthest(wanted - freed)
+                    freed += self._free_victims(wanted - freed, urgent)
                 used = self._recount()
-            if used > self.limit:  # more than that the order needs: what a larger bound has left, mostly
+            if used > self.limit + min(_SLACK, self.limit // 8):  # what a larger bound has left, that no order knows
                 self._free_all(used - self.limit)
                 used = self._recount()
             enough = used + length <= self.limit
             with self._lock:
-                self._again = 0 if enough else self._offered + min(_STEP, max(self.limit // 64, length))
+                for one in {False, urgent}:  # what is not urgent finds no room where that finds none
+                    self._again[one] = 0 if enough else self._offered + min(_STEP, max(self.limit // 64, length))
             return enough
 
     def _free_others(self, wanted: int) -> int:
@@ -428,12 +442,12 @@ class Cache:
                     freed += takes
         return freed
 
-    def _free_farthest(self, wanted: int) -> int:
-        """Makes holes where the order needs it last, or removes those files; bytes that this freed."""
+    def _free_victims(self, wanted: int, urgent: bool) -> int:
+        """Makes holes where nothing is needed soon, or removes those files; bytes that this freed."""
         freed = 0
         for method in list(self._victims):
             victims = method()
-            for some in () if victims is None else victims():
+            for some in () if victims is None else victims(urgent):
                 freed += sum(self._punch(name, extents) for name, extents in some)
                 if freed >= wanted:
                     return freed
