@@ -89,9 +89,10 @@ class Ahead(Order):
     """Fetches the batches `numbers` of an iteration in their order, so many bytes ahead of those that are done.
 
     `rows_of`: the rows of a batch that are to be fetched. Batches that have nothing to be fetched cost nothing. What is
-    fetched is handed over from memory, and written to the cache behind it. `take` begins it all, so nothing is fetched
-    for an iteration that is never asked. `begun`: rows that were used before the first of the batches; `outside`: those
-    that the view has not. They say what may be freed, and are asked for only then. From any thread.
+    fetched is handed over from memory, and written to the cache behind it. `take` begins it all, after `starting`, so
+    nothing is fetched for an iteration that is never asked. `begun`: rows that were used before the first of the
+    batches; `outside`: those that the view has not. They say what may be freed, and are asked for only then. From any
+    thread.
     """
 
     def __init__(
@@ -101,11 +102,12 @@ class Ahead(Order):
         rows_of: Callable[[int], Rows],
         *,
         fits: bool = False,
+        starting: Callable[[], None] = lambda: None,
         begun: Callable[[], Iterator[Rows]] = lambda: iter(()),
         outside: Callable[[], Iterator[Rows]] = lambda: iter(()),
     ) -> None:
         self._copies, self._numbers, self._rows_of, self._fits = copies, numbers, rows_of, fits
-        self._begun, self._outside = begun, outside()
+        self._starting, self._begun, self._outside = starting, begun, outside()
         self._used: Bits | None = None  # rows that were used in this epoch
         self._lock = threading.Lock()
         self._batches: dict[int, _Batch] = {}  # planned, and not done
@@ -193,6 +195,7 @@ class Ahead(Order):
                 for rows in () if self._fits else self._begun():
                     self._used.set(rows)
                 self._copies.cache.touch()
+                self._starting()
             while lot := self._next_lot():
                 self._begin(lot)
         except BaseException as error:  # whoever waits must hear of it

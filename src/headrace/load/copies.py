@@ -24,6 +24,7 @@ RANGE = 1 << 23  # bytes of a request, at most, but for a record that is larger
 _IN_FLIGHT = 1 << 26  # bytes of requests that run, at most, but for a single one
 _GAP, _GAP_FITTING = 1 << 16, 1 << 18  # bytes between two records that are fetched with them; where all is kept anyway
 _SMALL = 2 * BLOCK  # a record below that shares most of its blocks: to free it, its neighbours go too
+_PIECE = 1 << 16
 _LOT = 256  # rows that are freed at a time
 _CHUNK = 1 << 16  # rows that are looked at together
 
@@ -110,6 +111,8 @@ class Traffic:
 class Copies:
     """The records of a dataset, of which `cache` holds what was fetched once: by name and place, or a batch at a time.
 
+    Raises UsageError: the cache's folder is something else.
+
     `there`: of which rows this process knows that the cache holds them, a bit each. Others may have freed them since;
     who misses one finds out, and then nothing is known any more of its shard.
     """
@@ -126,6 +129,7 @@ class Copies:
         self.pool = parallel.Pool(THREADS)
         self.traffic = Traffic()
         self.orders: weakref.WeakSet[Order] = weakref.WeakSet()
+        cache.check()
         cache.own(self.names, str(tables.home.path), self._victims)
         _all.add(self)
 
@@ -248,7 +252,11 @@ class Copies:
         view, size = memoryview(data), self._entries[span.shard].bytes
         if len(soon) and self.cache.is_tight:
             rows = soon
-        for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else ():
+        if not len(rows):
+            return
+        # Not in one piece, of which nothing is kept where a part has room.
+        pieces = (self._offset[rows].astype(np.int64) - span.begin) // max(_PIECE, self.cache.limit // 16)
+        for run in np.split(rows, np.flatnonzero((np.diff(rows) > 1) | (np.diff(pieces) > 0)) + 1):
             begin = int(self._offset[run[0]])
             end = int(self._offset[run[-1]]) + int(self._length[run[-1]]) + OVERHEAD_BYTES
             part = view[begin - span.begin : end - span.begin]

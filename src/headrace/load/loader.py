@@ -280,8 +280,6 @@ class Loader:
     def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
         options, records, (k, n) = self.options, len(self.view), share
         ahead = self._ahead(start.epoch, range(start.batch + k, len(self), n), before=start.batch)
-        if ahead is not None and self._filling is not None:
-            self._filling.begin()
         pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
         return Iteration(
@@ -429,6 +427,7 @@ class Loader:
             batches,
             rows_of,
             fits=self._fits,
+            starting=(lambda: None) if self._filling is None else self._filling.begin,
             begun=begun,
             outside=functools.partial(copies.outside, self.view.rows),
         )

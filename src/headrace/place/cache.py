@@ -119,6 +119,11 @@ def _origin(path: Path) -> str | None:
         return None
 
 
+def _say_origin(number: int, origin: str) -> None:
+    with contextlib.suppress(AttributeError, OSError):
+        os.setxattr(number, _ORIGIN, origin.encode())
+
+
 def _remove(path: Path) -> None:
     """Removes a file, of whose bytes none stay behind with those who have it open; but for one that may be mapped."""
     with contextlib.suppress(FileNotFoundError):
@@ -174,6 +179,7 @@ class Cache:
         self._touched: dict[str, float] = {}
         # Whom to ask what may be freed.
         self._victims: list[weakref.WeakMethod[Callable[[bool], Iterator[Victims]]]] = []
+        self._made = False  # whether the folder was there once, as a cache
         self._off: str | None = None  # why nothing is written any more
         self._holes = True
         self._warned: set[str] = set()
@@ -188,7 +194,7 @@ class Cache:
 
     def renew(self) -> None:
         """New locks, for a forked child: another thread of its parent may have held the old ones."""
-        self._lock, self._freeing = threading.Lock(), threading.Lock()
+        self._lock, self._freeing, self._writing = threading.Lock(), threading.Lock(), 0
 
     def own(self, names: Iterable[str], origin: str, victims: Callable[[bool], Iterator[Victims]]) -> None:
         """These files are copies of the shards of one dataset, whose URL is `origin`, and this process reads by them.
@@ -197,6 +203,11 @@ class Cache:
         """
         self._own.update(dict.fromkeys(names, origin))
         self._victims.append(weakref.WeakMethod(victims))
+
+    def check(self) -> None:
+        """Raises UsageError: the folder is something else than a cache."""
+        with contextlib.suppress(OSError):
+            _check(self.folder, [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [TAG])
 
     @property
     def limit(self) -> int:
@@ -247,7 +258,17 @@ class Cache:
     def write(self, name: str, size: int, offset: int, data: bytes | memoryview, *, urgent: bool = False) -> bool:
         """Puts bytes into the copy of a shard of `size` bytes; whether they are there now. `urgent`: what is needed
         later has to make room. Never raises OSError."""
-        if not self._take(len(data) + 2 * BLOCK, urgent):
+        size_on_disk = len(data) + 2 * BLOCK
+        if not self._take(size_on_disk, urgent):
+            return False
+        try:
+            return self._put(name, size, offset, data)
+        finally:
+            with self._lock:
+                self._writing -= size_on_disk
+
+    def _put(self, name: str, size: int, offset: int, data: bytes | memoryview) -> bool:
+        if not self._made and not self._make():
             return False
         for _ in range(2):
             try:
@@ -260,9 +281,13 @@ class Cache:
                     os.close(number)
                 return True
             except FileNotFoundError:  # somebody has cleared the cache
+                self._made = False
                 if not self._make():
                     return False
             except OSError as error:
+                if error.errno == errno.ELOOP:  # no link is one of ours
+                    (self.folder / name).unlink(missing_ok=True)
+                    continue
                 self._failed(error)
                 return False
         return False
@@ -277,11 +302,14 @@ class Cache:
                 return path
         with explained(self.folder):
             if not self._make():
-                raise StorageError(f"{self.folder}: {self._off}; {name} needs a local copy (HEADRACE_CACHE)")
+                raise StorageError(
+                    f"{self.folder}: {self._off or 'no room'}; {name} needs a local copy (HEADRACE_CACHE)"
+                )
             found = hashlib.sha256()
             number, part = tempfile.mkstemp(prefix=f"{sha256}.", suffix=".part", dir=self.folder)
             try:
                 with os.fdopen(number, "wb") as file:
+                    _say_origin(number, name.rpartition("/")[0])
                     for block in blocks():
                         found.update(block)
                         file.write(block)
@@ -332,22 +360,24 @@ class Cache:
             return os.open(path, flags)
         except FileNotFoundError:
             number = os.open(path, flags | os.O_CREAT, 0o600)
-            with contextlib.suppress(AttributeError, OSError):
-                os.setxattr(number, _ORIGIN, self._own.get(name, "").encode())
+            _say_origin(number, self._own.get(name, ""))
             return number
 
     def _make(self) -> bool:
         """Whether there is a folder to write to, which is made where it is not."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check(self.folder, [path.name for path in self.folder.iterdir()])
+            self.check()
             tag = self.folder / TAG
             if not tag.exists():
                 tag.write_bytes(_TAG_TEXT)
+            self._made = True
+        except UsageError as error:  # it is something else since it was looked at
+            self._off = str(error)
+            self._warn(f"{error}; nothing is kept of what is read from stores")
         except OSError as error:
             self._failed(error)
-            return False
-        return True
+        return self._made
 
     def _failed(self, error: OSError) -> None:
         """What to do after a file could not be written."""
@@ -356,7 +386,7 @@ class Cache:
             self._warn(f"{self.folder}: {why}; less is kept of what is read from stores")
             with self._lock:
                 used = self._count()
-                self._limit = min(self.limit, max(0, used - max(used // 16, 1 << 20)))
+                self._limit = min(self.limit, used - used // 16)
             self._free(0, True)
             return
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
@@ -378,19 +408,22 @@ class Cache:
             if self._used + length > self.limit and self._offered < self._again[urgent]:
                 return False
             if self._used + length > self.limit or self._written + length > self._step():
-                self._used, self._written = self._count(), 0
+                self._used, self._written = self._count() + self._writing, 0
             if self._used + length <= self.limit:
-                self._used += length
-                self._written += length
+                self._reserve(length)
                 return True
         if not self._free(length, urgent):
             return False
         with self._lock:
             if self._used + length > self.limit:
                 return False
-            self._used += length
-            self._written += length
+            self._reserve(length)
             return True
+
+    def _reserve(self, length: int) -> None:
+        self._used += length
+        self._written += length
+        self._writing += length
 
     def _step(self) -> int:
         """How much to write before looking again at what others have: less where it is nearly full."""
@@ -398,7 +431,7 @@ class Cache:
 
     def _recount(self) -> int:
         with self._lock:
-            self._used, self._written = self._count(), 0
+            self._used, self._written = self._count() + self._writing, 0
             return self._used
 
     def _count(self) -> int:
