@@ -206,9 +206,9 @@ def pack_part(
     results: list[ShardResult] = []
     with _PlanFile(Path(file)) as planned:
         folder = planned.folder
+        if not planned.out.parent.is_dir():
+            raise NotThereError(f"{planned.out.parent}: no such folder here; {planned.out} is to lie in it")
         with explained(folder):
-            if not planned.out.parent.is_dir():
-                raise NotThereError(f"{planned.out.parent}: no such folder here; {planned.out} is to lie in it")
             folder.mkdir(exist_ok=True)
         sink = publishing.FolderSink(folder)
         sink.open()
@@ -275,6 +275,12 @@ def _check_whole(planned: _PlanFile) -> None:
             parts.add(count)
     if not missing:
         return
+    if not parts:
+        also = f"; {planned.out} holds a dataset: it may be published already" if planned.out.exists() else ""
+        raise DataError(
+            f"{planned.file}: none of its {len(planned.shards)} shards is packed; run 'headrace pack-part' for all "
+            f"parts, and publish again{also}"
+        )
     if len(parts) == 1:
         (of,) = parts
         which = sorted({i % of + 1 for i in missing})
@@ -371,11 +377,10 @@ class _Sections:
 
     def __init__(self, path: Path, magic: bytes, what: str) -> None:
         self.path, self._what = path, what
+        if not path.exists():
+            raise NotThereError(f"{path}: no such file")
         with explained(path):
-            try:
-                self._file = path.open("rb")
-            except FileNotFoundError:
-                raise NotThereError(f"{path}: no such file") from None
+            self._file = path.open("rb")
         try:
             with explained(path):
                 self._size = os.fstat(self._file.fileno()).st_size
