@@ -113,10 +113,12 @@ def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) ->
     """
     from headrace.checking.verify import verify as run
     from headrace.format import manifest
+    from headrace.place.open import at
     from headrace.progress import bar
 
-    with bar(total=manifest.read(ds).stored, unit="img", desc="verify") as shown:
-        verdict = run(ds, workers=workers, progress=shown.update)
+    place = at(ds)
+    with bar(total=manifest.read(place).stored, unit="img", desc="verify") as shown:
+        verdict = run(place, workers=workers, progress=shown.update)
     if as_json:
         damaged = [
             {"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format.condition import check_condition
 from headrace.place import local
+from headrace.place.address import Place
 from headrace.place.local import LocalPlace
 from headrace.record import Mask
 
@@ -286,43 +287,53 @@ class File:
     manifest says (Parquet has no checksums here, and a flipped bit would silently be another label), and if it has a
     row for each of `records`. Every question raises StorageError, DamageError."""
 
-    def __init__(self, place: LocalPlace, *, crc32c: int, records: int) -> None:
-        self.path = place.path / FILE
-        self._place, self._crc32c, self._records = place, crc32c, records
+    def __init__(self, place: Place, *, sha256: str, crc32c: int, records: int) -> None:
+        self.path = place.address(FILE)
+        self._place, self._sha256, self._crc32c, self._records = place, sha256, crc32c, records
         self._known: tuple[int, ...] | None = None
 
     def read(self, columns: Sequence[str], first: int = 0, n: int | None = None) -> pl.DataFrame:
         """These columns of the rows `first` to `first + n`, by default all."""
-        before = self._identity()
+        here = self._place.whole(FILE, self._sha256)
+        before = _identity(here)
         if before != self._known:
-            self._place.forget(FILE)  # an open one may be another than stands there now
-            found = 0
-            for block in self._place.blocks(FILE):
-                found = google_crc32c.extend(found, block)
+            found = _crc32c(here)
+            if found != self._crc32c and here != self._place.path / FILE:  # a copy
+                here = self._place.whole(FILE, self._sha256, anew=True)
+                before, found = _identity(here), _crc32c(here)
             if found != self._crc32c:
                 raise DamageError(
                     f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
                     "was packed anew meanwhile open it again, else pack it again"
                 )
         try:
-            frame = read_columns(self.path, columns, self._records, first, n)
+            frame = read_columns(here, columns, self._records, first, n)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
-            self._check_same(before)  # of half of two files nothing true can be said
+            self._check_same(here, before)  # of half of two files nothing true can be said
             if isinstance(error, DamageError):
                 raise
             raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
-        self._check_same(before)
+        self._check_same(here, before)
         self._known = before
         return frame
 
-    def _check_same(self, before: tuple[int, ...]) -> None:
-        if self._identity() != before:
+    def _check_same(self, here: Path, before: tuple[int, ...]) -> None:
+        if _identity(here) != before:
             raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
 
-    def _identity(self) -> tuple[int, ...]:
-        with local.explained(self.path):
-            status = self.path.stat()
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+def _identity(path: Path) -> tuple[int, ...]:
+    with local.explained(path):
+        status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _crc32c(path: Path) -> int:
+    """Of a whole file, opened anew: one that is open already may be another than stands there now."""
+    found = 0
+    for block in LocalPlace(path.parent).blocks(path.name):
+        found = google_crc32c.extend(found, block)
+    return found
 
 
 def parts(columns: Sequence[str], path: Path, records: int) -> Iterator[pl.DataFrame]:

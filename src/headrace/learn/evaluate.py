@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from headrace.learn import networks, parts, pictures, plots, tasks
 from headrace.learn.run import Run
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
+from headrace.place.address import Location, Url
 from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
@@ -37,7 +39,7 @@ class Evaluation:
     """
 
     run: Path
-    dataset: Path
+    dataset: Location
     split: str | None
     task: str
     records: int
@@ -61,7 +63,7 @@ class Evaluation:
 
 def evaluate(
     run: Run | Path | str,
-    dataset: Dataset | Path | str,
+    dataset: Dataset | os.PathLike[str] | str,
     *,
     split: str | None = None,
     out: Path | str | None = None,
@@ -165,6 +167,8 @@ def _folder(run: Run, chosen: parts.Chosen, limit: int | None) -> Path:
             return folder
         same = isinstance(written, dict) and written.get("path") == str(part.path.absolute())
         # Arrays in memory are all called "x".
-        if same and (part.path.exists() or written["fingerprint"] == part.view_fingerprint):
+        if same and (
+            isinstance(part.path, Url) or part.path.exists() or written["fingerprint"] == part.view_fingerprint
+        ):
             return folder
         number += 1

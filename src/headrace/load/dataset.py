@@ -13,7 +13,6 @@ import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -30,6 +29,8 @@ from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
+from headrace.place.address import Location
+from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
 from headrace.splits import grouped_shares, shares
@@ -125,12 +126,13 @@ class Dataset:
     """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `ds["id"]`, and the views `ds[:5]`, `split`,
     `divide`, `where`, of each of which there is a `loader`.
 
-    A view shares files and catalog with its origin and holds nothing but row numbers.
+    A view shares files and catalog with its origin and holds nothing but row numbers. path: a folder, or the URL of one
+    in an object store ("s3://bucket/cats"); storage_options: what the store is opened with (README of place).
     Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.view = View(Shards(Path(path)))
+    def __init__(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.view = View(Shards(at(path, storage_options)))
 
     def _of(self, view: View) -> Dataset:
         dataset = object.__new__(type(self))
@@ -153,8 +155,8 @@ class Dataset:
         return self.view.rows
 
     @property
-    def path(self) -> Path:
-        """The folder."""
+    def path(self) -> Location:
+        """The folder, or its URL."""
         return self.store.path
 
     @property
@@ -437,7 +439,8 @@ class Dataset:
 
     def verify(self, *, workers: int | None = None) -> Verdict:
         """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
-        return verify(self.path, workers=workers)
+        assert isinstance(self.store, Shards)
+        return verify(self.store.tables.home, workers=workers)
 
     @_by_name
     def loader(

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -19,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace import order
+from headrace import order, parallel
 from headrace.errors import DamageError, HeadraceError, StorageError, UsageError
 from headrace.format import index, manifest, tfrecord
 from headrace.format.frames import anywhere
@@ -27,7 +25,7 @@ from headrace.format.tables import Table, Tables
 from headrace.format.tfrecord import masked_crc
 from headrace.imaging import codec
 from headrace.imaging.placement import Placement, draw
-from headrace.place import local
+from headrace.place.address import Location, Place, Url, is_url, reason
 
 if TYPE_CHECKING:
     from headrace.sources.stack import Numbers
@@ -77,18 +75,29 @@ class Drawing(Protocol):
         """
 
 
-def _check_unchanged(path: Path, promised: manifest.Manifest) -> None:
+def _check_unchanged(place: Place, promised: manifest.Manifest) -> None:
     """Raises DamageError that names each external shard that is not the one that was adopted."""
+    if promised.adopted is None:
+        return
+    far = any(is_url(entry.name) for entry in promised.shards) or isinstance(place.path, Url)
+
+    def changed(entry: manifest.ShardEntry) -> str | None:
+        return entry.change(place)
+
+    if far:  # each is asked for over the network
+        found = list(parallel.ordered(changed, promised.shards, workers=_ASKING, ahead=4 * _ASKING))
+    else:
+        found = list(map(changed, promised.shards))
     changes = [
-        f"\n  {Path(os.path.normpath(path / entry.name))}: {change}"
-        for entry in promised.shards
-        if (change := entry.change(path)) is not None
+        f"\n  {place.address(entry.name)}: {change}"
+        for entry, change in zip(promised.shards, found, strict=True)
+        if change is not None
     ]
     if changes:
         more = [f"\n  ... and {len(changes) - 20} more"] if len(changes) > 20 else []
         raise DamageError(
-            f"{path}: {len(changes)} of {len(promised.shards)} shards are not those that were adopted; put them back, "
-            f"or run 'headrace adopt' on them again, with --overwrite:{''.join(changes[:20] + more)}"
+            f"{place.path}: {len(changes)} of {len(promised.shards)} shards are not those that were adopted; put them "
+            f"back, or run 'headrace adopt' on them again, with --overwrite:{''.join(changes[:20] + more)}"
         )
 
 
@@ -143,7 +152,7 @@ class Store(ABC):
     width: NDArray[Any]
     channels: NDArray[Any]
 
-    def __init__(self, path: Path, manifest: manifest.Manifest, table: Table) -> None:
+    def __init__(self, path: Location, manifest: manifest.Manifest, table: Table) -> None:
         self.path, self.manifest, self.table = path, manifest, table
 
     def __len__(self) -> int:
@@ -404,14 +413,14 @@ class Shards(Store):
     since they were adopted.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._open(Tables(path))
+    def __init__(self, home: Place) -> None:
+        self._open(Tables(home))
 
     def _open(self, tables: Tables) -> None:
         self.tables, self._index = tables, tables.index
         promised = tables.manifest
-        super().__init__(tables.place.path, promised, tables)
-        _check_unchanged(self.path, promised)
+        super().__init__(tables.home.path, promised, tables)
+        _check_unchanged(tables.place, promised)
         column = tables.index.columns
         self.height, self.width, self.channels = column["height"], column["width"], column["channels"]
         self._where_columns = [column[name] for name in _Where._fields[2:]]
@@ -419,7 +428,7 @@ class Shards(Store):
         splits = list(promised.splits)
         self._split_of_shard = np.array([splits.index(entry.split) for entry in promised.shards], np.int64)
         images = (promised.adopted or {}).get("images")
-        self._images = None if images is None else self.path / images
+        self._images = None if images is None else tables.place.within(images)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.tables,)
@@ -455,13 +464,13 @@ class Shards(Store):
     def drawing(self, rows: NDArray[np.int64]) -> Drawing:
         columns = (column[rows].tolist() for column in self._where_columns)
         located = list(zip(rows.tolist(), self.tables.shard(rows).tolist(), *columns, strict=True))
-        read, names, header = self.tables.place.read, self._names, tfrecord.HEADER_BYTES
+        record, names, header = self.tables.place.record, self._names, tfrecord.HEADER_BYTES
 
         def draw(i: int, placement: Placement, out: NDArray[Any]) -> None:
             # What `_fetch` does, for a sound record of its own, in fewer steps: here each is taken for every image.
             row, shard, offset, length, crc, at, size, kind, height, width = located[i]
             try:
-                data = read(names[shard], offset + header, length) if at else b""
+                data = record(names[shard], offset + header, length, crc) if at else b""
             except StorageError:
                 data = b""  # of which `fetch` says what is wrong
             sound = at and len(data) == length and masked_crc(data) == crc
@@ -475,7 +484,7 @@ class Shards(Store):
 
     def address(self, row: int) -> str:
         entry = self.manifest.shards[self._where(row).shard]
-        return f"{Path(os.path.normpath(self.path / entry.name))}, record {int(self._index['record'][row])}"
+        return f"{self.tables.place.address(entry.name)}, record {int(self._index['record'][row])}"
 
     def _where(self, row: int) -> _Where:
         shard = int(np.searchsorted(self.tables.first_row, row, side="right")) - 1
@@ -493,7 +502,7 @@ class Shards(Store):
         """The payload of a record, checked. Raises DamageError, StorageError (too many open files, no memory)."""
         start, length = where.offset + tfrecord.HEADER_BYTES, where.length
         try:
-            data = self.tables.place.read(self._names[where.shard], start, length)
+            data = self.tables.place.record(self._names[where.shard], start, length, where.crc)
         except StorageError as error:
             raise self._unread(where, error) from error.__cause__
         if len(data) == length and masked_crc(data) == where.crc:
@@ -524,15 +533,14 @@ class Shards(Store):
             raise DamageError(f"{address}: has no image, and names none; run 'headrace verify {self.path}'")
         name = files[where.row]
         try:
-            data = local.content(local.inside(self._images, name), where.image_length)
+            data = self._images.held(name, where.image_length)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
             raise DamageError(
-                f"{address}: {self._images / name}: {reason}; run 'headrace verify {self.path}'"
+                f"{address}: {self._images.address(name)}: {reason(error)}; run 'headrace verify {self.path}'"
             ) from None
         if masked_crc(data) != where.crc:
             raise DamageError(
-                f"{address}: {self._images / name} was changed since it was adopted; adopt the shards again"
+                f"{address}: {self._images.address(name)} was changed since it was adopted; adopt the shards again"
             )
         return np.frombuffer(data, np.uint8)
 
@@ -546,17 +554,19 @@ class Shards(Store):
         entry = self.manifest.shards[where.shard]
         self.tables.place.forget(entry.name)
         try:
-            there = manifest.read(self.path) == self.manifest
+            there = manifest.read(self.tables.home) == self.manifest
         except HeadraceError:
             there = False
         if not there:
             found += "; the dataset was replaced or removed since it was opened: open it again"
-        elif (change := entry.change(self.path)) is not None:
+        elif (change := entry.change(self.tables.place)) is not None:
             found += f"; the shard was changed since it was adopted ({change}): adopt it again"
         else:
             found += f"; run 'headrace verify {self.path}'"
         return DamageError(f"{self.address(where.row)}, {found}")
 
+
+_ASKING = 32  # threads that ask a store for the shards of others
 
 # What a process may lack that reads a sound file.
 _OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))

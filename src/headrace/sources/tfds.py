@@ -344,7 +344,7 @@ def tfds(path: str | os.PathLike[str], *, image: str | None = None, label: str |
     """
     root = _folder(walking.check_root(path))
     try:
-        info, leaves = written.info(root), written.features(root)
+        info, leaves = written.info(LocalPlace(root)), written.features(LocalPlace(root))
     except OSError as error:
         raise StorageError(f"{error.filename or root}: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, RecursionError) as error:
@@ -411,7 +411,7 @@ def _roles(root: Path, info: Info, leaves: Sequence[Leaf], image: str | None, la
         if box is not None:
             box_format(box)
         for leaf in leaves:
-            if leaf.kind == "ClassLabel" and (found := written.class_names(root, leaf)) is not None:
+            if leaf.kind == "ClassLabel" and (found := written.class_names(LocalPlace(root), leaf)) is not None:
                 names[leaf.key] = check_names(found, f"{root / leaf.names_file}:")
     except OSError as error:
         raise StorageError(f"{root}: {error.filename}: {(error.strerror or str(error)).lower()}") from error
