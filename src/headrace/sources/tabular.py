@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Record, Reject, check_names, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
@@ -151,7 +152,7 @@ def csv(
     Raises NotThereError, StorageError, UsageError (no file or folder; an option); when iterated also DataError naming
     the line (UTF-16; columns that can't be told), UsageError (no such column).
     """
-    path = rows.check_table(Path(table))
+    path = rows.check_table(paths.path_of(table))
     if separator is not None:
         separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
         if len(separator) != 1 or separator in '"\r\n':
@@ -434,7 +435,7 @@ def _class_names(given: Sequence[str] | str | os.PathLike[str] | None) -> tuple[
         return None
     names = [given] if isinstance(given, str | os.PathLike) else list(given)
     if len(names) == 1 and str(names[0]).lower().endswith(".csv"):
-        return read_classes(rows.check_table(Path(names[0])))
+        return read_classes(rows.check_table(paths.path_of(names[0])))
     return check_names([str(name) for name in names], "class_names")
 
 
@@ -708,7 +709,7 @@ def upright_size(path: str) -> tuple[int, int]:
     from headrace.imaging.codec import BadImage, read_header  # heavy, and most tables do without
 
     try:
-        header = read_header(Path(path).read_bytes())
+        header = read_header(paths.path_of(path).read_bytes())
     except BadImage as error:
         raise Unread(error.stage, error.reason) from error
     except OSError as error:
