@@ -144,9 +144,8 @@ class StoredPath(type(Path())):  # type: ignore[misc]
     def is_file(self, **_: Any) -> bool:
         if not self._names_key():
             return False
-        if _is_web(self):
-            return self._object() is not None
-        return isinstance(_listing(self.parent).get(self.name), int)
+        listed = None if _is_web(self) else _known(self.parent)
+        return self._object() is not None if listed is None else listed.get(self.name) is not None
 
     def _names_key(self) -> bool:
         """Whether it is more than a bucket or a host."""
@@ -165,15 +164,11 @@ class StoredPath(type(Path())):  # type: ignore[misc]
     def stat(self, **_: Any) -> Any:
         """As of a file system: kind, size, when it was written to, and a number that is its own."""
         number = hash(str(self))
-        if self.is_file():
-            found = self._object()
-            if found is not None:
-                when = int(found.modified.timestamp() * 1e9)
-                return SimpleNamespace(
-                    st_mode=stat.S_IFREG, st_size=found.size, st_mtime_ns=when, st_dev=-1, st_ino=number
-                )
-        elif self.is_dir():
+        if not _is_web(self) and self.is_dir():
             return SimpleNamespace(st_mode=stat.S_IFDIR, st_size=0, st_mtime_ns=0, st_dev=-1, st_ino=number)
+        if (found := self._object()) is not None:
+            when = int(found.modified.timestamp() * 1e9)
+            return SimpleNamespace(st_mode=stat.S_IFREG, st_size=found.size, st_mtime_ns=when, st_dev=-1, st_ino=number)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
 
     def open(self, mode: str = "rb", *_: Any, **__: Any) -> Any:
@@ -253,20 +248,30 @@ def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         yield from walk(root / name)
 
 
+def is_stored(path: object) -> bool:
+    """Whether it is a path below a URL."""
+    return isinstance(path, StoredPath)
+
+
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether there is such a file or folder; False also where no path can be."""
-    return path.exists() if isinstance(path, StoredPath) else os.path.exists(path)  # noqa: PTH110
+    """Whether there is such a file or folder; False also where no path can be. Of many, asked of what their folders
+    list."""
+    if not isinstance(path, StoredPath):
+        return os.path.exists(path)  # noqa: PTH110
+    return path.exists() if _is_web(path) else path.name in _listing(path.parent)
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
     """The same of a file."""
-    return path.is_file() if isinstance(path, StoredPath) else os.path.isfile(path)  # noqa: PTH113
+    if not isinstance(path, StoredPath):
+        return os.path.isfile(path)  # noqa: PTH113
+    return path.is_file() if _is_web(path) else _listing(path.parent).get(path.name) is not None
 
 
 def refusal(url: str) -> str | None:
     """Why the object at a URL can't be read, or None; what a web server has is only known when it is read."""
     path = StoredPath(url)
-    if _is_web(path) or path.is_file():
+    if _is_web(path) or is_file(path):
         return None
     return f"{os.strerror(errno.ENOENT).lower()}: {url!r}"
 

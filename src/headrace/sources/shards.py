@@ -14,7 +14,6 @@ from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.place import paths
-from headrace.place.address import is_url
 from headrace.sources import walking
 from headrace.sources.walking import natural
 from headrace.splits import DEFAULT_SPLIT, USUAL_SPLITS, split_name_fault
@@ -79,7 +78,7 @@ def find(path: str | os.PathLike[str], extensions: Sequence[str]) -> list[Shard]
             raise NotThereError(f"{one}: no such file")
         if not one.is_file():
             raise UsageError(f"{one}: no regular file")
-        if not is_url(one) and not os.access(one, os.R_OK):
+        if not paths.is_stored(one) and not os.access(one, os.R_OK):
             raise StorageError(f"{one}: permission denied")
     names = [one.name for one in found]
     if len(set(names)) < len(names):

@@ -66,7 +66,7 @@ def check_root(root: str | os.PathLike[str]) -> Path:
         raise NotThereError(f"{path}: no such folder")
     if not path.is_dir():
         raise UsageError(f"{path}: is a file, wanted a folder of images")
-    if not is_url(path) and not os.access(path, os.R_OK | os.X_OK):
+    if not paths.is_stored(path) and not os.access(path, os.R_OK | os.X_OK):
         raise StorageError(f"{path}: permission denied")
     if (path / _MANIFEST).is_file():
         raise UsageError(f"{path}: is a packed dataset already ({_MANIFEST}); open it with headrace.Dataset")

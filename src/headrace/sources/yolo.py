@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.place import paths
-from headrace.place.address import is_url
 from headrace.record import Mask, Record, Reject, check_names, name_fault
 from headrace.sources import walking
 from headrace.sources.folders import split_folders
@@ -621,7 +620,7 @@ class _Reading:
         file = source.root / label
         rows = _Rows([], [], [], [])
         origin = label
-        if os.path.lexists(file) or (is_url(file) and file.is_file()):
+        if paths.exists(file) or os.path.lexists(file):
             self.labelled += 1
             if refused := walking.refusal(str(file), self.inside):
                 return Reject(id=id_, origin=label, stage="read", reason=refused.replace(" of images", ""))
