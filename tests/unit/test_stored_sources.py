@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
 import threading
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from command import headrace
 from drawn import files, jpeg
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.packing import fetch
+from headrace.packing.task import make_shard
 from headrace.place import paths
 from headrace.record import Part, Record, Reject
 from headrace.sources import registry, walking
@@ -135,13 +138,39 @@ def test_images_in_a_store_with_annotations_here(bucket: Bucket, tmp_path: Path)
 
 
 def test_a_table_of_urls(bucket: Bucket, tmp_path: Path) -> None:
-    """In its rows are addresses in stores; one is not there."""
-    root = files(tmp_path / "images", {f"{k}.jpg": jpeg(seed=k) for k in range(4)})
-    url = uploaded(bucket, root)
-    records = [Record(id=f"{k}", path=f"{url}/{k}.jpg", label_name="a") for k in range(5)]
-    report = hr.pack(records, tmp_path / "out", max_rejects=0.5)
-    assert (report.stored, [reject.reason for reject in report.rejects]) == (4, ["no such file or directory"])
-    assert report.rejects[0].stage == "read"
+    """Its rows name addresses in stores; some are not there, or can't be."""
+    url = uploaded(bucket, files(tmp_path / "images", {f"{k}.jpg": jpeg(seed=k) for k in range(4)}))
+    table = tmp_path / "labels.csv"
+    names = [f"{url}/{k}.jpg" for k in range(5)] + ["ftp://host/a.jpg", "https://host/a.jpg?signed=1"]
+    table.write_text("path,label,x_min,y_min,x_max,y_max\n" + "".join(f"{name},a,0.1,0.1,0.5,0.5\n" for name in names))
+    report = hr.pack(hr.sources.csv(table, normalised=True), tmp_path / "out", max_rejects=0.5)
+    assert report.stored == 4 and {reject.stage for reject in report.rejects} == {"read"}
+    assert {reject.id: reject.reason.split(";")[0] for reject in report.rejects} == {
+        f"{url}/4.jpg": "no such file or directory",
+        "ftp://host/a.jpg": "ftp://host/a.jpg: no store is called ftp://",
+        "https://host/a.jpg?signed=1": (
+            "https://host/a.jpg?signed=1: has a ? or # in it, and what stands below it would have none"
+        ),
+    }
+    ds = hr.Dataset(tmp_path / "out")
+    assert ds[f"{url}/0.jpg"].boxes[0].tolist() == pytest.approx([5.6, 4, 28, 20])
+
+
+def test_tasks_of_any_process_read_them(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work function of engines, wherever it runs, and by an error where the store can't be reached."""
+    url = uploaded(bucket, classes(tmp_path / "root"))
+    wanted = hr.pack(hr.sources.folders(url), tmp_path / "here" / "ds", shards=2)
+
+    def runner(tasks: Any) -> Any:
+        return (make_shard(pickle.loads(pickle.dumps(task))) for task in tasks)
+
+    found = hr.pack(hr.sources.folders(url), tmp_path / "there" / "ds", shards=2, runner=runner)
+    assert content(Path(found.path)) == content(Path(wanted.path)) and found.stored == 12
+    records = list(hr.sources.folders(url))
+    monkeypatch.setattr("headrace.place.stores.RETRIES", 0)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=r": s3://bucket-.*refuses connections"):
+        hr.pack(records, tmp_path / "other", shards=2, runner=runner)
 
 
 def test_the_command_line_recognises_what_lies_there(bucket: Bucket, tmp_path: Path) -> None:
@@ -259,3 +288,58 @@ def test_walking_is_natural_and_lists_once(bucket: Bucket, monkeypatch: pytest.M
     for _ in range(3):
         assert [*walking.walk(paths.path_of(f"{bucket.url}/photos"), skipped)] == ["b/1.jpg", "c9.jpg", "c10.jpg"]
     assert listed == ["photos", "photos/b"] and skipped == {".txt": 3}
+
+
+def test_arrays_are_of_this_machine() -> None:
+    with pytest.raises(UsageError, match="arrays are read from files of this machine"):
+        hr.sources.arrays("s3://bucket/x.npy")
+
+
+WIDER = "1--Parade/{k}.jpg\n1\n2 3 10 12 0 0 0 0 0 0\n"
+CVAT = (
+    "<annotations><meta/>{images}</annotations>",
+    '<image id="{k}" name="{k}.jpg" width="56" height="40"><box label="a" xtl="1" ytl="2" xbr="9" ybr="9"/></image>',
+)
+LABELME = (
+    '{{"imagePath": "{k}.jpg", "imageHeight": 40, "imageWidth": 56, "shapes": [{{"label": "a", "shape_type": '
+    '"rectangle", "points": [[1, 2], [9, 9]]}}]}}'
+)
+
+
+@pytest.mark.parametrize("format", ["wider", "cvat", "labelme", "openimages", "visipedia", "tfds"])
+def test_other_formats(format: str, bucket: Bucket, tmp_path: Path) -> None:
+    numbers, root = range(6), tmp_path / "root"
+    pictures = {f"images/{k}.jpg": jpeg(seed=k) for k in numbers}
+    what, options = "", {}
+    if format == "wider":
+        files(root, {f"images/1--Parade/{k}.jpg": jpeg(seed=k) for k in numbers})
+        files(root, {"faces.txt": "".join(WIDER.format(k=k) for k in numbers).encode()})
+        what, options = "faces.txt", {"images": root / "images"}
+    elif format == "cvat":
+        text = CVAT[0].format(images="".join(CVAT[1].format(k=k) for k in numbers))
+        files(root, pictures | {"annotations.xml": text.encode()})
+        what = "annotations.xml"
+    elif format == "labelme":
+        files(
+            root,
+            {f"{k}.jpg": jpeg(seed=k) for k in numbers} | {f"{k}.json": LABELME.format(k=k).encode() for k in numbers},
+        )
+    elif format == "openimages":
+        columns = (
+            "Source LabelName Confidence XMin XMax YMin YMax IsOccluded IsTruncated IsGroupOf IsDepiction IsInside"
+        )
+        head = f"ImageID,{columns.replace(' ', ',')}\n"
+        rows = "".join(f"{k},xclick,/m/01,1,0.1,0.5,0.2,0.6,0,0,0,0,0\n" for k in numbers)
+        files(root, pictures | {"boxes.csv": (head + rows).encode()})
+        what, options = "boxes.csv", {"images": root / "images"}
+    elif format == "visipedia":
+        items = [
+            {"filename": f"{k}.jpg", "id": str(k), "class": {"label": k % 2, "text": "ab"[k % 2]}} for k in numbers
+        ]
+        files(root, pictures | {"list.json": json.dumps(items).encode()})
+        what, options = "list.json", {"images": root / "images"}
+    else:
+        hr.pack(shades(30), root)
+        (root / "headrace.json").unlink()
+    same(bucket, root, tmp_path, what, format, **options)
+    assert len(hr.Dataset(tmp_path / "there" / "ds")) == (30 if format == "tfds" else 6)

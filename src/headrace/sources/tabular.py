@@ -24,6 +24,7 @@ import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
 from headrace.place import paths
+from headrace.place.address import is_url
 from headrace.record import Record, Reject, check_names, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
@@ -508,7 +509,7 @@ class _Reading:
         return row
 
     def _item(self, name: str, places: list[tuple[int, int]]) -> Record | Reject:
-        id_, reason = walking.id_of(name)
+        id_, reason = (name, None) if is_url(name) and not walking.CONTROLS.search(name) else walking.id_of(name)
         first = places[0][1]
         if reason is not None:
             return Reject(id=id_, origin=self._origin(first), stage="annotation", reason=reason)
@@ -519,8 +520,8 @@ class _Reading:
                 image.take(row)
             except BadRow as error:
                 return Reject(id=id_, origin=self._origin(line), stage="annotation", reason=str(error))
-        path = f"{self.source.images}/{id_}"
-        refused = walking.refusal(path, self.inside)
+        path = id_ if is_url(id_) else f"{self.source.images}/{id_}"
+        refused = None if is_url(id_) else walking.refusal(path, self.inside)
         if refused is not None and not walking.is_image_name(id_):
             other = self._by_stem(id_)
             if other is not None:
@@ -709,9 +710,11 @@ def upright_size(path: str) -> tuple[int, int]:
     from headrace.imaging.codec import BadImage, read_header  # heavy, and most tables do without
 
     try:
-        header = read_header(paths.path_of(path).read_bytes())
+        header = read_header(paths.content(path) if is_url(path) else Path(path).read_bytes())
     except BadImage as error:
         raise Unread(error.stage, error.reason) from error
+    except StorageError as error:
+        raise paths.Unreachable(str(error)) from error
     except OSError as error:
         raise Unread("read", (error.strerror or str(error)).lower()) from error
     turned = header.orientation in (5, 6, 7, 8)

@@ -49,7 +49,7 @@ class TfdsSource:
 
     def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         roles, skipped = self.roles, Counter[str]()
-        inside, place = os.path.realpath(self.root), at(self.root)
+        inside, place = os.path.realpath(self.root), at(os.fspath(self.root))
         called = {split.name: shards.split_called(split.name) for split in self.info.splits}
         more: list[str] = []
         for split in self.info.splits:
@@ -346,7 +346,7 @@ def tfds(path: str | os.PathLike[str], *, image: str | None = None, label: str |
     """
     root = _folder(walking.check_root(path))
     try:
-        info, leaves = written.info(at(root)), written.features(at(root))
+        info, leaves = written.info(at(os.fspath(root))), written.features(at(os.fspath(root)))
     except OSError as error:
         raise StorageError(f"{error.filename or root}: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, RecursionError) as error:
@@ -413,7 +413,7 @@ def _roles(root: Path, info: Info, leaves: Sequence[Leaf], image: str | None, la
         if box is not None:
             box_format(box)
         for leaf in leaves:
-            if leaf.kind == "ClassLabel" and (found := written.class_names(at(root), leaf)) is not None:
+            if leaf.kind == "ClassLabel" and (found := written.class_names(at(os.fspath(root)), leaf)) is not None:
                 names[leaf.key] = check_names(found, f"{root / leaf.names_file}:")
     except OSError as error:
         raise StorageError(f"{root}: {error.filename}: {(error.strerror or str(error)).lower()}") from error
