@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DataError, UsageError
+from headrace.errors import DataError, StorageError, UsageError
 from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Rows, Slice, Spool, Table
+from headrace.place import paths
 from headrace.place.address import Location, Url, is_url
 from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
 from headrace.sources.info import SourceInfo, read
@@ -143,10 +144,12 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Decisions):
-    """`table` holds what the source gave, `order` the rows as they are packed, int64."""
+    """`table` holds what the source gave, `order` the rows as they are packed, int64. `stored`: some images lie in
+    stores."""
 
     table: Table
     order: Flat
+    stored: bool
 
     def records(self, start: int, stop: int) -> Iterator[Numbered]:
         """The Records of places `start` to `stop` of the order, completed. Raises OSError."""
@@ -224,7 +227,10 @@ def make_plan(
 
     tally = _Tally()
     with Spool(scratch) as spool:
-        info = _spool(_in_groups(source, group), spool, tally)
+        try:
+            info = _spool(_in_groups(source, group), spool, tally)
+        except paths.Unreachable as error:
+            raise StorageError(str(error)) from error
         _check_outside(out, spool.folders)
         for name in info.split_names or ():
             check_split_name(name)
@@ -291,6 +297,7 @@ def make_plan(
             shards=tuple(made),
             table=table,
             order=Flat(_order_of(table), np.int64),
+            stored=any(map(is_url, spool.folders)),
             seen=len(table),
             refused=refused,
             notes=(*info.notes, *notes),
@@ -768,6 +775,8 @@ def _shards_by_size(table: Table, rows: NDArray[np.int64], options: ImageOptions
                 record.read(), options, measured_in=record.size, upright=record.upright, window=record.window
             )
             sizes.append(len(made.encoded) + _RECORD_OVERHEAD)
+        except StorageError:
+            raise
         except (BadImage, OSError):
             continue
     if not sizes:
