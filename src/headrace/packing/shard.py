@@ -75,6 +75,7 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
             measured_in=record.size,
             upright=record.upright,
             window=record.window,
+            with_look=True,
         )
     except BadImage as error:
         return _rejected(numbered, error.stage, error.reason)
@@ -98,6 +99,7 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
         origin=record.origin,
         sha256=hashlib.sha256(image.encoded).hexdigest(),
         warning=image.warning,
+        look=image.look,
         group_id=record.group,
         label=record.label,
         label_name=record.label_name,
