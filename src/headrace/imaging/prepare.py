@@ -15,7 +15,7 @@ import numpy as np
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.imaging.levels import Range, check_range
-from headrace.imaging.look import look
+from headrace.imaging.look import look, thumb
 from headrace.imaging.masks import carry_mask, turn_mask
 from headrace.imaging.objects import judge_boxes
 from headrace.imaging.placement import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
@@ -125,7 +125,8 @@ class Prepared:
 
     `clipped`: how many reached out of the image and were cut to it. `dropped`: reason -> boxes that are left out;
     `points_dropped`: reason -> labelled keypoints that are. `warning`: why the image may be a damaged one that was kept
-    all the same; None of all others. `look`: how it looks as it is stored, None where nobody asked.
+    all the same; None of all others. `look`: of its pixels before they were
+    encoded, None where nobody asked.
     """
 
     encoded: bytes
@@ -254,16 +255,8 @@ def prepare(
         dropped=+dropped,
         points_dropped=+lost,
         warning=warning,
-        look=_look(pixels, None if encoded is data or kind == "png" else encoded) if with_look else None,
+        look=look(thumb(pixels)) if with_look else None,
     )
-
-
-def _look(pixels: codec.Pixels, made: bytes | None) -> bytes:
-    """How an image looks as it is stored: its pixels, or those of the JPEG that was `made` of them."""
-    if made is not None:
-        height, width, channels = pixels.shape
-        pixels = codec.decode_jpeg(made, height=height, width=width, channels=channels)
-    return look(pixels)
 
 
 def _decoded(
