@@ -33,8 +33,8 @@ _LOT = 32  # images of a task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Images that are duplicates of each other, two or more, in the order of the dataset: `equal` in all their bytes,
-    or `near`. `splits` and `labels`: those that occur among them."""
+    """Images that are duplicates of each other, two or more: `equal` in all their bytes, or `near`. `splits` and
+    `labels`: those that occur among them. Of each of these the first image comes before all others."""
 
     kind: Kind
     images: tuple[Image, ...]
@@ -158,7 +158,7 @@ def _look(
         return
 
     def look_at(some: NDArray[np.int64]) -> list[tuple[int, str, list[bytes], str | None]]:
-        out = []
+        out: list[tuple[int, str, list[bytes], str | None]] = []
         thumbs = _thumbs(store, rows[some]) if near else [None] * len(some)
         for i, found in zip(some.tolist(), thumbs, strict=True):
             looks: list[bytes] = []
@@ -253,7 +253,7 @@ def _listed(
     groups = []
     ends = np.flatnonzero(np.diff(of[again], append=-1)) + 1
     for begin, end in zip([0, *ends.tolist()], ends.tolist(), strict=False):
-        some = images[begin:end]
+        some = _firsts(images[begin:end])
         same = len(np.unique(equal[again[begin:end]])) == 1
         groups.append(
             Group(
@@ -265,6 +265,12 @@ def _listed(
         )
     groups.sort(key=lambda group: (len(group.splits) < 2, len(group.labels) < 2, -len(group.images)))
     return tuple(groups)
+
+
+def _firsts(images: list[Image]) -> list[Image]:
+    """The first image of each split and label, and then the others."""
+    first = {(image.split, image.label): image for image in reversed(images)}
+    return sorted(images, key=lambda image: first[image.split, image.label] is not image)
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

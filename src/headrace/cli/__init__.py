@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, export, learn, pack, show
+from headrace.cli import adopt, data, demo, duplicates, export, learn, pack, show
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 pack.register(app)
 data.register(app)
+duplicates.register(app)
 adopt.register(app)
 export.register(app)
 show.register(app)

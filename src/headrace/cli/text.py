@@ -119,11 +119,12 @@ def equal_lines(found: EqualImages) -> Iterator[str]:
         yield f"equal images: {found.images}, in {found.sets} {'set' if found.sets == 1 else 'sets'} of the same bytes"
     for what, some in (("with several classes", found.labels), ("in several splits", found.splits)):
         if some.sets:
-            first = "; ".join(", ".join(map(_image, images)) for images in some.first)
+            first = "; ".join(", ".join(map(image_text, images)) for images in some.first)
             yield f"  {some.sets} of these sets {what}: {first}{'; …' if some.sets > len(some.first) else ''}"
 
 
-def _image(image: Image) -> str:
+def image_text(image: Image) -> str:
+    """An image with its label and split."""
     return f"{image.id} ({image.split if image.label is None else f'{image.label}, {image.split}'})"
 
 

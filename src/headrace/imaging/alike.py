@@ -151,7 +151,8 @@ def _confirm(groups: Groups, pairs: NDArray[np.int64], draw: Draw, n: int) -> No
 
 def _apart(groups: Groups, pairs: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Those of the pairs that are in two groups yet."""
-    return pairs[groups.of(pairs[:, 0]) != groups.of(pairs[:, 1] % n)]
+    apart: NDArray[np.int64] = pairs[groups.of(pairs[:, 0]) != groups.of(pairs[:, 1] % n)]
+    return apart
 
 
 def alike(
@@ -174,9 +175,7 @@ def alike(
         spread_a, spread_b, common = (np.einsum("kp,kp->k", x, y) / (SIDE * SIDE) for x, y in ((a, a), (b, b), (a, b)))
         flat_a, flat_b = spread_a < _FLAT**2, spread_b < _FLAT**2
         like = common > CORRELATION * np.sqrt(spread_a * spread_b)
-        out[some] = np.where(
-            flat_a | flat_b, flat_a & flat_b & (np.abs(means[0] - means[1]) < _FLAT), like
-        )
+        out[some] = np.where(flat_a | flat_b, flat_a & flat_b & (np.abs(means[0] - means[1]) < _FLAT), like)
     return out
 
 
