@@ -121,6 +121,13 @@ def equal_lines(found: EqualImages) -> Iterator[str]:
         if some.sets:
             first = "; ".join(", ".join(map(image_text, images)) for images in some.first)
             yield f"  {some.sets} of these sets {what}: {first}{'; …' if some.sets > len(some.first) else ''}"
+    if found.near is None:
+        yield "near-duplicates: not looked for among so many images; headrace duplicates finds them"
+    elif found.near.sets:
+        first = "; ".join(", ".join(map(image_text, images)) for images in found.near.first)
+        n, more = found.near.sets, "; …" if found.near.sets > len(found.near.first) else ""
+        yield f"near-duplicates in several splits: {n} {'set' if n == 1 else 'sets'}, as it seems: {first}{more}"
+        yield "  headrace duplicates tells, by their pixels; pack --guard move keeps them in one split"
 
 
 def image_text(image: Image) -> str:
