@@ -26,7 +26,7 @@ from headrace.imaging.placement import Fit
 from headrace.imaging.prepare import ImageOptions, OnWarning
 from headrace.packing.budget import SHOWN, Budget, shown
 from headrace.packing.divided import Divided
-from headrace.packing.plan import Group, Numbered, Plan, ShardPlan, make_plan, numbered
+from headrace.packing.plan import Group, Guard, Numbered, Plan, ShardPlan, make_plan, numbered
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard, parts_of
 from headrace.place import local, publish
 from headrace.progress import bar
@@ -85,6 +85,7 @@ def pack(
     *,
     splits: Splits | None = None,
     group: Group | None = None,
+    guard: Guard | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Fit = "stretch",
     max_side: int | None = None,
@@ -115,8 +116,13 @@ def pack(
     (Record.split), which is the default where records say one. Otherwise all is "train".
     group: what of a record no split cuts in two, as a patient or a film of which there are several images: the name of
     an attribute, or a function of a Record that tells it (None: it stands alone). By default, and as "group", it is
-    what records say (Record.group). Shares are then within one group of what was asked, stratified as far as groups
-    allow.
+    what records say (Record.group); as "look" it is near-duplicates, as headrace.duplicates finds them, which their own
+    groups are not. Shares are then within one group of what was asked, stratified as far as groups allow.
+    guard: what to do with near-duplicates that would come into several splits. "move": each group of them, and what
+    records say to be one with any of it, goes whole into one split: shares are drawn by groups, and where the source
+    divides itself it is the split that has most of the group. "drop": only those in the last of their splits stay
+    (of train and test those in test), the others are Rejects. "refuse": DataError. For it and for group "look" each
+    image is read and decoded, small, once before it is packed, in this process, and by `workers` threads.
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
     ratio; only larger ones change, unless enlarge.
@@ -169,6 +175,9 @@ def pack(
             shard_bytes=shard_size,
             seed=seed,
             group=group,
+            guard=guard,
+            workers=threads,
+            progress=progress,
         )
         with contextlib.closing(plan):
             budget = _Spent(plan, patience)
@@ -197,7 +206,7 @@ def pack(
             if not stored:
                 raise DataError(f"none of {plan.seen} records could be stored{shown(rejects, len(rejects))}")
             recipe: dict[str, Any] = {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed}
-            recipe["group"] = group if isinstance(group, str) else None
+            recipe |= {"group": group if isinstance(group, str) else None, "guard": guard}
             made = _write_rest(staging, folder.absolute().name, plan, results, rejects, recipe)
         shutil.rmtree(scratch)
         equal = equal_images(functools.partial(catalog.parts, path=staging / catalog.FILE, records=stored))
