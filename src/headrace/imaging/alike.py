@@ -119,7 +119,7 @@ def join_alike(
     held: list[NDArray[np.int64]] = []
     for found in near(every):
         found = np.sort(found, axis=1)
-        held.append(found[(found[:, 0] < n) & (found[:, 0] != found[:, 1] - n)])
+        held.append(_apart(groups, found[(found[:, 0] < n) & (found[:, 0] != found[:, 1] - n)], n))
         if sum(map(len, held)) >= _HELD:
             _confirm(groups, np.concatenate(held), draw, n)
             held = []
@@ -129,7 +129,7 @@ def join_alike(
 
 def _confirm(groups: Groups, pairs: NDArray[np.int64], draw: Draw, n: int) -> None:
     """Joins those of the pairs [k, 2] whose pixels are alike; a number from n on is a mirrored image."""
-    pairs = np.unique(pairs, axis=0)
+    pairs = np.unique(_apart(groups, pairs, n), axis=0)
     while len(pairs := _apart(groups, pairs, n)):
         # As many as have few enough images, in their order.
         images = pairs % n
