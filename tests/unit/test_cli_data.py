@@ -434,6 +434,7 @@ VERBS = [
     "formats",
     "info",
     "verify",
+    "duplicates",
     "adopt",
     "show",
     "train",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from headrace.errors import UsageError
 from headrace.imaging import sheet
@@ -25,6 +29,22 @@ log = logging.getLogger(__name__)
 
 EXAMPLES = 32  # records on the sheet
 REPORT, SHEET = "evaluation.json", "examples.png"
+DOUBTS_SHOWN = 60
+DOUBTS, DOUBTS_SHEET = "doubts.csv", "doubts.png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubtful:
+    """A record whose label the run contradicts: what was `observed`, what it seems to be (`estimated`; of several
+    classes with "; " between), the `probability` that the run gives to the label, and by how much that is less than
+    of what it seems to be (`margin`, -1 to 1)."""
+
+    id: str
+    split: str
+    observed: str
+    estimated: str
+    probability: float
+    margin: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +55,7 @@ class Evaluation:
 
     `loss` is the task's own, None for a run whose network learnt by another. `text` says the same for people.
     `figures` are the pictures that were written, `examples` the sheet of records among them, None where there are no
-    pixels to show.
+    pixels to show. `doubts`: the records whose labels are in doubt, None where nobody asked.
     """
 
     run: Path
@@ -47,6 +67,7 @@ class Evaluation:
     text: str
     figures: tuple[Path, ...]
     examples: Path | None
+    doubts: tuple[Doubtful, ...] | None
 
     def json(self) -> dict[str, Any]:
         return {
@@ -58,6 +79,7 @@ class Evaluation:
             **self.metrics,
             "figures": [str(path) for path in self.figures],
             "examples": None if self.examples is None else str(self.examples),
+            "doubts": None if self.doubts is None else [asdict(doubt) for doubt in self.doubts],
         }
 
 
@@ -69,6 +91,7 @@ def evaluate(
     out: Path | str | None = None,
     worst: bool = False,
     limit: int | None = None,
+    doubts: int | None = None,
     network: networks.Network | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -81,12 +104,22 @@ def evaluate(
     estimated, evenly drawn, or with `worst` those that the run is furthest off; by default that is a folder for each
     dataset and part below RUN/evaluations. `network`: see `Run`.
 
-    Raises UsageError (no run; a dataset with other classes or channels, without that split, without labels),
-    NotThereError, DataError, StorageError.
+    `doubts`: so many records at most whose labels the run confidently contradicts, the most doubtful first, by
+    confident learning (learn.doubts): also as doubts.csv and, with pixels, doubts.png. Records that it was trained on
+    are not among them, as a model remembers their labels. It takes a model that is right more often than not, and
+    what it finds are labels to look at, not wrong ones: hard images are among them.
+
+    Raises UsageError (no run; a dataset with other classes or channels, without that split, without labels; doubts of
+    another task than classification and multilabel, or of nothing but what was trained on), NotThereError, DataError,
+    StorageError.
     """
+    if doubts is not None and doubts < 1:
+        raise UsageError(f"doubts is {doubts}, wanted 1 or more")
     run = run if isinstance(run, Run) else Run(run, network=network)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     recipe, task = run.recipe, run.task
+    if doubts is not None and not task.can_doubt:
+        raise UsageError(f"doubts are for classification and multilabel, this run's task is {task.name}")
     there = type(task).of(dataset)
     if there is None:
         raise UsageError(
@@ -96,10 +129,18 @@ def evaluate(
     parts.check_names(task, dataset, there, f"the run {run.folder.folder} was trained on")
     chosen = parts.learnable(parts.judged(dataset, split, recipe), task, limit)
     part = chosen.view
-    if seen := parts.seen_in_training(part, recipe):
+    seen = parts.seen_in_training(part, recipe)
+    if len(seen):
         log.warning(
-            "%d of these %d records are what the run was trained on: it will do worse on new ones", seen, len(part)
+            "%d of these %d records are what the run was trained on: it will do worse on new ones", len(seen), len(part)
         )
+    held_out = ~np.isin(part.rows, seen)
+    if doubts is not None and not held_out.any():
+        raise UsageError(
+            f"doubts: all {len(part)} records are what the run was trained on, whose labels it remembers, right or "
+            "wrong; name others, or train on a part of them (divide) and judge the rest"
+        )
+    said: list[tuple[Any, tasks.Outputs]] = []  # of the held-out ones, where doubts are wanted
     examples = pictures.Records(run, task, part, n=EXAMPLES, worst=worst)
     observe = task.ground_truth(part)
     with bar(total=len(part), unit="img", desc="evaluate", show=None if progress else False) as shown:
@@ -113,6 +154,9 @@ def evaluate(
                         row = part.store.table.row(int(part.rows[number]))
                         examples.add(number, answer, pictures.observed(observe, row))
                     number += 1
+                if doubts is not None:
+                    held = held_out[number - len(batch.ids) : number]
+                    said.append((batch.targets[held], outputs[held]))
                 yield batch, outputs
                 shown.update(len(batch.ids))
 
@@ -132,6 +176,16 @@ def evaluate(
     if picture is not None:
         write_atomic(folder / SHEET, sheet.png(picture))
     paths = tuple(folder / name for name in score.figures) + ((folder / SHEET,) if picture is not None else ())
+    found = None
+    if doubts is not None:
+        targets, outputs = (np.concatenate(of) for of in zip(*said, strict=True))
+        held = part if held_out.all() else part[held_out]
+        ranked = task.doubts(targets, outputs)[:doubts]
+        found = _doubtful(held, ranked)
+        write_atomic(folder / DOUBTS, _table(found))
+        if (sheet_of_them := _doubts_sheet(run, task, held, ranked, workers)) is not None:
+            write_atomic(folder / DOUBTS_SHEET, sheet_of_them)
+            paths += (folder / DOUBTS_SHEET,)
     result = Evaluation(
         run=run.folder.folder,
         dataset=dataset.path,
@@ -142,6 +196,7 @@ def evaluate(
         text="\n".join([headline, *rest]),
         figures=paths,
         examples=folder / SHEET if picture is not None else None,
+        doubts=found,
     )
     written = result.json() | {
         "path": str(part.path.absolute()),
@@ -150,6 +205,47 @@ def evaluate(
     }
     write_atomic(folder / REPORT, f"{json.dumps(written, indent=2)}\n".encode())
     return result
+
+
+def _doubtful(held: Dataset, ranked: list[tasks.Doubt]) -> tuple[Doubtful, ...]:
+    rows = held.rows[[doubt.number for doubt in ranked]]
+    names, splits = list(held.manifest.splits), held.store.splits_of(rows).tolist()
+    return tuple(
+        Doubtful(
+            id=id_,
+            split=names[split],
+            observed=doubt.observed,
+            estimated=doubt.estimated,
+            probability=round(doubt.probability, 6),
+            margin=round(doubt.margin, 6),
+        )
+        for id_, split, doubt in zip(held.store.ids_of(rows), splits, ranked, strict=True)
+    )
+
+
+def _table(doubts: tuple[Doubtful, ...]) -> bytes:
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, Doubtful.__slots__, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(asdict, doubts))
+    return file.getvalue().encode(errors="backslashreplace")
+
+
+def _doubts_sheet(
+    run: Run, task: tasks.Task, held: Dataset, ranked: list[tasks.Doubt], workers: int | None
+) -> bytes | None:
+    """The first of them as PNG, None where there is nothing to show."""
+    first = ranked[:DOUBTS_SHOWN]
+    if not first:
+        return None
+    view = held[[doubt.number for doubt in first]]
+    shown, observe = pictures.Records(run, task, view, n=len(first)), task.ground_truth(view)
+    for number, answer in enumerate(run.answers(view, task, workers=workers)):
+        if shown.wants(number):
+            shown.add(number, answer, pictures.observed(observe, view.store.table.row(int(view.rows[number]))))
+    some = f"; the first {len(first)} are shown" if len(first) < len(ranked) else ""
+    picture = shown.sheet(f"{held.title}: {len(ranked)} labels in doubt, the most doubtful first{some}")
+    return None if picture is None else sheet.png(picture)
 
 
 def _folder(run: Run, chosen: parts.Chosen, limit: int | None) -> Path:

@@ -382,7 +382,7 @@ class Dataset:
         """The record of catalog row `row`. Raises DamageError."""
         values = self.store.table.row(row)
         known = catalog.known_of(values, (values["height"], values["width"]), self.keypoints)
-        for name in ("labels", "sha256", "warning"):
+        for name in ("labels", "sha256", "look", "warning"):
             del known[name]
         for name, several in (("label_names", "labels"), ("box_label_names", "box_labels"), ("captions", "captions")):
             texts = known.pop(name)
