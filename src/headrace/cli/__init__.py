@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, export, learn, pack, show
+from headrace.cli import adopt, data, demo, export, learn, pack, show, view
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -31,6 +31,7 @@ data.register(app)
 adopt.register(app)
 export.register(app)
 show.register(app)
+view.register(app)
 learn.register(app)
 demo.register(app)
 

@@ -14,13 +14,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from headrace.errors import HeadraceError, UnknownIdError, UsageError
+from headrace.version import __version__
 from headrace.viewing import pictures, rejects
 from headrace.viewing.cells import cells, record, strict
 from headrace.viewing.guard import Guard
 from headrace.viewing.measures import measures
 from headrace.viewing.query import SORTS, Query
 from headrace.viewing.session import Session
-from headrace.version import __version__
 
 STATIC = Path(__file__).parent / "static"
 PAGES = ("", "record", "classes", "rejects", "predictions", "duplicates")
