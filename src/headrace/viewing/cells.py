@@ -53,7 +53,10 @@ def cells(dataset: Dataset, rows: NDArray[np.int64], judged: Judged | None = Non
         for i, cell in enumerate(found):
             some = slice(begins[i], min(begins[i + 1], begins[i] + MOST_OBJECTS))
             boxed = objects.boxed[some]
-            corners, label = objects.boxes[some][boxed].astype(np.float64).round(1).tolist(), objects.labels[some][boxed].tolist()
+            corners, label = (
+                objects.boxes[some][boxed].astype(np.float64).round(1).tolist(),
+                objects.labels[some][boxed].tolist(),
+            )
             cell["objects"] = begins[i + 1] - begins[i]
             cell["boxes"] = [[*box, k] for box, k in zip(corners, label, strict=True)]
             if dataset.has_keypoints:

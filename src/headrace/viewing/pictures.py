@@ -1,4 +1,4 @@
-"""Images for pages: small ones at a scaled decode, whole ones as a browser can show them, and what is left of rejects."""
+"""Images for pages: small ones at a scaled decode, whole ones for browsers, and what is left of rejects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records a page shows, and in which order: what stands in its address, as rows. Drawing them is left to others."""
+"""Which records a page shows, in which order: what stands in its address, as rows. Drawing is left to others."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ class Address:
 
 class Viewer:
     """A server that looks at a dataset, and listens once it is made. `run` serves until it is interrupted, `start` on a
-    thread of its own until `close`. Raises UsageError (the port is taken, no such host), MissingExtraError, NotThereError.
+    thread of its own until `close`. Raises UsageError (the port is taken, no such host), MissingExtraError,
+    NotThereError.
     """
 
     def __init__(
@@ -77,8 +78,8 @@ class Viewer:
         warning = None
         if _is_open(host):
             warning = (
-                f"everybody who reaches {shown} by the network can try to connect; only who has the token in the address "
-                "sees anything, but the way is not encrypted: who listens to it can read the token and the images"
+                f"everybody who reaches {shown} by the network can try to connect; only who has the token in the "
+                "address sees anything, but the way is not encrypted: who listens to it can read token and images"
             )
         self.address = Address(f"http://{shown}:{bound}/?token={token}", bound, warning)
         # Nothing of it is logged: addresses hold the token.
@@ -122,7 +123,7 @@ class Viewer:
         return f"Viewer({self.address.url})"
 
     def _repr_html_(self) -> str:
-        """A frame for notebooks. Cookies go to a page of the same site only: to the name that the notebook has itself."""
+        """A frame for notebooks. Cookies go to a page of the same site only: under the name that the notebook has."""
         port, path = self.address.port, self.address.url.partition(f":{self.address.port}")[2]
         prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")  # where jupyter-server-proxy leads to ports
         source = f"{prefix.rstrip('/')}/proxy/{port}{path}" if prefix else f"http://localhost:{port}{path}"
