@@ -96,7 +96,9 @@ class Viewer:
             self._server.run(sockets=[self._socket])
 
     def start(self) -> Viewer:
-        """Serves on a thread that doesn't keep the process alive."""
+        """Serves on a thread that doesn't keep the process alive; once it does, nothing."""
+        if self._thread is not None:
+            return self
         self._thread = threading.Thread(target=self._on_thread, name="headrace viewer", daemon=True)
         self._thread.start()
         return self

@@ -55,7 +55,9 @@ def application(
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     guard = Middleware(Guard, token=token, cookie=cookie, hosts=hosts, any_address=any_address)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={HeadraceError: _refused})
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers={HeadraceError: _refused})
+    app.router.redirect_slashes = False  # which would name a host, and behind a proxy the wrong one
+    return app
 
 
 def _page(request: Request) -> Response:

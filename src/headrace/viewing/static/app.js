@@ -40,7 +40,8 @@ async function show() {
     else current = made;
   } catch (error) {
     if (mine !== turn) return;
-    main.replaceChildren(empty(error.status === 409 ? "The dataset can’t be read" : "That did not work", error.message, el("a", { class: "button", href: location.href, text: "Try again" })));
+    main.replaceChildren(empty(error.status === 409 ? "The dataset can’t be read" : "That did not work", error.message,
+      error.status === 409 ? el("button", { type: "button", text: "Look at what is there now", onclick: reopen }) : el("a", { class: "button", href: location.href, text: "Try again" })));
     if (error.status === undefined) throw error; // a mistake of ours, for the console
   }
 }

@@ -165,7 +165,7 @@ export async function record(main, { dataset, go }) {
   put();
 
   const attributes = Object.entries(known.attributes);
-  const facts = Object.entries(known.facts).filter(([name]) => named[name]).map(([name, value]) => [named[name], /byte/.test(named[name]) && typeof value === "number" ? `${count(value)}${/length/.test(name) ? ` (${amount(value)})` : ""}` : value]);
+  const facts = Object.entries(known.facts).filter(([name]) => named[name]).map(([name, value]) => [named[name], /byte/.test(named[name]) && typeof value === "number" ? (/length/.test(name) ? `${count(value)}${value >= 1000 ? ` (${amount(value)})` : ""}` : count(value)) : value]);
   const classes = known.labels === null ? "no label" : known.labels.join(", ") || "none of the classes";
   const panel = el("aside", { class: "panel", "aria-label": "what is known of it" },
     el("h1", { text: known.id }),
