@@ -37,7 +37,9 @@ def view(
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
 ) -> None:
-    """Look at a dataset in a browser: images, labels, sizes, rejects, predictions.
+    """Show a dataset in a browser: images, labels, predictions.
+
+    Its pages are a gallery, each record, classes and sizes, rejects, duplicates, and what a run says.
 
     Prints its address, which holds a token that nobody else knows. Ctrl-C ends it.
     """
@@ -64,7 +66,7 @@ def report(
     run: RunFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make one HTML file of what a dataset holds, without scripts, for people and for print."""
+    """Write what a dataset holds into one HTML file, to keep or print."""
     from headrace.load.dataset import Dataset
 
     path, split = parse_dataset(ds)

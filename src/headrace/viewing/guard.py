@@ -83,6 +83,8 @@ class Guard:
             return PlainTextResponse(_NO_TOKEN, 403)
         if scope["method"] not in _SAFE and not self._is_ours(headers):
             return PlainTextResponse("Asked by a page of somebody else.", 403)
+        if "\0" in scope["path"]:  # which some versions of Starlette look for on the disk
+            return PlainTextResponse("There is no such page.", 404)
         return None
 
     def _exchanged(self, path: str, others: list[tuple[str, str]]) -> Response:

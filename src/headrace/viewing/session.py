@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from headrace.errors import HeadraceError, UsageError
-from headrace.format import manifest
+from headrace.errors import UsageError
 from headrace.load.dataset import Dataset
 from headrace.record import Reject
 from headrace.viewing import groups, rejects
@@ -44,13 +43,16 @@ class Session:
             with self._lock:
                 if key in kept:
                     return kept[key]  # type: ignore[no-any-return]
-            made = make()
-            with self._lock:
-                kept[key] = made
-                self._making.pop((kind, key), None)
-                while len(kept) > _KEPT:
-                    kept.popitem(last=False)
-            return made
+            try:
+                made = make()
+                with self._lock:
+                    kept[key] = made
+                    while len(kept) > _KEPT:
+                        kept.popitem(last=False)
+                return made
+            finally:
+                with self._lock:
+                    self._making.pop((kind, key), None)
 
     def boxes(self, dataset: Dataset) -> Boxes | None:
         """All boxes of the dataset, None where it has none."""
@@ -96,14 +98,8 @@ class Session:
         return int(at[0]) if len(at) else None
 
     def is_current(self) -> bool:
-        """Whether the folder still holds the dataset that is looked at; of arrays always."""
-        dataset = self.dataset
-        if not (dataset.path / manifest.FILE).exists() and "headrace.index" not in dataset.manifest.files:
-            return True
-        try:
-            return manifest.read(dataset.path) == dataset.manifest
-        except HeadraceError:
-            return False
+        """Whether the folder still holds the dataset that is looked at."""
+        return self.dataset.store.is_current()
 
     def reopen(self) -> None:
         """Looks at what stands in the folder now. Raises UsageError (a view can't be made again), and as Dataset."""
