@@ -437,6 +437,8 @@ VERBS = [
     "duplicates",
     "adopt",
     "show",
+    "view",
+    "report",
     "train",
     "evaluate",
     "export",

@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, cache, data, demo, duplicates, export, learn, pack, parts, show
+from headrace.cli import adopt, cache, data, demo, duplicates, export, learn, pack, parts, show, view
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -34,6 +34,7 @@ adopt.register(app)
 cache.register(app)
 export.register(app)
 show.register(app)
+view.register(app)
 learn.register(app)
 demo.register(app)
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 EXAMPLES = 32  # records on the sheet
 REPORT, SHEET = "evaluation.json", "examples.png"
+RECORDS = "records.jsonl"  # what the run says of each record, a line each
 DOUBTS_SHOWN = 60
 DOUBTS, DOUBTS_SHEET = "doubts.csv", "doubts.png"
 
@@ -102,7 +104,9 @@ def evaluate(
     everything. Where the run divided this dataset (`divide`), splits are its shares. `limit`: so many records at most,
     evenly drawn. `out` gets evaluation.json, the task's figure and examples.png, 32 records with what was observed and
     estimated, evenly drawn, or with `worst` those that the run is furthest off; by default that is a folder for each
-    dataset and part below RUN/evaluations. `network`: see `Run`.
+    dataset and part below RUN/evaluations. records.jsonl there has a line for each record, in the dataset's order: its
+    id, how far off the run is (`wrong`, more is worse, null where nobody knows), whether it is `right`, and `rows` as
+    `predict` has them of a dataset, without the probability of each class. `network`: see `Run`.
 
     `doubts`: so many records at most whose labels the run confidently contradicts, the most doubtful first, by
     confident learning (learn.doubts): also as doubts.csv and, with pixels, doubts.png. Records that it was trained on
@@ -143,16 +147,20 @@ def evaluate(
     said: list[tuple[Any, tasks.Outputs]] = []  # of the held-out ones, where doubts are wanted
     examples = pictures.Records(run, task, part, n=EXAMPLES, worst=worst)
     observe = task.ground_truth(part)
-    with bar(total=len(part), unit="img", desc="evaluate", show=None if progress else False) as shown:
+    with (
+        tempfile.TemporaryFile() as lines,
+        bar(total=len(part), unit="img", desc="evaluate", show=None if progress else False) as shown,
+    ):
 
         def told() -> Iterator[tuple[Batch, tasks.Outputs]]:
             number = 0
             for batch, outputs in run.batches(part, workers=workers):
                 for id_, image, output in zip(batch.ids, batch.images, outputs, strict=True):
+                    answer = run.answer(part, number, id_, image, output, task)
+                    seen = pictures.observed(observe, part.store.table.row(int(part.rows[number])))
                     if examples.wants(number):
-                        answer = run.answer(part, number, id_, image, output, task)
-                        row = part.store.table.row(int(part.rows[number]))
-                        examples.add(number, answer, pictures.observed(observe, row))
+                        examples.add(number, answer, seen)
+                    lines.write(_line(task, id_, answer.found, seen))
                     number += 1
                 if doubts is not None:
                     held = held_out[number - len(batch.ids) : number]
@@ -161,6 +169,8 @@ def evaluate(
                 shown.update(len(batch.ids))
 
         score = task.score(told())
+        lines.seek(0)
+        table = lines.read()
     loss = score.loss if task.common_loss or not recipe.own_loss else None
     headline, *rest = score.text.splitlines()
     if loss is not None:
@@ -170,6 +180,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     for name, figure in score.figures.items():
         write_atomic(folder / name, plots.png(figure))
+    write_atomic(folder / RECORDS, table)
     drawn = "the worst" if worst else "evenly drawn"
     colours = "" if task.right_means is None else f"; green: {task.right_means}; red: others"
     picture = examples.sheet(f"{chosen.part()}: {headline}. Shown are {min(EXAMPLES, len(part))}, {drawn}{colours}")
@@ -246,6 +257,19 @@ def _doubts_sheet(
     some = f"; the first {len(first)} are shown" if len(first) < len(ranked) else ""
     picture = shown.sheet(f"{held.title}: {len(ranked)} labels in doubt, the most doubtful first{some}")
     return None if picture is None else sheet.png(picture)
+
+
+def _line(task: tasks.Task, id_: str, found: Any, observed: Any) -> bytes:
+    """What is found in a record, against what is there, as a line of JSON."""
+    known = observed is not None
+    rows = [{name: row[name] for name in task.compared_columns} for row in task.compared(found, observed)]
+    line = {
+        "id": id_,
+        "wrong": task.wrong(found, observed) if known else None,
+        "right": task.is_correct(found, observed) if known else None,
+        "rows": rows,
+    }
+    return f"{json.dumps(line)}\n".encode()
 
 
 def _folder(run: Run, chosen: parts.Chosen, limit: int | None) -> Path:

@@ -47,7 +47,7 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
     """Record `i` with what is known of it, `side` pixels long; one that can't be read says why."""
     try:
         record = dataset[i]
-        canvas = _Canvas(dataset.view.facts(objects=False), record.image, side)
+        canvas = _Canvas(dataset.selection.facts(objects=False), record.image, side)
     except (DamageError, StorageError) as error:
         (id_,) = dataset.store.ids_of(dataset.rows[i : i + 1])
         return Tile(_words(str(error), side), _caption(f"damaged: {id_}", str(error)), right=False)
