@@ -53,16 +53,10 @@ def measured(kind: str) -> Any:
         wanted = planted(looks, int(job["planted"]), rng)
 
         def work() -> tuple[Result, Any]:
-            found = 0
+            seconds, found = stopwatch(lambda: sum(len(pairs) for pairs in near(looks)))
             codes, there = np.array([one * n + two for one, two in wanted]), np.zeros(len(wanted), np.bool_)
-
-            def search() -> None:
-                nonlocal found
-                for pairs in near(looks):
-                    found += len(pairs)
-                    there[:] |= np.isin(codes, pairs.min(axis=1) * n + pairs.max(axis=1))
-
-            seconds, _ = stopwatch(search)
+            for pairs in near(looks):
+                there |= np.isin(codes, pairs.min(axis=1) * n + pairs.max(axis=1))
             share = float(there.mean())
             return {"seconds": round(seconds, 2), "pairs": found, "planted_found": round(share, 4)}, None
 
