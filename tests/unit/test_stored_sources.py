@@ -274,6 +274,27 @@ def test_requests_are_on_their_way_at_once(tmp_path: Path, monkeypatch: pytest.M
     assert [one.data for one in found] == [record.encoded for record in some.values()]
 
 
+def test_annotations_of_each_image_are_on_their_way_at_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their beginnings, of so many at a time; what was asked for and never opened is let go of."""
+    for k in range(200):
+        bucket.put(f"x/{k}.xml", b"%d" % k)
+    together = threading.Barrier(paths._REQUESTS, timeout=30)
+    place = paths._place
+
+    def waiting(url: str) -> Any:
+        if int(url.rpartition("/")[2].partition(".")[0]) < paths._REQUESTS:
+            together.wait()
+        return place(url)
+
+    monkeypatch.setattr(paths, "_place", waiting)
+    root = paths.path_of(f"{bucket.url}/x")
+    for k in paths.ahead(root, range(200), lambda k: (f"{k}.xml",)):
+        assert len(paths._heads) <= paths._REQUESTS + 1
+        if k % 2:
+            assert (root / f"{k}.xml").open("rb").read() == b"%d" % k
+    assert not paths._heads
+
+
 def test_walking_is_natural_and_lists_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("c10.jpg", "c9.jpg", "b/1.jpg", ".x.jpg", "a.txt"):
         bucket.put(f"photos/{name}", b"x")

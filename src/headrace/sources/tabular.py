@@ -60,6 +60,7 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1
 _FLAGS = {"0": 0, "1": 1, "-1": -1, "": -1, "false": 0, "true": 1, "no": 0, "yes": 1}
 FLAGGED = ("difficult", "truncated", "occluded", "is_crowd")
 OTHER_NAMES = {"iscrowd": "is_crowd", "crowd": "is_crowd", "track_id": "track"}
+_HEAD = 1 << 16  # bytes of an image that its size mostly is in
 UNIT = (-0.01, 1.01)  # what normalised coordinates may be: tools round, and boxes reach a little over the edge
 
 
@@ -491,7 +492,9 @@ class _Reading:
         self._stems: dict[str, str | None] | None = None
 
     def items(self, index: rows.Index) -> Iterator[Record | Reject]:
-        for code, name in enumerate(index.names):
+        sized = self.layout.boxed and self.source.normalised
+        names = paths.ahead(self.source.images, index.names, lambda name: (name,) if sized and name else ())
+        for code, name in enumerate(names):
             places = index.places(code)
             if name == "":
                 for at, line in places:
@@ -707,14 +710,20 @@ class Unread(ValueError):
 
 def upright_size(path: str) -> tuple[int, int]:
     """(height, width) of an image as it is seen, once its EXIF orientation is applied. Raises Unread."""
-    from headrace.imaging.codec import BadImage, read_header  # heavy, and most tables do without
+    from headrace.imaging.codec import BadImage, read_header, sniff  # heavy, and most tables do without
 
     try:
-        header = read_header(paths.content(path) if is_url(path) else Path(path).read_bytes())
+        with paths.path_of(path).open("rb") as file:
+            data = file.read(_HEAD)
+            try:
+                # What of a JPEG decides comes before its scan; a PNG may say its orientation at its end.
+                header = read_header(data) if sniff(data) == "jpeg" else read_header(data + file.read())
+            except BadImage:
+                header = read_header(data + file.read())
     except BadImage as error:
         raise Unread(error.stage, error.reason) from error
-    except StorageError as error:
-        raise paths.Unreachable(str(error)) from error
+    except UsageError as error:  # a URL of no store
+        raise Unread("read", str(error)) from error
     except OSError as error:
         raise Unread("read", (error.strerror or str(error)).lower()) from error
     turned = header.orientation in (5, 6, 7, 8)
