@@ -428,7 +428,20 @@ def test_version() -> None:
     assert headrace("--version").out == f"headrace {hr.__version__}\n"
 
 
-VERBS = ["pack", "formats", "info", "verify", "adopt", "show", "train", "evaluate", "export", "predict", "demo"]
+VERBS = [
+    "pack",
+    "cache",
+    "formats",
+    "info",
+    "verify",
+    "adopt",
+    "show",
+    "train",
+    "evaluate",
+    "export",
+    "predict",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

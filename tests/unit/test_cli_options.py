@@ -263,7 +263,7 @@ def test_an_error_of_a_verb_says_what_is_typed(tmp_path: Path) -> None:
     assert ended.code == 1 and "0 are allowed (--max-rejects)" in ended.err
 
 
-VERBS = ["pack", "formats", "info", "verify", "adopt", "show", "train", "evaluate", "predict", "demo"]
+VERBS = ["pack", "cache", "formats", "info", "verify", "adopt", "show", "train", "evaluate", "predict", "demo"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -263,6 +263,13 @@ def test_what_is_not_there(place: RemotePlace) -> None:
     assert not elsewhere.exists()
 
 
+@pytest.mark.parametrize("name", ["a//b", "a/../b", "\udcff"])
+def test_names_that_no_object_has(place: RemotePlace, name: str) -> None:
+    for ask in (lambda: place.read(name, 0, 1), lambda: place.size(name), lambda: list(place.objects(name))):
+        with pytest.raises(StorageError, match=r"^s3://.*: no object can be called so"):
+            ask()
+
+
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("obstore", reason="obstore is not installed")
     place = faulty_place("http://127.0.0.1:1", "s3", monkeypatch)
@@ -310,6 +317,8 @@ def test_what_stores_refuse_is_said_in_a_line(
 @pytest.mark.parametrize(
     ("url", "options", "said"),
     [
+        ("s3://bucket/a//b", {}, "s3://bucket/a//b: '' is no part of a key; wanted names between single slashes"),
+        ("s3://bucket/a/../b", {}, "s3://bucket/a/../b: '..' is no part of a key"),
         ("ftp://host/cats", {}, "ftp://host/cats: no store is called ftp://; wanted s3://, gs://, az://, or https://"),
         ("s3:///cats", {}, "s3:///cats: names no bucket"),
         ("https:///cats", {}, "https:///cats: names no host"),

@@ -246,6 +246,8 @@ def print_report(report: PackReport, notes: Sequence[str]) -> None:
         f"  {amount(report.bytes_in)} in, {amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
     )
+    if report.folder:
+        typer.echo(f"  its files lie in {report.path / report.folder}")
     if (left := left_beside(report.path)) is not None:
         typer.echo(f"  beside it {left_line(left)}")
 

@@ -29,7 +29,8 @@ from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
-from headrace.place.address import Location
+from headrace.place.address import Location, is_url
+from headrace.place.cache import Cache as CacheFolder
 from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
@@ -126,13 +127,28 @@ class Dataset:
     """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `ds["id"]`, and the views `ds[:5]`, `split`,
     `divide`, `where`, of each of which there is a `loader`.
 
-    A view shares files and catalog with its origin and holds nothing but row numbers. path: a folder, or the URL of one
-    in an object store ("s3://bucket/cats"); storage_options: what the store is opened with (README of place).
+    A view shares files and catalog with its origin and holds nothing but row numbers.
+
+    path: a folder, or the URL of one in an object store ("s3://bucket/cats").
+    storage_options: what the store is opened with, those of obstore's from_url.
+    cache_dir: where records that were read of a store are kept, for all processes; by default $HEADRACE_CACHE, else
+    headrace in $XDG_CACHE_HOME or ~/.cache.
+    cache_bytes: what that folder may take, by default half of what is free on its disk with what it takes already; 0
+    keeps nothing.
     Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
-        self.view = View(Shards(at(path, storage_options)))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        given = is_url(path) or cache_dir is not None or cache_bytes is not None
+        cache = CacheFolder(cache_dir, cache_bytes) if given else None
+        self.view = View(Shards(at(path, storage_options, cache), cache))
 
     def _of(self, view: View) -> Dataset:
         dataset = object.__new__(type(self))

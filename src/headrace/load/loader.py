@@ -9,7 +9,8 @@ import functools
 import logging
 import math
 import operator
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -21,6 +22,7 @@ from headrace.errors import DamageError, UsageError
 from headrace.imaging import geometry, mirror
 from headrace.imaging.augment import Augmentation, check_augment
 from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
+from headrace.load.ahead import Ahead, Filling, fitting
 from headrace.load.cache import MemoryCache
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
@@ -163,6 +165,12 @@ class Loader:
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
+        self._fits, self._filling = False, None
+        if view.store.copies is not None:
+            self._fits, shards = fitting(view.store.copies, view.rows)
+            if shards:
+                self._filling = Filling(view.store.copies, shards)
+                weakref.finalize(self, self._filling.end).atexit = False
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
         return Loader, (self.view, self.options), (self._position, self._begun)
@@ -286,10 +294,11 @@ class Loader:
 
     def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
         options, records, (k, n) = self.options, len(self.view), share
+        ahead = self._ahead(start.epoch, range(start.batch + k, len(self), n), before=start.batch)
         pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
         return Iteration(
-            self._pieces,
+            functools.partial(self._pieces, ahead),
             Position(start.epoch, start.batch + k),
             len(self),
             step=n,
@@ -298,6 +307,7 @@ class Loader:
             budget=Budget(most, records),
             state=self._state,
             delivered=self._deliver if attached else self._deliver_apart,
+            ending=None if ahead is None else ahead.close,
         )
 
     def _deliver(self, position: Position, bad: tuple[str, ...]) -> None:
@@ -403,31 +413,81 @@ class Loader:
         stop = min(n, start + options.batch_size)
         rank, ranks = options.world
         low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
+        return self._ordered(epoch, low, high)
+
+    def _ordered(self, epoch: int, low: int, high: int) -> NDArray[np.int64]:
+        """Positions int64 [high - low] in the view of what stands at `low` to `high` in the order of an epoch."""
+        n, options = len(self.view), self.options
         if not options.shuffle:
             return np.arange(low, high)
         return order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch, windows=self.windows)
 
+    def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | None:
+        """Who fetches these batches of an epoch before their turn, where the dataset is far away. `before`: the first
+        batch that this epoch has not used; None where these are no epoch's."""
+        copies = self.view.store.copies
+        if copies is None:
+            return None
+
+        def rows_of(i: int) -> NDArray[np.int64]:
+            positions = self._positions(epoch, i)
+            return self.view.rows[positions if self._cache is None else self._cache.missing(positions)]
+
+        if before is None:
+            return Ahead(copies, batches, rows_of, fits=self._fits)
+
+        def begun() -> Iterator[NDArray[np.int64]]:
+            for low in range(0, before * self.batch_size, order.CHUNK):
+                yield self.view.rows[self._ordered(epoch, low, min(low + order.CHUNK, before * self.batch_size))]
+
+        return Ahead(
+            copies,
+            batches,
+            rows_of,
+            fits=self._fits,
+            starting=(lambda: None) if self._filling is None else self._filling.begin,
+            begun=begun,
+            outside=functools.partial(copies.outside, self.view.rows),
+        )
+
     def _make(self, epoch: int, i: int) -> Made:
-        draft = self._draft(epoch, i)
+        ahead = self._ahead(epoch, range(i, i + 1))
+        draft = self._draft(epoch, i, ahead)
         self._fill(draft, 0, len(draft.rows))
         return self._finish(draft)
 
-    def _pieces(self, epoch: int, i: int) -> list[Callable[[], Made | None]]:
+    def _pieces(self, ahead: Ahead | None, epoch: int, i: int) -> list[Callable[[], Made | None]]:
         """The work on batch `i`; the last piece to end gives it."""
-        return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
+        if ahead is None:
+            return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
 
-    def _draft(self, epoch: int, i: int) -> Draft:
+        def begin() -> Draft:
+            with ahead.until_taken(i):
+                return self._draft(epoch, i, ahead)
+
+        def fill(draft: Draft, start: int, stop: int) -> None:
+            with ahead.until_taken(i):
+                self._fill(draft, start, stop)
+
+        def finish(draft: Draft) -> Made:
+            ahead.done(i)
+            return self._finish(draft)
+
+        return pieces(begin, fill, finish, n=self._shares)
+
+    def _draft(self, epoch: int, i: int, ahead: Ahead | None = None) -> Draft:
         """A batch before its images are drawn."""
         store, options = self.view.store, self.options
         store.check_whole()
         positions = self._positions(epoch, i)
         rows = self.view.rows[positions]
         chances = self._chances(rows, epoch)
+        held = () if ahead is None else (ahead.take(i),)
         return Draft(
             rows=rows,
             placements=self._placements(rows, chances),
             colours=[(change.colour, chance) for change, chance in zip(options.augment, chances, strict=True)],
-            draw=store.drawing(rows) if self._cache is None else self._cache.drawing(positions),
+            draw=store.drawing(rows, *held) if self._cache is None else self._cache.drawing(positions, *held),
             images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
