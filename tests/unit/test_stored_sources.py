@@ -104,6 +104,16 @@ def test_what_is_exported(format: str, what: str, images: str | None, bucket: Bu
     assert len(hr.Dataset(tmp_path / "there" / "ds")) == 30
 
 
+def test_a_pattern_in_braces(bucket: Bucket, tmp_path: Path) -> None:
+    ds = pack(photos(12), tmp_path / "ds")
+    ds.export(tmp_path / "root", format="webdataset", progress=False)
+    tar = (tmp_path / "root" / "train-000000.tar").read_bytes()
+    for k in range(3):
+        bucket.put(f"x/part-{k}.tar", tar)
+    report = hr.pack(hr.sources.webdataset(f"{bucket.url}/x/part-{{0..1}}.tar"), tmp_path / "out", max_rejects=1.0)
+    assert report.seen == 24
+
+
 def test_folders_with_all_their_quirks(bucket: Bucket, tmp_path: Path) -> None:
     root = classes(tmp_path / "root")
     files(root, {
