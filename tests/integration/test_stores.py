@@ -310,6 +310,14 @@ def test_what_is_left_is_told(bucket: Bucket, tmp_path: Path) -> None:
         assert json.loads(headrace(verb, url, "--json").out)["orphans"]["objects"] == n
 
 
+def test_parts_are_made_in_folders(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(photos(1)[0].read())
+    said = headrace("plan", tmp_path / "photos", "s3://bucket/cats", "--plan", tmp_path / "plan")
+    assert said.code == 2 and "s3://bucket/cats: parts are made in a folder that all machines see" in said.err
+    assert not (tmp_path / "plan").exists()
+
+
 def test_limits_are_shown(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.jpg").write_bytes(photos(1)[0].read())
