@@ -203,6 +203,7 @@ def test_what_goes_wrong_once_is_not_noticed(
         ("drop", r"127.0.0.1:\d+ dropped the connection after 3 tries"),
         ("cut", r"dropped the connection"),
         ("stall", r"did not answer within the time limits"),
+        ("short", r"the server sent another part than was asked for .Requested 0..1000, got 0..500"),
         ("whole", r"the server gives no parts of files .no Range requests"),
     ],
 )

@@ -320,6 +320,8 @@ def _explanation(error: Exception) -> tuple[type[HeadraceError] | None, str]:
             "the server gives no parts of files (no Range requests, as Python's http.server); serve them by nginx or "
             "such, or copy them to a disk"
         )
+    if parts := _matched(r"(Requested \d+\.\.\d+, got \d+\.\.\d+)", text):
+        return StorageError, f"the server sent another part than was asked for ({parts}); try again"
     if status == "416":
         return _PastTheEnd, "ends before that"
     if "incorrectly configured region" in text or code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
