@@ -373,6 +373,19 @@ def test_places_share_connections(bucket: Bucket, monkeypatch: pytest.MonkeyPatc
     assert stores.opened(Url(f"{bucket.url}/a"), QUICK).api is not one.api
 
 
+def test_limits_are_those_that_were_given(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "headrace")
+    for options, upload, said in (
+        ({}, False, "30s"),
+        ({}, True, "286s"),
+        ({"client_options": {"timeout": "7s"}}, False, "7s"),
+        ({"client_options": {"timeout": "8s"}}, True, "8s"),
+    ):
+        caplog.clear()
+        stores.opened(Url(f"s3://{bucket.name}-{said}/a"), options, upload=upload)
+        assert f"a request may take {said}, and is tried again for 180 seconds at most" in caplog.text
+
+
 def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "obstore"]:
         monkeypatch.delitem(sys.modules, name)

@@ -122,11 +122,9 @@ def _api(root: str, known: bytes, said: tuple[tuple[str, str], ...], upload: boo
             f"{root}: needs obstore, which is not installed: pip install 'headrace[remote]'"
         ) from error
     scheme = urlsplit(root).scheme
-    client: dict[str, Any] = {"connect_timeout": f"{CONNECT}s", "timeout": f"{REQUEST}s"} | dict(
-        options.pop("client_options", None) or {}
-    )
-    if upload:
-        client["timeout"] = f"{REQUEST + ONE_PUT // SLOWEST}s"
+    most = REQUEST + ONE_PUT // SLOWEST if upload else REQUEST
+    client: dict[str, Any] = {"connect_timeout": f"{CONNECT}s", "timeout": f"{most}s"}
+    client |= dict(options.pop("client_options", None) or {})
     if scheme == "http" or _is_plain(options):
         client.setdefault("allow_http", True)
     retry: dict[str, Any] = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=PATIENCE)}
