@@ -13,7 +13,7 @@ from headrace.packing.plan import Numbered
 from headrace.place.address import is_url
 from headrace.record import Record
 
-THREADS = 32  # requests on their way
+THREADS = 64  # requests on their way
 _LARGE = 1 << 23  # bytes of an image, for which memory has room
 
 

@@ -18,12 +18,14 @@ import stat
 import tempfile
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
+from headrace import parallel
 from headrace.errors import HeadraceError, NotThereError, StorageError, UsageError
 from headrace.place.address import Url, is_url
 
@@ -34,6 +36,9 @@ _MOST_FILE = 1 << 31  # bytes of an image, or of a file that is read at once
 _FIRST, _WINDOW = 1 << 16, 8 << 20  # bytes that are read at a time at first, and at most
 _FRESH = 10.0  # seconds that a listing is taken for what is there, and ten times what it took
 _LISTED = 1 << 22  # names that are remembered
+_REQUESTS = 64  # files whose beginnings are on their way
+
+_T = TypeVar("_T")
 
 
 class Unreachable(HeadraceError):
@@ -366,6 +371,51 @@ def _listing(folder: Path) -> dict[str, int | None]:
     return names
 
 
+def ahead(root: Path, items: Iterable[_T], files_of: Callable[[_T], Iterable[str]]) -> Iterator[_T]:
+    """The items; in a store, the beginnings of the files of those that come next are on their way: `files_of` an item
+    are paths from `root` on, or URLs, that will be opened."""
+    if not isinstance(root, StoredPath):
+        yield from items
+        return
+    pool = parallel.Pool(_REQUESTS)
+    pending: deque[tuple[_T, list[str]]] = deque()
+    try:
+        for item in items:
+            urls = [name if is_url(name) else f"{root}/{name}" for name in files_of(item)]
+            for url in urls:
+                _heads[url] = pool.submit(_Head, url)
+            pending.append((item, urls))
+            if len(pending) > _REQUESTS:
+                yield pending[0][0]
+                _dropped(pending.popleft()[1])
+        while pending:
+            yield pending[0][0]
+            _dropped(pending.popleft()[1])
+    finally:
+        for _, urls in pending:
+            _dropped(urls)
+        pool.close()
+
+
+def _dropped(urls: Iterable[str]) -> None:
+    for url in urls:
+        if (head := _heads.pop(url, None)) is not None:
+            head.cancel()
+
+
+class _Head:
+    """How an object begins, and its size. Raises OSError, Unreachable."""
+
+    def __init__(self, url: str) -> None:
+        self.place, self.key = _place(url)
+        with _explained(url):
+            self.data = self.place.read(self.key, 0, _FIRST)
+            self.size = len(self.data) if len(self.data) < _FIRST else self.place.size(self.key)
+
+
+_heads: dict[str, Future[_Head]] = {}
+
+
 def forget() -> None:
     """What was listed is listed anew."""
     with _lock:
@@ -377,11 +427,10 @@ class _Ranges(io.RawIOBase):
 
     def __init__(self, url: str) -> None:
         self.name = url
-        self._place, self._key = _place(url)
-        self._at, self._begin, self._held, self._next = 0, 0, b"", _FIRST
-        with _explained(url):
-            self._held = self._place.read(self._key, 0, _FIRST)
-            self._size = len(self._held) if len(self._held) < _FIRST else self._place.size(self._key)
+        coming = _heads.pop(url, None)
+        head = _Head(url) if coming is None else coming.result()
+        self._place, self._key, self._size = head.place, head.key, head.size
+        self._at, self._begin, self._held, self._next = 0, 0, head.data, _FIRST
 
     def readable(self) -> bool:
         return True

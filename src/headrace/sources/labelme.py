@@ -184,7 +184,7 @@ class _Reading:
     def items(self) -> Iterator[Record | Reject]:
         """Raises DataError."""
         found, used = 0, set[str]()
-        for path in _jsons(self.root, ""):
+        for path in paths.ahead(self.root, _jsons(self.root, ""), lambda path: (path,)):
             try:
                 said = self._read(path)
                 if said is None:

@@ -61,9 +61,9 @@ class OpenImagesSource:
         skipped: Counter[str] = Counter()
         splits = split_folders(self.images)
         there = walking.by_stem(self.images, flat=True)
-        paths = [path for path in (self.root, self.image_labels) if path is not None]
+        files = [path for path in (self.root, self.image_labels) if path is not None]
         with ExitStack() as stack:
-            tables = [_Table(path, self.class_descriptions, there) for path in paths]
+            tables = [_Table(path, self.class_descriptions, there) for path in files]
             for table in tables:
                 stack.enter_context(table.file)
             if len(tables) == 2 and (tables[1].boxed or not tables[0].boxed):
@@ -73,7 +73,11 @@ class OpenImagesSource:
                 absent, of_none = table.index()
                 skipped["rows of images that are not there"] += absent
                 bare += of_none
-            for code, (name, path) in enumerate(there.items()):
+            boxed = any(table.boxed for table in tables)
+            each = enumerate(there.items())
+            for code, (name, path) in paths.ahead(
+                self.images, each, lambda one: (one[1][1],) if boxed and one[1][1] else ()
+            ):
                 split = splits.get((path or "").partition("/")[0])
                 if (item := _item(self, tables, name, code, path, split)) is not None:
                     yield item

@@ -60,6 +60,7 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1
 _FLAGS = {"0": 0, "1": 1, "-1": -1, "": -1, "false": 0, "true": 1, "no": 0, "yes": 1}
 FLAGGED = ("difficult", "truncated", "occluded", "is_crowd")
 OTHER_NAMES = {"iscrowd": "is_crowd", "crowd": "is_crowd", "track_id": "track"}
+_HEAD = 1 << 16  # bytes of an image that its size mostly is in
 UNIT = (-0.01, 1.01)  # what normalised coordinates may be: tools round, and boxes reach a little over the edge
 
 
@@ -491,7 +492,11 @@ class _Reading:
         self._stems: dict[str, str | None] | None = None
 
     def items(self, index: rows.Index) -> Iterator[Record | Reject]:
-        for code, name in enumerate(index.names):
+        sized = self.layout.boxed and self.source.normalised
+        names = paths.ahead(
+            self.source.images, index.names, lambda name: (self._inside(name),) if sized and name else ()
+        )
+        for code, name in enumerate(names):
             places = index.places(code)
             if name == "":
                 for at, line in places:
@@ -509,7 +514,7 @@ class _Reading:
         return row
 
     def _item(self, name: str, places: list[tuple[int, int]]) -> Record | Reject:
-        id_, reason = (name, None) if is_url(name) and not walking.CONTROLS.search(name) else walking.id_of(name)
+        id_, reason = walking.id_of(self._inside(name))
         first = places[0][1]
         if reason is not None:
             return Reject(id=id_, origin=self._origin(first), stage="annotation", reason=reason)
@@ -520,8 +525,8 @@ class _Reading:
                 image.take(row)
             except BadRow as error:
                 return Reject(id=id_, origin=self._origin(line), stage="annotation", reason=str(error))
-        path = id_ if is_url(id_) else f"{self.source.images}/{id_}"
-        refused = None if is_url(id_) else walking.refusal(path, self.inside)
+        path = f"{self.source.images}/{id_}"
+        refused = walking.refusal(path, self.inside)
         if refused is not None and not walking.is_image_name(id_):
             other = self._by_stem(id_)
             if other is not None:
@@ -534,6 +539,10 @@ class _Reading:
             return image.record(id_, path, self._origin(first))
         except Unread as error:
             return Reject(id=id_, origin=self._origin(first), stage=error.stage, reason=str(error))
+
+    def _inside(self, name: str) -> str:
+        """A name from `images` on, also where it is a URL below that: no table makes packing ask another server."""
+        return name.removeprefix(f"{self.source.images}/") if is_url(name) else name
 
     def _by_stem(self, name: str) -> str | None:
         if self._stems is None:
@@ -707,14 +716,20 @@ class Unread(ValueError):
 
 def upright_size(path: str) -> tuple[int, int]:
     """(height, width) of an image as it is seen, once its EXIF orientation is applied. Raises Unread."""
-    from headrace.imaging.codec import BadImage, read_header  # heavy, and most tables do without
+    from headrace.imaging.codec import BadImage, read_header, sniff  # heavy, and most tables do without
 
     try:
-        header = read_header(paths.content(path) if is_url(path) else Path(path).read_bytes())
+        with paths.path_of(path).open("rb") as file:
+            data = file.read(_HEAD)
+            try:
+                # What of a JPEG decides comes before its scan; a PNG may say its orientation at its end.
+                header = read_header(data) if sniff(data) == "jpeg" else read_header(data + file.read())
+            except BadImage:
+                header = read_header(data + file.read())
     except BadImage as error:
         raise Unread(error.stage, error.reason) from error
-    except StorageError as error:
-        raise paths.Unreachable(str(error)) from error
+    except UsageError as error:  # a URL of no store
+        raise Unread("read", str(error)) from error
     except OSError as error:
         raise Unread("read", (error.strerror or str(error)).lower()) from error
     turned = header.orientation in (5, 6, 7, 8)

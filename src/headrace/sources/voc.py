@@ -205,7 +205,7 @@ class _Reading:
         if folders:
             self.said.append(f"folders taken as splits: {', '.join(f'{name}/' for name in folders)}")
         divided = bool(lists.splits)
-        for xml in xmls:
+        for xml in paths.ahead(source.annotations, xmls, lambda xml: (xml,)):
             stem = _stem(xml)
             split = None
             id_ = stem

@@ -559,7 +559,9 @@ class _Reading:
         ids = _different(found)
         labels: set[str] = set()
         first = ""
-        for (split, _, path), id_ in zip(found, ids, strict=True):
+        root = self.source.root
+        each = zip(found, ids, strict=True)
+        for (split, _, path), id_ in paths.ahead(root, each, lambda one: _read_of(root, one[0][2])):
             label = _label_of(path)
             first = first or label
             labels.add(label)
@@ -771,6 +773,13 @@ def _label_of(image: str) -> str:
     head, images, tail = f"/{image}".rpartition("/images/")
     path = (f"{head}/labels/{tail}" if images else tail)[1:]
     return posixpath.splitext(path)[0] + ".txt"
+
+
+def _read_of(root: Path, image: str) -> Iterator[str]:
+    """The files that are read of an image: where it has a label file, that and its own beginning."""
+    if paths.exists(root / (label := _label_of(image))):
+        yield label
+        yield image
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
