@@ -207,11 +207,11 @@ def proxy(
     *,
     drops: tuple[str, ...] = (),
     loses: Callable[[str, str], bool] = lambda method, path: False,
-    step: Callable[[], None] = lambda: None,
+    step: Callable[[int], None] = lambda change: None,
 ) -> type[http.server.BaseHTTPRequestHandler]:
     """What passes requests on to a store without the headers that it `drops`, and where it `loses` one, its answer.
 
-    `step` is called before each request is passed on, and before each answer is.
+    `step` is called before each request is passed on, with 1, and before each answer is, with -1.
     """
     at = urlsplit(endpoint)
 
@@ -221,12 +221,12 @@ def proxy(
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in drops}
-            step()
+            step(1)
             with contextlib.closing(http.client.HTTPConnection(at.hostname or "", at.port)) as connection:
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 data = answer.read()
-            step()
+            step(-1)
             if loses(self.command, self.path):
                 self.connection.shutdown(2)
                 self.close_connection = True

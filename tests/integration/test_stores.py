@@ -226,12 +226,13 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
         pack(f"{bucket.url}/cats", seed=0)
         old = files_of(bucket)
     kept = bucket.objects
-    steps, lock = [0], threading.Lock()
+    steps, on_their_way, lock = [0], [0], threading.Lock()
     child: list[Any] = []
 
-    def step() -> None:
+    def step(change: int) -> None:
         with lock:
             steps[0] += 1
+            on_their_way[0] += change
             if steps[0] == fatal:
                 os.kill(child[0].pid, signal.SIGKILL)
 
@@ -253,6 +254,7 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
             with lock:
                 child[:] = [_process(f"{bucket.url}/cats", 1, environment)]
             child[0].join()
+            stored.until(lambda: on_their_way[0] == 0)  # what a killed one has sent arrives all the same
             assert child[0].exitcode in (-signal.SIGKILL, 0)  # its uploads come in any order: sometimes one step less
             found = files_of(bucket)
             left.append("none" if found is None else "new" if found == new else "old" if found == old else "half")
