@@ -94,10 +94,10 @@ def s3() -> Iterator[str]:
 _buckets = Counter[str]()
 
 
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, name: str = "") -> Bucket:
     """A new bucket, whose store the environment of this process names."""
     _buckets["all"] += 1
-    made = Bucket(endpoint, f"bucket-{_buckets['all']}")
+    made = Bucket(endpoint, name or f"bucket-{_buckets['all']}")
     made._request("PUT", f"/{made.name}")
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
@@ -200,9 +200,16 @@ def faulty(faults: Faults) -> type[http.server.BaseHTTPRequestHandler]:
 
 
 def proxy(
-    endpoint: str, *, drops: tuple[str, ...] = (), loses: Callable[[str, str], bool] = lambda method, path: False
+    endpoint: str,
+    *,
+    drops: tuple[str, ...] = (),
+    loses: Callable[[str, str], bool] = lambda method, path: False,
+    step: Callable[[], None] = lambda: None,
 ) -> type[http.server.BaseHTTPRequestHandler]:
-    """What passes requests on to a store without the headers that it `drops`, and where it `loses` one, its answer."""
+    """What passes requests on to a store without the headers that it `drops`, and where it `loses` one, its answer.
+
+    `step` is called before each request is passed on, and before each answer is.
+    """
     at = urlsplit(endpoint)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -211,10 +218,12 @@ def proxy(
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in drops}
+            step()
             with contextlib.closing(http.client.HTTPConnection(at.hostname or "", at.port)) as connection:
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 data = answer.read()
+            step()
             if loses(self.command, self.path):
                 self.connection.shutdown(2)
                 self.close_connection = True

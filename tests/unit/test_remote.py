@@ -12,21 +12,18 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import stored
 from headrace.errors import HeadraceError, MissingExtraError, NotThereError, StorageError, UsageError
 from headrace.place import remote, stores
 from headrace.place.address import Url
 from headrace.place.open import at
-from headrace.place.remote import RemotePlace, merged
+from headrace.place.remote import RemotePlace
 from stored import QUICK, Bucket, Faults
 
 DATA = np.random.default_rng(0).bytes(100_000)
@@ -64,23 +61,6 @@ def test_ranges_are_those_of_the_object(place: RemotePlace) -> None:
         fresh = RemotePlace(place.path, place.options)
         assert fresh.read("file", offset, length) == DATA[offset : offset + length]
     assert place.record("file", 100, 50, 0) == DATA[100:150]
-
-
-def test_ranges_in_one_call(place: RemotePlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranges = [(500, 10), (0, 20), (90_000, 500), (505, 100), (0, 20), (99_990, 100)]
-    monkeypatch.setattr(remote, "MERGED", 100)
-    assert place.fetch("file", ranges) == [DATA[offset : offset + length] for offset, length in ranges]
-    assert place.fetch("file", []) == []
-
-
-@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 100)), max_size=20), st.integers(0, 200))
-def test_merged_ranges_hold_all_and_lie_apart(ranges: list[tuple[int, int]], gap: int) -> None:
-    out = merged(ranges, gap)
-    assert sorted(i for _, _, places in out for i in places) == list(range(len(ranges)))
-    for offset, length, places in out:
-        assert all(offset <= ranges[i][0] and sum(ranges[i]) <= offset + length for i in places)
-    for (offset, length, _), (later, _, _) in pairwise(out):
-        assert offset + length + gap <= later
 
 
 def test_whole_objects(place: RemotePlace, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +231,8 @@ def test_a_file_that_changes_on_a_web_server(kind: str, folder: Path, monkeypatc
 def test_a_web_server_lists_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with stored.serving(stored.faulty(Faults(folder))) as address:
         place = faulty_place(address, "http", monkeypatch)
-        for ask in (place.names, place.exists, lambda: list(place.objects())):
+        assert not place.exists()
+        for ask in (place.names, lambda: list(place.objects())):
             with pytest.raises(UsageError, match="a web server doesn't say what files there are; name the files"):
                 ask()
         with pytest.raises(NotThereError, match=f"{address}/bucket/none: no such object"):
@@ -280,6 +261,13 @@ def test_what_is_not_there(place: RemotePlace) -> None:
     with pytest.raises(NotThereError, match="s3://no-such-bucket/cats/file: the bucket is not there; make it, or mend"):
         elsewhere.read("file", 0, 5)
     assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize("name", ["a//b", "a/../b", "\udcff"])
+def test_names_that_no_object_has(place: RemotePlace, name: str) -> None:
+    for ask in (lambda: place.read(name, 0, 1), lambda: place.size(name), lambda: list(place.objects(name))):
+        with pytest.raises(StorageError, match=r"^s3://.*: no object can be called so"):
+            ask()
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,6 +317,8 @@ def test_what_stores_refuse_is_said_in_a_line(
 @pytest.mark.parametrize(
     ("url", "options", "said"),
     [
+        ("s3://bucket/a//b", {}, "s3://bucket/a//b: '' is no part of a key; wanted names between single slashes"),
+        ("s3://bucket/a/../b", {}, "s3://bucket/a/../b: '..' is no part of a key"),
         ("ftp://host/cats", {}, "ftp://host/cats: no store is called ftp://; wanted s3://, gs://, az://, or https://"),
         ("s3:///cats", {}, "s3:///cats: names no bucket"),
         ("https:///cats", {}, "https:///cats: names no host"),

@@ -104,6 +104,15 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[full|windows]",
+            help="What is shuffled: everything, or windows of neighbouring records, for sets larger than the cache; "
+            "full by default.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     cache: Annotated[
         str | None,
         typer.Option(metavar="[memory]", help="Keep decoded images in memory; off by default.", rich_help_panel=_DATA),
@@ -248,6 +257,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "drop_last": drop_last,
+        "order": order,
         "learning_rate": learning_rate,
         "schedule": schedule,
         "size": parse_size(size),

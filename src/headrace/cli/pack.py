@@ -25,7 +25,17 @@ from headrace.cli.options import (
     parse_size,
     parse_splits,
 )
-from headrace.cli.text import amount, boxes_text, count_reasons, equal_lines, log_shown, losses, print_json
+from headrace.cli.text import (
+    amount,
+    boxes_text,
+    count_reasons,
+    equal_lines,
+    left_beside,
+    left_line,
+    log_shown,
+    losses,
+    print_json,
+)
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -217,7 +227,7 @@ def print_report(report: PackReport, notes: Sequence[str]) -> None:
     for reason, n in count_reasons(report.rejects, shown=True).items():
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
-        typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")
+        typer.echo(f"  each with its reason in {report.path / report.folder / 'rejects.jsonl'}")
     if report.warned:
         typer.echo(f"  kept {report.warned} that may be damaged: the column warning of the catalog says why")
     if report.skipped:
@@ -236,6 +246,10 @@ def print_report(report: PackReport, notes: Sequence[str]) -> None:
         f"  {amount(report.bytes_in)} in, {amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
     )
+    if report.folder:
+        typer.echo(f"  its files lie in {report.path / report.folder}")
+    if (left := left_beside(report.path)) is not None:
+        typer.echo(f"  beside it {left_line(left)}")
 
 
 def formats(

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
+from headrace.errors import HeadraceError
+from headrace.place.address import Location, Url
+
 if TYPE_CHECKING:
     from headrace.format.equal import EqualImages, Image
     from headrace.record import Reject
@@ -134,3 +137,26 @@ def amount(n: float) -> str:
             return f"{n:.3g} {unit}" if unit != "B" else f"{n:.0f} B"
         n /= 1000
     return f"{n:.3g} TB"
+
+
+def left_beside(path: Location) -> dict[str, int] | None:
+    """How many objects, and bytes, packings have left beside a dataset in a store; None where there are none, of a
+    folder, and where one may not see."""
+    if not isinstance(path, Url):
+        return None
+    from headrace.place.publication import orphans
+    from headrace.place.remote import RemotePlace
+
+    try:
+        found = orphans(RemotePlace(path))
+    except HeadraceError:  # a web server, or one may read and not list
+        return None
+    return {"objects": len(found), "bytes": sum(one.size for one in found)} if found else None
+
+
+def left_line(left: Mapping[str, int]) -> str:
+    """The same for people."""
+    return (
+        f"{left['objects']} objects, {amount(left['bytes'])}, of packings that were replaced or did not end; the next "
+        "one there clears those older than a day"
+    )

@@ -295,12 +295,13 @@ class File:
     def read(self, columns: Sequence[str], first: int = 0, n: int | None = None) -> pl.DataFrame:
         """These columns of the rows `first` to `first + n`, by default all."""
         here = self._place.whole(FILE, self._sha256)
-        before = _identity(here)
+        is_copy = here != self._place.path / FILE
+        before = _identity(here, is_copy)
         if before != self._known:
             found = _crc32c(here)
-            if found != self._crc32c and here != self._place.path / FILE:  # a copy
+            if found != self._crc32c and is_copy:
                 here = self._place.whole(FILE, self._sha256, anew=True)
-                before, found = _identity(here), _crc32c(here)
+                before, found = _identity(here, is_copy), _crc32c(here)
             if found != self._crc32c:
                 raise DamageError(
                     f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
@@ -309,23 +310,24 @@ class File:
         try:
             frame = read_columns(here, columns, self._records, first, n)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
-            self._check_same(here, before)  # of half of two files nothing true can be said
+            self._check_same(here, is_copy, before)  # of half of two files nothing true can be said
             if isinstance(error, DamageError):
                 raise
             raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
-        self._check_same(here, before)
+        self._check_same(here, is_copy, before)
         self._known = before
         return frame
 
-    def _check_same(self, here: Path, before: tuple[int, ...]) -> None:
-        if _identity(here) != before:
+    def _check_same(self, here: Path, is_copy: bool, before: tuple[int, ...]) -> None:
+        if _identity(here, is_copy) != before:
             raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _identity(path: Path, is_copy: bool) -> tuple[int, ...]:
+    """What tells a file from another; the time of a copy says when it was used last, and its name what is in it."""
     with local.explained(path):
         status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, 0 if is_copy else status.st_mtime_ns
 
 
 def _crc32c(path: Path) -> int:

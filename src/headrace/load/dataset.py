@@ -8,6 +8,7 @@ import functools
 import html
 import inspect
 import io
+import logging
 import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from headrace.exporting.export import ExportReport
-    from headrace.load.loader import Cache, Loader, OnBad
+    from headrace.load.loader import Cache, Loader, OnBad, Order
     from headrace.load.targets import Target
 
 
 Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
 
+_log = logging.getLogger("headrace")
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
 
@@ -464,6 +466,7 @@ class Dataset:
         size: int | tuple[int, int] | None = None,
         fit: Fit = "stretch",
         shuffle: bool | None = None,
+        order: Order = "full",
         seed: int = 0,
         target: Target | None = None,
         augment: Augmentation | Iterable[Augmentation] = (),
@@ -483,6 +486,12 @@ class Dataset:
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
         and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
         them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
+        order: what is shuffled. "full" is everything. "windows" is for sets larger than the cache or a disk's patience:
+        blocks of neighbours, about 8 MB each, are shuffled, and the records of up to 16 of these among each other, so
+        that some 128 MB are read at a time (a cache should hold twice that). As random, repeatable and resumable, and
+        for packed records as good, as these were shuffled then; where they lie sorted by class it costs accuracy, of
+        which a warning is logged. Neighbours are those of the view: of ds[numbers] as they are listed, which may lie
+        anywhere. A set of 128 MB or less is one window.
         seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
         target: None is what the records bring: y that is kept, else boxes, else the class, else the classes where
         there may be several (MultiLabel), else the value (Value).
@@ -497,6 +506,7 @@ class Dataset:
 
         Raises UsageError, DataError.
         """
+        from headrace.load import windows
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
@@ -505,6 +515,7 @@ class Dataset:
             size=size,  # type: ignore[arg-type]
             fit=fit,
             shuffle=self.view.trains or bool(augment) if shuffle is None else shuffle,
+            order=order,
             seed=seed,
             target=default_target(self.view.facts(objects=False)) if target is None else target,
             augment=augment,  # type: ignore[arg-type]
@@ -516,7 +527,18 @@ class Dataset:
             min_visible=min_visible,
             cache=cache,
         )
-        return Loader(self.view, options)
+        loader = Loader(self.view, options)
+        if loader.windows is not None:
+            uneven = windows.unevenness(self.store, self.rows, loader.windows)
+            if uneven > windows.UNEVEN:
+                _log.warning(
+                    "%s: its records lie by class, so that any 32 in a row share out the classes %.1f times as "
+                    "unevenly as by chance (order='windows'), which costs accuracy; pack it, as packing shuffles, or "
+                    "take order='full'",
+                    self.title,
+                    uneven,
+                )
+        return loader
 
     def export(
         self,

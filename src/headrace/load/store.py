@@ -261,14 +261,19 @@ class Store(ABC):
         several[of, self._several.labels[found]] = True
         return several
 
+    def classes_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The classes of these rows [b], one after the other, int64 [m], and to which of the rows (0 to b - 1) each
+        belongs."""
+        if self.manifest.multi_label:
+            found, of = _spans(self._several.begin, rows)
+            return self._several.labels[found].astype(np.int64), of
+        labels = self.labels[rows].astype(np.int64)
+        of = np.flatnonzero(labels >= 0)
+        return labels[of], of
+
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many of these rows [b] have each class, int64 [classes]."""
-        if self.manifest.multi_label:
-            found, _ = _spans(self._several.begin, rows)
-            labels = self._several.labels[found]
-        else:
-            labels = self.labels[rows]
-        return np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes))
+        return np.bincount(self.classes_of(rows)[0], minlength=len(self.manifest.classes))
 
     def values(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The number that is known of each of these rows [b], float64, NaN where there is none; [0] where there are

@@ -47,6 +47,7 @@ from headrace.packing.shard import ShardResult
 from headrace.packing.spool import ROW, Slice
 from headrace.packing.task import Work, do, spoken
 from headrace.place import publish as publishing
+from headrace.place.address import is_url
 from headrace.place.local import explained
 from headrace.progress import bar
 from headrace.record import Record, Reject
@@ -138,6 +139,8 @@ def plan(
     seed = chosen.pop("seed", 0)
     if chosen:
         raise UsageError(f"{', '.join(chosen)}: no such option of a plan")
+    if is_url(out):
+        raise UsageError(f"{out}: parts are made in a folder that all machines see, and published there; choose one")
     file, out = Path(file), Path(out).absolute()
     if os.path.lexists(file):
         raise UsageError(f"{file}: is there already, and parts of it may be at work; remove it, or choose another name")

@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DataError, UsageError
+from headrace.errors import DataError, StorageError, UsageError
 from headrace.format import example
 from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Rows, Slice, Spool, Table
+from headrace.place import paths
+from headrace.place.address import Location, Url, is_url
 from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
 from headrace.sources.info import SourceInfo, read
 from headrace.sources.walking import natural
@@ -142,10 +144,12 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Decisions):
-    """`table` holds what the source gave, `order` the rows as they are packed, int64."""
+    """`table` holds what the source gave, `order` the rows as they are packed, int64. `stored`: some images lie in
+    stores."""
 
     table: Table
     order: Flat
+    stored: bool
 
     def records(self, start: int, stop: int) -> Iterator[Numbered]:
         """The Records of places `start` to `stop` of the order, completed. Raises OSError."""
@@ -194,7 +198,7 @@ def make_plan(
     source: Iterable[Record | Reject],
     scratch: Path,
     *,
-    out: Path,
+    out: Location,
     options: ImageOptions,
     splits: Splits | None,
     shards: int | None,
@@ -223,7 +227,10 @@ def make_plan(
 
     tally = _Tally()
     with Spool(scratch) as spool:
-        info = _spool(_in_groups(source, group), spool, tally)
+        try:
+            info = _spool(_in_groups(source, group), spool, tally)
+        except paths.Unreachable as error:
+            raise StorageError(str(error)) from error
         _check_outside(out, spool.folders)
         for name in info.split_names or ():
             check_split_name(name)
@@ -290,6 +297,7 @@ def make_plan(
             shards=tuple(made),
             table=table,
             order=Flat(_order_of(table), np.int64),
+            stored=any(map(is_url, spool.folders)),
             seen=len(table),
             refused=refused,
             notes=(*info.notes, *notes),
@@ -323,10 +331,14 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys([*usual, *names]) if split_name_fault(name) is None)
 
 
-def _check_outside(out: Path, folders: Iterable[str]) -> None:
+def _check_outside(out: Location, folders: Iterable[str]) -> None:
     """Raises UsageError when an image of the source lies in the folder that would be replaced."""
     for folder in folders:
-        if Path(folder).resolve().is_relative_to(out.resolve()):
+        if isinstance(out, Url) or is_url(folder):
+            is_inside = f"{folder}/".startswith(f"{out}/")
+        else:
+            is_inside = Path(folder).resolve().is_relative_to(out.resolve())
+        if is_inside:
             raise UsageError(f"{out}: images of the source lie in it ({folder}); choose another place")
 
 
@@ -763,6 +775,8 @@ def _shards_by_size(table: Table, rows: NDArray[np.int64], options: ImageOptions
                 record.read(), options, measured_in=record.size, upright=record.upright, window=record.window
             )
             sizes.append(len(made.encoded) + _RECORD_OVERHEAD)
+        except StorageError:
+            raise
         except (BadImage, OSError):
             continue
     if not sizes:

@@ -152,6 +152,7 @@ class Staging:
         self.out = out.absolute()
         self.overwrite = overwrite
         self.replaceable, self.what = replaceable, what
+        self.folder_name = ""  # in a store there may be one: see Publication
         self._stack = contextlib.ExitStack()
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ Connections, waiting and errors are left to stores; what is kept of a record on 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,6 @@ from headrace.place.stores import Store
 
 BLOCK = 8 << 20  # bytes that are asked for at a time, where a whole object is read
 AHEAD = 4  # blocks that are on their way meanwhile
-MERGED = 1 << 20  # what lies that near goes in one request: a request costs more than a megabyte does
 _ENDS = 1 << 16
 
 
@@ -100,16 +99,6 @@ class RemotePlace:
     def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
         """The same of a payload whose masked CRC the caller knows, and checks."""
         return self.read(name, offset, length)
-
-    def fetch(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of some (offset, length) of an object, in their order: neighbours in one request. See `read`."""
-        found: dict[int, bytes] = {}
-        for offset, length, places in merged(ranges):
-            data = self.read(name, offset, length)
-            for i in places:
-                begin = ranges[i][0] - offset
-                found[i] = data[begin : begin + ranges[i][1]]
-        return [found[i] for i in range(len(ranges))]
 
     def _seen(self, name: str, meta: Mapping[str, Any]) -> Object:
         """What an answer says of an object. Raises StorageError: another than the answers before it."""
@@ -203,11 +192,13 @@ class RemotePlace:
         prefix = self._store.key_of(folder)
         address = self.address(folder)
         self._check_lists(address)
-        stream = iter(obstore.list(self._store.api, prefix or None, chunk_size=1000))
+        with stores.explained(address):
+            stream = iter(obstore.list(self._store.api, prefix or None, chunk_size=1000))
         begin = f"{self._store.key}/" if self._store.key else ""
         while (chunk := stores.ask(address, lambda: next(stream, None))) is not None:
             for meta in chunk:
-                yield _object(meta["path"].removeprefix(begin), meta)
+                if meta["path"] != self._store.key:  # of a "folder" that a console has made, an empty object is there
+                    yield _object(meta["path"].removeprefix(begin), meta)
 
     def names(self) -> list[str]:
         """The objects of this folder itself, in no order. Raises StorageError."""
@@ -220,7 +211,9 @@ class RemotePlace:
         return [meta["path"].rpartition("/")[2] for meta in found["objects"]]
 
     def exists(self) -> bool:
-        """Whether anything stands below the URL. Raises StorageError."""
+        """Whether anything stands below the URL; False of a web server, which doesn't tell. Raises StorageError."""
+        if self._store.reads_only:
+            return False
         try:
             return next(self.objects(), None) is not None
         except NotThereError:
@@ -233,17 +226,3 @@ class RemotePlace:
 
 def _object(name: str, meta: Mapping[str, Any]) -> Object:
     return Object(name, meta["size"], meta["last_modified"], meta.get("e_tag"), meta.get("version"))
-
-
-def merged(ranges: Sequence[tuple[int, int]], gap: int = MERGED) -> list[tuple[int, int, list[int]]]:
-    """(offset, length, which of them are in it) of as few ranges as cover some (offset, length), those less than `gap`
-    bytes apart in one."""
-    out: list[tuple[int, int, list[int]]] = []
-    for i in sorted(range(len(ranges)), key=lambda i: ranges[i]):
-        offset, length = ranges[i]
-        if out and offset < out[-1][0] + out[-1][1] + gap:
-            begin, size, places = out[-1]
-            out[-1] = begin, max(size, offset + length - begin), [*places, i]
-        else:
-            out.append((offset, length, [i]))
-    return out

@@ -106,6 +106,9 @@ def _parts(url: Url) -> tuple[str, str]:
         return f"{split.scheme}://{split.netloc}", unquote(split.path.strip("/"))
     # A key is what it is: not percent-encoded, and it may hold a ? or #.
     root, _, key = str(url).partition("://")[2].partition("/")
+    for part in key.strip("/").split("/") if key.strip("/") else ():
+        if part in ("", ".", ".."):
+            raise UsageError(f"{url}: {part!r} is no part of a key; wanted names between single slashes")
     return f"{split.scheme}://{root}", key.strip("/")
 
 
@@ -280,6 +283,8 @@ _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does no
 def _explanation(error: Exception) -> tuple[type[HeadraceError] | None, str]:
     """The kind of error and what it means; (None, "") of what is none of a store's."""
     name, text = type(error).__name__, str(error)
+    if isinstance(error, UnicodeEncodeError) or (isinstance(error, ValueError) and "parse path" in text):
+        return StorageError, f"no object can be called so ({_first_line(error)})"
     of_store = type(error).__module__.startswith("obstore") or isinstance(error, FileNotFoundError)
     if not of_store and not type(error).__module__.startswith("botocore"):
         return None, ""
