@@ -104,6 +104,16 @@ def test_what_is_exported(format: str, what: str, images: str | None, bucket: Bu
     assert len(hr.Dataset(tmp_path / "there" / "ds")) == 30
 
 
+def test_a_pattern_in_braces(bucket: Bucket, tmp_path: Path) -> None:
+    ds = pack(photos(12), tmp_path / "ds")
+    ds.export(tmp_path / "root", format="webdataset", progress=False)
+    tar = (tmp_path / "root" / "train-000000.tar").read_bytes()
+    for k in range(3):
+        bucket.put(f"x/part-{k}.tar", tar)
+    report = hr.pack(hr.sources.webdataset(f"{bucket.url}/x/part-{{0..1}}.tar"), tmp_path / "out", max_rejects=1.0)
+    assert report.seen == 24
+
+
 def test_folders_with_all_their_quirks(bucket: Bucket, tmp_path: Path) -> None:
     root = classes(tmp_path / "root")
     files(root, {
@@ -138,22 +148,31 @@ def test_images_in_a_store_with_annotations_here(bucket: Bucket, tmp_path: Path)
 
 
 def test_a_table_of_urls(bucket: Bucket, tmp_path: Path) -> None:
-    """Its rows name addresses in stores; some are not there, or can't be."""
+    """Those below `images` are taken; no table makes packing ask another server, or for another bucket."""
     url = uploaded(bucket, files(tmp_path / "images", {f"{k}.jpg": jpeg(seed=k) for k in range(4)}))
     table = tmp_path / "labels.csv"
-    names = [f"{url}/{k}.jpg" for k in range(5)] + ["ftp://host/a.jpg", "https://host/a.jpg?signed=1"]
+    others = ["s3://other/a.jpg", "http://127.0.0.1:9/a.jpg", f"{url}x/1.jpg", f"{url}/../secret.jpg"]
+    names = [*(f"{url}/{k}.jpg" for k in range(5)), *others]
     table.write_text("path,label,x_min,y_min,x_max,y_max\n" + "".join(f"{name},a,0.1,0.1,0.5,0.5\n" for name in names))
-    report = hr.pack(hr.sources.csv(table, normalised=True), tmp_path / "out", max_rejects=0.5)
-    assert report.stored == 4 and {reject.stage for reject in report.rejects} == {"read"}
+    report = hr.pack(hr.sources.csv(table, images=url, normalised=True), tmp_path / "out", max_rejects=0.9)
+    assert (report.stored, len(report.rejects)) == (4, 5)
+    ds = hr.Dataset(tmp_path / "out")
+    assert ds["0.jpg"].boxes[0].tolist() == pytest.approx([5.6, 4, 28, 20])  # type: ignore[union-attr]
+
+
+def test_records_of_urls(bucket: Bucket, tmp_path: Path) -> None:
+    """A source of one's own names what it wants; what can't be had is a Reject."""
+    url = uploaded(bucket, files(tmp_path / "images", {"1.jpg": jpeg()}))
+    names = [f"{url}/1.jpg", f"{url}/2.jpg", "ftp://host/a.jpg", "https://host/a.jpg?signed=1"]
+    report = hr.pack([Record(id=name, path=name) for name in names], tmp_path / "out", max_rejects=0.9)
+    assert report.stored == 1 and {reject.stage for reject in report.rejects} == {"read"}
     assert {reject.id: reject.reason.split(";")[0] for reject in report.rejects} == {
-        f"{url}/4.jpg": "no such file or directory",
+        f"{url}/2.jpg": "no such file or directory",
         "ftp://host/a.jpg": "ftp://host/a.jpg: no store is called ftp://",
         "https://host/a.jpg?signed=1": (
             "https://host/a.jpg?signed=1: has a ? or # in it, and what stands below it would have none"
         ),
     }
-    ds = hr.Dataset(tmp_path / "out")
-    assert ds[f"{url}/0.jpg"].boxes[0].tolist() == pytest.approx([5.6, 4, 28, 20])
 
 
 def test_tasks_of_any_process_read_them(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +328,12 @@ def test_walking_is_natural_and_lists_once(bucket: Bucket, monkeypatch: pytest.M
     for _ in range(3):
         assert [*walking.walk(paths.path_of(f"{bucket.url}/photos"), skipped)] == ["b/1.jpg", "c9.jpg", "c10.jpg"]
     assert listed == ["photos", "photos/b"] and skipped == {".txt": 3}
+
+
+def test_a_list_asks_no_server_by_itself() -> None:
+    item = {"filename": "http://127.0.0.1:9/a.jpg", "id": "a", "class": {"label": 0, "text": "a"}}
+    (reject,) = hr.sources.visipedia([item])
+    assert isinstance(reject, Reject) and "pass images=URL of what it lies below" in reject.reason
 
 
 def test_arrays_are_of_this_machine() -> None:

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import headrace as hr
+import stored
 from headrace import order
 from headrace.errors import UsageError
 from headrace.load import windows
@@ -248,3 +249,18 @@ def test_few_of_many_blocks_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(windows, "_SAMPLE", 10_000)
     assert windows.unevenness(dataset.store, dataset.rows, shape) == pytest.approx(whole, abs=0.03)
     assert asked == [10_000]
+
+
+def test_a_dataset_in_a_store_comes_in_the_same_windows(
+    ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
+    with stored.s3() as endpoint:
+        bucket = stored.bucket(endpoint, monkeypatch)
+        for path in Path(ds.path).iterdir():
+            bucket.put(f"ds/{path.name}", path.read_bytes())
+        far = hr.Dataset(f"{bucket.url}/ds")
+        for one, two in zip(
+            ds.loader(batch_size=16, order="windows"), far.loader(batch_size=16, order="windows"), strict=True
+        ):
+            assert one.ids == two.ids and np.array_equal(one.images, two.images)

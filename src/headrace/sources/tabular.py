@@ -493,7 +493,9 @@ class _Reading:
 
     def items(self, index: rows.Index) -> Iterator[Record | Reject]:
         sized = self.layout.boxed and self.source.normalised
-        names = paths.ahead(self.source.images, index.names, lambda name: (name,) if sized and name else ())
+        names = paths.ahead(
+            self.source.images, index.names, lambda name: (self._inside(name),) if sized and name else ()
+        )
         for code, name in enumerate(names):
             places = index.places(code)
             if name == "":
@@ -512,7 +514,7 @@ class _Reading:
         return row
 
     def _item(self, name: str, places: list[tuple[int, int]]) -> Record | Reject:
-        id_, reason = (name, None) if is_url(name) and not walking.CONTROLS.search(name) else walking.id_of(name)
+        id_, reason = walking.id_of(self._inside(name))
         first = places[0][1]
         if reason is not None:
             return Reject(id=id_, origin=self._origin(first), stage="annotation", reason=reason)
@@ -523,8 +525,8 @@ class _Reading:
                 image.take(row)
             except BadRow as error:
                 return Reject(id=id_, origin=self._origin(line), stage="annotation", reason=str(error))
-        path = id_ if is_url(id_) else f"{self.source.images}/{id_}"
-        refused = None if is_url(id_) else walking.refusal(path, self.inside)
+        path = f"{self.source.images}/{id_}"
+        refused = walking.refusal(path, self.inside)
         if refused is not None and not walking.is_image_name(id_):
             other = self._by_stem(id_)
             if other is not None:
@@ -537,6 +539,10 @@ class _Reading:
             return image.record(id_, path, self._origin(first))
         except Unread as error:
             return Reject(id=id_, origin=self._origin(first), stage=error.stage, reason=str(error))
+
+    def _inside(self, name: str) -> str:
+        """A name from `images` on, also where it is a URL below that: no table makes packing ask another server."""
+        return name.removeprefix(f"{self.source.images}/") if is_url(name) else name
 
     def _by_stem(self, name: str) -> str | None:
         if self._stems is None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.place import paths
+from headrace.place.address import is_url
 from headrace.record import Record, Reject
 from headrace.sources import walking
 from headrace.sources.formats import CLASS_NAMES, FLIP_PAIRS, About, Format, Option
@@ -241,6 +242,8 @@ class VisipediaSource:
             if Path(filename).is_absolute() or ".." in Path(filename).parts:
                 raise BadItem(f"filename {filename!r} leads out of the folder of images", stage="read")
             path = f"{self.images}/{filename}"
+        elif is_url(filename):  # no list makes packing ask a server that the caller did not name
+            raise BadItem(f"filename {filename!r:.200} is a URL; pass images=URL of what it lies below", stage="read")
         if refused := walking.refusal(path, inside):
             raise BadItem(refused, stage="read")
         return path
