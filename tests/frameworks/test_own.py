@@ -837,6 +837,7 @@ def test_examples_show_the_worst_first(ds: hr.Dataset, tmp_path: Path) -> None:
         "confusion.png",
         "examples.png",
         "evaluation.json",
+        "records.jsonl",
     }
     report = json.loads((first.examples.parent / "evaluation.json").read_text())
     assert report["accuracy"] == first.metrics["accuracy"] and report["fingerprint"] == ds.view_fingerprint

@@ -201,6 +201,10 @@ class Store(ABC):
     def check_whole(self) -> None:
         """Raises DamageError: a table was cut since it was opened."""
 
+    def is_current(self) -> bool:
+        """Whether what was opened is still what lies there; of what lies in memory always."""
+        return True
+
     def read_kept(self, row: int, name: str) -> NDArray[Any]:
         """What `kept` has under `name` for catalog row `row`, [...]. From any thread. Raises DamageError."""
         raise KeyError(name)
@@ -502,6 +506,12 @@ class Shards(Store):
 
         return draw
 
+    def is_current(self) -> bool:
+        try:
+            return manifest.read(self.tables.home) == self.manifest
+        except HeadraceError:
+            return False
+
     def address(self, row: int) -> str:
         entry = self.manifest.shards[self._where(row).shard]
         return f"{self.tables.place.address(entry.name)}, record {int(self._index['record'][row])}"
@@ -574,11 +584,7 @@ class Shards(Store):
         """What to say of a record that is not the one that was promised."""
         entry = self.manifest.shards[where.shard]
         self.tables.place.forget(entry.name)
-        try:
-            there = manifest.read(self.tables.home) == self.manifest
-        except HeadraceError:
-            there = False
-        if not there:
+        if not self.is_current():
             found += "; the dataset was replaced or removed since it was opened: open it again"
         elif (change := entry.change(self.tables.place)) is not None:
             found += f"; the shard was changed since it was adopted ({change}): adopt it again"

@@ -42,7 +42,7 @@ from headrace.packing.budget import Budget
 from headrace.packing.divided import Divided
 from headrace.packing.finish import PackReport, Results, finish
 from headrace.packing.pack import recipe_of
-from headrace.packing.plan import Decisions, Group, Plan, ShardPlan, make_plan, numbered
+from headrace.packing.plan import Decisions, Group, Guard, Plan, ShardPlan, make_plan, numbered
 from headrace.packing.shard import ShardResult
 from headrace.packing.spool import ROW, Slice
 from headrace.packing.task import Work, do, spoken
@@ -68,6 +68,7 @@ class PlanOptions(TypedDict, total=False):
 
     splits: Splits | None
     group: Group | None
+    guard: Guard | None
     size: int | tuple[int, int] | None
     fit: Fit
     max_side: int | None
@@ -135,7 +136,7 @@ def plan(
     Budget(max_rejects)
     names = {each.name for each in fields(ImageOptions)}
     images = ImageOptions(**{name: chosen.pop(name) for name in names & chosen.keys()})
-    divided = {name: chosen.pop(name, None) for name in ("splits", "group", "shards", "shard_size")}
+    divided = {name: chosen.pop(name, None) for name in ("splits", "group", "guard", "shards", "shard_size")}
     seed = chosen.pop("seed", 0)
     if chosen:
         raise UsageError(f"{', '.join(chosen)}: no such option of a plan")
@@ -156,10 +157,16 @@ def plan(
             shard_bytes=divided["shard_size"],
             seed=seed,
             group=divided["group"],
+            guard=divided["guard"],
         )
         with contextlib.closing(made):
             recipe = recipe_of(
-                made, shards=divided["shards"], shard_size=divided["shard_size"], seed=seed, group=divided["group"]
+                made,
+                shards=divided["shards"],
+                shard_size=divided["shard_size"],
+                seed=seed,
+                group=divided["group"],
+                guard=divided["guard"],
             )
             said = {"out": str(out), "overwrite": overwrite, "max_rejects": max_rejects, "recipe": recipe}
             size = _write_plan(scratch, file.name, made, said)
@@ -206,9 +213,9 @@ def pack_part(
     results: list[ShardResult] = []
     with _PlanFile(Path(file)) as planned:
         folder = planned.folder
+        if not planned.out.parent.is_dir():
+            raise NotThereError(f"{planned.out.parent}: no such folder here; {planned.out} is to lie in it")
         with explained(folder):
-            if not planned.out.parent.is_dir():
-                raise NotThereError(f"{planned.out.parent}: no such folder here; {planned.out} is to lie in it")
             folder.mkdir(exist_ok=True)
         sink = publishing.FolderSink(folder)
         sink.open()
@@ -275,6 +282,12 @@ def _check_whole(planned: _PlanFile) -> None:
             parts.add(count)
     if not missing:
         return
+    if not parts:
+        also = f"; {planned.out} holds a dataset: it may be published already" if planned.out.exists() else ""
+        raise DataError(
+            f"{planned.file}: none of its {len(planned.shards)} shards is packed; run 'headrace pack-part' for all "
+            f"parts, and publish again{also}"
+        )
     if len(parts) == 1:
         (of,) = parts
         which = sorted({i % of + 1 for i in missing})
@@ -371,11 +384,10 @@ class _Sections:
 
     def __init__(self, path: Path, magic: bytes, what: str) -> None:
         self.path, self._what = path, what
+        if not path.exists():
+            raise NotThereError(f"{path}: no such file")
         with explained(path):
-            try:
-                self._file = path.open("rb")
-            except FileNotFoundError:
-                raise NotThereError(f"{path}: no such file") from None
+            self._file = path.open("rb")
         try:
             with explained(path):
                 self._size = os.fstat(self._file.fileno()).st_size

@@ -85,6 +85,7 @@ def make_record(
             measured_in=record.size,
             upright=record.upright,
             window=record.window,
+            with_look=True,
         )
     except BadImage as error:
         return _rejected(numbered, error.stage, error.reason)
@@ -110,6 +111,7 @@ def make_record(
         origin=record.origin,
         sha256=hashlib.sha256(image.encoded).hexdigest(),
         warning=image.warning,
+        look=image.look,
         group_id=record.group,
         label=record.label,
         label_name=record.label_name,
