@@ -21,6 +21,7 @@ from headrace.errors import HeadraceError, StorageError, UsageError
 from headrace.packing.plan import Decisions, Numbered, Plan, numbered_records
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
 from headrace.packing.spool import Slice
+from headrace.place.address import is_url
 from headrace.place.publish import Sink
 from headrace.record import Record
 from headrace.version import __version__
@@ -167,10 +168,14 @@ def _reader(base: str, last: bool) -> Callable[[Record], bytes]:
 
 def _located(record: Record, base: str) -> Record:
     if record.path is not None:
-        return replace(record, path=os.path.join(base, record.path))  # noqa: PTH118
+        return replace(record, path=_absolute(record.path, base))
     if record.part is not None:
-        return replace(record, part=replace(record.part, path=os.path.join(base, record.part.path)))  # noqa: PTH118
+        return replace(record, part=replace(record.part, path=_absolute(record.part.path, base)))
     return record
+
+
+def _absolute(path: str, base: str) -> str:
+    return path if is_url(path) else os.path.join(base, path)  # noqa: PTH118
 
 
 def _reason(error: OSError) -> str:
