@@ -37,8 +37,7 @@ def client() -> Iterator[Any]:
     local = distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
-        dashboard_address=None,
-        worker_dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,
     )
     with local, distributed.Client(local) as client:
