@@ -396,9 +396,9 @@ def test_a_runner_is_closed_when_a_packing_fails(tmp_path: Path, out: Path) -> N
         finally:
             closed.append(True)
 
-    with pytest.raises(DataError, match="rejected"):
+    with pytest.raises(DataError, match="rejected") as caught:
         hr.pack(source_of(folder), out, runner=runner, **OPTIONS | {"max_rejects": 0})
-    assert closed == [True]
+    assert closed == [True] and caught.tb is not None  # which holds the generator, so that nothing else closes it
 
 
 # --- misuse ----------------------------------------------------------------------------------------------------------
