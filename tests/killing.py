@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.errors import StorageError
+from headrace.place.publication import StoreSink
 from headrace.place.publish import FolderSink
+from headrace.place.remote import RemotePlace
 
 
 class Killing(FolderSink):
@@ -29,6 +31,22 @@ class Killing(FolderSink):
             os.kill(os.getpid(), signal.SIGKILL)
         super().put(path, name)
         note(self.marks, name)
+        if when == "after" and once(self.marks, name):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillingStore(StoreSink):
+    """The same of a store."""
+
+    def __init__(self, place: RemotePlace, folder: str, marks: Path, deaths: Mapping[str, str]) -> None:
+        super().__init__(place, folder)
+        self.marks, self.deaths = marks, dict(deaths)
+
+    def put(self, path: Path, name: str) -> None:
+        when = self.deaths.get(name)
+        if when == "before" and once(self.marks, name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().put(path, name)
         if when == "after" and once(self.marks, name):
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
+import stored
 from command import headrace
 from drawn import files, photos
 from headrace.errors import DamageError, DataError, NotThereError, StorageError, UsageError
@@ -218,6 +219,22 @@ def test_images_that_come_as_bytes_lie_in_the_plan(out: Path, tmp_path: Path) ->
     pack_all(tmp_path / "p", 2)
     assert parts.publish(tmp_path / "p", progress=False).boxes == 60
     assert state(out) == state(tmp_path / "here" / "ds")
+
+
+def test_published_in_a_store(
+    pictures: Path, packed_here: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards lie beside the plan until then."""
+    with stored.s3() as endpoint:
+        bucket = stored.bucket(endpoint, monkeypatch)
+        done = headrace("plan", pictures, f"{bucket.url}/ds", "--plan", tmp_path / "p", *WORDS)
+        assert done.code == 0 and not bucket.objects
+        pack_all(tmp_path / "p", 2)
+        assert not bucket.objects and len([*tmp_path.glob(".p.parts-*/*.tfrecord")]) == SHARDS
+        report = parts.publish(tmp_path / "p", progress=False)
+        assert {key.removeprefix("ds/"): data for key, data in bucket.objects.items()} == packed_here
+        assert str(report.path) == f"{bucket.url}/ds" and report.stored == 60
+        assert not [*tmp_path.glob(".p*")]
 
 
 def test_arrays_in_files(out: Path, tmp_path: Path) -> None:

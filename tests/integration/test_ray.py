@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -15,7 +19,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from drawn import jpeg
+from drawn import files, jpeg, photos
 from headrace.errors import EngineError, UsageError
 from headrace.packing.runners import ShardResult, Tasks
 from headrace.place import publish
@@ -168,3 +172,30 @@ def test_no_cluster_there(pictures: Path, out: Path) -> None:
     with pytest.raises(UsageError, match=r"^workers is 2: it is for a local Ray, and auto has its own$"):
         hr.runners.ray("auto", workers=2)
     assert not [*out.parent.iterdir()]
+
+
+def test_the_page_on_clusters_runs(tmp_path: Path) -> None:
+    """docs/tutorials/cluster.md, as it is written: all its ways to pack make the same dataset."""
+    page = (Path(__file__).parents[2] / "docs/tutorials/cluster.md").read_text()
+    blocks = re.findall(r"^```(bash|python)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    photos(tmp_path / "photos" / "train", 48)
+    script = tmp_path / "page.py"  # a file, as processes that are spawned read it again
+    script.write_text("\n".join(code for kind, code in blocks if kind == "python"))
+    run = f'exec {shlex.quote(sys.executable)} -m headrace "$@"'
+    files(tmp_path / "bin", {"headrace": f"#!/bin/sh\n{run}\n".encode()})
+    (tmp_path / "bin" / "headrace").chmod(0o755)
+    said = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    said["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir=os.environ["HOME"])
+    shell = "\n".join(code for kind, code in blocks if kind == "bash")
+    out = ""
+    for command in ([sys.executable, str(script)], ["bash", "-euo", "pipefail", "-c", shell]):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | said, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        out += done.stdout
+    assert out.count("48 images in 8 shards") == 2
+    assert [line for line in out.splitlines() if line.endswith(": the same")] == [
+        f"by-{how}: the same" for how in ("ray", "dask", "array")
+    ]
+    assert state(tmp_path / "by-processes" / "cats") == state(tmp_path / "here" / "cats")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import platform
@@ -16,55 +15,62 @@ from typing import Any
 import pytest
 
 import headrace as hr
+import stored
 from drawn import files, photos
 from headrace.errors import DataError, EngineError, HeadraceError, MissingExtraError, StorageError, UsageError
 from headrace.packing.runners import ShardResult, Tasks, make_shard
 from headrace.packing.runners import engine as engines
 from headrace.packing.runners.engine import TRIES, Attempt, attempt
 from headrace.packing.task import Task
-from headrace.place import publish
-from killing import Full, Killing, puts
+from headrace.place import publication, publish
+from killing import Full, Killing, KillingStore, puts
 from packed_there import OPTIONS, PATTERN, SHARDS, headrace_process, interrupted_by, shard, source_of, state
 
 # Workers die: before the first file of a shard, between its two, and after both, when only the result is missing.
 DEATHS = {shard(1, "idx"): "before", shard(2): "before", shard(4): "after"}
 
 
-@contextlib.contextmanager
-def cluster(workers: int = 2) -> Iterator[Any]:
-    """A client of a local cluster of Dask."""
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Of a local cluster of two processes. Who dies there is started again."""
     distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'headrace[dask]'")
     local = distributed.LocalCluster(
-        n_workers=workers,
+        n_workers=2,
         threads_per_worker=1,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,
-        worker_dashboard_address=None,
     )
     with local, distributed.Client(local) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    with cluster() as found:
-        yield found
 
 
 # --- Dask ------------------------------------------------------------------------------------------------------------
 
 
 def test_dask_with_workers_killed(
-    pictures: Path, packed_here: dict[str, bytes], out: Path, marks: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, packed_here: dict[str, bytes], out: Path, marks: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "FolderSink", functools.partial(Killing, marks=marks, deaths=DEATHS))
-    with cluster(2) as client:
-        report = hr.pack(source_of(pictures), out, runner=hr.runners.dask(client), **OPTIONS)
+    report = hr.pack(source_of(pictures), out, runner=hr.runners.dask(client), **OPTIONS)
     assert {path.name.removeprefix("once-") for path in marks.iterdir()} == {*DEATHS, "puts"}
     assert state(out) == packed_here
     assert [path.name for path in out.parent.iterdir()] == ["ds"]
     assert len(puts(marks)) > 2 * SHARDS  # what was there already was put again
     assert (report.seen, report.stored, len(report.rejects)) == (62, 60, 2)
+
+
+def test_dask_packs_into_a_store(
+    pictures: Path, packed_here: dict[str, bytes], marks: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keys and its address go to the workers with the tasks."""
+    with stored.s3() as endpoint:
+        bucket = stored.bucket(endpoint, monkeypatch)
+        sink = functools.partial(KillingStore, marks=marks, deaths={shard(2): "before", shard(4): "after"})
+        monkeypatch.setattr(publication, "StoreSink", sink)
+        options: dict[str, Any] = {"storage_options": {key.lower(): value for key, value in bucket.environment.items()}}
+        hr.pack(source_of(pictures), f"{bucket.url}/ds", runner=hr.runners.dask(client), **OPTIONS, **options)
+        assert len([*marks.iterdir()]) == 2
+        assert {key.removeprefix("ds/"): data for key, data in bucket.objects.items()} == packed_here
 
 
 def test_a_local_dask_by_the_command(pictures: Path, packed_here: dict[str, bytes], out: Path) -> None:
@@ -390,9 +396,9 @@ def test_a_runner_is_closed_when_a_packing_fails(tmp_path: Path, out: Path) -> N
         finally:
             closed.append(True)
 
-    with pytest.raises(DataError, match="rejected"):
+    with pytest.raises(DataError, match="rejected") as caught:
         hr.pack(source_of(folder), out, runner=runner, **OPTIONS | {"max_rejects": 0})
-    assert closed == [True]
+    assert closed == [True] and caught.tb is not None  # which holds the generator, so that nothing else closes it
 
 
 # --- misuse ----------------------------------------------------------------------------------------------------------

@@ -172,10 +172,14 @@ def _reader(base: str, last: bool) -> Callable[[Record], bytes]:
 
 def _located(record: Record, base: str) -> Record:
     if record.path is not None and not is_url(record.path):
-        return replace(record, path=os.path.join(base, record.path))  # noqa: PTH118
+        return replace(record, path=_absolute(record.path, base))
     if record.part is not None and not is_url(record.part.path):
-        return replace(record, part=replace(record.part, path=os.path.join(base, record.part.path)))  # noqa: PTH118
+        return replace(record, part=replace(record.part, path=_absolute(record.part.path, base)))
     return record
+
+
+def _absolute(path: str, base: str) -> str:
+    return path if is_url(path) else os.path.join(base, path)  # noqa: PTH118
 
 
 def _reason(error: OSError) -> str:
