@@ -177,6 +177,8 @@ JUDGED = {"evaluation": "cats-val"}
         ({"box": "right"}, lambda r: "right" in r.box_labels),
         ({"box_min": "9.5"}, lambda r: any(side(box) >= 9.5 for box in r.boxes)),
         ({"box_max": "8"}, lambda r: any(side(box) < 8 for box in r.boxes)),
+        ({"box_min": "9", "box_max": "9.001"}, lambda r: any(side(box) == 9 for box in r.boxes)),  # its end is outside
+        ({"box_min": "8.999", "box_max": "9"}, lambda r: any(8.999 <= side(box) < 9 for box in r.boxes)),
         # of one and the same box
         ({"box": "left", "box_max": "8"}, lambda r: any(side(b) < 8 for b in r.boxes[::2])),
         ({"find": "/01"}, lambda r: "/01" in r.id),
@@ -397,8 +399,8 @@ def test_equal_images_are_grouped(tmp_path: Path) -> None:
 
 
 def test_boxes_of_a_run_are_matched(tmp_path: Path) -> None:
-    boxes = np.array([[2, 2, 12, 12], [20, 2, 30, 12], [2, 18, 12, 28]], np.float32)
-    record = hr.Record(id="a", encoded=jpeg(40, 50), boxes=boxes, box_labels=("x", "x", "y"))
+    boxes = np.array([[2, 2, 12, 12], [20, 2, 30, 12], [2, 18, 12, 28], [30, 24, 40, 34], [32, 24, 42, 34]], np.float32)
+    record = hr.Record(id="a", encoded=jpeg(40, 50), boxes=boxes, box_labels=("x", "x", "y", "x", "x"))
     pack(
         [record, hr.Record(id="b", encoded=jpeg(40, 50, seed=2), boxes=np.zeros((0, 4), np.float32))], tmp_path / "cats"
     )
@@ -406,6 +408,7 @@ def test_boxes_of_a_run_are_matched(tmp_path: Path) -> None:
         ("0.9", 3, 2, 13, 12, "x"),  # right
         ("0.8", 2, 18, 12, 28, "x"),  # there, and called something else
         ("0.7", 2, 2, 12, 12, "x"),  # a second one of the first
+        ("0.6", 32, 24, 42, 34, "x"),  # of the last, and more than half of the one before
     ]
     named = [dict(zip(("score", "x0", "y0", "x1", "y1", "class"), row, strict=True)) for row in rows]
     lines = [
@@ -416,8 +419,8 @@ def test_boxes_of_a_run_are_matched(tmp_path: Path) -> None:
     viewer, ask = entered(hr.Dataset(tmp_path / "cats"), run=run)
     with viewer:
         worst, best = ask("api/records?evaluation=cats&sort=-wrong").json["cells"]
-        assert worst["id"] == "a" and [box[6] for box in worst["said"]["found"]] == [True, False, False]
-        assert worst["said"]["missed"] == [1, 2]
+        assert worst["id"] == "a" and [box[6] for box in worst["said"]["found"]] == [True, False, False, True]
+        assert worst["said"]["missed"] == [1, 2, 3]
         assert best["said"]["found"] == best["said"]["missed"] == [] and best["said"]["right"] is True
         assert ask("api/run").json["evaluations"][0]["headline"] == [["AP50", "0.3000"]]
 
