@@ -13,13 +13,14 @@ import polars as pl
 
 from headrace.format import catalog, index, manifest
 from headrace.format.index import Index, Texts
+from headrace.place.open import at
 from packed import rewrite_manifest
 
 
 def sign(folder: Path) -> None:
     """Writes a manifest that says of index and catalog what they are."""
     held = {name: (folder / name).read_bytes() for name in (index.FILE, catalog.FILE)}
-    promised = manifest.read(folder)
+    promised = manifest.read(at(folder))
     rewrite_manifest(
         folder,
         files={**promised.files, **{name: hashlib.sha256(data).hexdigest() for name, data in held.items()}},

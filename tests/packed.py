@@ -17,6 +17,7 @@ from drawn import picture, saved
 from headrace.format import manifest
 from headrace.load.facts import Facts
 from headrace.load.targets import Labels
+from headrace.place.open import at
 from headrace.sources import SourceInfo
 
 CLASSES = ("ant", "bee", "cow")
@@ -157,4 +158,4 @@ def rewrite_manifest(folder: Path, **changes: Any) -> None:
     """Writes the manifest anew with some values changed, soundly signed."""
     from dataclasses import replace
 
-    (folder / manifest.FILE).write_bytes(replace(manifest.read(folder), **changes).to_bytes())
+    (folder / manifest.FILE).write_bytes(replace(manifest.read(at(folder)), **changes).to_bytes())

@@ -1,8 +1,8 @@
 """Headrace: labelled images to the model. Packed once into sharded TFRecords, fed at the speed of the JPEG decoder.
 
-The verbs and nouns are few: `pack`, `adopt`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`, `PhotoLoader`,
-`Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `errors`, `compat`. What these hold
-and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
+The verbs and nouns are few: `pack`, `adopt`, `duplicates`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`,
+`PhotoLoader`, `Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `runners`, `errors`,
+`compat`. What these hold and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
 
 All is imported when first used, so that `import headrace` costs next to nothing and knows no framework.
 """
@@ -45,8 +45,10 @@ _HOME = {
     "predict": "headrace.learn.predict",
     "Run": "headrace.learn.run",
     "pack": "headrace.packing.pack",
-    "PackReport": "headrace.packing.pack",
+    "PackReport": "headrace.packing.finish",
     "adopt": "headrace.adopting.adopt",
+    "duplicates": "headrace.checking.duplicates",
+    "Duplicates": "headrace.checking.duplicates",
     "AdoptReport": "headrace.adopting.adopt",
     "ExportReport": "headrace.exporting.export",
     "HeadraceError": "headrace.errors",
@@ -55,6 +57,7 @@ _HOME = {
     "NotThereError": "headrace.errors",
     "StorageError": "headrace.errors",
     "MissingExtraError": "headrace.errors",
+    "EngineError": "headrace.errors",
     "DataError": "headrace.errors",
     "DamageError": "headrace.errors",
 }
@@ -65,16 +68,19 @@ _MODULES = {
     "augment": "headrace.imaging.augment",
     "errors": "headrace.errors",
     "compat": "headrace.compat",
+    "runners": "headrace.packing.runners",
 }
-_VERBS = ("pack", "adopt", "train", "evaluate", "predict")
+_VERBS = ("pack", "adopt", "duplicates", "train", "evaluate", "predict")
 _NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
 
 if TYPE_CHECKING:
     from headrace import compat, errors, sources
     from headrace.adopting.adopt import AdoptReport, adopt
+    from headrace.checking.duplicates import Duplicates, duplicates
     from headrace.errors import (
         DamageError,
         DataError,
+        EngineError,
         HeadraceError,
         MissingExtraError,
         NotThereError,
@@ -98,7 +104,9 @@ if TYPE_CHECKING:
     from headrace.load.loader import Loader
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Target, Value
-    from headrace.packing.pack import PackReport, pack
+    from headrace.packing import runners
+    from headrace.packing.finish import PackReport
+    from headrace.packing.pack import pack
     from headrace.record import Part, Record, Reject
     from headrace.sources import Source
 
@@ -109,6 +117,7 @@ __all__ = [
     "augment",
     "errors",
     "compat",
+    "runners",
     "Dataset",
     "ArrayDataset",
     "Loader",
@@ -142,6 +151,8 @@ __all__ = [
     "PackReport",
     "adopt",
     "AdoptReport",
+    "duplicates",
+    "Duplicates",
     "ExportReport",
     "HeadraceError",
     "UsageError",
@@ -149,6 +160,7 @@ __all__ = [
     "NotThereError",
     "StorageError",
     "MissingExtraError",
+    "EngineError",
     "DataError",
     "DamageError",
 ]

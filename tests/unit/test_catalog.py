@@ -39,7 +39,7 @@ FRAME = catalog.table([row(0), row(1), BARE, FULL, NEGATIVE])
 
 def written(folder: Path, data: bytes, *, records: int = 5) -> catalog.File:
     (folder / catalog.FILE).write_bytes(data)
-    return catalog.File(LocalPlace(folder), crc32c=google_crc32c.value(data), records=records)
+    return catalog.File(LocalPlace(folder), sha256="", crc32c=google_crc32c.value(data), records=records)
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_columns_of_a_condition() -> None:
 
 def test_other_bytes_than_promised(tmp_path: Path) -> None:
     written(tmp_path, catalog.to_bytes(FRAME))
-    file = catalog.File(LocalPlace(tmp_path), crc32c=0, records=5)
+    file = catalog.File(LocalPlace(tmp_path), sha256="", crc32c=0, records=5)
     with pytest.raises(DamageError, match=r"catalog\.parquet: CRC-32C is 0x.*, the manifest says 0x00000000"):
         file.read(["id"])
 
@@ -166,7 +166,7 @@ def test_other_rows_than_promised(tmp_path: Path) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"catalog\.parquet: no such file"):
-        catalog.File(LocalPlace(tmp_path), crc32c=0, records=5).read(["id"])
+        catalog.File(LocalPlace(tmp_path), sha256="", crc32c=0, records=5).read(["id"])
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

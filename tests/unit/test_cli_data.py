@@ -430,9 +430,11 @@ def test_version() -> None:
 
 VERBS = [
     "pack",
+    "cache",
     "formats",
     "info",
     "verify",
+    "duplicates",
     "adopt",
     "show",
     "view",
@@ -441,8 +443,8 @@ VERBS = [
     "evaluate",
     "export",
     "predict",
+    "demo",
 ]
-VERBS += ["demo"]
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

@@ -25,6 +25,7 @@ from headrace.cli.options import (
 )
 from headrace.cli.text import count_reasons
 from headrace.errors import UsageError
+from headrace.place.address import located
 from headrace.record import Reject
 
 
@@ -113,7 +114,7 @@ def test_parse_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("cats:no split", "cats:no split", None),
         ("x" * 5000 + ":val", "x" * 5000, "val"),  # longer than a path may be
     ]:
-        assert parse_dataset(text) == (Path(path), split)
+        assert parse_dataset(text) == (located(path), split)
 
 
 def test_parse_names_and_pairs() -> None:
@@ -262,7 +263,7 @@ def test_an_error_of_a_verb_says_what_is_typed(tmp_path: Path) -> None:
     assert ended.code == 1 and "0 are allowed (--max-rejects)" in ended.err
 
 
-VERBS = ["pack", "formats", "info", "verify", "adopt", "show", "train", "evaluate", "predict", "demo"]
+VERBS = ["pack", "cache", "formats", "info", "verify", "adopt", "show", "train", "evaluate", "predict", "demo"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

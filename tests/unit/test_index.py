@@ -133,9 +133,9 @@ def test_every_bit_is_found_when_it_is_opened(tmp_path: Path) -> None:
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
         with pytest.raises(DamageError, match=r"headrace\.index: CRC-32C is 0x"):
-            Index.open(LocalPlace(tmp_path), crc32c=crc32c)
+            Index.open(LocalPlace(tmp_path), sha256="", crc32c=crc32c)
     path.write_bytes(sound)
-    assert values(Index.open(LocalPlace(tmp_path), crc32c=crc32c)) == values(over(sound))
+    assert values(Index.open(LocalPlace(tmp_path), sha256="", crc32c=crc32c)) == values(over(sound))
 
 
 @given(st.data())
@@ -247,7 +247,7 @@ def test_gaps_are_for_shards_of_others() -> None:
 def test_a_file_that_is_cut_while_it_is_mapped(tmp_path: Path) -> None:
     data = index.to_bytes(ROWS)
     (tmp_path / index.FILE).write_bytes(data)
-    table = Index.open(LocalPlace(tmp_path), crc32c=google_crc32c.value(data))
+    table = Index.open(LocalPlace(tmp_path), sha256="", crc32c=google_crc32c.value(data))
     table.check_whole()
     with (tmp_path / index.FILE).open("r+b") as file:
         file.truncate(10)
@@ -257,4 +257,4 @@ def test_a_file_that_is_cut_while_it_is_mapped(tmp_path: Path) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"headrace\.index: no such file"):
-        Index.open(LocalPlace(tmp_path), crc32c=0)
+        Index.open(LocalPlace(tmp_path), sha256="", crc32c=0)

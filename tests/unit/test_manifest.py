@@ -13,6 +13,7 @@ from amount import bits
 from headrace.errors import DamageError, NotThereError, StorageError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import Manifest, ShardEntry
+from headrace.place.open import at
 
 
 def shard(split: str, i: int, n: int, records: int) -> ShardEntry:
@@ -43,7 +44,7 @@ def written(folder: Path, data: bytes) -> Path:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    assert manifest.read(written(tmp_path, MADE.to_bytes())) == MADE
+    assert manifest.read(at(written(tmp_path, MADE.to_bytes()))) == MADE
 
 
 def test_it_can_be_read_by_eye() -> None:
@@ -66,7 +67,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         try:
-            manifest.read(written(tmp_path, bytes(flipped)))
+            manifest.read(at(written(tmp_path, bytes(flipped))))
             missed.append(bit)
         except (DamageError, UsageError) as error:
             told.append(str(error))
@@ -77,7 +78,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [0, 1, 100, len(MADE.to_bytes()) - 2])
 def test_cut(tmp_path: Path, length: int) -> None:
     with pytest.raises(DamageError, match=r"headrace\.json: not a sound manifest"):
-        manifest.read(written(tmp_path, MADE.to_bytes()[:length]))
+        manifest.read(at(written(tmp_path, MADE.to_bytes()[:length])))
 
 
 def changed(**changes: Any) -> bytes:
@@ -102,35 +103,35 @@ REFUSED = [
 @pytest.mark.parametrize(("data", "kind", "reason"), REFUSED)
 def test_refused(tmp_path: Path, data: bytes, kind: type[Exception], reason: str) -> None:
     with pytest.raises(kind) as caught:
-        manifest.read(written(tmp_path, data))
+        manifest.read(at(written(tmp_path, data)))
     assert reason in str(caught.value) and manifest.FILE in str(caught.value)
 
 
 def test_a_newer_format_is_refused_before_anything_else_is_looked_at(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="format 7"):
-        manifest.read(written(tmp_path, b'{"format_version": 7, "all_new": true}'))
+        manifest.read(at(written(tmp_path, b'{"format_version": 7, "all_new": true}')))
 
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(NotThereError, match="no such folder"):
-        manifest.read(tmp_path / "nowhere")
+        manifest.read(at(tmp_path / "nowhere"))
 
 
 def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"not a packed dataset \(it has no headrace\.json\); make one with"):
-        manifest.read(tmp_path)
+        manifest.read(at(tmp_path))
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises((StorageError, UsageError), match="file"):
-        manifest.read(tmp_path / "file")
+        manifest.read(at(tmp_path / "file"))
 
 
 def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
     (tmp_path / manifest.FILE).mkdir()
     with pytest.raises(StorageError, match="can't be read"):
-        manifest.read(tmp_path)
+        manifest.read(at(tmp_path))
 
 
 def test_files_for_tfds() -> None:

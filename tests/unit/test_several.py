@@ -22,6 +22,7 @@ from headrace.errors import DamageError
 from headrace.format import catalog, example, tables
 from headrace.imaging.masks import decode_runs, encode_runs
 from headrace.packing.spool import Spool
+from headrace.place.open import at
 from headrace.record import Mask
 from packed import pack
 
@@ -247,7 +248,7 @@ WRONG: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("name", "values", "says"), WRONG)
 def test_columns_that_can_not_be(ds: hr.Dataset, name: str, values: Any, says: str) -> None:
     """A catalog with right digests that nobody can have written is damage, when it is read."""
-    opened = tables.Tables(ds.path)
+    opened = tables.Tables(at(ds.path))
     frame = opened.frame([*catalog.WHAT])
     assert opened.judged(frame) is frame
     forged = frame.with_columns(pl.Series(name, values, dtype=catalog.WHAT[name]))

@@ -22,6 +22,7 @@ from headrace.errors import DamageError, UsageError
 from headrace.format import catalog, frames, index
 from headrace.format.index import Index
 from headrace.format.tables import Tables
+from headrace.place.open import at
 from packed import flip, pack, photos, shades
 
 
@@ -40,7 +41,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 
 
 def test_columns_of_both_tables_by_name(sound: Path) -> None:
-    tables = Tables(sound)
+    tables = Tables(at(sound))
     every = tables.frame()
     assert tuple(every.columns) == tables.columns == tuple(catalog.SCHEMA)
     assert {name: every[name].dtype for name in every.columns} == catalog.SCHEMA
@@ -67,7 +68,7 @@ def test_only_the_columns_that_are_asked_for_are_read(sound: Path, monkeypatch: 
         return read(path, columns, *rest)
 
     monkeypatch.setattr(catalog, "read_columns", spied)
-    tables = Tables(sound)
+    tables = Tables(at(sound))
     tables.frame(["height", "shard"])
     tables.where("width > 3")
     assert asked == []
@@ -90,7 +91,7 @@ def test_opening_reads_no_catalog(folder: Path) -> None:
 
 def test_a_catalog_that_is_replaced(folder: Path, tmp_path: Path) -> None:
     """The old columns never mix with new ones: it is a DamageError, or what was read before."""
-    tables = Tables(folder)
+    tables = Tables(at(folder))
     labels = tables.frame(["label"])
     other = pack(photos(12, boxes=True), tmp_path / "other", shards=2).path
     shutil.copy(other / catalog.FILE, folder / "next")
@@ -106,7 +107,7 @@ def test_a_catalog_that_is_replaced(folder: Path, tmp_path: Path) -> None:
 def test_a_catalog_that_is_replaced_amid_the_reading(
     folder: Path, tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = Tables(folder)
+    tables = Tables(at(folder))
     if other == "garbage":
         (folder / "next").write_bytes(b"PAR1" + bytes(200) + b"PAR1")
     else:
@@ -175,7 +176,7 @@ def test_a_value_that_cant_be(column: str, value: object, folder: Path) -> None:
     kind = catalog.WHAT[column]
     lie = pl.lit(pl.Series([value], dtype=kind).first(), dtype=kind)
     forge_catalog(folder, {column: pl.when(pl.int_range(pl.len()) == 3).then(lie).otherwise(pl.col(column))})
-    tables = Tables(folder)
+    tables = Tables(at(folder))
     for ask in (lambda: tables.frame([column, "boxes"]), lambda: tables.row(0), lambda: tables.group(0)):
         with pytest.raises(DamageError, match=r"catalog\.parquet: the .* of row 3 can't be"):
             ask()
@@ -263,7 +264,7 @@ signal.alarm(60)
 for verb in (
     lambda: hr.pack(list(shades(4)), out + "child", progress=False),
     lambda: hr.adopt(out + "child", out + "adopted", progress=False),
-    lambda: headrace.checking.verify.verify(headrace.checking.verify.Path(out + "child")),
+    lambda: headrace.checking.verify.verify(headrace.place.open.at(out + "child")),
 ):
     try:
         verb()
@@ -329,8 +330,8 @@ def test_a_pickle_knows_another_dataset(folder: Path, tmp_path: Path) -> None:
 
 
 def test_threads_ask_at_once(sound: Path) -> None:
-    tables, errors = Tables(sound), []
-    wanted = [Tables(sound).row(i) for i in range(12)]
+    tables, errors = Tables(at(sound)), []
+    wanted = [Tables(at(sound)).row(i) for i in range(12)]
 
     def ask(i: int) -> None:
         try:
@@ -370,16 +371,16 @@ def test_what_is_replaced_while_it_is_opened_says_so(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Index, "open", replaced)
     with pytest.raises(DamageError, match=f"^{path}: was replaced while it was opened; open it again$"):
-        Tables(path)
+        Tables(at(path))
     monkeypatch.undo()
-    assert len(Tables(path)) == 7
+    assert len(Tables(at(path))) == 7
 
 
 def test_what_is_replaced_says_so_to_a_forked_child(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which asks another process: there the tables are opened anew."""
-    tables = Tables(folder)
+    tables = Tables(at(folder))
     shutil.rmtree(folder)
     pack(shades(3), tmp_path / "other").path.rename(folder)
     monkeypatch.setattr(frames, "_forked", True)

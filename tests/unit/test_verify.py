@@ -24,6 +24,7 @@ from headrace.checking.damage import Damage
 from headrace.checking.verify import Verdict, verify
 from headrace.errors import DamageError, HeadraceError, NotThereError, UsageError
 from headrace.format import catalog, example, index, manifest, tfrecord
+from headrace.place.open import at
 from packed import flip, pack, photos, rewrite_manifest, shades, shard_of
 
 REJECT = hr.Reject(id="bad", origin="bad.jpg", stage="decode", reason="truncated JPEG")
@@ -43,7 +44,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 
 
 def faults(folder: Path, **options: Any) -> list[tuple[str, int | None, int | None, str]]:
-    verdict = verify(folder, **options)
+    verdict = verify(at(folder), **options)
     return [(d.shard, d.record, d.offset, d.reason) for d in verdict.damaged]
 
 
@@ -70,7 +71,7 @@ def test_a_view_verifies_the_whole(sound: Path) -> None:
 def test_progress_is_told_of_every_record(tmp_path: Path) -> None:
     ds = pack(shades(100, side=2), tmp_path / "ds", shards=1)
     told: list[int] = []
-    assert verify(ds.path, workers=2, progress=told.append).ok
+    assert verify(at(ds.path), workers=2, progress=told.append).ok
     assert sum(told) == 100 and len(told) > 2  # one shard, yet several tasks
 
 
@@ -282,14 +283,14 @@ def test_missing_shard_in_the_loader(folder: Path) -> None:
 
 def test_missing_catalog(folder: Path) -> None:
     (folder / catalog.FILE).rename(folder / "elsewhere")
-    verdict = verify(folder)
+    verdict = verify(at(folder))
     assert [(d.shard, d.record) for d in verdict.damaged] == [(catalog.FILE, None)] and verdict.records == 0
 
 
 def test_without_its_catalog_a_damaged_shard_is_still_named(folder: Path) -> None:
     flip(folder / catalog.FILE, 100)
     flip(folder / "val-00000-of-00002.tfrecord", 100)
-    assert [d.shard for d in verify(folder).damaged] == [catalog.FILE, "val-00000-of-00002.tfrecord"]
+    assert [d.shard for d in verify(at(folder)).damaged] == [catalog.FILE, "val-00000-of-00002.tfrecord"]
 
 
 def test_swapped_shards(folder: Path) -> None:
@@ -358,7 +359,7 @@ def test_sound_records_that_are_not_the_ones_that_were_written(tmp_path: Path) -
 def test_swapped_catalog(folder: Path, tmp_path: Path) -> None:
     other = pack(photos(12), tmp_path / "other")
     shutil.copy(other.path / catalog.FILE, folder / catalog.FILE)
-    assert [d.shard for d in verify(folder).damaged] == [catalog.FILE]
+    assert [d.shard for d in verify(at(folder)).damaged] == [catalog.FILE]
     with pytest.raises(DamageError, match=r"catalog\.parquet: CRC-32C is"):
         hr.Dataset(folder).where("label = 0")
 
@@ -447,7 +448,7 @@ def test_rows_that_are_missing(folder: Path) -> None:
     """Of either table: then shards are held against their digests alone."""
     flip(folder / "val-00000-of-00002.tfrecord", 100)
     forge_catalog(folder, rows=slice(-1))
-    found = verify(folder)
+    found = verify(at(folder))
     assert found.records == 0
     assert [(d.shard, d.record) for d in found.damaged] == [(catalog.FILE, None), ("val-00000-of-00002.tfrecord", None)]
     assert "11 rows, the manifest says 12 records" in found.damaged[0].reason
@@ -458,7 +459,7 @@ def test_rows_that_are_missing(folder: Path) -> None:
         [table.ids[i] for i in range(11)]
     ))  # fmt: skip
     write_index(folder, fewer)
-    assert "11 rows, the manifest says 12 records" in verify(folder).damaged[0].reason
+    assert "11 rows, the manifest says 12 records" in verify(at(folder)).damaged[0].reason
     with pytest.raises(DamageError, match="11 rows, the manifest says 12"):
         hr.Dataset(folder)
 
@@ -483,7 +484,7 @@ def test_an_id_that_occurs_twice(folder: Path) -> None:
 
 def test_splits_of_the_manifest_that_lie(folder: Path) -> None:
     other = {"train": "val", "val": "train"}
-    entries = manifest.read(folder).shards
+    entries = manifest.read(at(folder)).shards
     rewrite_manifest(folder, shards=tuple(replace(entry, split=other[entry.split]) for entry in entries))
     assert any(name == catalog.FILE and why.endswith("of 'val'") for name, _, _, why in faults(folder))
 
@@ -493,6 +494,7 @@ def test_splits_of_the_manifest_that_lie(folder: Path) -> None:
 HOLD_UP = """
 import os, sys
 from pathlib import Path
+from headrace.place.open import at
 from headrace.checking.verify import verify
 from headrace.errors import HeadraceError
 folder = Path(sys.argv[1])
@@ -508,12 +510,12 @@ for name in sys.argv[2:]:
             (folder / name).symlink_to(what if what != "loop" else name)
         print(name, what, end=": ", flush=True)
         try:
-            print(*verify(folder).damaged)
+            print(*verify(at(folder)).damaged)
         except HeadraceError as error:
             print(error)
         (folder / name).rename(folder.parent / f"{name}-{what.replace('/', '')}")
         (folder / name).write_bytes(good)
-print(verify(folder).ok)
+print(verify(at(folder)).ok)
 """
 
 
@@ -544,7 +546,7 @@ def test_what_is_no_file_holds_nobody_up(folder: Path) -> None:
 )
 def test_side_files_that_lie_with_right_digests(name: str, data: bytes, says: str, folder: Path) -> None:
     (folder / name).write_bytes(data)
-    rewrite_manifest(folder, files={**manifest.read(folder).files, name: hashlib.sha256(data).hexdigest()})
+    rewrite_manifest(folder, files={**manifest.read(at(folder)).files, name: hashlib.sha256(data).hexdigest()})
     ((file, record, offset, reason),) = faults(folder)
     assert (file, record, offset) == (name, None, None) and says in reason
 
@@ -553,14 +555,14 @@ def test_side_files_of_another_version_are_its_own(folder: Path) -> None:
     rewrite_manifest(
         folder,
         headrace_version="0.0.1",
-        files={**manifest.read(folder).files, "features.json": hashlib.sha256(b"{}").hexdigest()},
+        files={**manifest.read(at(folder)).files, "features.json": hashlib.sha256(b"{}").hexdigest()},
     )
     (folder / "features.json").write_bytes(b"{}")
     assert faults(folder) == []
 
 
 def test_a_dataset_may_be_renamed(sound: Path, tmp_path: Path) -> None:
-    assert verify(shutil.copytree(sound, tmp_path / "another")).ok
+    assert verify(at(shutil.copytree(sound, tmp_path / "another"))).ok
 
 
 # --- the call --------------------------------------------------------------------------------------------------------
@@ -568,9 +570,9 @@ def test_a_dataset_may_be_renamed(sound: Path, tmp_path: Path) -> None:
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
     with pytest.raises(NotThereError):
-        verify(tmp_path / "nowhere")
+        verify(at(tmp_path / "nowhere"))
     with pytest.raises(UsageError):
-        verify(tmp_path)
+        verify(at(tmp_path))
 
 
 @pytest.mark.parametrize(

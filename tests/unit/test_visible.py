@@ -15,6 +15,7 @@ from headrace.imaging import geometry
 from headrace.imaging.placement import Placement, carry, place
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.load.dataset import Shards
+from headrace.place.open import at
 from packed import pack
 
 # In an image of 100 x 200 of which "crop" to a square shows columns 50 to 150: box -> the part of it that is seen.
@@ -196,7 +197,7 @@ def test_boxes_of_any_rows(tmp_path: Path) -> None:
         records.append(hr.Record(id=f"{k:02d}", encoded=jpeg(100, 100), boxes=boxes, box_labels=names))
     ds = pack(records, tmp_path / "ds", shards=3)
     rows = rng.integers(0, 40, 100)
-    boxes, labels, of = Shards(ds.path).boxes(rows)
+    boxes, labels, of = Shards(at(ds.path)).boxes(rows)
     assert (boxes.dtype, labels.dtype, of.dtype) == (np.float32, np.int64, np.int64)
     for i, row in enumerate(rows):
         stored = ds[int(row)]
@@ -204,4 +205,4 @@ def test_boxes_of_any_rows(tmp_path: Path) -> None:
         names = [-1] * len(wanted) if stored.box_labels is None else ["xy".index(name) for name in stored.box_labels]
         assert np.array_equal(boxes[of == i], wanted) and labels[of == i].tolist() == names
     assert (np.diff(of) >= 0).all()
-    assert [len(part) for part in Shards(ds.path).boxes(rows[:0])] == [0, 0, 0]
+    assert [len(part) for part in Shards(at(ds.path)).boxes(rows[:0])] == [0, 0, 0]

@@ -39,7 +39,9 @@ from headrace.format import frames, index, manifest
 from headrace.imaging import codec
 from headrace.imaging.prepare import ImageOptions
 from headrace.packing.budget import Budget
-from headrace.place import publish
+from headrace.place.address import Location, located
+from headrace.place.open import at
+from headrace.place.open import staging as staging_of
 from headrace.progress import bar
 from headrace.record import Reject
 from headrace.splits import check_split_name
@@ -55,7 +57,7 @@ class AdoptReport:
     was assumed or is out of the ordinary, for people to read. `bytes` of all shards.
     """
 
-    path: Path
+    path: Location
     seen: int
     stored: int
     rejects: tuple[Reject, ...]
@@ -125,18 +127,19 @@ def adopt(
     if split is not None:
         check_split_name(split)
     options = ImageOptions(max_pixels=max_pixels)
-    folder = Path(out)
+    folder = located(out)
     paths = find(shards)
     check_outside(folder, paths)
-    root = None if images is None else Path(images)
-    if root is not None and not root.is_dir():
-        raise NotThereError(f"{root}: no such folder of images")
+    root = None if images is None else at(images)
+    if root is not None and not (root.path.is_dir() if isinstance(root.path, Path) else root.exists()):
+        raise NotThereError(f"{root.path}: no such folder of images")
     names, box_names = names_given(classes), names_given(box_classes)
     notes: list[str] = []
-    with publish.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
+    publication = staging_of(folder, overwrite=overwrite, replaceable=manifest.FILE)
+    with publication as staging:
         files, cut = open_files(paths, folder, staging, split, convert=convert, notes=notes)
         found = sample(files)
-        folders = list(dict.fromkeys(path.parent for path in paths))
+        folders = [at(folder) for folder in dict.fromkeys(path.parent for path in paths)]
         layout = layouts.recognise(found, folders)
         chosen = _choose(layout, map or {}, found, has_images=root is not None)
         notes += layout.notes if layout is not None else ()
@@ -202,11 +205,11 @@ def adopt(
         adopted = {
             "layout": known_as,
             "map": chosen.keys,
-            "images": None if root is None else name_from(folder, absolute(root)),
+            "images": None if root is None else name_from(folder, absolute(root.path)),
         }
-        promised = write(staging, files, whole, rejects, skipped, options, adopted)
+        promised = write(staging, files, whole, rejects, skipped, options, adopted, publication.folder_name)
     for entry in promised.shards:
-        _log.info("%s: %d records", os.path.normpath(folder / entry.name), entry.records)
+        _log.info("%s: %d records", at(folder).address(entry.name), entry.records)
     return AdoptReport(
         path=folder,
         seen=seen,

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from headrace import order
 from headrace.adopting.mapping import Map
 from headrace.adopting.scan import Columns, Said
-from headrace.errors import NotThereError, UsageError
+from headrace.errors import NotThereError, StorageError, UsageError
 from headrace.format import manifest
 from headrace.format.messages import message_class
 from headrace.imaging import geometry
 from headrace.place import local
+from headrace.place.address import Place, located
+from headrace.place.open import at
 from headrace.record import check_names
 from headrace.sources.walking import natural
 
@@ -46,27 +48,28 @@ def names_given(given: Sequence[str] | str | os.PathLike[str] | None) -> Names |
     if given is None:
         return None
     if isinstance(given, str | os.PathLike):
-        path = Path(given)
-        if not path.is_file():
+        path = located(given)
+        if isinstance(path, Path) and not path.is_file():
             raise NotThereError(f"{path}: no such file of class names")
-        return _names_in(path)
+        return _names_in(at(path.parent), path.name)
     return Names(check_names(given, "class names"), None, "the call")
 
 
-def _names_in(path: Path) -> Names:
+def _names_in(place: Place, name: str) -> Names:
     """Names of a file: one a line, or a label_map.pbtxt with numbers. Raises UsageError, StorageError."""
+    path = place.address(name)
     with local.explained(path):
-        data = local.content(path, _MOST_BYTES)
+        data = place.content(name, _MOST_BYTES)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is no UTF-8") from None
-    if path.suffix != ".pbtxt":
+    if not path.endswith(".pbtxt"):
         lines = text.replace("\r\n", "\n").split("\n")  # a name may hold what str.splitlines() takes for a line's end
         names = tuple(line for line in lines if line)
         if len(set(names)) != len(names):
             raise UsageError(f"{path}: a name occurs twice")
-        return Names(names, None, str(path))
+        return Names(names, None, path)
     numbers: dict[int, str] = {}
     for i, item in enumerate(_label_map(path, text)):
         name = item.display_name or item.name
@@ -76,10 +79,10 @@ def _names_in(path: Path) -> Names:
         numbers[item.id] = name
     if not numbers:
         raise UsageError(f"{path}: no 'item {{ id: … name: … }}' in it")
-    return Names(tuple(numbers[n] for n in sorted(numbers)), numbers, str(path))
+    return Names(tuple(numbers[n] for n in sorted(numbers)), numbers, path)
 
 
-def _label_map(path: Path, text: str) -> Sequence[Any]:
+def _label_map(path: str, text: str) -> Sequence[Any]:
     """The items of a label map of the TF Object Detection API: `name`, `id`, `display_name` of each. Raises UsageError.
 
     What else items hold (keypoints, ancestors, frequencies) is passed over, whatever fields it has.
@@ -110,7 +113,7 @@ def _label_map_class() -> Any:
     return message_class(file, "LabelMap")
 
 
-def names_beside(folders: Sequence[Path], key: str | None) -> Names | None:
+def names_beside(folders: Sequence[Place], key: str | None) -> Names | None:
     """Names of the classes of `key` in a file beside the shards: TensorFlow Datasets', or a label map for boxes."""
     if key is None:
         return None
@@ -119,8 +122,12 @@ def names_beside(folders: Sequence[Path], key: str | None) -> Names | None:
         labels += ["objects-label.labels.txt", manifest.LABEL_MAP_FILE]
     for folder in folders:
         for name in labels:
-            if (folder / name).is_file() and (folder / name).stat().st_size:
-                return _names_in(folder / name)
+            try:
+                size = folder.size(name)
+            except (StorageError, NotThereError):
+                continue
+            if size:
+                return _names_in(folder, name)
     return None
 
 

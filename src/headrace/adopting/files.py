@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import os
 import re
 import zlib
@@ -19,7 +20,9 @@ from headrace.adopting.schema import Schema
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import tfrecord
 from headrace.place import local
-from headrace.place.local import BLOCK, LocalPlace, Slices
+from headrace.place.address import Location, Place, Url, located
+from headrace.place.local import BLOCK, Slices
+from headrace.place.open import at
 from headrace.sources.walking import natural
 from headrace.splits import DEFAULT_SPLIT
 
@@ -74,14 +77,14 @@ def listed(items: Sequence[object]) -> str:
 class ShardFile:
     """A shard: where it is, its `name` in the manifest, what ids call it, and what is known of it."""
 
-    path: Path
+    path: Location
     name: str
     called: str
     split: str
     size: int
-    mtime_ns: int
+    version: str
     ends: str
-    place: LocalPlace
+    place: Place
     marks: Any = field(default_factory=hashlib.sha256)
 
     def content(self, block: int = BLOCK) -> Slices:
@@ -89,30 +92,31 @@ class ShardFile:
         return Slices(self.place, self.path.name, self.size, block)
 
     def check_unchanged(self) -> None:
-        status = self.path.stat()
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+        if (self.place.size(self.path.name), self.place.version(self.path.name)) != (self.size, self.version):
             raise DataError(f"{self.path}: was written to while it was read; adopt it when it is finished")
 
 
-def absolute(path: Path) -> Path:
+def absolute(path: Location) -> Location:
     """The path without links but its own."""
+    if isinstance(path, Url):
+        return path
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
-def find(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files, those of a folder in natural order. Raises NotThereError, UsageError."""
+def find(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Location]:
+    """The files, those of a folder in natural order. Raises NotThereError, UsageError, StorageError."""
     given = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
-    out: dict[Path, None] = {}
+    out: dict[Location, None] = {}
     for one in given:
-        path = absolute(Path(one))
-        if path.is_dir():
-            inside = [p for p in path.iterdir() if _SHARD_NAME.search(p.name) and p.is_file()]
+        path = absolute(located(one))
+        if _is_folder(path):
+            inside = [name for name in at(path).names() if _SHARD_NAME.search(name)]
             if not inside:
                 raise UsageError(
                     f"{path}: no file in it is called x.tfrecord or x-00000-of-00010; name the files themselves"
                 )
-            out |= dict.fromkeys(sorted(inside, key=lambda p: natural(p.name)))
-        elif path.exists():
+            out |= dict.fromkeys(path / name for name in sorted(inside, key=natural))
+        elif isinstance(path, Url) or path.exists():
             out[path] = None
         else:
             raise NotThereError(f"{one}: no such file")
@@ -123,29 +127,52 @@ def find(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> l
             str(path).encode()
         except UnicodeEncodeError:
             raise UsageError(f"{path!r}: the name is not UTF-8; rename it") from None
-        if not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             raise UsageError(f"{path}: no regular file")
     return list(out)
 
 
-def check_outside(out: Path, paths: Sequence[Path]) -> None:
-    """Raises UsageError when a shard lies in the folder that would be replaced."""
-    whole = out.resolve()
+def _is_folder(path: Location) -> bool:
+    """Whether shards are to be looked for in it: of a URL, whether there is no object of its own name."""
+    if isinstance(path, Path):
+        return path.is_dir()
+    try:
+        at(path.parent).size(path.name)
+    except NotThereError:
+        if not at(path).exists():
+            raise NotThereError(f"{path}: no such file or folder") from None
+        return True
+    return False
+
+
+def check_outside(out: Location, paths: Sequence[Location]) -> None:
+    """Raises UsageError when a shard lies in the folder that would be replaced, or where the dataset is not."""
     for path in paths:
-        if path.resolve().is_relative_to(whole):
+        if isinstance(out, Url) or isinstance(path, Url):
+            if isinstance(out, Url) and isinstance(path, Path):
+                raise UsageError(
+                    f"{out}: the shards are files of this machine ({path}), which nobody reaches who reads the store; "
+                    "choose a folder, or copy the shards into the store"
+                )
+            inside = str(path).startswith(f"{out}/")
+        else:
+            inside = path.resolve().is_relative_to(out.resolve())
+        if inside:
             raise UsageError(f"{out}: the shards lie in it ({path.name}); choose another place for the dataset")
 
 
-def name_from(folder: Path, path: Path) -> str:
+def name_from(folder: Location, path: Location) -> str:
     """`path` as the dataset in `folder` names it: relative where both lie below one folder, which may then be moved;
-    absolute elsewhere."""
+    absolute elsewhere, and in a store."""
     above = absolute(folder).parent
+    if isinstance(path, Url) or isinstance(above, Url):
+        return str(path)
     return f"../{path.relative_to(above).as_posix()}" if path.is_relative_to(above) else str(path)
 
 
 def open_files(
-    paths: Sequence[Path],
-    folder: Path,
+    paths: Sequence[Location],
+    folder: Location,
     staging: Path,
     split: str | None,
     *,
@@ -153,7 +180,7 @@ def open_files(
     notes: list[str],
 ) -> tuple[list[ShardFile], list[Skipped]]:
     """The shards and, of compressed ones that were converted, where they were cut. Raises UsageError, StorageError."""
-    common = os.path.commonpath([path.parent for path in paths])
+    common = _common(paths)
     files: list[ShardFile] = []
     cut: list[Skipped] = []
     by_name = 0
@@ -168,29 +195,29 @@ def open_files(
     kinds = dict(compressed)
     left = _MOST_GROWTH * sum(_size_of(path) for path in kinds) + _SMALL
     for path in paths:
-        called = path.relative_to(common).as_posix()
-        at, name = path, name_from(folder, path)
+        called = str(path).removeprefix(common)
+        there, name = path, name_from(folder, path)
         if path in kinds:
             name = f"{len(files):05d}-{path.name.removesuffix('.gz').removesuffix('.zlib')}"
-            at = staging / name
-            end = _unpack(path, kinds[path], at, min(left, max(_MOST_GROWTH * _size_of(path), _SMALL)))
-            left -= _size_of(at)
+            there = unpacked = staging / name
+            end = _unpack(path, kinds[path], unpacked, min(left, max(_MOST_GROWTH * _size_of(path), _SMALL)))
+            left -= _size_of(unpacked)
             if end is not None:
                 cut.append(end)
         word = split or _split_of(path)
         by_name += word is not None
-        with local.explained(at):
-            status = at.stat()
+        place = at(there.parent)
+        with local.explained(place.address(there.name)):
             files.append(
                 ShardFile(
-                    path=at,
+                    path=there,
                     name=name,
                     called=called,
                     split=word or DEFAULT_SPLIT,
-                    size=status.st_size,
-                    mtime_ns=status.st_mtime_ns,
-                    ends=local.digest_ends(at),
-                    place=LocalPlace(at.parent),
+                    size=place.size(there.name),
+                    version=place.version(there.name),
+                    ends=place.digest_ends(there.name),
+                    place=place,
                 )
             )
     if split is None:
@@ -208,7 +235,16 @@ def open_files(
     return files, cut
 
 
-def _split_of(path: Path) -> str | None:
+def _common(paths: Sequence[Location]) -> str:
+    """What the names of all these files begin with: a folder, and its slash."""
+    folders = [str(path).split("/")[:-1] for path in paths]
+    n = 0
+    while all(len(folder) > n and folder[n] == folders[0][n] for folder in folders):
+        n += 1
+    return "/".join([*folders[0][:n], ""])
+
+
+def _split_of(path: Location) -> str | None:
     """The split that the first such word of a file's name says, or else the whole name of its folder."""
     words = re.split(r"[^a-z]+", path.name.lower())
     return next(
@@ -216,10 +252,9 @@ def _split_of(path: Path) -> str | None:
     )
 
 
-def _compression(path: Path) -> str | None:
+def _compression(path: Location) -> str | None:
     """GZIP or ZLIB by the file's first bytes, None for anything else. A file of records begins with a sound length."""
-    with local.explained(path), path.open("rb") as file:
-        head = file.read(tfrecord.HEADER_BYTES)
+    head = at(path.parent).read(path.name, 0, tfrecord.HEADER_BYTES)
     if len(head) == tfrecord.HEADER_BYTES and tfrecord.masked_crc(head[:8]) == int.from_bytes(head[8:], "little"):
         return None
     if head.startswith(b"\x1f\x8b\x08"):
@@ -232,19 +267,19 @@ def _compression(path: Path) -> str | None:
     )
 
 
-def _size_of(path: Path) -> int:
-    with local.explained(path):
-        return path.stat().st_size
+def _size_of(path: Location) -> int:
+    return at(path.parent).size(path.name)
 
 
-def _unpack(path: Path, kind: str, out: Path, most: int) -> Skipped | None:
+def _unpack(path: Location, kind: str, out: Path, most: int) -> Skipped | None:
     """Unpacks a compressed file into `out`, `most` bytes; where it is cut or damaged what was read before is kept, and
     that said.
 
     Raises StorageError, DataError: it grows as no records of images do, and would fill the disk.
     """
     reason = None
-    with local.explained(path), path.open("rb") as raw, out.open("wb") as file:
+    raw = io.BufferedReader(_Raw(at(path.parent), path.name), BLOCK)
+    with local.explained(str(path)), raw, out.open("wb") as file:
         try:
             for block in _gzip(raw) if kind == "GZIP" else _zlib(raw):
                 if file.tell() + len(block) > most:
@@ -256,11 +291,30 @@ def _unpack(path: Path, kind: str, out: Path, most: int) -> Skipped | None:
                 file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             reason = f"the {kind} stream is cut or damaged ({error})"
-        at = raw.tell()
+        fault = raw.tell()
         end = file.tell()
     if reason is None:
         return None
-    return Skipped(shard=path.name, record=0, begin=end, end=end, offset=at, reason=reason)
+    return Skipped(shard=path.name, record=0, begin=end, end=end, offset=fault, reason=reason)
+
+
+class _Raw(io.RawIOBase):
+    """A file of a place as a stream."""
+
+    def __init__(self, place: Place, name: str) -> None:
+        self._place, self._name, self._at = place, name, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._place.read(self._name, self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _gzip(raw: Any) -> Iterator[bytes]:

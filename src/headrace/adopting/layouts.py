@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from headrace.adopting.mapping import Map
 from headrace.adopting.schema import Schema
 from headrace.errors import UsageError
 from headrace.format import tfds
+from headrace.place.address import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +23,13 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def recognise(schema: Schema, folders: Sequence[Path]) -> Layout | None:
+def recognise(schema: Schema, folders: Sequence[Place]) -> Layout | None:
     """The known layout that these keys are, with the help of a features.json in one of `folders`; None for none."""
     has = schema.has
     if has("image/encoded", "bytes") or (has("image/filename", "bytes") and has("image/width", "int64")):
         return _image_encoded(schema)
     for folder in folders:
-        found = _from_features_json(folder / "features.json", schema)
+        found = _from_features_json(folder, schema)
         if found is not None:
             return found
     if not (has("image", "bytes") and schema.keys["image"].is_image):
@@ -111,10 +111,11 @@ def _text_key(schema: Schema, *keys: str) -> str | None:
 _BBOX_FORMAT = re.compile(r"(REL|ABS)_(XYXY|YXYX|XYWH)")
 
 
-def _from_features_json(path: Path, schema: Schema) -> Layout | None:
+def _from_features_json(folder: Place, schema: Schema) -> Layout | None:
     """What a features.json of TensorFlow Datasets says, where its image is one of the keys. Raises UsageError."""
+    path = folder.address(tfds.FEATURES)
     try:
-        features = tfds.features(path.parent)
+        features = tfds.features(folder)
     except (OSError, ValueError):
         return None
     image = next((f.key for f in features if f.kind == "Image" and not f.many and f.key in schema.keys), None)

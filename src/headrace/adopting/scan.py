@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +18,7 @@ from headrace.adopting.mapping import Map
 from headrace.adopting.reader import BadValue, Reader, Values
 from headrace.format import index, tfrecord
 from headrace.imaging import codec, objects
-from headrace.place import local
+from headrace.place.address import Place
 from headrace.record import Reject
 
 _CHUNK_RECORDS, _CHUNK_BYTES = 256, 1 << 22
@@ -138,7 +137,7 @@ class Read:
 class Pass:
     """All records of all files in chunks, and how a chunk is read."""
 
-    def __init__(self, files: Sequence[ShardFile], reader: Reader, images: Path | None, max_pixels: int) -> None:
+    def __init__(self, files: Sequence[ShardFile], reader: Reader, images: Place | None, max_pixels: int) -> None:
         self.files, self.reader, self.images, self.max_pixels = files, reader, images, max_pixels
 
     def __iter__(self) -> Iterator[_Chunk]:
@@ -203,7 +202,7 @@ class Pass:
             offset = tfrecord.HEADER_BYTES + values.image_offset
         elif self.images is not None and values.file:
             named = values.file
-            image = local.content(local.inside(self.images, named), _MOST_IMAGE)
+            image = self.images.held(named, _MOST_IMAGE)
             sha256, crc = hashlib.sha256(image).hexdigest(), tfrecord.masked_crc(image)
         else:
             key = self.reader.map.image or self.reader.map.file

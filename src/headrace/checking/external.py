@@ -7,7 +7,6 @@ import hashlib
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from headrace.checking.damage import (
@@ -25,8 +24,8 @@ from headrace.checking.damage import (
 from headrace.errors import StorageError
 from headrace.format import catalog, manifest, tfrecord
 from headrace.format.tables import Tables
-from headrace.place import local
-from headrace.place.local import LocalPlace, Slices
+from headrace.place.address import Place, reason
+from headrace.place.local import Slices
 
 _AT_ONCE = 1 << 12  # rows of the index
 
@@ -44,13 +43,13 @@ class _Record:
 
 
 def tasks(
-    place: LocalPlace, entry: manifest.ShardEntry, number: int, tables: Tables | None, rows: Rows | None
+    place: Place, entry: manifest.ShardEntry, number: int, tables: Tables | None, rows: Rows | None
 ) -> Iterator[Task]:
     """All there is to check of shard `number`: each of its records, also those that were rejected, and its marks.
 
     Without tables, which can't be read, records are found by their lengths.
     """
-    change = entry.change(place.path)
+    change = entry.change(place)
     if change is not None:
         yield found(entry, change)
     try:
@@ -60,7 +59,7 @@ def tasks(
             yield found(entry, str(error))
         return
     images = None if tables is None else (tables.manifest.adopted or {}).get("images")
-    check = functools.partial(_check, place, entry, size, None if images is None else place.path / images)
+    check = functools.partial(_check, place, entry, size, None if images is None else place.within(images))
     lot: list[_Record | tfrecord.Gap] = []
     begin = 0
     try:
@@ -139,7 +138,7 @@ def _known(tables: Tables, rows: Rows, number: int, records: int) -> Iterator[tu
 
 
 def _check(
-    place: LocalPlace, entry: manifest.ShardEntry, size: int, images: Path | None, lot: list[_Record | tfrecord.Gap]
+    place: Place, entry: manifest.ShardEntry, size: int, images: Place | None, lot: list[_Record | tfrecord.Gap]
 ) -> Checked:
     """The faults of these pieces, which lie close to each other, and their marks."""
     damaged: list[Damage] = []
@@ -159,7 +158,7 @@ def _check(
     return damaged, b"".join(marks)
 
 
-def _check_record(data: Slices, record: _Record, images: Path | None) -> Iterator[tuple[int, str]]:
+def _check_record(data: Slices, record: _Record, images: Place | None) -> Iterator[tuple[int, str]]:
     """(byte, reason) of each fault of one record. Raises StorageError."""
     (offset, length), where = record.span, record.where
     inside = where is not None and where["image_offset"] > 0
@@ -177,10 +176,10 @@ def _check_record(data: Slices, record: _Record, images: Path | None) -> Iterato
         yield offset, "the record has no image, and the index names none"
         return
     try:
-        image = local.content(local.inside(images, record.file), where["image_length"])
+        image = images.held(record.file, where["image_length"])
     except OSError as error:
-        yield offset, f"{images / record.file}: {(error.strerror or str(error)).lower()}"
+        yield offset, f"{images.address(record.file)}: {reason(error)}"
         return
     if hashlib.sha256(image).hexdigest() != record.sha256 or tfrecord.masked_crc(image) != where["crc"]:
-        yield offset, f"{images / record.file}: is not the image that was adopted"
+        yield offset, f"{images.address(record.file)}: is not the image that was adopted"
     yield from check_image(image, where, offset)

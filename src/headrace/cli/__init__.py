@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, export, learn, pack, show, view
+from headrace.cli import adopt, cache, data, demo, duplicates, export, learn, pack, parts, show, view
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -27,8 +27,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 pack.register(app)
+parts.register(app)
 data.register(app)
+duplicates.register(app)
 adopt.register(app)
+cache.register(app)
 export.register(app)
 show.register(app)
 view.register(app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from headrace.cli.options import (
     AsJson,
     MaxPixels,
     MaxRejects,
+    OutPath,
     Overwrite,
     Verbose,
     Workers,
@@ -20,6 +21,7 @@ from headrace.cli.options import (
 )
 from headrace.cli.text import amount, boxes_text, count_reasons, log_shown, print_json
 from headrace.errors import UsageError
+from headrace.place.address import located
 
 if TYPE_CHECKING:
     from headrace.adopting.adopt import AdoptReport
@@ -37,9 +39,10 @@ def register(app: typer.Typer) -> None:
 def adopt(
     ctx: typer.Context,
     shards: Annotated[
-        list[Path], typer.Argument(metavar="SHARDS", help="TFRecord files, or folders of them.", readable=False)
+        list[Any],
+        typer.Argument(metavar="SHARDS", help="TFRecord files, folders of them, or their URLs.", parser=located),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The dataset folder to make.", readable=False)],
+    out: OutPath,
     map: Annotated[
         list[str] | None,
         typer.Option(

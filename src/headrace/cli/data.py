@@ -9,7 +9,7 @@ import typer
 
 from headrace.cli.command import Verb
 from headrace.cli.options import AsJson, DatasetPath, Workers
-from headrace.cli.text import amount, boxes_text, equal_lines, losses, print_json
+from headrace.cli.text import amount, boxes_text, equal_lines, left_beside, left_line, losses, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +59,8 @@ def info(
         "equal_images": equal.as_json(),
         "fingerprint": dataset.fingerprint,
     }
+    if (left := left_beside(dataset.path)) is not None:
+        facts["orphans"] = left
     if manifest.adopted is not None:
         facts["adopted"] = dict(manifest.adopted)
     if shards:
@@ -102,6 +104,8 @@ def info(
     for line in equal_lines(equal):
         typer.echo(f"  {line}")
     typer.echo(f"  rejects  {manifest.rejected}")
+    if left is not None:
+        typer.echo(f"  left     {left_line(left)}")
     for shard in manifest.shards if shards else ():
         typer.echo(f"  shard    {shard.name}: {shard.split}, {shard.records} records, {amount(shard.bytes)}")
 
@@ -113,17 +117,22 @@ def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) ->
     """
     from headrace.checking.verify import verify as run
     from headrace.format import manifest
+    from headrace.place.open import at
     from headrace.progress import bar
 
-    with bar(total=manifest.read(ds).stored, unit="img", desc="verify") as shown:
-        verdict = run(ds, workers=workers, progress=shown.update)
+    place = at(ds)
+    with bar(total=manifest.read(place).stored, unit="img", desc="verify") as shown:
+        verdict = run(place, workers=workers, progress=shown.update)
     if as_json:
         damaged = [
             {"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged
         ]
-        print_json({"ok": verdict.ok, "records": verdict.records, "damaged": damaged})
+        found = {"ok": verdict.ok, "records": verdict.records, "damaged": damaged}
+        print_json(found if (left := left_beside(ds)) is None else found | {"orphans": left})
     elif verdict.ok:
         typer.echo(f"{ds}: {verdict.records} records, all sound")
+        if (left := left_beside(ds)) is not None:
+            typer.echo(f"  {left_line(left)}")
     else:
         typer.echo(f"{ds}: {len(verdict.damaged)} problems in {verdict.records} records")
         for damage in verdict.damaged:

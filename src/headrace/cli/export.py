@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli.command import Verb
-from headrace.cli.options import OPTIONS, AsJson, DatasetPath, Flag, Workers, given, parameters
+from headrace.cli.options import OPTIONS, AsJson, DatasetPath, Flag, OutPath, Workers, given, parameters
 from headrace.cli.text import amount, print_json
 from headrace.errors import UsageError
 
@@ -60,7 +59,7 @@ def register(app: typer.Typer) -> None:
 def export(
     ctx: typer.Context,
     ds: DatasetPath,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.", readable=False)],
+    out: OutPath,
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="The records of this split; all by default.")
     ] = None,

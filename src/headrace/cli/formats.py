@@ -14,6 +14,7 @@ import typer
 from headrace.cli.command import write_examples, write_rows
 from headrace.cli.options import Flag, flag_of, parse_names, parse_pairs, parse_paths, parse_range
 from headrace.errors import UsageError
+from headrace.place.address import Location
 from headrace.sources import Source
 from headrace.sources.formats import Format, Option
 from headrace.sources.registry import FORMATS, find_format, guess
@@ -82,7 +83,7 @@ def _choices(option: Option) -> tuple[str, ...]:
 
 
 def open_sources(
-    paths: Path | Mapping[str, Path], format: str | None, options: Mapping[str, Any], *, general: frozenset[str]
+    paths: Location | Mapping[str, Location], format: str | None, options: Mapping[str, Any], *, general: frozenset[str]
 ) -> tuple[Source | dict[str, Source], dict[str, Any]]:
     """The source of a path, or a source per split, and the options left over: `general` ones that it doesn't take.
 
@@ -91,10 +92,10 @@ def open_sources(
     divided = {name: value for name, value in options.items() if isinstance(value, dict) and name not in general}
     for name, values in divided.items():
         for split, value in values.items():
-            if isinstance(paths, Path) or split not in paths:
-                there = "no splits" if isinstance(paths, Path) else f"the splits {', '.join(paths)}"
+            if not isinstance(paths, Mapping) or split not in paths:
+                there = "no splits" if not isinstance(paths, Mapping) else f"the splits {', '.join(paths)}"
                 raise UsageError(f"{flag_of(name)} {split}={value}: no split {split!r}, the sources have {there}")
-    if isinstance(paths, Path):
+    if not isinstance(paths, Mapping):
         return _source(paths, format, options, general, "")
     found: dict[str, Source] = {}
     left: dict[str, Any] = {}
@@ -107,7 +108,7 @@ def open_sources(
 
 
 def _source(
-    path: Path, format: str | None, options: Mapping[str, Any], general: frozenset[str], of: str
+    path: Location, format: str | None, options: Mapping[str, Any], general: frozenset[str], of: str
 ) -> tuple[Source, dict[str, Any]]:
     """The source of `path`, and the options left over; `of` says which source it is."""
     if format is None:

@@ -14,11 +14,15 @@ from typing import Annotated, Any
 import typer
 
 from headrace.errors import UsageError
+from headrace.place.address import Location, is_url, located
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", help="Number of threads; one per core by default.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log rejects and new files to standard error.")]
-DatasetPath = Annotated[Path, typer.Argument(metavar="DS", help="A dataset, packed or adopted.", readable=False)]
+DatasetPath = Annotated[
+    Any, typer.Argument(metavar="DS", help="A dataset, packed or adopted, or its URL.", parser=located)
+]
+OutPath = Annotated[Any, typer.Argument(metavar="OUT", help="Folder to make, or its URL.", parser=located)]
 MaxRejects = Annotated[
     str, typer.Option(metavar="N|N%", help="Rejects allowed, a share or a count; else nothing is made.")
 ]
@@ -96,25 +100,25 @@ def given(flags: Iterable[Flag], words: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def parse_paths(words: Iterable[str], what: str) -> Path | dict[str, Path] | None:
+def parse_paths(words: Iterable[str], what: str) -> Location | dict[str, Location] | None:
     """A path for all, {"train": a, "val": b} of "train=a", "val=b", or None of nothing. `what` they are for errors.
 
     What is there under all of its name, equals sign and all, is a path. Raises UsageError: a mixture, two of one kind.
     """
     plain: list[str] = []
-    divided: dict[str, Path] = {}
+    divided: dict[str, Location] = {}
     for word in words:
         match = re.fullmatch(r"([^=/]*)=(.+)", word, re.DOTALL)
-        if match is None or Path(word).exists():
+        if match is None or is_url(word) or Path(word).exists():
             plain.append(word)
         elif match[1] in divided:
             raise UsageError(f"{what}: split {match[1]!r} occurs twice, with {divided[match[1]]} and {match[2]}")
         else:
-            divided[match[1]] = Path(match[2])
+            divided[match[1]] = located(match[2])
     if len(plain) > 1 or (plain and divided):
         named = [f"{split}={path}" for split, path in divided.items()]
         raise UsageError(f"{what}: {', '.join(plain + named)}: wanted one path, or all of them as SPLIT=PATH")
-    return divided or (Path(plain[0]) if plain else None)
+    return divided or (located(plain[0]) if plain else None)
 
 
 def parse_split(text: str | None, flag: str = "--split") -> dict[str, float] | None:
@@ -139,7 +143,7 @@ def parse_splits(text: str) -> dict[str, float] | str | None:
     return text if text == "given" else parse_split(text)
 
 
-def parse_dataset(text: str) -> tuple[Path, str | None]:
+def parse_dataset(text: str) -> tuple[Location, str | None]:
     """(Path("cats"), "train") of "cats:train", (Path("cats"), None) of "cats".
 
     A path that exists is meant as it stands; else what follows the last ":" is a split if splits can be called so,
@@ -147,8 +151,8 @@ def parse_dataset(text: str) -> tuple[Path, str | None]:
     """
     folder, _, split = text.rpartition(":")
     if folder and split.isidentifier() and not os.path.exists(text):  # noqa: PTH110 (False where no path can be)
-        return Path(folder), split
-    return Path(text), None
+        return located(folder), split
+    return located(text), None
 
 
 def parse_names(text: str | None) -> list[str] | None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format.condition import check_condition
 from headrace.place import local
+from headrace.place.address import Place
 from headrace.place.local import LocalPlace
 from headrace.record import Mask
 
@@ -59,6 +60,7 @@ WHAT: dict[str, Any] = {
     "attributes": pl.String,
     "origin": pl.String,
     "sha256": pl.String,
+    "look": pl.Binary,
     "warning": pl.String,
 }
 
@@ -91,10 +93,10 @@ class Row:
     `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
     `labels`: the indices of all classes of an image that may have several. `masks`: of each box, in the same pixels;
     runs are of the stored image's size.
-    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote. `crc`: masked
-    CRC-32C of the payload. `record`: the number of the record in its shard. Where the record only names its image,
-    `file` is its path below the folder of images, and image_length and crc are those of the file. `warning`: what its
-    decoder warned about, where the image was kept all the same.
+    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote, and so is its `look`
+    (imaging.look). `crc`: masked CRC-32C of the payload. `record`: the number of the record in its shard. Where the
+    record only names its image, `file` is its path below the folder of images, and image_length and crc are those of
+    the file. `warning`: what its decoder warned about, where the image was kept all the same.
     """
 
     id: str
@@ -106,6 +108,7 @@ class Row:
     channels: int
     origin: str
     sha256: str | None
+    look: bytes | None = None
     warning: str | None = None
     offset: int = 0
     length: int = 0
@@ -286,43 +289,55 @@ class File:
     manifest says (Parquet has no checksums here, and a flipped bit would silently be another label), and if it has a
     row for each of `records`. Every question raises StorageError, DamageError."""
 
-    def __init__(self, place: LocalPlace, *, crc32c: int, records: int) -> None:
-        self.path = place.path / FILE
-        self._place, self._crc32c, self._records = place, crc32c, records
+    def __init__(self, place: Place, *, sha256: str, crc32c: int, records: int) -> None:
+        self.path = place.address(FILE)
+        self._place, self._sha256, self._crc32c, self._records = place, sha256, crc32c, records
         self._known: tuple[int, ...] | None = None
 
     def read(self, columns: Sequence[str], first: int = 0, n: int | None = None) -> pl.DataFrame:
         """These columns of the rows `first` to `first + n`, by default all."""
-        before = self._identity()
+        here = self._place.whole(FILE, self._sha256)
+        is_copy = here != self._place.path / FILE
+        before = _identity(here, is_copy)
         if before != self._known:
-            self._place.forget(FILE)  # an open one may be another than stands there now
-            found = 0
-            for block in self._place.blocks(FILE):
-                found = google_crc32c.extend(found, block)
+            found = _crc32c(here)
+            if found != self._crc32c and is_copy:
+                here = self._place.whole(FILE, self._sha256, anew=True)
+                before, found = _identity(here, is_copy), _crc32c(here)
             if found != self._crc32c:
                 raise DamageError(
                     f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
                     "was packed anew meanwhile open it again, else pack it again"
                 )
         try:
-            frame = read_columns(self.path, columns, self._records, first, n)
+            frame = read_columns(here, columns, self._records, first, n)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
-            self._check_same(before)  # of half of two files nothing true can be said
+            self._check_same(here, is_copy, before)  # of half of two files nothing true can be said
             if isinstance(error, DamageError):
                 raise
             raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
-        self._check_same(before)
+        self._check_same(here, is_copy, before)
         self._known = before
         return frame
 
-    def _check_same(self, before: tuple[int, ...]) -> None:
-        if self._identity() != before:
+    def _check_same(self, here: Path, is_copy: bool, before: tuple[int, ...]) -> None:
+        if _identity(here, is_copy) != before:
             raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
 
-    def _identity(self) -> tuple[int, ...]:
-        with local.explained(self.path):
-            status = self.path.stat()
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+def _identity(path: Path, is_copy: bool) -> tuple[int, ...]:
+    """What tells a file from another; the time of a copy says when it was used last, and its name what is in it."""
+    with local.explained(path):
+        status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, 0 if is_copy else status.st_mtime_ns
+
+
+def _crc32c(path: Path) -> int:
+    """Of a whole file, opened anew: one that is open already may be another than stands there now."""
+    found = 0
+    for block in LocalPlace(path.parent).blocks(path.name):
+        found = google_crc32c.extend(found, block)
+    return found
 
 
 def parts(columns: Sequence[str], path: Path, records: int) -> Iterator[pl.DataFrame]:

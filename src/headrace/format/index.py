@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from headrace import order
 from headrace.errors import DamageError
 from headrace.format.tfrecord import HEADER_BYTES, OVERHEAD_BYTES
+from headrace.place.address import Place
 from headrace.place.local import LocalPlace, Map, explained
 
 if TYPE_CHECKING:
@@ -136,12 +137,19 @@ class Index:
         return cls(columns, Texts.of([row.id for row in rows]), files)
 
     @classmethod
-    def open(cls, place: LocalPlace, *, crc32c: int) -> Index:
+    def open(cls, place: Place, *, sha256: str, crc32c: int) -> Index:
         """The index of the dataset in `place`, mapped, if its bytes have the CRC-32C that the manifest says.
 
         What stands in it is not judged yet: see `check`. Raises StorageError, DamageError.
         """
-        map_ = place.map(FILE, crc32c=crc32c)
+        path = place.whole(FILE, sha256)
+        try:
+            map_ = LocalPlace(path.parent).map(path.name, crc32c=crc32c)
+        except DamageError:
+            if path == place.path / FILE:
+                raise
+            path = place.whole(FILE, sha256, anew=True)  # a copy was damaged, as it seems
+            map_ = LocalPlace(path.parent).map(path.name, crc32c=crc32c)
         index = cls.over(map_.data, str(map_.path))
         index._map = map_
         return index

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import DamageError, NotThereError, StorageError, UsageError
-from headrace.place import local, publish
+from headrace.place import publish
+from headrace.place.address import Place, reason
 
 FILE = "headrace.json"
 FORMAT_VERSION = 1
@@ -22,10 +23,10 @@ INFO_FILE = "dataset_info.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
-    """What is known of a shard that someone else wrote: `mtime_ns` and the sha256 (hex) of its `ends` tell a file that
-    was changed since, `skipped` are the (begin, end) of its bytes that are no sound record."""
+    """What is known of a shard that someone else wrote: its `version` (see Place) and the sha256 (hex) of its `ends`
+    tell a file that was changed since, `skipped` are the (begin, end) of its bytes that are no sound record."""
 
-    mtime_ns: int
+    version: str
     ends: str
     skipped: tuple[tuple[int, int], ...] = ()
 
@@ -34,9 +35,9 @@ class Foreign:
 class ShardEntry:
     """One shard: its file `name`, split, number of records, size in bytes and sha256 (hex).
 
-    The `name` of a shard that was adopted is a path, from the dataset's folder or absolute, and its `sha256` that of
-    lengths and CRCs of all its records in their order, which stand for their content. `crc32c`: of the whole file; None
-    of one that was adopted.
+    The `name` of a shard that was adopted is a path from the dataset's folder, an absolute one or a URL, and its
+    `sha256` that of lengths and CRCs of all its records in their order, which stand for their content. `crc32c`: of the
+    whole file; None of one that was adopted.
     """
 
     name: str
@@ -52,19 +53,18 @@ class ShardEntry:
         """The name of its index file, `offset length` lines."""
         return self.name.removesuffix(".tfrecord") + ".idx"
 
-    def change(self, folder: Path) -> str | None:
+    def change(self, place: Place) -> str | None:
         """What shows that a file of someone else is not the one that was adopted; None when nothing does."""
         if self.foreign is None:
             return None
-        path = folder / self.name
         try:
-            status = path.stat()
-            if status.st_size != self.bytes:
-                return f"{status.st_size} bytes, it had {self.bytes}"
-            if status.st_mtime_ns != self.foreign.mtime_ns and local.digest_ends(path) != self.foreign.ends:
+            size = place.size(self.name)
+            if size != self.bytes:
+                return f"{size} bytes, it had {self.bytes}"
+            if place.version(self.name) != self.foreign.version and place.digest_ends(self.name) != self.foreign.ends:
                 return "written to since, and it begins or ends with other bytes"
         except OSError as error:
-            return (error.strerror or str(error)).lower()
+            return reason(error)
         return None
 
 
@@ -81,7 +81,8 @@ class Manifest:
     are none; `keypoint_names` is empty when nobody said them, `flip_pairs` are the pairs of numbers that a mirror
     swaps, `keypoints_dropped`: reason -> labelled keypoints left out. `pack_options`: what a record went through, and
     what `predict` puts raw images through again. `adopted`: None for a packed dataset; else the `layout` of the
-    records, the `map` of their keys, and the folder of `images` that they only name.
+    records, the `map` of their keys, and the folder of `images` that they only name. `folder`: the folder below the
+    dataset's place in which all of its files but this one lie: none ("") but for one that replaced another in a store.
     """
 
     format_version: int = FORMAT_VERSION
@@ -108,6 +109,7 @@ class Manifest:
     multi_label: bool = False
     values: bool = False
     adopted: Mapping[str, Any] | None = None
+    folder: str = ""
 
     @property
     def splits(self) -> dict[str, int]:
@@ -123,23 +125,25 @@ class Manifest:
         return _text(self, sha256=hashlib.sha256(unsigned).hexdigest())
 
 
-def read(folder: Path) -> Manifest:
-    """The manifest of the dataset in `folder`.
+def read(place: Place) -> Manifest:
+    """The manifest of the dataset in a place.
 
     Raises NotThereError (no such folder), UsageError (no dataset, or another format), DamageError (unreadable, or
     not the bytes that were written).
     """
-    path = folder / FILE
+    path, folder = place.path / FILE, place.path
     try:
-        data = local.content(path, _MOST_BYTES)
+        data = place.content(FILE, _MOST_BYTES)
     except FileNotFoundError:
-        if not folder.exists():
-            left = publish.replaced_beside(folder)
+        if not place.exists():
+            left = publish.replaced_beside(folder) if isinstance(folder, Path) else None
             advice = "" if left is None else f"; the dataset that stood there is {left}: rename it to {folder}"
             raise NotThereError(f"{folder}: no such folder{advice}") from None
         raise UsageError(
             f"{folder}: not a packed dataset (it has no {FILE}); make one with 'headrace pack' or 'adopt'"
         ) from None
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{path}: can't be read: {error.strerror}") from error
     try:
@@ -203,6 +207,7 @@ def _check(found: Manifest) -> None:
     for name in ("headrace.index", "catalog.parquet"):
         wants(name in found.files and name in found.crc32c, f"the digest of {name}", None)
     wants(found.adopted is None or _is_adopted(found.adopted), "adopted", found.adopted)
+    wants(_is_folder(found.folder), "folder", found.folder)
     for entry in found.shards:
         wants((entry.foreign is None) == (found.adopted is None), "foreign", entry.foreign)
         wants(_is_file_name(entry.name) if entry.foreign is None else _is_path(entry.name), "a shard", entry.name)
@@ -213,7 +218,7 @@ def _check(found: Manifest) -> None:
             skipped = entry.foreign.skipped
             wants(all(_is_count(a) and _is_count(b) and a <= b for a, b in skipped), "skipped", skipped)
             wants(_is_digest(entry.foreign.ends), "ends", entry.foreign.ends)
-            wants(type(entry.foreign.mtime_ns) is int, "mtime_ns", entry.foreign.mtime_ns)
+            wants(isinstance(entry.foreign.version, str), "the version of a shard", entry.foreign.version)
     wants(len({entry.name for entry in found.shards}) == len(found.shards), "a shard that occurs twice", found.shards)
     wants(sum(entry.records for entry in found.shards) == found.stored, "the number of records stored", found.stored)
 
@@ -239,6 +244,11 @@ def _is_file_name(value: object) -> bool:
     return isinstance(value, str) and _is_path(value) and "/" not in value and value not in (".", "..")
 
 
+def _is_folder(value: object) -> bool:
+    """Whether it is a folder below the dataset's place, or that itself."""
+    return value == "" or (isinstance(value, str) and all(map(_is_file_name, value.split("/"))))
+
+
 def _is_adopted(value: object) -> bool:
     return (
         isinstance(value, dict)
@@ -257,7 +267,9 @@ def _entry(raw: dict[str, Any]) -> ShardEntry:
 
 def _text(manifest: Manifest, *, sha256: str) -> bytes:
     raw = asdict(manifest) | {"sha256": sha256}
-    # A packed dataset says nothing of adoption.
+    # A packed dataset says nothing of adoption, nor of a folder that is its own.
+    if not manifest.folder:
+        del raw["folder"]
     for of, name in [(raw, "adopted"), *((entry, "foreign") for entry in raw["shards"])]:
         if of[name] is None:
             del of[name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +14,9 @@ from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import catalog, index, manifest
 from headrace.format.frames import anywhere
 from headrace.format.index import Index
-from headrace.place.local import LocalPlace
+from headrace.imaging.look import BYTES
+from headrace.place.address import Place, is_url
+from headrace.place.open import Scattered
 
 _GROUPS = 16  # row groups of the catalog that are held for whoever asks for single records
 
@@ -61,30 +62,36 @@ class Held:
 
 
 class Tables:
-    """The tables of the dataset in a folder. Opened in a time that hardly depends on their size, and shared between
-    processes: the index is mapped, columns of the catalog are read when they are asked for. Pickles as its path.
+    """The tables of the dataset in a place. Opened in a time that hardly depends on their size, and shared between
+    processes: the index is mapped, columns of the catalog are read when they are asked for. Pickles as its `home`,
+    where the manifest is; `place` is where the other files are, by which all of them are read.
 
     Raises NotThereError, UsageError (no dataset, or of another format), StorageError, DamageError (not what was
     written, or what nobody can have written).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.place = LocalPlace(path)
-        self.manifest = manifest.read(self.place.path)
-        promised = self.manifest
+    def __init__(self, home: Place) -> None:
+        self.home = home
+        self.manifest = promised = manifest.read(home)
+        self.place = files_of(home, promised)
         try:
-            self.index = Index.open(self.place, crc32c=promised.crc32c[index.FILE])
+            self.index = Index.open(self.place, sha256=promised.files[index.FILE], crc32c=promised.crc32c[index.FILE])
         except (DamageError, StorageError):
-            if manifest.read(self.place.path) == promised:
+            if manifest.read(home) == promised:
                 raise
-            raise DamageError(f"{self.place.path}: was replaced while it was opened; open it again") from None
+            raise DamageError(f"{home.path}: was replaced while it was opened; open it again") from None
         adopted = promised.adopted is not None
         self.index.check(
             [(entry.name, entry.records, entry.bytes) for entry in promised.shards],
             contiguous=not adopted,
             named=adopted,
         )
-        self._catalog = catalog.File(self.place, crc32c=promised.crc32c[catalog.FILE], records=promised.stored)
+        self._catalog = catalog.File(
+            self.place,
+            sha256=promised.files[catalog.FILE],
+            crc32c=promised.crc32c[catalog.FILE],
+            records=promised.stored,
+        )
         self.first_row = np.cumsum([0, *(entry.records for entry in promised.shards)])
         self.columns = (*catalog.SCHEMA, *([] if self.index.files is None else [catalog.IMAGE_FILE]))
         # Replaced as a whole, so that no thread needs a lock, which a fork might find taken.
@@ -100,7 +107,7 @@ class Tables:
         return len(self.index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.place.path, self.fingerprint)
+        return _reopened, (self.home, self.fingerprint)
 
     def shard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers int64 [m] of the shards in which these rows [m] lie."""
@@ -195,6 +202,8 @@ class Tables:
         if "labels" in has and "label_names" in has:
             same = pl.col("labels").list.len() == pl.col("label_names").list.len()
             wrong["number of labels"] = (pl.col("labels").is_null() != pl.col("label_names").is_null()) | ~same
+        if "look" in has:
+            wrong["look"] = pl.col("look").bin.size() != BYTES
         if "value" in has:
             wrong["value"] = ~pl.col("value").is_finite()
         if "polygons" in has:
@@ -220,7 +229,7 @@ class Tables:
             row = int(bad["__row"][0])
             what = next(name for name, one in wrong.items() if bad.select(one.fill_null(False)).item())
             raise DamageError(
-                f"{self.place.path / catalog.FILE}: the {what} of row {first + row} can't be; pack the dataset again"
+                f"{self.place.address(catalog.FILE)}: the {what} of row {first + row} can't be; pack the dataset again"
             )
         return frame
 
@@ -242,11 +251,17 @@ class Tables:
         return pl.Series(name, values).cast(catalog.SCHEMA[name])
 
 
-def _reopened(path: Path, fingerprint: str) -> Tables:
+def files_of(home: Place, promised: manifest.Manifest) -> Place:
+    """Where the files of a dataset are by whose names in the manifest they are read."""
+    place = home.within(promised.folder)
+    return Scattered(place) if any(is_url(entry.name) for entry in promised.shards) else place
+
+
+def _reopened(home: Place, fingerprint: str) -> Tables:
     """The tables that were pickled. Raises DamageError: those of another dataset stand there now."""
-    tables = Tables(path)
+    tables = Tables(home)
     if tables.fingerprint != fingerprint:
-        raise DamageError(f"{path}: holds another dataset than was opened; open it again")
+        raise DamageError(f"{home.path}: holds another dataset than was opened; open it again")
     return tables
 
 

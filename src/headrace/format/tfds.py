@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from headrace.place import local
+from headrace.place.address import Place
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 MOST_BYTES = 1 << 26  # of one such file
@@ -58,10 +57,10 @@ def get(said: Any, name: str, default: Any = None) -> Any:
     return said.get(camel, said.get(name, default))
 
 
-def features(folder: Path) -> list[Leaf]:
-    """The features that features.json in `folder` says. Raises OSError; ValueError: it says none."""
+def features(place: Place) -> list[Leaf]:
+    """The features that features.json in a place says. Raises OSError; ValueError: it says none."""
     try:
-        return list(_leaves(json.loads(local.content(folder / FEATURES, MOST_BYTES)), "", "", 0, 0))
+        return list(_leaves(json.loads(place.content(FEATURES, MOST_BYTES)), "", "", 0, 0))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it describes no features ({type(error).__name__.lower()}: {str(error)[:60]})") from None
 
@@ -82,9 +81,9 @@ def _leaves(said: Mapping[str, Any], key: str, file: str, many: int, depth: int)
         yield Leaf(key, kind, said, many, f"{file}.labels.txt")
 
 
-def info(folder: Path) -> Info:
-    """What dataset_info.json in `folder` says. Raises OSError; ValueError: it makes no sense."""
-    said = json.loads(local.content(folder / INFO, MOST_BYTES))
+def info(place: Place) -> Info:
+    """What dataset_info.json in a place says. Raises OSError; ValueError: it makes no sense."""
+    said = json.loads(place.content(INFO, MOST_BYTES))
     if not isinstance(said, Mapping) or not isinstance(get(said, "name"), str):
         raise ValueError("it names no dataset")
     file_format = str(get(said, "file_format") or "tfrecord")
@@ -127,11 +126,11 @@ def _split(said: Any, dataset: str, file_format: str) -> Split:
     return Split(name, tuple(shards))
 
 
-def class_names(folder: Path, leaf: Leaf) -> tuple[str, ...] | None:
+def class_names(place: Place, leaf: Leaf) -> tuple[str, ...] | None:
     """The names of a ClassLabel's classes, None where no file says them. Raises OSError; ValueError: no UTF-8."""
     try:
-        path = local.inside(folder, leaf.names_file)
+        data = place.held(leaf.names_file, MOST_BYTES)
     except FileNotFoundError:
         return None
-    lines = local.content(path, MOST_BYTES).decode("utf-8-sig").split("\n")
+    lines = data.decode("utf-8-sig").split("\n")
     return tuple(line.strip() for line in lines if line.strip())

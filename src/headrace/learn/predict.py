@@ -29,7 +29,9 @@ from headrace.learn.run import Run
 from headrace.learn.tasks import Hits, Task
 from headrace.load.dataset import Dataset
 from headrace.load.photos import Framing, Photo, read_photo
+from headrace.place.address import located
 from headrace.place.local import explained
+from headrace.place.open import at
 from headrace.place.publish import write_atomic
 from headrace.progress import bar
 from headrace.record import Reject
@@ -313,10 +315,20 @@ def _dataset(images: Any) -> Any:
     if isinstance(images, Dataset | np.ndarray | Image.Image):
         return images
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
-    named = [path for path in given if isinstance(path, str | os.PathLike) and (Path(path) / manifest.FILE).is_file()]
+    named = [path for path in given if isinstance(path, str | os.PathLike) and _is_dataset(path)]
     if named and len(given) > 1:
         raise UsageError(f"{named[0]}: is a dataset; ask about one dataset, or about images, at a time")
     return Dataset(named[0]) if named else given
+
+
+def _is_dataset(path: str | os.PathLike[str]) -> bool:
+    where = located(path)
+    if isinstance(where, Path):
+        return (where / manifest.FILE).is_file()
+    try:
+        return at(where).size(manifest.FILE) > 0
+    except NotThereError:
+        return False
 
 
 def _options(pattern: str | None, by_folder: bool, truth: Any) -> list[tuple[str, bool]]:

@@ -32,6 +32,7 @@ from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.loader import Loader
+from headrace.place.address import is_url
 from headrace.place.local import explained
 from headrace.place.publish import sync, write_atomic
 from headrace.progress import bar
@@ -66,10 +67,10 @@ class Trained:
 
 
 def train(
-    dataset: Dataset | Path | str,
+    dataset: Dataset | os.PathLike[str] | str,
     *,
     out: Path | str,
-    val: Dataset | Path | str | None = None,
+    val: Dataset | os.PathLike[str] | str | None = None,
     model: str | networks.Network | None = None,
     callbacks: Sequence[Any] | Any = (),
     options: Options | None = None,
@@ -121,8 +122,8 @@ def train(
 def _prepared(
     run: RunFolder,
     old: Recipe | None,
-    dataset: Dataset | Path | str,
-    val: Dataset | Path | str | None,
+    dataset: Dataset | os.PathLike[str] | str,
+    val: Dataset | os.PathLike[str] | str | None,
     model: str | networks.Network | None,
     callbacks: Sequence[Any] | Any,
     options: Options | None,
@@ -150,7 +151,7 @@ def _prepared(
     return _Training(run, dataset, val, model, told, options)
 
 
-def opened(dataset: Dataset | Path | str) -> Dataset:
+def opened(dataset: Dataset | os.PathLike[str] | str) -> Dataset:
     """The dataset at a path, or the one that is given."""
     return dataset if isinstance(dataset, Dataset) else Dataset(dataset)
 
@@ -160,7 +161,7 @@ def _validated_by(old: Recipe | None, dataset: Dataset) -> Dataset | None:
     part = old and old.val
     if not part or not old or part.content == old.train.content or dataset.fingerprint != old.train.content:
         return None
-    val = Dataset(part.dataset) if Path(part.dataset).is_dir() else None
+    val = Dataset(part.dataset) if is_url(part.dataset) or Path(part.dataset).is_dir() else None
     view = val.split(part.split) if val and part.split else val
     task = tasks.for_recipe(old.task, old.class_names, old.statistics)
     if view is None or parts.usable(view, task, old.options.limit).view_fingerprint != part.fingerprint:
@@ -326,6 +327,7 @@ class _Training:
             size=size,
             fit=options.fit,
             shuffle=not val,
+            order="full" if val else options.order,
             seed=options.seed,
             target=task.truth(part.view, drawn) if val else task.target(drawn),
             augment=() if val else tuple(AUGMENTATIONS[name] for name in filled(options.augment)),

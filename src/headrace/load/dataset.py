@@ -8,6 +8,7 @@ import functools
 import html
 import inspect
 import io
+import logging
 import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
+from headrace.place.address import Location, is_url
+from headrace.place.cache import Cache as CacheFolder
+from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
 from headrace.splits import grouped_shares, shares
@@ -37,13 +41,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from headrace.exporting.export import ExportReport
-    from headrace.load.loader import Cache, Loader, OnBad
+    from headrace.load.loader import Cache, Loader, OnBad, Order
     from headrace.load.targets import Target
     from headrace.viewing.serve import Viewer
 
 
 Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
 
+_log = logging.getLogger("headrace")
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
 
@@ -125,11 +130,27 @@ class Dataset:
     `divide`, `where`, of each of which there is a `loader`.
 
     A view shares files and catalog with its origin and holds nothing but row numbers.
+
+    path: a folder, or the URL of one in an object store ("s3://bucket/cats").
+    storage_options: what the store is opened with, those of obstore's from_url.
+    cache_dir: where records that were read of a store are kept, for all processes; by default $HEADRACE_CACHE, else
+    headrace in $XDG_CACHE_HOME or ~/.cache.
+    cache_bytes: what that folder may take, by default half of what is free on its disk with what it takes already; 0
+    keeps nothing.
     Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.selection = View(Shards(Path(path)))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        given = is_url(path) or cache_dir is not None or cache_bytes is not None
+        cache = CacheFolder(cache_dir, cache_bytes) if given else None
+        self.selection = View(Shards(at(path, storage_options, cache), cache))
 
     def _of(self, view: View) -> Dataset:
         dataset = object.__new__(type(self))
@@ -155,8 +176,8 @@ class Dataset:
         return self.selection.rows
 
     @property
-    def path(self) -> Path:
-        """The folder."""
+    def path(self) -> Location:
+        """The folder, or its URL."""
         return self.store.path
 
     @property
@@ -366,7 +387,7 @@ class Dataset:
         """The record of catalog row `row`. Raises DamageError."""
         values = self.store.table.row(row)
         known = catalog.known_of(values, (values["height"], values["width"]), self.keypoints)
-        for name in ("labels", "sha256", "warning"):
+        for name in ("labels", "sha256", "look", "warning"):
             del known[name]
         for name, several in (("label_names", "labels"), ("box_label_names", "box_labels"), ("captions", "captions")):
             texts = known.pop(name)
@@ -439,7 +460,8 @@ class Dataset:
 
     def verify(self, *, workers: int | None = None) -> Verdict:
         """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
-        return verify(self.path, workers=workers)
+        assert isinstance(self.store, Shards)
+        return verify(self.store.tables.home, workers=workers)
 
     @_by_name
     def loader(
@@ -449,6 +471,7 @@ class Dataset:
         size: int | tuple[int, int] | None = None,
         fit: Fit = "stretch",
         shuffle: bool | None = None,
+        order: Order = "full",
         seed: int = 0,
         target: Target | None = None,
         augment: Augmentation | Iterable[Augmentation] = (),
@@ -468,6 +491,12 @@ class Dataset:
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
         and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
         them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
+        order: what is shuffled. "full" is everything. "windows" is for sets larger than the cache or a disk's patience:
+        blocks of neighbours, about 8 MB each, are shuffled, and the records of up to 16 of these among each other, so
+        that some 128 MB are read at a time (a cache should hold twice that). As random, repeatable and resumable, and
+        for packed records as good, as these were shuffled then; where they lie sorted by class it costs accuracy, of
+        which a warning is logged. Neighbours are those of the view: of ds[numbers] as they are listed, which may lie
+        anywhere. A set of 128 MB or less is one window.
         seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
         target: None is what the records bring: y that is kept, else boxes, else the class, else the classes where
         there may be several (MultiLabel), else the value (Value).
@@ -482,6 +511,7 @@ class Dataset:
 
         Raises UsageError, DataError.
         """
+        from headrace.load import windows
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
@@ -490,6 +520,7 @@ class Dataset:
             size=size,  # type: ignore[arg-type]
             fit=fit,
             shuffle=self.selection.trains or bool(augment) if shuffle is None else shuffle,
+            order=order,
             seed=seed,
             target=default_target(self.selection.facts(objects=False)) if target is None else target,
             augment=augment,  # type: ignore[arg-type]
@@ -501,7 +532,18 @@ class Dataset:
             min_visible=min_visible,
             cache=cache,
         )
-        return Loader(self.selection, options)
+        loader = Loader(self.selection, options)
+        if loader.windows is not None:
+            uneven = windows.unevenness(self.store, self.rows, loader.windows)
+            if uneven > windows.UNEVEN:
+                _log.warning(
+                    "%s: its records lie by class, so that any 32 in a row share out the classes %.1f times as "
+                    "unevenly as by chance (order='windows'), which costs accuracy; pack it, as packing shuffles, or "
+                    "take order='full'",
+                    self.title,
+                    uneven,
+                )
+        return loader
 
     def export(
         self,

@@ -21,15 +21,16 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, StorageError
+from headrace.errors import DamageError, HeadraceError, StorageError
+from headrace.place.address import Place
 
 
 @contextlib.contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Turns an OSError about `path` into a StorageError of one clear line. Raises StorageError."""
+    """Turns an OSError about `path` into a StorageError of one clear line; our own stay what they are."""
     try:
         yield
-    except StorageError:
+    except HeadraceError:
         raise
     except OSError as error:
         where = error.filename or path
@@ -108,6 +109,14 @@ class LocalPlace:
         except OSError as error:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
+    def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
+        """`read`: here nothing is a copy."""
+        return self.read(name, offset, length)
+
+    def address(self, name: str) -> str:
+        """The path of a file, normalised."""
+        return os.path.normpath(self.path / name)
+
     def forget(self, name: str) -> None:
         """Lets go of an open file that may have been replaced."""
         _files.forget(self._number, self._path_of(name))
@@ -126,6 +135,45 @@ class LocalPlace:
         if not stat.S_ISREG(status.st_mode):
             raise StorageError(f"{path}: no regular file")
         return status.st_size
+
+    def version(self, name: str) -> str:
+        """When a file was written to last, in nanoseconds. Raises StorageError."""
+        path = self.path / name
+        with explained(path):
+            return str(path.stat().st_mtime_ns)
+
+    def content(self, name: str, most: int) -> bytes:
+        """All bytes of the file `name`, of `most` at most. Raises OSError."""
+        return content(self.path / name, most)
+
+    def held(self, name: str, most: int) -> bytes:
+        """`content` of a file below this folder, links followed. Raises OSError: not there, or not below it."""
+        return content(inside(self.path, name), most)
+
+    def digest(self, name: str) -> str:
+        """sha256 (hex) of the file `name`. Raises OSError."""
+        return digest(self.path / name)
+
+    def digest_ends(self, name: str) -> str:
+        """sha256 (hex) of the first and the last 64 KiB of the file `name`. Raises OSError."""
+        return digest_ends(self.path / name)
+
+    def whole(self, name: str, sha256: str, *, anew: bool = False) -> Path:
+        """The path of the file `name`."""
+        return self.path / name
+
+    def within(self, folder: str) -> LocalPlace:
+        """The folder `folder` below this one; this one by the empty name."""
+        return LocalPlace(self.path / folder) if folder else self
+
+    def names(self) -> list[str]:
+        """The regular files of this folder, links to such among them. Raises StorageError."""
+        with explained(self.path), os.scandir(self.path) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
+
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        return self.path.exists()
 
     def blocks(self, name: str, size: int = BLOCK) -> Iterator[bytes]:
         """The whole file `name` in blocks of `size` bytes. Raises StorageError."""
@@ -167,7 +215,7 @@ class Slices:
     Raises StorageError, also where the file ends before the `size` that it had.
     """
 
-    def __init__(self, place: LocalPlace, name: str, size: int, block: int = BLOCK) -> None:
+    def __init__(self, place: Place, name: str, size: int, block: int = BLOCK) -> None:
         self._place, self._name, self._size, self._block = place, name, size, block
         self._begin, self._held = 0, b""
 
@@ -183,7 +231,7 @@ class Slices:
             self._begin, self._held = begin, self._place.read(self._name, begin, n)
             if len(self._held) < n:
                 raise StorageError(
-                    f"{self._place.path / self._name}: ends at byte {begin + len(self._held)}, it had {self._size} "
+                    f"{self._place.address(self._name)}: ends at byte {begin + len(self._held)}, it had {self._size} "
                     "bytes: it was cut while it was read"
                 )
         return self._held[begin - self._begin : end - self._begin]

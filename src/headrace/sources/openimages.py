@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Record, Reject, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.folders import split_folders
@@ -126,10 +127,10 @@ def openimages(
     Raises NotThereError, StorageError, UsageError (no file or folder); when iterated also DataError naming the line.
     """
     return OpenImagesSource(
-        root=rows.check_table(Path(table)),
+        root=rows.check_table(paths.path_of(table)),
         images=walking.check_root(images),
-        image_labels=None if image_labels is None else rows.check_table(Path(image_labels)),
-        class_descriptions=None if class_descriptions is None else rows.check_table(Path(class_descriptions)),
+        image_labels=None if image_labels is None else rows.check_table(paths.path_of(image_labels)),
+        class_descriptions=None if class_descriptions is None else rows.check_table(paths.path_of(class_descriptions)),
     )
 
 

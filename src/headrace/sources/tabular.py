@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
+from headrace.place import paths
+from headrace.place.address import is_url
 from headrace.record import Record, Reject, check_names, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
@@ -151,7 +153,7 @@ def csv(
     Raises NotThereError, StorageError, UsageError (no file or folder; an option); when iterated also DataError naming
     the line (UTF-16; columns that can't be told), UsageError (no such column).
     """
-    path = rows.check_table(Path(table))
+    path = rows.check_table(paths.path_of(table))
     if separator is not None:
         separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
         if len(separator) != 1 or separator in '"\r\n':
@@ -434,7 +436,7 @@ def _class_names(given: Sequence[str] | str | os.PathLike[str] | None) -> tuple[
         return None
     names = [given] if isinstance(given, str | os.PathLike) else list(given)
     if len(names) == 1 and str(names[0]).lower().endswith(".csv"):
-        return read_classes(rows.check_table(Path(names[0])))
+        return read_classes(rows.check_table(paths.path_of(names[0])))
     return check_names([str(name) for name in names], "class_names")
 
 
@@ -507,7 +509,7 @@ class _Reading:
         return row
 
     def _item(self, name: str, places: list[tuple[int, int]]) -> Record | Reject:
-        id_, reason = walking.id_of(name)
+        id_, reason = (name, None) if is_url(name) and not walking.CONTROLS.search(name) else walking.id_of(name)
         first = places[0][1]
         if reason is not None:
             return Reject(id=id_, origin=self._origin(first), stage="annotation", reason=reason)
@@ -518,8 +520,8 @@ class _Reading:
                 image.take(row)
             except BadRow as error:
                 return Reject(id=id_, origin=self._origin(line), stage="annotation", reason=str(error))
-        path = f"{self.source.images}/{id_}"
-        refused = walking.refusal(path, self.inside)
+        path = id_ if is_url(id_) else f"{self.source.images}/{id_}"
+        refused = None if is_url(id_) else walking.refusal(path, self.inside)
         if refused is not None and not walking.is_image_name(id_):
             other = self._by_stem(id_)
             if other is not None:
@@ -708,9 +710,11 @@ def upright_size(path: str) -> tuple[int, int]:
     from headrace.imaging.codec import BadImage, read_header  # heavy, and most tables do without
 
     try:
-        header = read_header(Path(path).read_bytes())
+        header = read_header(paths.content(path) if is_url(path) else Path(path).read_bytes())
     except BadImage as error:
         raise Unread(error.stage, error.reason) from error
+    except StorageError as error:
+        raise paths.Unreachable(str(error)) from error
     except OSError as error:
         raise Unread("read", (error.strerror or str(error)).lower()) from error
     turned = header.orientation in (5, 6, 7, 8)

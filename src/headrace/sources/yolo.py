@@ -31,6 +31,7 @@ import yaml
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Mask, Record, Reject, check_names, name_fault
 from headrace.sources import walking
 from headrace.sources.folders import split_folders
@@ -131,7 +132,7 @@ def yolo(
     """
     if task is not None and task not in get_args(Task):
         raise UsageError(f"task is {task!r}, wanted one of {', '.join(get_args(Task))}")
-    place = Path(path)
+    place = paths.path_of(path)
     if not place.exists():
         raise NotThereError(f"{place}: no such file or folder")
     layout = _Layout(place, None if images is None else walking.check_root(images))
@@ -477,7 +478,7 @@ def _inside(root: Path, text: str, bases: Sequence[str]) -> tuple[str | None, bo
             if path.partition("/")[0] != ".." and _exists(root, path):
                 return ("" if path == "." else path), True
     else:
-        path = os.path.relpath(slashed, os.path.abspath(root)).replace(os.sep, "/")  # noqa: PTH100
+        path = os.path.relpath(slashed, root.absolute()).replace(os.sep, "/")
         if path.partition("/")[0] != ".." and _exists(root, path):
             return ("" if path == "." else path), True
     parts = [part for part in slashed.split("/") if part not in ("", ".") and not part.endswith(":")]
@@ -495,7 +496,7 @@ def _inside(root: Path, text: str, bases: Sequence[str]) -> tuple[str | None, bo
 
 
 def _exists(root: Path, path: str) -> bool:
-    return os.path.exists(root / path)  # noqa: PTH110 (False where no path can be)
+    return paths.exists(root / path)
 
 
 def _whole(text: Any) -> int | None:
@@ -619,7 +620,7 @@ class _Reading:
         file = source.root / label
         rows = _Rows([], [], [], [])
         origin = label
-        if os.path.lexists(file):
+        if paths.exists(file) or os.path.lexists(file):
             self.labelled += 1
             if refused := walking.refusal(str(file), self.inside):
                 return Reject(id=id_, origin=label, stage="read", reason=refused.replace(" of images", ""))

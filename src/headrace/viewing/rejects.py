@@ -11,7 +11,7 @@ from typing import Any
 from headrace.errors import StorageError
 from headrace.format.manifest import REJECTS_FILE
 from headrace.load.dataset import Dataset
-from headrace.place.local import explained
+from headrace.load.store import Shards
 from headrace.record import Reject
 
 MOST = 100_000  # that are shown
@@ -24,18 +24,28 @@ def rejects_of(dataset: Dataset) -> tuple[Reject, ...]:
         return tuple(known[:MOST])
     if not dataset.manifest.rejected:
         return ()
-    path = dataset.path / REJECTS_FILE
+    assert isinstance(dataset.store, Shards)
+    place = dataset.store.tables.place
     found: list[Reject] = []
-    with explained(path), path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if number > MOST:
-                break
-            try:
-                said = json.loads(line)
-                found.append(Reject(**{name: str(said[name]) for name in ("id", "origin", "stage", "reason")}))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise StorageError(f"{path}:{number}: is no Reject; run 'headrace verify {dataset.path}'") from None
+    for number, line in enumerate(_lines(place.blocks(REJECTS_FILE)), start=1):
+        if number > MOST:
+            break
+        try:
+            said = json.loads(line)
+            found.append(Reject(**{name: str(said[name]) for name in ("id", "origin", "stage", "reason")}))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            where = f"{place.address(REJECTS_FILE)}:{number}"
+            raise StorageError(f"{where}: is no Reject; run 'headrace verify {dataset.path}'") from None
     return tuple(found)
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    left = b""
+    for block in blocks:
+        *lines, left = (left + block).split(b"\n")
+        yield from lines
+    if left:
+        yield left
 
 
 def plain(reason: str) -> str:
