@@ -22,10 +22,11 @@ from command import headrace
 from drawn import jpeg, picture, saved
 from foreign import payload, write
 from headrace.errors import MissingExtraError, NotThereError, UsageError
+from headrace.viewing import groups
 from headrace.viewing.measures import measures
 from headrace.viewing.query import Boxes
 from packed import flip, pack, photos, shades, shard_of
-from viewed import classified, judged, some
+from viewed import classified, judged, patches, some
 
 pytest.importorskip("starlette", reason="Starlette is not installed: pip install 'headrace[view]'")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'headrace[view]'")
@@ -383,10 +384,11 @@ def test_rejects_and_what_is_left_of_them(tmp_path: Path) -> None:
         assert [one["id"] for one in ask("api/rejects?stage=decode").json["rejects"]] == [one["id"] for one in decode]
 
 
-def test_equal_images_are_grouped(tmp_path: Path) -> None:
+def test_duplicates_are_grouped(tmp_path: Path) -> None:
+    seeds = [(1, "a", 90), (1, "b", 90), (2, "a", 90), (3, "b", 90), (3, "b", 60), (4, "a", 90)]
     records = [
-        hr.Record(id=f"{i}", encoded=jpeg(seed=seed), label_name=name)
-        for i, (seed, name) in enumerate([(1, "a"), (1, "b"), (2, "a"), (3, "b"), (3, "b"), (4, "a")])
+        hr.Record(id=f"{i}", encoded=patches(seed, quality), label_name=name)
+        for i, (seed, name, quality) in enumerate(seeds)
     ]
     pack(records, tmp_path / "cats")
     viewer, ask = entered(hr.Dataset(tmp_path / "cats"))
@@ -394,8 +396,26 @@ def test_equal_images_are_grouped(tmp_path: Path) -> None:
         said = ask("api/groups").json
         assert (said["groups"], said["across_splits"], said["contradicting"]) == (2, 0, 1)
         assert [{cell["id"] for cell in group["cells"]} for group in said["found"]] == [{"0", "1"}, {"3", "4"}]
-        assert [group["labels"] for group in said["found"]] == [True, False]
+        assert [(group["kind"], group["labels"]) for group in said["found"]] == [("equal", True), ("near", False)]
         assert ask("api/groups?only=labels").json["total"] == 1 and ask("api/groups?only=splits").json["total"] == 0
+
+
+def test_many_images_are_not_decoded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "AT_ONCE", 3)
+    pixels = [np.asarray(Image.open(io.BytesIO(patches(k // 2)))) for k in range(4)]
+    viewer, ask = entered(hr.ArrayDataset(np.stack(pixels)))
+    with viewer:
+        assert ask("api/groups").json == {"groups": None, "records": 4}
+        assert ask("api/groups?anyhow=yes").json["groups"] == ask("api/groups").json["groups"] == 2
+
+
+def test_labels_in_doubt_come_in_their_order(ds: hr.Dataset, ask: Client) -> None:
+    wrong = [record.id for record in ds.split("val") if record.label_name in ("ant", "cow")]
+    said = ask("api/records?evaluation=cats-val&outcome=doubtful").json
+    assert [cell["id"] for cell in said["cells"]] == wrong[::-1][:3]
+    ants = ask("api/records?evaluation=cats-val&outcome=doubtful&observed=ant").json
+    assert {cell["labels"][0] for cell in ants["cells"]} == {"ant"}
+    assert ask("api/run").json["evaluations"][0]["doubtful"] == 4  # one of them is not in this dataset
 
 
 def test_boxes_of_a_run_are_matched(tmp_path: Path) -> None:

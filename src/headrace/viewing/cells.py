@@ -138,7 +138,9 @@ def said(line: Mapping[str, Any], boxes: list[list[float]] | None, box_names: tu
 
 
 def strict(value: Any) -> Any:
-    """The value with texts in the place of numbers that JSON has none for (NaN, infinity)."""
+    """The value with texts in the place of what JSON has none for: NaN, infinity, bytes."""
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
