@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.format import catalog
-from headrace.learn.boxes import Truth, matches
+from headrace.learn.boxes import Truth, partners
 from headrace.load.dataset import Dataset
 from headrace.load.targets import Found
 from headrace.viewing.runs import Judged
@@ -128,23 +128,19 @@ def said(line: Mapping[str, Any], boxes: list[list[float]] | None, box_names: tu
     # Boxes without a name are all of the one class.
     there = np.maximum(np.array([box[4] for box in boxes], np.int64), 0)
     truth = Truth(np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4), there)
-    hits = matches(found, truth)
-    hit = Found(found.boxes[hits], found.scores[hits], found.labels[hits])
-    taken = matches(_as_found(truth), Truth(hit.boxes, hit.labels))
+    of = partners(found, truth)
     answer["found"] = [
         [*box, score, label, right]
-        for box, score, label, right in zip(corners, scores, labels.tolist(), hits.tolist(), strict=True)
+        for box, score, label, right in zip(corners, scores, labels.tolist(), (of >= 0).tolist(), strict=True)
     ]
-    answer["missed"] = np.flatnonzero(~taken).tolist()
+    answer["missed"] = np.setdiff1d(np.arange(len(boxes)), of).tolist()
     return answer
 
 
-def _as_found(truth: Truth) -> Found:
-    return Found(truth.boxes, np.ones(len(truth.boxes), np.float32), truth.labels)
-
-
 def strict(value: Any) -> Any:
-    """The value with texts in the place of numbers that JSON has none for (NaN, infinity)."""
+    """The value with texts in the place of what JSON has none for: NaN, infinity, bytes."""
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
