@@ -288,6 +288,17 @@ def test_record(ds: hr.Dataset, ask: Client) -> None:
     assert missing.status == 404 and "nobody" in missing.json["error"]
 
 
+def test_attributes_of_boxes_stand_with_their_boxes(tmp_path: Path) -> None:
+    attributes = {"pose": ["left", None], "truncated": [1, 0], "weather": "rain", "other": [1, 2, 3]}
+    boxes = np.array([[2, 2, 12, 12], [20, 2, 30, 12]], np.float32)
+    record = hr.Record(id="a", encoded=jpeg(), boxes=boxes, box_labels=("x", "x"), attributes=attributes)
+    viewer, ask = entered(pack([record], tmp_path / "cats"))
+    with viewer:
+        said = ask("api/record?id=a").json
+    assert [one["attributes"] for one in said["objects"]] == [{"truncated": 1, "pose": "left"}, {"truncated": 0}]
+    assert said["attributes"] == {"weather": "rain", "other": [1, 2, 3]}
+
+
 def test_images(ds: hr.Dataset, ask: Client) -> None:
     for row, record in enumerate(ds):
         whole = ask(f"image/{row}")

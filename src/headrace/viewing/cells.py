@@ -90,6 +90,10 @@ def record(dataset: Dataset, row: int, judged: Judged | None = None) -> dict[str
             one["runs"] = values["runs"][i]
         one["attributes"] = {name: column[i] for name, column in per_box.items() if column[i] is not None}
         objects.append(one)
+    attributes = catalog.attributes(values["attributes"])
+    for name in [name for name, each in attributes.items() if isinstance(each, list) and len(each) == len(objects)]:
+        for one, value in zip(objects, attributes.pop(name), strict=True):
+            one["attributes"] |= {} if value is None else {name: value}
     classes = values["label_names"] if dataset.multi_label else [values["label_name"]]
     facts = {name: value for name, value in values.items() if name not in _ELSEWHERE and value is not None}
     shape = {"row": row, "width": values["width"], "height": values["height"]}
@@ -100,7 +104,7 @@ def record(dataset: Dataset, row: int, judged: Judged | None = None) -> dict[str
         "labels": None if classes is None or classes == [None] else classes,
         "objects": objects,
         "says_boxes": boxes is not None,
-        "attributes": catalog.attributes(values["attributes"]),
+        "attributes": attributes,
         "facts": facts,
         "address": store.address(row),
     }
