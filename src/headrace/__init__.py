@@ -1,8 +1,8 @@
 """Headrace: labelled images to the model. Packed once into sharded TFRecords, fed at the speed of the JPEG decoder.
 
 The verbs and nouns are few: `pack`, `adopt`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`, `PhotoLoader`,
-`Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `errors`, `compat`. What these hold
-and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
+`Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `runners`, `errors`, `compat`. What
+these hold and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
 
 All is imported when first used, so that `import headrace` costs next to nothing and knows no framework.
 """
@@ -45,7 +45,7 @@ _HOME = {
     "predict": "headrace.learn.predict",
     "Run": "headrace.learn.run",
     "pack": "headrace.packing.pack",
-    "PackReport": "headrace.packing.pack",
+    "PackReport": "headrace.packing.finish",
     "adopt": "headrace.adopting.adopt",
     "AdoptReport": "headrace.adopting.adopt",
     "ExportReport": "headrace.exporting.export",
@@ -55,6 +55,7 @@ _HOME = {
     "NotThereError": "headrace.errors",
     "StorageError": "headrace.errors",
     "MissingExtraError": "headrace.errors",
+    "EngineError": "headrace.errors",
     "DataError": "headrace.errors",
     "DamageError": "headrace.errors",
 }
@@ -65,6 +66,7 @@ _MODULES = {
     "augment": "headrace.imaging.augment",
     "errors": "headrace.errors",
     "compat": "headrace.compat",
+    "runners": "headrace.packing.runners",
 }
 _VERBS = ("pack", "adopt", "train", "evaluate", "predict")
 _NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from headrace.errors import (
         DamageError,
         DataError,
+        EngineError,
         HeadraceError,
         MissingExtraError,
         NotThereError,
@@ -98,7 +101,9 @@ if TYPE_CHECKING:
     from headrace.load.loader import Loader
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Target, Value
-    from headrace.packing.pack import PackReport, pack
+    from headrace.packing import runners
+    from headrace.packing.finish import PackReport
+    from headrace.packing.pack import pack
     from headrace.record import Part, Record, Reject
     from headrace.sources import Source
 
@@ -109,6 +114,7 @@ __all__ = [
     "augment",
     "errors",
     "compat",
+    "runners",
     "Dataset",
     "ArrayDataset",
     "Loader",
@@ -149,6 +155,7 @@ __all__ = [
     "NotThereError",
     "StorageError",
     "MissingExtraError",
+    "EngineError",
     "DataError",
     "DamageError",
 ]

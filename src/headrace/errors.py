@@ -31,6 +31,10 @@ class MissingExtraError(HeadraceError, ImportError):
     """An optional package is not installed; the message holds the install line."""
 
 
+class EngineError(HeadraceError, RuntimeError):
+    """The engine that makes the shards failed: it can't be reached, or its workers die."""
+
+
 class DataError(HeadraceError, ValueError):
     """The data is at fault: nothing usable in it, or more Rejects than allowed."""
 

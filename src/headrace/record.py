@@ -25,6 +25,11 @@ class Frames(Protocol):
 
     def frame(self, i: int) -> Drawn: ...
 
+    def taken(self, numbers: NDArray[np.int64]) -> tuple[Frames, NDArray[np.int64]]:
+        """Images for who sees no memory of this process, at least those of these numbers; and the numbers int64 [m]
+        that they have there."""
+        ...
+
 
 class Drawn(Protocol):
     """Pixels that become the bytes of an image file when they are asked for: `stack.frame(number)`.

@@ -28,7 +28,7 @@ from headrace.cli.options import (
 from headrace.cli.text import amount, boxes_text, count_reasons, equal_lines, log_shown, losses, print_json
 
 if TYPE_CHECKING:
-    from headrace.packing.pack import PackReport
+    from headrace.packing.finish import PackReport
 
 _IMAGES = "Images"
 

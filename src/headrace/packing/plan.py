@@ -1,7 +1,7 @@
 """The plan: every decision of a packing before any pixel is touched: classes, splits, order, shards.
 
-What the source gave is a table on disk, and the order of its rows a file beside it. A plan says where they lie and what
-holds for all of them: small, plain data that can be pickled, and all that a worker anywhere needs to make shard i.
+What the source gave is a table on disk, and the order of its rows a file beside it. A plan says where they lie; its
+Decisions are what holds for all of them. With a slice of the table they are all that a worker anywhere needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -25,7 +25,7 @@ from headrace.imaging import mirror
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
-from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Spool, Table
+from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Rows, Slice, Spool, Table
 from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
 from headrace.sources.info import SourceInfo, read
 from headrace.sources.walking import natural
@@ -83,9 +83,9 @@ class ShardPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """`classes`, `box_classes` in index order. `table` holds what the source gave, `order` the rows as they are packed,
-    int64; `info` is what the source says of the whole. `refused`: Rejects that the source gave and the plan made.
+class Decisions:
+    """`classes`, `box_classes` in index order. `info` is what the source says of the whole; `seen` is how much it gave,
+    `refused` how many Rejects the source gave and the plan made.
 
     `splits`: name -> fraction, or the names alone where the source's records say their split. `notes`: what was decided
     for the whole and should be said aloud, by the source or here.
@@ -109,8 +109,6 @@ class Plan:
     flip_pairs: mirror.Pairs
     splits: Mapping[str, float] | tuple[str, ...]
     shards: tuple[ShardPlan, ...]
-    table: Table
-    order: Flat
     seen: int
     refused: int
     notes: tuple[str, ...] = ()
@@ -119,36 +117,66 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_labels", {name: i for i, name in enumerate(self.classes)})
 
-    def records(self, start: int, stop: int) -> Iterator[Numbered]:
-        """The Records of places `start` to `stop` of the order, with both their class's name and index, or neither;
-        where images may have several classes, with their names.
-
-        Raises OSError.
-        """
-        for row in self.order.read(start, stop).tolist():
-            record = self.table[row]
-            assert isinstance(record, Record)
-            if record.label_name is not None:
-                record = replace(record, label=self._labels[record.label_name])
-            elif record.label is not None:
-                record = replace(record, label_name=self.classes[record.label])
-            if self.multi_label and record.label_name is not None:
-                record = replace(record, label=None, label_name=None, labels=(record.label_name,))
-            yield Numbered(row, record)
+    def completed(self, record: Record) -> Record:
+        """The record with both its class's name and index, or neither; where images may have several classes, with
+        their names."""
+        if record.label_name is not None:
+            record = replace(record, label=self._labels[record.label_name])
+        elif record.label is not None:
+            record = replace(record, label_name=self.classes[record.label])
+        if self.multi_label and record.label_name is not None:
+            record = replace(record, label=None, label_name=None, labels=(record.label_name,))
+        return record
 
     def labels_of(self, names: Iterable[str]) -> list[int]:
         """The indices of classes."""
         return [self._labels[name] for name in names]
+
+    def alone(self, i: int) -> Decisions:
+        """What a worker wants of them for shard `i`."""
+        shard = self.shards[i]
+        kept: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(Decisions) if each.init}
+        alone = replace(shard, start=0, stop=len(shard))
+        return Decisions(**kept | {"shards": (alone,), "info": SourceInfo(), "notes": ()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Decisions):
+    """`table` holds what the source gave, `order` the rows as they are packed, int64."""
+
+    table: Table
+    order: Flat
+
+    def records(self, start: int, stop: int) -> Iterator[Numbered]:
+        """The Records of places `start` to `stop` of the order, completed. Raises OSError."""
+        yield from numbered_records(self, self.table, self.order.read(start, stop))
+
+    def slice(self, i: int) -> Slice:
+        """The rows of shard `i`, in their order. Raises OSError."""
+        return self.table.slice(self.order.read(self.shards[i].start, self.shards[i].stop))
 
     def close(self) -> None:
         """Lets go of its files."""
         self.table.close()
         self.order.close()
 
+    @property
+    def rejects_file(self) -> Path:
+        """Lines (see `line`) of the Rejects that the source gave and the plan made, in the order of the source."""
+        return self.table.folder / "rejects"
+
     def rejects(self) -> Iterator[Numbered]:
-        """The Rejects that the source gave and the plan made, in the order of the source. Raises OSError."""
-        with (self.table.folder / "rejects").open("rb") as lines:
+        """These Rejects. Raises OSError."""
+        with self.rejects_file.open("rb") as lines:
             yield from map(numbered, lines)
+
+
+def numbered_records(decisions: Decisions, rows: Rows, numbers: NDArray[np.int64]) -> Iterator[Numbered]:
+    """The Records in rows of these numbers, completed. Raises OSError."""
+    for row in numbers.tolist():
+        record = rows[row]
+        assert isinstance(record, Record)
+        yield Numbered(row, decisions.completed(record))
 
 
 def line(number: int, reject: Reject) -> bytes:

@@ -1,13 +1,13 @@
 """Makes one shard of a plan: records in; one .tfrecord, its .idx and its parts of index and catalog out.
 
-Knows nothing of the others.
+Knows nothing of the others; where it is made, and by whom, is left to task and runners.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
 from headrace.imaging.codec import BadImage, check_pixels
 from headrace.imaging.prepare import prepare
-from headrace.packing.plan import Numbered, Plan, ShardPlan, line, rejected
+from headrace.packing.plan import Decisions, Numbered, ShardPlan, line, rejected
 from headrace.place import publish
 from headrace.record import Record, Reject
 
@@ -43,6 +43,7 @@ class Made:
 class ShardResult:
     """What `pack_shard` made: the shard's entry for the manifest, counts, and lines (see plan.line) of its `refused`
     Rejects. `channels`: the most that an image has, 0 without any; `warned`, `keypoint_sets`: see PackReport.
+    `bytes_out` of both its files; `index` and `catalog`: bytes of its parts of these.
     """
 
     entry: ShardEntry
@@ -53,19 +54,24 @@ class ShardResult:
     refused: int
     rejects: bytes
     bytes_in: int
+    bytes_out: int
     boxes_clipped: int
     boxes_dropped: Counter[str]
     keypoints_dropped: Counter[str]
+    index: bytes
+    catalog: bytes
 
 
-def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numbered:
-    """The record as it will be written, or its Reject. Pure but for reading the image."""
+def make_record(
+    plan: Decisions, shard: ShardPlan, numbered: Numbered, read: Callable[[Record], bytes] = Record.read
+) -> Made | Numbered:
+    """The record as it will be written, or its Reject. Pure but for reading the image, which `read` does."""
     record = numbered.item
     assert isinstance(record, Record)
     try:
         if record.pixels is not None:
             check_pixels(*record.pixels.size, plan.options.max_pixels)  # before they are many bytes
-        data = record.read()
+        data = read(record)
         image = prepare(
             data,
             plan.options,
@@ -137,16 +143,10 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
     )
 
 
-def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered] | None = None) -> ShardResult:
-    """Writes shard `i` of `plan` and its index into `folder`, its parts beside the plan's table. Raises OSError,
-    UsageError (in a forked child without Polars's threads).
-
-    `made` brings its records in the plan's order from wherever they were made; by default they are made here.
-    """
+def pack_shard(shard: ShardPlan, folder: Path, made: Iterable[Made | Numbered]) -> ShardResult:
+    """Writes a shard and its index into `folder`, of its records as `made` brings them, in the plan's order. Raises
+    OSError, UsageError (in a forked child without Polars's threads)."""
     frames.check_process("pack_shard")
-    shard = plan.shards[i]
-    if made is None:
-        made = (make_record(plan, shard, record) for record in plan.records(shard.start, shard.stop))
     rows: list[Row] = []
     rejects: list[Numbered] = []
     bytes_in = boxes_clipped = crc32c = 0
@@ -170,10 +170,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
         size, sha256 = file.size, file.close()
     entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256, crc32c=crc32c)
     spans = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
-    (folder / entry.index_name).write_bytes(spans.encode())
-    where, what = parts_of(plan, i)
-    where.write_bytes(index.to_bytes(rows))
-    what.write_bytes(catalog.to_bytes(catalog.table(rows)))
+    bytes_of_spans = (folder / entry.index_name).write_bytes(spans.encode())
     return ShardResult(
         entry=entry,
         channels=max((row.channels for row in rows), default=0),
@@ -185,16 +182,13 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
         refused=len(rejects),
         rejects=b"".join(line(reject.number, reject.item) for reject in rejects if isinstance(reject.item, Reject)),
         bytes_in=bytes_in,
+        bytes_out=size + bytes_of_spans,
         boxes_clipped=boxes_clipped,
         boxes_dropped=boxes_dropped,
         keypoints_dropped=keypoints_dropped,
+        index=index.to_bytes(rows),
+        catalog=catalog.to_bytes(catalog.table(rows)),
     )
-
-
-def parts_of(plan: Plan, i: int) -> tuple[Path, Path]:
-    """Where shard `i` leaves its parts of index and catalog."""
-    path = plan.table.folder / plan.shards[i].name
-    return path.with_suffix(".index"), path.with_suffix(".catalog")
 
 
 def _of_boxes(value: Any, n: int, kept: list[int]) -> Any:
