@@ -69,7 +69,7 @@ def info(
     if as_json:
         print_json(facts)
         return
-    height, width = dataset.store.height, dataset.store.width
+    height, width = dataset.store.height[dataset.rows], dataset.store.width[dataset.rows]
     size = (
         "x".join(map(str, dataset.image_size))
         if dataset.image_size

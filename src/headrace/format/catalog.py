@@ -26,7 +26,7 @@ from headrace.place.address import Place
 from headrace.place.local import LocalPlace
 from headrace.record import Mask
 
-FILE = "catalog.parquet"
+FILE = "catalog.parquet"  # of the version that was packed
 
 # Attributes of boxes that many formats know, a number for each box: columns of their own, so that conditions can ask
 # for them. The others are JSON. The flags are 1 or 0, -1 where the format says that it isn't known.
@@ -62,6 +62,10 @@ WHAT: dict[str, Any] = {
     "sha256": pl.String,
     "warning": pl.String,
 }
+
+# What a file has besides, once a version left records out, or says other things of some than their shards do.
+DROPPED, EDITED = "dropped", "edited"
+MARKS: dict[str, Any] = {DROPPED: pl.Boolean, EDITED: pl.Boolean}
 
 # With where they are, which the index knows: what `Dataset.catalog` shows. `file` is a column more where records only
 # name their image: its path below the folder of images.
@@ -225,6 +229,16 @@ def _lists(values: Sequence[Any], of_none: Any, kind: Any) -> pl.Series:
     return lists(pl.Series(flat, dtype=kind.inner), counts, says)
 
 
+def column_of(name: str, values: Sequence[Any]) -> pl.Series:
+    """The column `name` of WHAT of these values, as a Row has them."""
+    kind = WHAT[name]
+    if name == "keypoints":
+        values = [None if points is None else points.tolist() for points in values]
+    elif isinstance(kind, pl.List) and name not in ("captions", "polygons", "runs", *ATTRIBUTES):
+        return _lists(values, np.zeros((0, 4), np.float32) if name == "boxes" else [], kind).alias(name)
+    return pl.Series(name, values, dtype=kind)
+
+
 def lists(items: pl.Series, counts: NDArray[np.integer], says: NDArray[np.bool_]) -> pl.Series:
     """A column of n lists: the next `counts` [n] of the `items`, and null where `says` [n] is False.
 
@@ -287,25 +301,15 @@ class File:
     manifest says (Parquet has no checksums here, and a flipped bit would silently be another label), and if it has a
     row for each of `records`. Every question raises StorageError, DamageError."""
 
-    def __init__(self, place: Place, *, sha256: str, crc32c: int, records: int) -> None:
-        self.path = place.address(FILE)
+    def __init__(self, place: Place, *, name: str = FILE, sha256: str, crc32c: int, records: int) -> None:
+        self.path = place.address(name)
+        self._name = name
         self._place, self._sha256, self._crc32c, self._records = place, sha256, crc32c, records
         self._known: tuple[int, ...] | None = None
 
     def read(self, columns: Sequence[str], first: int = 0, n: int | None = None) -> pl.DataFrame:
-        """These columns of the rows `first` to `first + n`, by default all."""
-        here = self._place.whole(FILE, self._sha256)
-        before = _identity(here)
-        if before != self._known:
-            found = _crc32c(here)
-            if found != self._crc32c and here != self._place.path / FILE:  # a copy
-                here = self._place.whole(FILE, self._sha256, anew=True)
-                before, found = _identity(here), _crc32c(here)
-            if found != self._crc32c:
-                raise DamageError(
-                    f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
-                    "was packed anew meanwhile open it again, else pack it again"
-                )
+        """These columns of the rows `first` to `first + n`, by default all; MARKS where the file has them."""
+        here, before = self._sound()
         try:
             frame = read_columns(here, columns, self._records, first, n)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
@@ -317,6 +321,45 @@ class File:
         self._known = before
         return frame
 
+    def _sound(self) -> tuple[Path, tuple[int, ...]]:
+        """Where its bytes are, which have the CRC that was promised, and what tells that file from others."""
+        here = self._place.whole(self._name, self._sha256)
+        before = _identity(here)
+        if before != self._known:
+            found = _crc32c(here)
+            if found != self._crc32c and here != self._place.path / self._name:  # a copy
+                here = self._place.whole(self._name, self._sha256, anew=True)
+                before, found = _identity(here), _crc32c(here)
+            if found != self._crc32c:
+                raise DamageError(
+                    f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
+                    "was packed anew meanwhile open it again, else pack it again"
+                )
+        return here, before
+
+    def revise(self, changes: Sequence[pl.DataFrame], more: Sequence[Path], out: Path) -> None:
+        """Writes a catalog of these rows with some values changed, and of `more` catalogs' rows after them.
+
+        Of each frame of changes `row` is the number of a row, ascending, the other columns are its new values: those of
+        WHAT, and MARKS. A mark that no row has is left out.
+        """
+        here, before = self._sound()
+        with local.explained(out), _utf8([here, *more, out]) as (source, *others, target):
+            scanned = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+            has = scanned.collect_schema()
+            frame = changed(scanned.with_row_index("row"), changes).drop("row")
+            marks = [name for name in MARKS if name in has or any(name in one.columns for one in changes)]
+            with_marks = frame.collect_schema()
+            frame = frame.with_columns(pl.lit(False).alias(name) for name in marks if name not in with_marks)
+            frame = frame.with_columns(pl.col(name).fill_null(False) for name in marks)
+            for path in others:
+                added = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+                frame = pl.concat([frame, added.with_columns(pl.lit(False).alias(name) for name in marks)])
+            frame.select([*WHAT, *marks]).sink_parquet(
+                target, compression="zstd", row_group_size=GROUP, maintain_order=True
+            )
+        self._check_same(here, before)
+
     def _check_same(self, here: Path, before: tuple[int, ...]) -> None:
         if _identity(here) != before:
             raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
@@ -326,6 +369,20 @@ def _identity(path: Path) -> tuple[int, ...]:
     with local.explained(path):
         status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def changed(frame: pl.LazyFrame, changes: Sequence[pl.DataFrame]) -> pl.LazyFrame:
+    """The frame, whose column `row` ascends, with the values that changes (see File.revise) have for some rows."""
+    for change in changes:
+        new = {name: f"__{name}" for name in change.columns if name != "row"}
+        has = frame.collect_schema()
+        with_new = change.lazy().rename(new).with_columns(pl.col("row").cast(has["row"]), __is=pl.lit(True))
+        frame = frame.join(with_new, on="row", how="left", maintain_order="left")
+        frame = frame.with_columns(
+            pl.when("__is").then(theirs).otherwise(name if name in has else pl.lit(None)).alias(name)
+            for name, theirs in new.items()
+        ).drop("__is", *new.values())
+    return frame
 
 
 def _crc32c(path: Path) -> int:
@@ -361,7 +418,7 @@ def _read_columns(
     rows = scanned.select(pl.len()).collect().item()
     if rows != records:
         raise DamageError(f"{path}: {rows} rows, the manifest says {records} records; pack the dataset again")
-    return scanned.select(columns).slice(first, n).collect()
+    return scanned.select(name for name in columns if name not in MARKS or name in found).slice(first, n).collect()
 
 
 def columns_of(condition: str) -> list[str]:
