@@ -143,7 +143,7 @@ def table(rows: Sequence[Row]) -> pl.DataFrame:
             of.pop(name) if name in of and _fits(of[name], row.boxes, kind) else None
             for of, row in zip(known, rows, strict=True)
         ]
-    columns["attributes"] = [json.dumps(of, sort_keys=True, ensure_ascii=False) if of else None for of in known]
+    columns["attributes"] = [attributes_text(of) for of in known]
     columns["keypoints"] = [None if points is None else points.tolist() for points in columns["keypoints"]]
     for name, of_none in (("boxes", np.zeros((0, 4), np.float32)), ("box_labels", []), ("box_label_names", [])):
         columns[name] = _lists(columns[name], of_none, WHAT[name])
@@ -443,6 +443,11 @@ def where(frame: pl.DataFrame, condition: str) -> NDArray[np.int64]:
 def _parsed(condition: str) -> pl.Expr:
     check_condition(condition)
     return pl.sql_expr(condition)
+
+
+def attributes_text(of: Mapping[str, Any]) -> str | None:
+    """The column of a record's attributes that have no column of their own."""
+    return json.dumps(of, sort_keys=True, ensure_ascii=False) if of else None
 
 
 def attributes(value: str | None) -> dict[str, Any]:

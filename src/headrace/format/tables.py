@@ -78,9 +78,7 @@ class Tables:
         self.place = files_of(home, promised)
         where, what = promised.tables
         try:
-            self.index = Index.open(
-                self.place, name=where, sha256=promised.files[where], crc32c=promised.crc32c[where]
-            )
+            self.index = Index.open(self.place, name=where, sha256=promised.files[where], crc32c=promised.crc32c[where])
         except (DamageError, StorageError):
             if holds(home, promised):
                 raise
@@ -142,12 +140,16 @@ class Tables:
             yield anywhere(_part, self, columns, first)
 
     def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        return anywhere(_where_in, self, condition, self.asked(condition), rows)
+
+    def asked(self, condition: str) -> list[str]:
+        """The columns that an SQL condition asks for, one at least. Raises UsageError: no valid one, or no column."""
         asked = list(dict.fromkeys(catalog.columns_of(condition)))
         if unknown := [name for name in asked if name not in self.columns]:
             raise UsageError(
                 f"where({condition!r}): no column {unknown[0]!r}; the columns are {', '.join(self.columns)}"
             )
-        return anywhere(_where_in, self, condition, asked or ["label"], rows)
+        return asked or ["label"]
 
     def row(self, row: int) -> dict[str, Any]:
         group, at = divmod(row, catalog.GROUP)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import UsageError
 from headrace.place.address import Location, Place, Url, is_url, located
+from headrace.place.changing import Change, LocalChange
 from headrace.place.local import BLOCK, LocalPlace
 from headrace.place.publish import Staging
 
@@ -49,6 +50,16 @@ def staging(
     from headrace.place.publication import Publication
 
     return Publication(place, overwrite=overwrite, replaceable=replaceable, what=what)
+
+
+def changing(place: Place, head: str) -> Change:
+    """What changes the files of a place: see Change. `head` is the one that says which of them hold.
+
+    Raises UsageError (a place that can only be read).
+    """
+    if isinstance(place, LocalPlace):
+        return LocalChange(place.path, head)
+    raise UsageError(f"{place.path}: can't be changed; copy it to a folder, and edit that")
 
 
 class Scattered:
