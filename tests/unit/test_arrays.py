@@ -15,9 +15,8 @@ import headrace as hr
 from command import headrace
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.imaging import codec
-from headrace.packing.pack import Runner
-from headrace.packing.plan import Plan
-from headrace.packing.shard import pack_shard
+from headrace.packing.runners import Runner
+from headrace.packing.task import Tasks, make_shard
 from headrace.sources.info import collect
 from headrace.sources.stack import InFile, InMemory
 from packed import pack, pixels_of
@@ -411,9 +410,9 @@ def test_a_plan_of_files_is_small_and_works_elsewhere(files: Path, given: str) -
     x: Any = np.load(files / "x.npy", mmap_mode="r") if given == "map" else files / given
     sizes = []
 
-    def elsewhere(plan: Plan, folder: Path) -> Any:
-        sizes.append(len(pickle.dumps(plan)))
-        return (pack_shard(pickle.loads(pickle.dumps(plan)), i, folder) for i in range(len(plan.shards)))
+    def elsewhere(tasks: Tasks) -> Any:
+        sizes.append(len(pickle.dumps(tasks[0])))
+        return map(make_shard, pickle.loads(pickle.dumps([*tasks])))
 
     runner: Runner = elsewhere
     ds = pack(hr.sources.arrays(x), files / "ds", runner=runner)

@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, export, learn, pack, show
+from headrace.cli import adopt, data, demo, export, learn, pack, parts, show
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 pack.register(app)
+parts.register(app)
 data.register(app)
 adopt.register(app)
 export.register(app)

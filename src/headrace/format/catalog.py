@@ -309,33 +309,35 @@ class File:
 
     def read(self, columns: Sequence[str], first: int = 0, n: int | None = None) -> pl.DataFrame:
         """These columns of the rows `first` to `first + n`, by default all; MARKS where the file has them."""
-        here, before = self._sound()
+        here, is_copy, before = self._sound()
         try:
             frame = read_columns(here, columns, self._records, first, n)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
-            self._check_same(here, before)  # of half of two files nothing true can be said
+            self._check_same(here, is_copy, before)  # of half of two files nothing true can be said
             if isinstance(error, DamageError):
                 raise
             raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
-        self._check_same(here, before)
+        self._check_same(here, is_copy, before)
         self._known = before
         return frame
 
-    def _sound(self) -> tuple[Path, tuple[int, ...]]:
-        """Where its bytes are, which have the CRC that was promised, and what tells that file from others."""
+    def _sound(self) -> tuple[Path, bool, tuple[int, ...]]:
+        """Where its bytes are, which have the CRC that was promised, whether that is a copy, and what tells it from
+        other files."""
         here = self._place.whole(self._name, self._sha256)
-        before = _identity(here)
+        is_copy = here != self._place.path / self._name
+        before = _identity(here, is_copy)
         if before != self._known:
             found = _crc32c(here)
-            if found != self._crc32c and here != self._place.path / self._name:  # a copy
+            if found != self._crc32c and is_copy:
                 here = self._place.whole(self._name, self._sha256, anew=True)
-                before, found = _identity(here), _crc32c(here)
+                before, found = _identity(here, is_copy), _crc32c(here)
             if found != self._crc32c:
                 raise DamageError(
                     f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
                     "was packed anew meanwhile open it again, else pack it again"
                 )
-        return here, before
+        return here, is_copy, before
 
     def revise(self, changes: Sequence[pl.DataFrame], more: Sequence[Path], out: Path) -> None:
         """Writes a catalog of these rows with some values changed, and of `more` catalogs' rows after them.
@@ -343,7 +345,7 @@ class File:
         Of each frame of changes `row` is the number of a row, ascending, the other columns are its new values: those of
         WHAT, and MARKS. A mark that no row has is left out.
         """
-        here, before = self._sound()
+        here, is_copy, before = self._sound()
         with local.explained(out), _utf8([here, *more, out]) as (source, *others, target):
             scanned = pl.scan_parquet(source, glob=False, hive_partitioning=False)
             has = scanned.collect_schema()
@@ -358,17 +360,18 @@ class File:
             frame.select([*WHAT, *marks]).sink_parquet(
                 target, compression="zstd", row_group_size=GROUP, maintain_order=True
             )
-        self._check_same(here, before)
+        self._check_same(here, is_copy, before)
 
-    def _check_same(self, here: Path, before: tuple[int, ...]) -> None:
-        if _identity(here) != before:
+    def _check_same(self, here: Path, is_copy: bool, before: tuple[int, ...]) -> None:
+        if _identity(here, is_copy) != before:
             raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _identity(path: Path, is_copy: bool) -> tuple[int, ...]:
+    """What tells a file from another; the time of a copy says when it was used last, and its name what is in it."""
     with local.explained(path):
         status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, 0 if is_copy else status.st_mtime_ns
 
 
 def changed(frame: pl.LazyFrame, changes: Sequence[pl.DataFrame]) -> pl.LazyFrame:

@@ -63,13 +63,13 @@ class Held:
 
 
 class Tables:
-    """The tables of the dataset in a place, by default of the version that holds now. Opened in a time that hardly depends on their size, and shared between
-    processes: the index is mapped, columns of the catalog are read when they are asked for. Pickles as its `home`,
-    where the manifest is, and its version; `place` is where the other files are, by which all of them are read. A
-    version stays what it is, whatever is edited later.
+    """The tables of the dataset in a place, by default of the version that holds now; a version stays what it is,
+    whatever is edited later. Opened in a time that hardly depends on their size, and shared between processes: the
+    index is mapped, columns of the catalog are read when they are asked for. Pickles as its `home`, where the manifest
+    is, and its version; `place` is where the other files are, by which all of them are read.
 
-    Raises NotThereError, UsageError (no dataset, or of another format), StorageError, DamageError (not what was
-    written, or what nobody can have written).
+    Raises NotThereError, UsageError (no dataset, of another format, no such version), StorageError, DamageError (not
+    what was written, or what nobody can have written).
     """
 
     def __init__(self, home: Place, version: int | None = None) -> None:
@@ -249,9 +249,8 @@ class Tables:
         if len(bad):
             row = int(bad["__row"][0])
             what = next(name for name, one in wrong.items() if bad.select(one.fill_null(False)).item())
-            raise DamageError(
-                f"{self.place.address(promised.catalog)}: the {what} of row {first + row} can't be; pack the dataset again"
-            )
+            file = self.place.address(promised.catalog)
+            raise DamageError(f"{file}: the {what} of row {first + row} can't be; pack the dataset again")
         return frame
 
     def marked(self, name: str) -> NDArray[np.bool_]:

@@ -327,9 +327,8 @@ class Store(ABC):
         (key,) = order.keys_of([id_])
         at = int(np.searchsorted(self.keys, key, sorter=self._by_key))
         while at < len(self) and self.keys[row := int(self._by_key[at])] == key:
-            if self.ids_of(np.array([row])) == (id_,):
-                if dropped or self.live is None or (self.live == row).any():
-                    return row
+            if self.ids_of(np.array([row])) == (id_,) and (dropped or self.live is None or (self.live == row).any()):
+                return row
             at += 1
         return None
 

@@ -23,6 +23,7 @@ from headrace.packing.budget import SHOWN, Budget, shown
 from headrace.packing.plan import Decisions, Numbered, numbered
 from headrace.packing.shard import ShardResult
 from headrace.place import local
+from headrace.place.address import Location
 from headrace.record import Reject
 from headrace.version import __version__
 
@@ -31,7 +32,8 @@ _log = logging.getLogger("headrace")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
-    """What a packing did. seen == stored + len(rejects), always. `seconds` from the first look at the source.
+    """What a packing did. seen == stored + len(rejects), always. `seconds` from the first look at the source. `folder`:
+    the folder below `path` in which its files lie, "" for that itself; what replaced a dataset in a store has one.
 
     `warned`: how many are stored though their decoder warned about them, each with its `warning` in the catalog.
     `boxes` were stored, `boxes_clipped` of them cut because they reached out of their image; `boxes_dropped` counts by
@@ -40,7 +42,8 @@ class PackReport:
     `notes`: what was taken for granted, a sentence each. `equal`: the stored images whose bytes occur again.
     """
 
-    path: Path
+    path: Location
+    folder: str = ""
     seen: int
     stored: int
     warned: int
@@ -112,17 +115,26 @@ class Results:
 
 
 def finish(
-    folder: Path, out: Path, plan: Decisions, results: Results, recipe: Mapping[str, Any]
+    folder: Path,
+    out: Location,
+    plan: Decisions,
+    results: Results,
+    recipe: Mapping[str, Any],
+    *,
+    below: str = "",
 ) -> Callable[[float], PackReport]:
     """Writes into `folder` what a dataset has besides its shards, to be published as `out`; the report of it, once it
-    is known how long all took. Raises DataError (nothing is stored), StorageError."""
+    is known how long all took. `below`: the folder of `out` that all files but the manifest go to.
+
+    Raises DataError (nothing is stored), StorageError.
+    """
     made_of, rejects = results.in_order(), results.rejects()
     stored = sum(result.entry.records for result in made_of)
     if stored + len(rejects) != plan.seen:
         raise AssertionError(f"{plan.seen} seen, {stored} stored, {len(rejects)} rejected: some are lost")
     if not stored:
         raise DataError(f"none of {plan.seen} records could be stored{shown(rejects, len(rejects))}")
-    made = _write_rest(folder, out.absolute().name, plan, results, recipe)
+    made = _write_rest(folder, out.absolute().name, plan, results, recipe, below)
     equal = equal_images(functools.partial(catalog.parts, path=folder / catalog.FILE, records=stored))
     others = {manifest.FILE, *made.files}
     return functools.partial(
@@ -131,7 +143,7 @@ def finish(
 
 
 def _report(
-    out: Path,
+    out: Location,
     plan: Decisions,
     made: manifest.Manifest,
     results: list[ShardResult],
@@ -141,9 +153,10 @@ def _report(
     seconds: float,
 ) -> PackReport:
     for entry in made.shards:
-        _log.info("%s: %d records", out / entry.name, entry.records)
+        _log.info("%s: %d records", out / made.folder / entry.name, entry.records)
     return PackReport(
         path=out,
+        folder=made.folder,
         seen=plan.seen,
         stored=made.stored,
         warned=sum(result.warned for result in results),
@@ -167,7 +180,7 @@ def _report(
 
 
 def _write_rest(
-    folder: Path, name: str, plan: Decisions, results: Results, recipe: Mapping[str, Any]
+    folder: Path, name: str, plan: Decisions, results: Results, recipe: Mapping[str, Any], below: str
 ) -> manifest.Manifest:
     """Index, catalog, rejects, side files and, last of all, the manifest."""
     boxes_dropped, keypoints_dropped = Counter(plan.info.boxes_dropped), Counter(plan.info.keypoints_dropped)
@@ -177,6 +190,7 @@ def _write_rest(
         keypoints_dropped += result.keypoints_dropped
     made = manifest.Manifest(
         headrace_version=__version__,
+        folder=below,
         seen=plan.seen,
         stored=sum(result.entry.records for result in made_of),
         rejected=len(rejects),

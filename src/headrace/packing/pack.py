@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from headrace import parallel
@@ -22,7 +21,8 @@ from headrace.packing.finish import PackReport, Results, finish
 from headrace.packing.plan import Decisions, Group, make_plan
 from headrace.packing.runners import Runner, threads
 from headrace.packing.task import Tasks
-from headrace.place import publish
+from headrace.place.address import located
+from headrace.place.open import staging as staging_of
 from headrace.progress import bar
 from headrace.record import Record, Reject
 from headrace.splits import Splits
@@ -56,8 +56,12 @@ def pack(
     overwrite: bool = False,
     progress: bool | None = None,
     runner: Runner | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> PackReport:
     """Packs the records of `source` into the dataset folder `out`, and publishes it when all is well.
+
+    out: a folder of this machine, or a URL of a store as s3://bucket/cats; then what is not uploaded yet lies in the
+    folder for temporary files. storage_options: of a URL, what obstore takes to open it.
 
     source: one, or a source per split (name -> source). Then each split stands in the order that its source alone would
     have, an id that several splits have gets its split in front ("train/a.jpg"), and classes are the same for all.
@@ -109,10 +113,10 @@ def pack(
         raise UsageError(f"workers is {workers}: it is for threads of this process, and the runner has its own")
     cores = parallel.check_workers(workers)
     patience = Budget(max_rejects)
-    folder = Path(out)
+    folder = located(out)
     if isinstance(source, Mapping):
         source = Divided(source)
-    publication = publish.Staging(folder, overwrite=overwrite, replaceable=manifest.FILE)
+    publication = staging_of(folder, overwrite=overwrite, replaceable=manifest.FILE, storage_options=storage_options)
     with publication as staging:
         scratch = staging / _SCRATCH
         plan = make_plan(
@@ -141,7 +145,7 @@ def pack(
                 for result in made:
                     results.add(result, counted=runner is None)
             recipe = recipe_of(plan, shards=shards, shard_size=shard_size, seed=seed, group=group)
-            report = finish(staging, folder, plan, results, recipe)
+            report = finish(staging, folder, plan, results, recipe, below=publication.folder_name)
         shutil.rmtree(scratch)
     return report(time.perf_counter() - started)
 

@@ -26,6 +26,7 @@ from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
 from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Rows, Slice, Spool, Table
+from headrace.place.address import Location, Url, is_url
 from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
 from headrace.sources.info import SourceInfo, read
 from headrace.sources.walking import natural
@@ -195,7 +196,7 @@ def make_plan(
     source: Iterable[Record | Reject],
     scratch: Path,
     *,
-    out: Path,
+    out: Location,
     options: ImageOptions,
     splits: Splits | None,
     shards: int | None,
@@ -324,10 +325,14 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys([*usual, *names]) if split_name_fault(name) is None)
 
 
-def _check_outside(out: Path, folders: Iterable[str]) -> None:
+def _check_outside(out: Location, folders: Iterable[str]) -> None:
     """Raises UsageError when an image of the source lies in the folder that would be replaced."""
     for folder in folders:
-        if Path(folder).resolve().is_relative_to(out.resolve()):
+        if isinstance(out, Url) or is_url(folder):
+            is_inside = f"{folder}/".startswith(f"{out}/")
+        else:
+            is_inside = Path(folder).resolve().is_relative_to(out.resolve())
+        if is_inside:
             raise UsageError(f"{out}: images of the source lie in it ({folder}); choose another place")
 
 

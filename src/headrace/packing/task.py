@@ -5,6 +5,7 @@ A task brings all that it takes: rows, options, where to put what is made. How t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import platform
@@ -15,9 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from headrace import parallel
 from headrace.errors import HeadraceError, StorageError, UsageError
-from headrace.packing.plan import Decisions, Plan, numbered_records
-from headrace.packing.shard import ShardResult, make_record, pack_shard
+from headrace.packing.plan import Decisions, Numbered, Plan, numbered_records
+from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
 from headrace.packing.spool import Slice
 from headrace.place.publish import Sink
 from headrace.record import Record
@@ -31,17 +33,12 @@ def spoken() -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One shard to be made: its name, how many `records` it may have, and the `versions` that planned it. Pickles.
-
-    `last`: nobody will try again, so that an image that can't be read is a Reject; else it is an error, as another
-    machine may have the mount that is missing here.
-    """
+    """One shard to be made: its name, how many `records` it may have, and the `versions` that planned it. Pickles."""
 
     shard: str
     records: int
     versions: tuple[str, str]
     payload: bytes = field(repr=False)  # opened only where the versions are the same
-    last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +70,14 @@ class Tasks:
         return (self[i] for i in range(len(self)))
 
 
-def make_shard(task: Task) -> ShardResult:
+def make_shard(task: Task, *, last: bool = True) -> ShardResult:
     """Makes the shard of a task and puts it where it belongs. Whoever does it, and how often, also at once: the bytes
     are the same, and each file is there whole or not at all.
 
+    last: nobody will try again, and an image that can't be read is a Reject. Else it is an error, as another machine
+    may have the mount that is missing here.
     Errors name this machine. Raises UsageError (other versions than the task's), StorageError (of the disk; of an image
-    that can't be read, unless the task is the last try).
+    that can't be read, unless this is the last try).
     """
     here = platform.node()
     if spoken() != task.versions:
@@ -88,19 +87,28 @@ def make_shard(task: Task) -> ShardResult:
             f"{python}; install the same versions on all machines"
         )
     work: Work = pickle.loads(task.payload)
-    return do(work, last=task.last)
+    return do(work, last=last)
 
 
-def do(work: Work, *, last: bool) -> ShardResult:
-    """The same of work at hand."""
+def do(work: Work, *, last: bool, workers: int = 1) -> ShardResult:
+    """The same of work at hand, by so many threads."""
     here, (shard,) = platform.node(), work.decisions.shards
     read = _reader(work.base, last)
     try:
         scratch = work.sink.scratch()
         try:
             records = numbered_records(work.decisions, work.rows, work.rows.numbers)
-            made = (make_record(work.decisions, shard, record, read) for record in records)
-            result = pack_shard(shard, scratch, made)
+
+            def make(record: Numbered) -> Made | Numbered:
+                return make_record(work.decisions, shard, record, read)
+
+            with contextlib.ExitStack() as stack:
+                made: Iterator[Made | Numbered] = map(make, records)
+                if workers > 1:
+                    made = stack.enter_context(
+                        contextlib.closing(parallel.ordered(make, records, workers=workers, ahead=4 * workers))
+                    )
+                result = pack_shard(shard, scratch, _while_wanted(made, scratch))
             put(work.sink, scratch, result)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -125,6 +133,18 @@ def put(sink: Sink, scratch: Path, result: ShardResult) -> None:
     """Puts the files of a shard, which lie in `scratch`, where they belong. Raises StorageError."""
     for name in (result.entry.index_name, result.entry.name):
         sink.put(scratch / name, name)
+
+
+def _while_wanted(made: Iterator[Made | Numbered], scratch: Path) -> Iterator[Made | Numbered]:
+    """These, until the folder to write in is taken away: the packing has ended, and not every engine ends its tasks.
+    Raises StorageError."""
+    for i, item in enumerate(made):
+        if i % _LOOKS == 0 and not scratch.exists():
+            raise StorageError(f"{scratch}: is gone, as the packing has ended")
+        yield item
+
+
+_LOOKS = 64  # records between two looks
 
 
 class _Unread(Exception):

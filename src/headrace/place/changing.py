@@ -1,4 +1,4 @@
-"""Changing what stands at a place: new files beside those that are there, and then one file, the head, replaced at once.
+"""Changing what stands at a place: new files beside those that are there, then one file, the head, replaced at once.
 
 Who reads meanwhile reads what the old head names, or what the new one does. What these files mean is left to others.
 """

@@ -27,9 +27,13 @@ def at(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None =
         from headrace.place.remote import RemotePlace
 
         return RemotePlace(where, storage_options)
+    _check_none(where, storage_options)
+    return LocalPlace(where)
+
+
+def _check_none(where: Path, storage_options: Mapping[str, Any] | None) -> None:
     if storage_options:
         raise UsageError(f"{where}: is a folder of this machine, which takes no storage_options")
-    return LocalPlace(where)
 
 
 def staging(
@@ -38,18 +42,23 @@ def staging(
     overwrite: bool,
     replaceable: str,
     what: str = "a dataset",
+    movable: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Staging | Publication:
-    """What makes a new folder at `out`, or what stands below its URL, and publishes it as a whole: see Staging.
+    """What makes a new folder at `out`, or what stands below its URL, and publishes it as a whole: see Staging and,
+    for `movable`, Publication.
 
     Raises UsageError, MissingExtraError.
     """
-    place = at(out, storage_options)
-    if isinstance(place, LocalPlace):
-        return Staging(place.path, overwrite=overwrite, replaceable=replaceable, what=what)
-    from headrace.place.publication import Publication
+    where = located(out)
+    if isinstance(where, Url):
+        from headrace.place.publication import Publication
+        from headrace.place.remote import RemotePlace
 
-    return Publication(place, overwrite=overwrite, replaceable=replaceable, what=what)
+        place = RemotePlace(where, storage_options)
+        return Publication(place, overwrite=overwrite, replaceable=replaceable, what=what, movable=movable)
+    _check_none(where, storage_options)
+    return Staging(where.absolute(), overwrite=overwrite, replaceable=replaceable, what=what)
 
 
 def changing(place: Place, head: str) -> Change:

@@ -128,7 +128,7 @@ class FolderSink:
     def close(self) -> None:
         """Removes what tries have left, and ends those that a lost node may still be at."""
         with contextlib.suppress(OSError):
-            gone = (self.folder / _TRIES).rename(self.folder / f"{_TRIES}-{secrets.token_hex(4)}")
+            gone = (self.folder / _TRIES).replace(self.folder / f"{_TRIES}-{secrets.token_hex(4)}")
             shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -152,7 +152,15 @@ class Staging:
         self.out = out.absolute()
         self.overwrite = overwrite
         self.replaceable, self.what = replaceable, what
+        self.folder_name = ""  # in a store there may be one: see Publication
         self._stack = contextlib.ExitStack()
+
+    def check(self) -> None:
+        """Raises UsageError, StorageError as entering it would."""
+        with explained(self.out.parent):
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._check_name()
+            self._check_free()
 
     def __enter__(self) -> Path:
         parent = self.out.parent

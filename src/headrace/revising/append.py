@@ -166,7 +166,7 @@ def _new(source: Iterable[Record | Reject], has: Callable[[str], bool]) -> Gener
 
 
 def _fitted(plan: Plan, now: Manifest, classes: tuple[str, ...], box_classes: tuple[str, ...], path: Location) -> Plan:
-    """The plan with what holds for all records of the dataset. Raises UsageError: the source brings what does not fit."""
+    """The plan with what holds for all records of the dataset. Raises UsageError: the source does not fit."""
 
     def check(good: bool, what: str) -> None:
         if not good:

@@ -83,7 +83,7 @@ def compact(
         plan = make_plan(
             source,
             scratch,
-            out=folder,  # type: ignore[arg-type]
+            out=folder,
             options=ImageOptions.from_json(promised.pack_options),
             splits=splits if undivided else None,
             shards=recipe["shards"],
@@ -96,13 +96,13 @@ def compact(
             results.count(plan.rejects(), plan.refused)
             sink = publication.sink
             with contextlib.closing(
-                threads.run(plan, sink, cores, results.count) if adopted else _run(plan, sink, source)  # type: ignore[type-var]
+                threads.run(plan, sink, cores, results.count) if adopted else _run(plan, sink, source)
             ) as made:
                 for result in made:
                     results.add(result, counted=adopted)
             report = finish(
                 made_in, folder, plan, results, recipe | {"splits": plan.splits, "seed": recipe["seed"] or 0}
-            )  # type: ignore[arg-type]
+            )
         shutil.rmtree(scratch)
     return report(time.perf_counter() - started)
 

@@ -160,7 +160,7 @@ class Edit:
         return len(rows)
 
     def boxes(self, id: str, boxes: ArrayLike, labels: Sequence[str] | None = None) -> int:
-        """Gives the record `id` these boxes [n, 4] = x0, y0, x1, y1 in pixels of the stored image, of these classes [n].
+        """Gives the record `id` these boxes [n, 4] = x0, y0, x1, y1 in pixels of the stored image, and their classes.
 
         A box that reaches out of the image is cut to it. Without labels the boxes keep theirs, if they are as many.
         What else is said of a box (mask, keypoints, flags) stays with it: with the i-th one where they are as many,
@@ -408,7 +408,7 @@ class Edit:
     def _note(self, op: str, hit: _Hit, count: int, **to: Any) -> None:
         self._what.append({"op": op, **to, **hit.said, "count": count})
 
-    # --- the version ---------------------------------------------------------------------------------------------------
+    # --- the version --------------------------------------------------------------------------------------------------
 
     @property
     def _change(self) -> Change:

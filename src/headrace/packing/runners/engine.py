@@ -9,7 +9,7 @@ import logging
 import pickle
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headrace.errors import EngineError, HeadraceError
@@ -40,8 +40,9 @@ class Engine(Protocol):
         """How many tasks it can do at once, now."""
         ...
 
-    def submit(self, task: Task, avoid: Collection[str]) -> Any:
-        """Begins a task, rather on no node of those to `avoid`; what it is known by from now on, which has a hash."""
+    def submit(self, task: Task, last: bool, avoid: Collection[str]) -> Any:
+        """Begins an `attempt`, rather on no node of those to `avoid`; what it is known by from now on, which has a
+        hash."""
         ...
 
     def first(self, running: Collection[Any]) -> tuple[Any, Attempt]:
@@ -53,10 +54,10 @@ class Engine(Protocol):
         ...
 
 
-def attempt(task: Task, node: str) -> Attempt:
+def attempt(task: Task, last: bool, node: str) -> Attempt:
     """Does a task on this node. An error is an outcome as well, of its own type, whatever engines make of errors."""
     try:
-        return Attempt(node, make_shard(task))
+        return Attempt(node, make_shard(task, last=last))
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
@@ -76,10 +77,8 @@ def run(engine: Engine, tasks: Tasks) -> Iterator[ShardResult]:
             most = AHEAD * max(1, engine.width())
             while todo and len(running) < most:
                 i = todo.popleft()
-                task = tasks[i]
-                if len(avoid[i]) == TRIES - 1:
-                    task = replace(task, last=True)
-                running[engine.submit(task, avoid[i])] = i
+                last = len(avoid[i]) == TRIES - 1
+                running[engine.submit(tasks[i], last, avoid[i])] = i
             handle, made = engine.first(running)
             i = running.pop(handle)
             if isinstance(made.outcome, ShardResult):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import Collection, Iterator
 from concurrent.futures import CancelledError
@@ -45,7 +46,11 @@ def _connected(client: distributed.Client | str | None, cores: int) -> Iterator[
         try:
             if client is None:
                 cluster = distributed.LocalCluster(
-                    n_workers=cores, threads_per_worker=1, processes=True, dashboard_address=None
+                    n_workers=cores,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
                 )
                 found = stack.enter_context(distributed.Client(stack.enter_context(cluster), set_as_default=False))
             else:
@@ -67,7 +72,7 @@ class _Dask:
     def width(self) -> int:
         return sum(self._threads().values())
 
-    def submit(self, task: Task, avoid: Collection[str]) -> Any:
+    def submit(self, task: Task, last: bool, avoid: Collection[str]) -> Any:
         others = [worker for worker in self._threads() if worker not in avoid] if avoid else []
         self._count += 1
         # A task is as large as its images are, where a source gives bytes: that needs no warning.
@@ -75,6 +80,7 @@ class _Dask:
             return self._client.submit(
                 _attempt,
                 task,
+                last,
                 key=f"{self._begin}-{task.shard}-{self._count}",
                 pure=False,
                 workers=others or None,
@@ -83,7 +89,8 @@ class _Dask:
 
     def first(self, running: Collection[Any]) -> tuple[Any, Attempt]:
         try:
-            done, _ = distributed.wait([*running], return_when="FIRST_COMPLETED")
+            with self._client.as_current():
+                done, _ = distributed.wait([*running], return_when="FIRST_COMPLETED")
             handle = next(iter(done))
             if handle.status == "error":
                 return handle, Attempt("", EngineError(f"Dask gave a shard up: {_brief(handle.exception())}"))
@@ -100,8 +107,8 @@ class _Dask:
         return found
 
 
-def _attempt(task: Task) -> Attempt:
-    return engine.attempt(task, distributed.get_worker().address)
+def _attempt(task: Task, last: bool) -> Attempt:
+    return engine.attempt(task, last, distributed.get_worker().address)
 
 
 def _brief(error: BaseException) -> str:

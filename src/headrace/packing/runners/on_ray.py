@@ -77,8 +77,8 @@ class _Ray:
     def width(self) -> int:
         return int(ray.cluster_resources().get("CPU", 1))
 
-    def submit(self, task: Task, avoid: Collection[str]) -> Any:
-        return self._work.options(scheduling_strategy=_where(avoid)).remote(task)
+    def submit(self, task: Task, last: bool, avoid: Collection[str]) -> Any:
+        return self._work.options(scheduling_strategy=_where(avoid)).remote(task, last)
 
     def first(self, running: Collection[Any]) -> tuple[Any, Attempt]:
         done, _ = ray.wait([*running], num_returns=1)
@@ -101,8 +101,8 @@ class _Ray:
                 return
 
 
-def _attempt(task: Task) -> Attempt:
-    return engine.attempt(task, ray.get_runtime_context().get_node_id())
+def _attempt(task: Task, last: bool) -> Attempt:
+    return engine.attempt(task, last, ray.get_runtime_context().get_node_id())
 
 
 def _where(avoid: Collection[str]) -> Any:
