@@ -68,7 +68,11 @@ def changing(place: Place, head: str) -> Change:
     """
     if isinstance(place, LocalPlace):
         return LocalChange(place.path, head)
-    raise UsageError(f"{place.path}: can't be changed; copy it to a folder, and edit that")
+    from headrace.place.publication import RemoteChange
+    from headrace.place.remote import RemotePlace
+
+    assert isinstance(place, RemotePlace)
+    return RemoteChange(place, head)
 
 
 class Scattered:

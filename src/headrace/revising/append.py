@@ -108,9 +108,8 @@ def append(
         results = Results(plan, scratch, budget, ticks.update)
         results.count(plan.rejects(), plan.refused)
         sink.open()
-        with contextlib.closing(threads.run(plan, sink, cores, results.count)) as made:  # type: ignore[type-var]
-            for result in made:
-                results.add(result, counted=True)
+        for result in threads.run(plan, sink, cores, results.count):
+            results.add(result, counted=True)
         sink.close()
     done, rejects = results.in_order(), results.rejects()
     stored = sum(result.entry.records for result in done)

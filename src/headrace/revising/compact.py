@@ -95,11 +95,9 @@ def compact(
             results = Results(plan, scratch, Budget(0.10 if adopted else 1.0), ticks.update)
             results.count(plan.rejects(), plan.refused)
             sink = publication.sink
-            with contextlib.closing(
-                threads.run(plan, sink, cores, results.count) if adopted else _run(plan, sink, source)
-            ) as made:
-                for result in made:
-                    results.add(result, counted=adopted)
+            made = threads.run(plan, sink, cores, results.count) if adopted else _run(plan, sink, source)
+            for result in made:
+                results.add(result, counted=adopted)
             report = finish(
                 made_in, folder, plan, results, recipe | {"splits": plan.splits, "seed": recipe["seed"] or 0}
             )
