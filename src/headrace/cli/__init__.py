@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, export, learn, pack, parts, show
+from headrace.cli import adopt, data, demo, edit, export, learn, pack, parts, show
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -30,6 +30,7 @@ pack.register(app)
 parts.register(app)
 data.register(app)
 adopt.register(app)
+edit.register(app)
 export.register(app)
 show.register(app)
 learn.register(app)

@@ -57,7 +57,8 @@ class Version:
 def told(one: Mapping[str, Any]) -> str:
     """What was done, for people: "relabel to 'dog': 2 records ('a.jpg', 'b.jpg')"."""
     op, count = one["op"], one.get("count")
-    to = next((f" to {one[name]!r}" for name in ("label", "split", "version") if name in one), "")
+    to = next((f" to {one[name]!r}" for name in ("label", "split") if name in one), "")
+    to = f" to version {one['version']}" if "version" in one else to
     if count is None:
         return f"{op}{to}"
     ids = one.get("ids")

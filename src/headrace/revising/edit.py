@@ -92,6 +92,11 @@ class Edit:
         self._stack: contextlib.ExitStack | None = None
         self._scratch: Path | None = None
 
+    @property
+    def base(self) -> int:
+        """The number of the version that it is made of."""
+        return self._now.version
+
     def __enter__(self) -> Edit:
         frames.check_process("edit")
         if self._stack is not None:
