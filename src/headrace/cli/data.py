@@ -164,11 +164,16 @@ def _unwritten(dataset: Dataset) -> dict[str, int]:
 def _unwritten_text(counts: Mapping[str, int]) -> str:
     """That others don't see it, for people."""
     names = {"boxes": "with other boxes"}
-    said = [f"{n} {names.get(kind, kind)}" for kind, n in counts.items() if n]
+    said = [f"{n} {names.get(kind, kind)}" for kind, n in counts.items() if n and kind != "added"]
+    added = f"{counts['added']} added ones are in shards of their own" if counts["added"] else ""
+    if not said:
+        return f"{added}: TFDS sees version 1; headrace compact writes them for all"
     listed = " and ".join(filter(None, [", ".join(said[:-1]), said[-1]]))
-    records = "record is" if sum(counts.values()) == 1 else "records are"
+    records = "record is" if sum(counts.values()) - counts["added"] == 1 else "records are"
+    added = f", {added}" if added else ""
     return (
-        f"{listed} {records} not in the shards: TFDS, DALI and TensorFlow see version 1; headrace compact writes them"
+        f"{listed} {records} not in the shards{added}: TFDS, DALI and TensorFlow see version 1; headrace compact "
+        "writes them"
     )
 
 

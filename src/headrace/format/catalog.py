@@ -270,11 +270,18 @@ def join(parts: Sequence[Path], out: Path) -> None:
     with local.explained(out), _utf8([*parts, out]) as (*paths, target):
         scanned = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
         try:
-            scanned.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
-        except pl.exceptions.ComputeError as error:  # in which Polars wraps some of what the file system says
-            raise StorageError(
-                f"{out}: {str(error).rpartition('error: ')[2].lower()}; nothing was published"
-            ) from error
+            _sink(scanned, target)
+        except pl.exceptions.ComputeError as error:
+            raise StorageError(f"{out}: {_said(error)}; nothing was published") from error
+
+
+def _sink(frame: pl.LazyFrame, target: Path) -> None:
+    frame.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
+
+
+def _said(error: pl.exceptions.ComputeError) -> str:
+    """What the file system says, some of which Polars wraps."""
+    return str(error).rpartition("error: ")[2].lower()
 
 
 @contextlib.contextmanager
@@ -354,12 +361,15 @@ class File:
             with_marks = frame.collect_schema()
             frame = frame.with_columns(pl.lit(False).alias(name) for name in marks if name not in with_marks)
             frame = frame.with_columns(pl.col(name).fill_null(False) for name in marks)
+            parts = [frame.select([*WHAT, *marks])]
             for path in others:
                 added = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-                frame = pl.concat([frame, added.with_columns(pl.lit(False).alias(name) for name in marks)])
-            frame.select([*WHAT, *marks]).sink_parquet(
-                target, compression="zstd", row_group_size=GROUP, maintain_order=True
-            )
+                parts.append(added.with_columns(pl.lit(False).alias(name) for name in marks).select([*WHAT, *marks]))
+            try:
+                _sink(pl.concat(parts), target)
+            except pl.exceptions.ComputeError as error:
+                self._check_same(here, is_copy, before)
+                raise StorageError(f"{out}: {_said(error)}; nothing was changed") from error
         self._check_same(here, is_copy, before)
 
     def _check_same(self, here: Path, is_copy: bool, before: tuple[int, ...]) -> None:

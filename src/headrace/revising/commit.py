@@ -37,6 +37,15 @@ class Head:
             raise ConflictError(_told(home, versions.since(home, version)))
         return cls(home, found, data)
 
+    def check(self) -> None:
+        """Raises ConflictError: it holds no more."""
+        try:
+            same = manifest.content(self.home) == self.data
+        except HeadraceError:
+            same = False
+        if not same:
+            raise ConflictError(_meanwhile(self))
+
 
 @dataclass(frozen=True, slots=True)
 class Author:

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from headrace import order
-from headrace.errors import UnknownIdError, UsageError
+from headrace.errors import DamageError, StorageError, UnknownIdError, UsageError
 from headrace.format import catalog, frames, index, manifest
 from headrace.format.manifest import Manifest
 from headrace.format.tables import Tables
@@ -120,7 +120,11 @@ class Edit:
         assert self._stack is not None
         with self._stack:
             if kind is None and self._what:
-                self.version = self._commit()
+                try:
+                    self.version = self._commit()
+                except (DamageError, StorageError):
+                    self._head.check()  # of another dataset's files nothing else can be said
+                    raise
 
     # --- verbs -------------------------------------------------------------------------------------------------------
 
