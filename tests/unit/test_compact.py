@@ -45,9 +45,7 @@ def everything() -> list[hr.Record]:
 
 
 def with_labels() -> list[hr.Record]:
-    return [
-        hr.Record(id=f"{k:02d}", encoded=one.encoded, labels=CLASSES[: k % 4]) for k, one in enumerate(shades(24))
-    ]
+    return [hr.Record(id=f"{k:02d}", encoded=one.encoded, labels=CLASSES[: k % 4]) for k, one in enumerate(shades(24))]
 
 
 def divided() -> list[hr.Record]:

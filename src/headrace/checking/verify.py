@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -262,8 +262,9 @@ def _tasks(
         elif tables is None or rows is None:
             yield Task(entry, 0, functools.partial(_check_digest, place, entry, None))
         else:
-            # What records say is what was said in the version that brought them.
-            yield from _own(place, entry, number, tables, rows, earlier.get(entry.since, promised))
+            # What records say is what was said when they were packed.
+            said = earlier.get(1, promised) if entry.since == 1 else promised
+            yield from _own(place, entry, number, tables, rows, said)
 
 
 def _own(
@@ -387,12 +388,26 @@ def _check_record(
     if wrong:
         return
     row = _row(entry, where, what, promised)
+    if entry.since > 1:
+        promised = _before_edits(promised, row, features)
     of_attributes = example.features_of_attributes(row, example.names_of_keys(features))
     for key, values in (of_attributes | _features(row, image, promised)).items():
         if edited and key.startswith(_EDITABLE):
             continue
         if not any(_same(features.get(key), said) for said in (values, of_attributes.get(key)) if said is not None):
             yield offset, f"the record's {key} is {_shown(features.get(key))}, the catalog says {_shown(values)}"
+
+
+def _before_edits(
+    promised: manifest.Manifest, row: catalog.Row, features: Mapping[str, example.Feature]
+) -> manifest.Manifest:
+    """What a manifest says, but for classes and boxes where the record of an appended shard was written before the
+    dataset had any, and nothing is said of the record's."""
+    if "image/class/label" not in features and row.label is None and row.labels is None:
+        promised = replace(promised, classes=(), multi_label=False)
+    if "image/object/bbox/xmin" not in features and row.boxes is None:
+        promised = replace(promised, boxes=None)
+    return promised
 
 
 _EDITABLE = ("image/class/", "image/object/", "objects/")
