@@ -14,12 +14,10 @@ import datetime
 import hashlib
 import itertools
 import json
-import math
 import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

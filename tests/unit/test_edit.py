@@ -1,4 +1,4 @@
-"""Edits: one block is one version or none; what it says holds for who reads it, and earlier versions stay what they are."""
+"""Edits: one block is one version or none; what it says holds for who reads, earlier versions stay what they are."""
 
 from __future__ import annotations
 
@@ -122,11 +122,16 @@ def test_a_path_that_is_there_is_no_version(tmp_path: Path) -> None:
 
 def test_nothing_is_made_by_an_exception_or_of_nothing(cats: Path) -> None:
     before = files(cats)
-    with pytest.raises(ZeroDivisionError), edit(cats) as e:
-        e.relabel("dog", ids="dir/001.jpeg")
-        e.append(photos(3, boxes=True)[:0] + [hr.Record(id="new", encoded=saved(picture(9, 9), "PNG"))])
-        raise ZeroDivisionError
-    assert files(cats) == before and e.version is None
+
+    def interrupted() -> None:
+        with edit(cats) as e:
+            e.relabel("dog", ids="dir/001.jpeg")
+            e.append([hr.Record(id="new", encoded=saved(picture(9, 9), "PNG"))])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert files(cats) == before
     with edit(cats) as e:
         assert e.relabel("bee", ids="dir/001.jpeg") == 0
         assert e.move(hr.Dataset(cats)["dir/001.jpeg"].split, ids="dir/001.jpeg") == 0
@@ -144,7 +149,7 @@ def test_a_verb_sees_what_those_before_it_did(cats: Path) -> None:
         e.relabel("dog", ids=["dir/001.jpeg", "dir/002.jpeg"])
         assert e.move("val", where="label_name = 'dog'") <= 2
         assert e.drop(where="label_name = 'dog' AND id = 'dir/001.jpeg'") == 1
-        with pytest.raises(UnknownIdError, match="no record 'dir/001.jpeg'"):
+        with pytest.raises(UnknownIdError, match=r"no record 'dir/001\.jpeg'"):
             e.relabel("ant", ids="dir/001.jpeg")
         e.boxes("dir/002.jpeg", [])
         assert e.relabel("cow", where="label_name = 'dog' AND ARRAY_LENGTH(boxes) = 0") == 1
@@ -275,7 +280,7 @@ def test_unlabelled_images_get_their_first_class(tmp_path: Path) -> None:
         e.append([hr.Record(id="new", encoded=shades(1)[0].encoded, label_name="light")])
     ds = hr.Dataset(out)
     assert ds.class_counts == {"dark": 1, "light": 1} and ds["000"].label is None and ds.verify().ok
-    assert next(ds[["000" == id_ for id_ in ds.catalog["id"]]].features("image/class/label")) == {
+    assert next(ds[[id_ == "000" for id_ in ds.catalog["id"]]].features("image/class/label")) == {
         "image/class/label": -1
     }
 
@@ -457,7 +462,7 @@ def bad_sources() -> list[tuple[list[hr.Record], str]]:
         ([hr.Record(id="n", encoded=encoded, value=0.5)], "the source has values"),
         ([hr.Record(id="n", encoded=encoded, label=7)], "numbers its classes up to 7 and names none"),
         (
-            [hr.Record(id="n", encoded=encoded, boxes=np.zeros((0, 4), np.float32), keypoints=np.zeros((0, 2, 3), np.float32))],
+            [hr.Record(id="n", encoded=encoded, keypoints=np.zeros((0, 2, 3), np.float32))],
             "objects have 0 keypoints here, and 2 in the source",
         ),
     ]  # fmt: skip
@@ -557,17 +562,21 @@ def test_diff(cats: Path) -> None:
 
 
 def test_the_second_of_two_editors_is_refused(cats: Path) -> None:
-    with pytest.raises(ConflictError) as caught, edit(cats, by="ben") as late:
-        late.drop(ids="dir/002.jpeg")
-        with edit(cats, by="ana", why="dogs") as early:
-            early.relabel("dog", ids=["dir/001.jpeg", "dir/003.jpeg"])
+    def late() -> None:
+        with edit(cats, by="ben") as e:
+            e.drop(ids="dir/002.jpeg")
+            with edit(cats, by="ana", why="dogs") as early:
+                early.relabel("dog", ids=["dir/001.jpeg", "dir/003.jpeg"])
+
+    with pytest.raises(ConflictError) as caught:
+        late()
     said = str(caught.value)
     at_ = hr.Dataset(cats).history[-1].at
     assert said == (
         f"{cats}: was edited meanwhile, and nothing was changed: version 2 was made by ana at {at_} (dogs): relabel to "
         "'dog': 2 records ('dir/001.jpeg', 'dir/003.jpeg'). Look at it, and edit again"
     )
-    assert len(hr.Dataset(cats)) == 30 and late.version is None
+    assert len(hr.Dataset(cats)) == 30
     assert not [path for path in cats.iterdir() if path.name.startswith(".")]
     with pytest.raises(ConflictError, match="version 2 was made by ana"), edit(cats, version=1):
         pass
@@ -579,9 +588,13 @@ def test_the_second_of_two_editors_is_refused(cats: Path) -> None:
 
 
 def test_a_dataset_that_is_packed_anew_meanwhile(cats: Path) -> None:
-    with pytest.raises(ConflictError, match="is another dataset than was opened"), edit(cats) as e:
-        e.drop(ids="dir/002.jpeg")
-        pack(photos(30), cats, overwrite=True)
+    def late() -> None:
+        with edit(cats) as e:
+            e.drop(ids="dir/002.jpeg")
+            pack(photos(30), cats, overwrite=True)
+
+    with pytest.raises(ConflictError, match="is another dataset than was opened"):
+        late()
     assert hr.Dataset(cats).version == 1 and len(hr.Dataset(cats)) == 30
     assert not [path for path in cats.parent.iterdir() if path.name != "cats"]
 

@@ -11,7 +11,6 @@ from headrace.cli.command import Verb
 from headrace.cli.options import AsJson, DatasetPath, Workers
 from headrace.cli.text import amount, boxes_text, equal_lines, losses, print_json
 
-
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
 
