@@ -1,4 +1,4 @@
-"""Seconds and memory of edits of a million records with three boxes each: every verb, undo, diff, opening what was made.
+"""Seconds and memory of edits of a million records with three boxes each: every verb, undo, diff, and opening them.
 
     python benchmarks/edits.py [--records 1000000] [--folder DIR] [--repeats 3] [--json [FILE]]
 
