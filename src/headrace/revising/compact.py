@@ -75,7 +75,7 @@ def compact(
     promised, folder = store.manifest, located(out)
     recipe = {name: promised.pack_options.get(name) for name in _RECIPE}
     splits = recipe["splits"]
-    undivided = isinstance(splits, dict) and [*splits] == [*promised.splits]
+    undivided = isinstance(splits, dict) and len(splits) == 1 and [*splits] == [*promised.splits]
     publication = staging(folder, overwrite=overwrite, replaceable=manifest.FILE)
     with publication as made_in:
         scratch = made_in / _SCRATCH
