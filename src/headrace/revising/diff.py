@@ -77,8 +77,11 @@ def between(old: Tables, new: Tables) -> Diff:
     """What two versions of one dataset differ in."""
     both = _common(old, new)
     was, now = (_mask(tables) for tables in (old, new))
-    kept = np.flatnonzero(was[:both] & now[:both])
-    shared = len(kept)
+    stays = was[:both] & now[:both]
+    kept, shared = np.flatnonzero(stays), int(stays.sum())
+    was_only, now_only = was.copy(), now.copy()
+    was_only[:both] &= ~stays
+    now_only[:both] &= ~stays
     same = old.manifest.files[old.manifest.catalog] == new.manifest.files[new.manifest.catalog]
 
     def ids(tables: Tables, rows: NDArray[np.int64]) -> tuple[str, ...]:
@@ -99,8 +102,8 @@ def between(old: Tables, new: Tables) -> Diff:
         before=old.manifest.version,
         after=new.manifest.version,
         records=(int(was.sum()), int(now.sum())),
-        dropped=ids(old, np.setdiff1d(np.flatnonzero(was), kept)),
-        added=ids(new, np.setdiff1d(np.flatnonzero(now), kept)),
+        dropped=ids(old, np.flatnonzero(was_only)),
+        added=ids(new, np.flatnonzero(now_only)),
         relabelled=changed(label, relabelled),
         boxes=changed("boxes", boxes, count=True),
         moved=changed("split", moved),
@@ -130,7 +133,7 @@ def _mask(tables: Tables) -> NDArray[np.bool_]:
 
 def _unlike(old: Tables, new: Tables, name: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of these rows have another value of a column."""
-    one, other = (tables.frame([name])[name].gather(rows) for tables in (old, new))
+    one, other = (tables.frame([name], None if len(rows) == len(tables) else rows)[name] for tables in (old, new))
     if not isinstance(one.dtype, pl.List):
         return one.ne_missing(other).to_numpy()
     counts, others = (column.list.len().fill_null(-1).to_numpy().astype(np.int64) for column in (one, other))

@@ -221,7 +221,10 @@ class Edit:
         if len(hit.rows) == len(self._live):
             raise UsageError(f"{self.home.path}: no record would be left")
         self._changes.set_all(catalog.DROPPED, hit.rows, True)
-        self._live = np.setdiff1d(self._live, hit.rows, assume_unique=True)
+        left = np.zeros(len(self._tables), bool)
+        left[self._live] = True
+        left[hit.rows] = False
+        self._live = np.flatnonzero(left)
         self._by_key = None
         self._note("drop", hit, len(hit.rows))
         return len(hit.rows)
@@ -316,10 +319,12 @@ class Edit:
 
     def _frame(self, columns: Sequence[str], rows: NDArray[np.int64]) -> pl.DataFrame:
         """These columns of some rows, as they are by now."""
-        if len(rows) == 1 and not self._changes.among(columns):
+        if len(rows) == 1:
             of = self._tables.row(int(rows[0]))
-            return pl.DataFrame({name: [of[name]] for name in columns}, schema={n: catalog.SCHEMA[n] for n in columns})
-        frame = self._tables.frame(columns, rows)
+            schema = {name: catalog.SCHEMA[name] for name in columns if name in catalog.SCHEMA}
+            frame = pl.DataFrame({name: [of[name]] for name in columns}, schema_overrides=schema)
+        else:
+            frame = self._tables.frame(columns, rows)
         if not self._changes.among(columns):
             return frame
         with_rows = frame.with_columns(row=pl.Series(rows, dtype=pl.Int64)).lazy()
