@@ -340,6 +340,7 @@ def test_info(packed: Path) -> None:
     shards = list(packed.glob("*.tfrecord"))
     assert len(found.pop("fingerprint")) == 64
     assert found == {
+        "version": 1,
         "records": 21,
         "splits": {"train": 14, "val": 7},
         "classes": {"cat": 10, "dog": 10},
@@ -428,7 +429,23 @@ def test_version() -> None:
     assert headrace("--version").out == f"headrace {hr.__version__}\n"
 
 
-VERBS = ["pack", "formats", "info", "verify", "adopt", "show", "train", "evaluate", "export", "predict", "demo"]
+VERBS = [
+    *(
+        "pack",
+        "formats",
+        "plan",
+        "publish",
+        "info",
+        "verify",
+        "adopt",
+        "show",
+        "train",
+        "evaluate",
+        "export",
+        "predict",
+    ),
+    *("relabel", "drop", "move", "append", "history", "diff", "undo", "restore", "compact", "demo"),
+]
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

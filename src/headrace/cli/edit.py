@@ -187,7 +187,9 @@ def append(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add the records of a source, in new shards, prepared as those there were.
+    """Add the records of a source, in new shards.
+
+    Images are prepared as those that are there were.
     Options of one format, such as --pattern: headrace formats NAME
     """
     from headrace.cli import formats
@@ -225,7 +227,7 @@ def append(
 
 
 def history(ds: DatasetPath, as_json: AsJson = False) -> None:
-    """List the versions of a dataset: who made them, when, why and how."""
+    """List the versions: who made them, when, why and how."""
     from headrace.format import versions
     from headrace.place.open import at
 
@@ -289,7 +291,10 @@ def _told(one: Changed) -> str:
 
 
 def undo(ds: DatasetPath, why: MayWhy = None, by: By = None, as_json: AsJson = False) -> None:
-    """Take the last edit back, and at a second time the one before it. History only grows."""
+    """Take back the last edit; again, the one before it.
+
+    It makes a new version, as all edits do: history only grows.
+    """
     from headrace.revising.history import undo as run
 
     _print_made(ds, run(ds, why=why, by=by), as_json)
@@ -324,9 +329,9 @@ def _print_made(ds: Any, version: int, as_json: bool) -> None:
 def compact(
     ds: DatasetPath, out: OutPath, overwrite: Overwrite = False, workers: Workers = None, as_json: AsJson = False
 ) -> None:
-    """Pack what a version holds into a new folder, whose shards say it too.
+    """Pack what a version holds into a new folder.
 
-    TensorFlow, DALI and others read shards, which no edit changes.
+    Its shards say it too: TensorFlow, DALI and others read shards, which no edit changes.
     """
     from headrace.revising.compact import compact as run
 
