@@ -111,6 +111,9 @@ def test_earlier_versions_stay_open_and_can_be_opened(cats: Path) -> None:
         hr.Dataset(f"{cats}@3")
     with pytest.raises(UsageError, match="no version 0"):
         hr.Dataset(cats, version=0)
+    for odd in ("2", 2.0, True):
+        with pytest.raises(UsageError, match="wanted the number of one"):
+            hr.Dataset(cats, version=odd)  # type: ignore[arg-type]
 
 
 def test_a_path_that_is_there_is_no_version(tmp_path: Path) -> None:
@@ -687,6 +690,9 @@ def forged(cats: Path, **changes: Any) -> None:
     (cats / manifest.FILE).write_bytes(replace(manifest.read(place), **changes).to_bytes())
 
 
+WHO = {"by": "ana", "at": "", "why": ""}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -702,6 +708,16 @@ def forged(cats: Path, **changes: Any) -> None:
         ({"version": 0}, "version"),
         ({"edit": None}, "edit"),
         ({"edit": {"by": "x"}}, "edit"),
+        ({"edit": WHO | {"what": []}}, "edit"),
+        ({"edit": WHO | {"what": [7]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "undo"}]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "undo", "version": 4}]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "undo", "version": 0}]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "drop", "version": 2}]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "drop", "ids": 7}]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "drop", "ids": [7]}]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "drop", "count": -1}]}}, "edit"),
+        ({"edit": WHO | {"what": [{"op": "drop", "where": 7}]}}, "edit"),
     ],
 )
 def test_a_forged_manifest_is_refused(cats: Path, changes: dict[str, Any], said: str | None) -> None:

@@ -162,6 +162,8 @@ def read(place: Place, version: int | None = None) -> Manifest:
     Raises NotThereError (no such folder), UsageError (no dataset, another format, no such version), DamageError
     (unreadable, or not the bytes that were written).
     """
+    if version is not None and type(version) is not int:
+        raise UsageError(f"version is {version!r:.60}, wanted the number of one")
     found = parsed(content(place), place.path / FILE)
     if version is None or version == found.version:
         return found
@@ -280,7 +282,7 @@ def _check(found: Manifest) -> None:
     wants(_is_folder(found.folder), "folder", found.folder)
     wants(_is_count(found.version) and found.version >= 1, "version", found.version)
     wants(_is_digest(found.parent) if found.version > 1 else found.parent == "", "parent", found.parent)
-    wants((found.edit is None) == (found.version == 1) and _is_edit(found.edit), "edit", found.edit)
+    wants((found.edit is None) == (found.version == 1) and _is_edit(found.edit, found.version), "edit", found.edit)
     live = found.stored - found.dropped if _is_count(found.dropped) else -1
     wants(live >= 0, "the number of dropped records", found.dropped)
     if found.split_records is None:
@@ -355,12 +357,29 @@ def _is_adopted(value: object) -> bool:
     )
 
 
-def _is_edit(value: object) -> bool:
+def _is_edit(value: object, version: int) -> bool:
     return value is None or (
         isinstance(value, dict)
         and all(isinstance(value.get(name), str) for name in ("by", "at", "why"))
         and isinstance(value.get("what"), list)
-        and all(isinstance(one, dict) and isinstance(one.get("op"), str) for one in value["what"])
+        and bool(value["what"])
+        and all(_is_done(one, version) for one in value["what"])
+    )
+
+
+def _is_done(value: object, version: int) -> bool:
+    """Whether it can be a part of what an edit did that made this version: see versions.Version."""
+    if not isinstance(value, dict) or not isinstance(value.get("op"), str):
+        return False
+    ids, back = value.get("ids", []), value.get("version")
+    goes_back = value["op"] in ("undo", "restore")
+    return (
+        isinstance(ids, list)
+        and all(isinstance(one, str) for one in ids)
+        and isinstance(value.get("where", ""), str)
+        and _is_count(value.get("count", 0))
+        and goes_back == (back is not None)
+        and (back is None or (_is_count(back) and 1 <= back < version))
     )
 
 

@@ -76,8 +76,12 @@ def chain(place: Place, data: bytes) -> Iterator[tuple[Manifest, bytes]]:
     """The manifest of these bytes and those of all versions before it, newest first, in the place of the dataset's
     files. Raises DamageError (one is missing, or is not the one that the next was made of), StorageError."""
     path: object = place.path / manifest.FILE
+    number = None
     while True:
         promised = manifest.parsed(data, path)
+        if number not in (None, promised.version):
+            raise DamageError(f"{path}: is version {promised.version}, wanted {number}")
+        number = promised.version - 1
         yield promised, data
         if promised.version == 1:
             return

@@ -29,6 +29,8 @@ class Head:
     @classmethod
     def of(cls, home: Place, version: int | None = None) -> Head:
         """The one that holds now. Raises ConflictError: not this version any more; UsageError: there is none yet."""
+        if version is not None and type(version) is not int:
+            raise UsageError(f"version is {version!r:.60}, wanted the number of one")
         data = manifest.content(home)
         found = manifest.parsed(data, home.path / manifest.FILE)
         if version is not None and version > found.version:
