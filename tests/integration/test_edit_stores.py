@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -140,6 +141,18 @@ def test_after_a_replacement(cats: str, bucket: Bucket) -> None:
     left = {one.name for one in publication.orphans(place)}  # type: ignore[arg-type]
     assert not [name for name in left if name.startswith(folder)]
     assert hr.Dataset(cats, version=2)["new"].image.shape
+
+
+def test_who_had_it_open_goes_on(cats: str) -> None:
+    old = hr.Dataset(cats)
+    kept = pickle.dumps(old)
+    all_verbs(cats)
+    for ds in (old, pickle.loads(kept)):
+        assert [one.number for one in ds.history] == [1] and len(ds) == 20 == len(list(ds)) and ds.verify().ok
+    new_one = hr.Dataset(cats)
+    all_of = [one.number for one in new_one.history]
+    hr.undo(cats)
+    assert all_of == [1, 2] == [one.number for one in new_one.history] and new_one["new"].image.shape
 
 
 def test_a_web_server_is_not_edited(tmp_path: Path) -> None:

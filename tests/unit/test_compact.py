@@ -57,6 +57,15 @@ def rejected() -> list[hr.Record | hr.Reject]:
     return [*photos(10), refused, *photos(20)[10:]]
 
 
+def clipped() -> list[hr.Record]:
+    """Some boxes reach out of their image, others lie outside of it, or have no area."""
+    odd = np.array([[-5, -5, 9, 9], [500, 0, 505, 5], [3, 3, 3, 9], [2, 2, 8, 8]], np.float32)
+    return [
+        replace(one, boxes=odd, box_labels=("left", "right", "left", "right")) if k % 3 == 1 and k > 3 else one
+        for k, one in enumerate(photos(30, boxes=True))
+    ]
+
+
 def edited_photos(records: list[Any]) -> list[Any]:
     out = []
     for one in records:
@@ -119,6 +128,7 @@ EQUAL: dict[str, tuple[list[Any], dict[str, Any], Edited, Edit]] = {
     "resized": (photos(30), {"size": 16, "fit": "crop", "quality": 70}, edited_photos, edit_photos),
     "shrunk": (photos(30), {"max_side": 20}, edited_photos, edit_photos),
     "one split of a name": (photos(30), {"splits": {"all": 1.0}}, edited_photos, edit_photos),
+    "what was cut and left out": (clipped(), {"shards": 2}, edited_photos, edit_photos),
     "its own splits": (divided(), {"shards": 2}, edited_photos, edit_photos),
     "rejects": (rejected(), {}, edited_photos, edit_photos),
     "all that can be said": (everything(), {"shards": 2}, edited_everything, edit_everything),
