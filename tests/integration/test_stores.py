@@ -6,7 +6,11 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +22,10 @@ import pytest
 import headrace as hr
 import stored
 from amount import ALL
+from command import headrace
 from headrace.errors import DamageError, DataError, HeadraceError, NotThereError, StorageError, UsageError
 from headrace.format import manifest
+from headrace.place import publication, stores
 from headrace.place.address import Url
 from headrace.place.publication import CLAIM, orphans
 from headrace.place.remote import RemotePlace
@@ -43,6 +49,10 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    publication._scratch_root.cache_clear()
 
 
 def pack(out: str | Path, *, n: int = 60, **options: Any) -> hr.PackReport:
@@ -52,7 +62,7 @@ def pack(out: str | Path, *, n: int = 60, **options: Any) -> hr.PackReport:
 
 
 def files_of(bucket: Bucket, name: str = "cats") -> dict[str, bytes] | None:
-    """The files of the dataset that readers find, by their names, without those that say where and what it is called."""
+    """The files of the dataset that readers find, by their names; none of those that say where it is."""
     objects = bucket.objects
     if f"{name}/{manifest.FILE}" not in objects:
         return None
@@ -129,14 +139,13 @@ def test_damage_in_a_store_has_an_address(bucket: Bucket, tmp_path: Path, monkey
     data[len(data) // 2] ^= 1
     bucket.put(f"cats/{name}", bytes(data))
     ds = hr.Dataset(f"{bucket.url}/cats")
-    wrong = 0
+    wrong = []
     for i in range(len(ds)):
         try:
             ds[i]
         except DamageError as error:
-            assert f"{bucket.url}/cats/{name}" in str(error)
-            wrong += 1
-    assert wrong == 1
+            wrong.append(str(error))
+    assert len(wrong) == 1 and f"{bucket.url}/cats/{name}" in wrong[0]
     assert not ds.verify().ok
     bucket.delete("cats/catalog.parquet")
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "another"))  # of the first there is a copy
@@ -162,8 +171,8 @@ def test_shards_of_others_are_adopted_where_they_are(bucket: Bucket, tmp_path: P
         name.rpartition("/")[2]: data for name, data in there.items()
     }
     assert before.items() <= bucket.objects.items()
-    with pytest.raises(UsageError, match="files of this machine .*, which nobody reaches who reads the store"):
-        pack(tmp_path / "cats")
+    pack(tmp_path / "cats")
+    with pytest.raises(UsageError, match=r"files of this machine .*, which nobody reaches who reads the store"):
         hr.adopt(tmp_path / "cats", f"{bucket.url}/other")
 
 
@@ -188,6 +197,7 @@ def test_exports_are_written_once(bucket: Bucket, tmp_path: Path) -> None:
 
 def _pack_in(url: str, seed: int, environment: dict[str, str], said: Any = None) -> None:
     os.environ.update(environment)
+    tempfile.tempdir = None
     try:
         pack(url, seed=seed, overwrite=said is None)
     except HeadraceError as error:
@@ -216,18 +226,19 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
         pack(f"{bucket.url}/cats", seed=0)
         old = files_of(bucket)
     kept = bucket.objects
-    steps, lock = [0], threading.Lock()
+    steps, on_their_way, lock = [0], [0], threading.Lock()
     child: list[Any] = []
 
-    def step() -> None:
+    def step(change: int) -> None:
         with lock:
             steps[0] += 1
+            on_their_way[0] += change
             if steps[0] == fatal:
                 os.kill(child[0].pid, signal.SIGKILL)
 
     left: list[str] = []
     with stored.serving(stored.proxy(endpoint, step=step)) as address:
-        environment = bucket.environment | {"AWS_ENDPOINT_URL": address}
+        environment = bucket.environment | {"AWS_ENDPOINT_URL": address, "TMPDIR": os.environ["TMPDIR"]}
         fatal = 0
         child[:] = [_process(f"{bucket.url}/cats", 1, environment)]
         child[0].join()
@@ -243,6 +254,7 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
             with lock:
                 child[:] = [_process(f"{bucket.url}/cats", 1, environment)]
             child[0].join()
+            stored.until(lambda: on_their_way[0] == 0)  # what a killed one has sent arrives all the same
             assert child[0].exitcode in (-signal.SIGKILL, 0)  # its uploads come in any order: sometimes one step less
             found = files_of(bucket)
             left.append("none" if found is None else "new" if found == new else "old" if found == old else "half")
@@ -262,7 +274,10 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
 
 def test_of_five_packings_at_once_one_wins(bucket: Bucket) -> None:
     said = multiprocessing.get_context("forkserver").Queue()
-    processes = [_process(f"{bucket.url}/cats", seed, bucket.environment, said) for seed in range(5)]
+    processes = [
+        _process(f"{bucket.url}/cats", seed, bucket.environment | {"TMPDIR": os.environ["TMPDIR"]}, said)
+        for seed in range(5)
+    ]
     errors = [said.get(timeout=120) for _ in range(4)]
     for process in processes:
         process.join()
@@ -277,7 +292,71 @@ def test_of_five_packings_at_once_one_wins(bucket: Bucket) -> None:
 def test_a_store_that_goes_away_says_so(bucket: Bucket, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(f"{bucket.url}/cats")
     ds = hr.Dataset(f"{bucket.url}/cats")
+    options = stored.QUICK | {"endpoint": "http://127.0.0.1:1"}
     with pytest.raises(StorageError, match="refuses connections"):
-        options = stored.QUICK | {"endpoint": "http://127.0.0.1:1"}
         hr.Dataset(f"{bucket.url}/cats", storage_options=options)
     assert ds[0].encoded
+
+
+# --- what people see --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_is_told(bucket: Bucket, tmp_path: Path) -> None:
+    for record in photos(12):
+        path = tmp_path / "photos" / str(record.label_name) / record.id.rpartition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(record.read())
+    url = f"{bucket.url}/cats"
+    first = headrace("pack", tmp_path / "photos", url)
+    assert first.code == 0 and "beside it" not in first.out
+    assert "orphans" not in json.loads(headrace("info", url, "--json").out)
+    refused = headrace("pack", tmp_path / "photos", url)
+    assert refused.code == 2 and f"{url}: holds a dataset already; pass --overwrite to replace it" in refused.err
+    second = headrace("pack", tmp_path / "photos", url, "--overwrite")
+    told = "of packings that were replaced or did not end; the next one there clears those older than a day"
+    n = len(bucket.objects) // 2
+    for said in (second, headrace("info", url), headrace("verify", url)):
+        assert said.code == 0 and f"{n} objects, " in said.out and told in said.out
+    for verb in ("info", "verify"):
+        assert json.loads(headrace(verb, url, "--json").out)["orphans"]["objects"] == n
+
+
+def test_parts_are_made_in_folders(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(photos(1)[0].read())
+    said = headrace("plan", tmp_path / "photos", "s3://bucket/cats", "--plan", tmp_path / "plan")
+    assert said.code == 2 and "s3://bucket/cats: parts are made in a folder that all machines see" in said.err
+    assert not (tmp_path / "plan").exists()
+
+
+def test_limits_are_shown(bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(photos(1)[0].read())
+    said = headrace("pack", tmp_path / "photos", f"{bucket.url}/cats", "--format", "files", "--verbose")
+    assert f"{bucket.url}: a request may take 30s, and is tried again for 180 seconds at most" in said.err
+
+
+def test_the_tutorial_runs(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = stored.bucket(endpoint, monkeypatch, "my-bucket")
+    for record in photos(60):
+        path = tmp_path / "photos" / str(record.label_name) / record.id.rpartition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(record.read())
+    page = (Path(__file__).parents[2] / "docs/tutorials/object-stores.md").read_text()
+    blocks = re.findall(r"^```(bash|python)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    said = ""
+    for i, (kind, code) in enumerate(blocks):
+        before = [one for other, one in blocks[:i] if other == "python"] if kind == "python" else []
+        command = ["bash", "-euo", "pipefail"] if kind == "bash" else [sys.executable]
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(
+            [*command, "-c", "\n".join([*before, code])],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        said += done.stdout + done.stderr
+    assert "60 records, all sound" in said and "stores know no *" in said
+    assert f"an upload | {stores.REQUEST + stores.ONE_PUT // stores.SLOWEST} seconds" in page
+    assert {key.split("/")[0] for key in bucket.objects} == {"cats", "adopted", "cats-csv"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -263,6 +264,18 @@ def test_what_is_old_is_cleared_with_the_next_publication(bucket: Bucket) -> Non
     assert fifth.items() <= bucket.objects.items()
 
 
+def test_what_is_not_a_day_old_stays_beside_an_old_dataset(bucket: Bucket) -> None:
+    publish(bucket, "one")
+    bucket.age(hours=25)
+    lost = "cats/runs/20260101-000000-00000000/train-00000-of-00001.tfrecord"  # of somebody who was told to look there
+    bucket.put(lost, b"work")
+    publish(bucket, "two", overwrite=True)
+    assert bucket.objects[lost] == b"work"
+    bucket.age(hours=25)
+    publish(bucket, "three", overwrite=True)
+    assert lost not in bucket.objects
+
+
 def test_a_packing_that_is_at_work_is_left_alone(bucket: Bucket) -> None:
     publish(bucket, "one")
     slow = opened(bucket, overwrite=True)
@@ -292,6 +305,53 @@ def test_a_claim_is_renewed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> 
         stored.until(lambda: bucket._backend().keys[f"cats/{CLAIM}"].last_modified > before)
         written(folder, opened(bucket), "one")
     assert f"cats/{CLAIM}" not in bucket.objects
+
+
+def test_an_interrupt_while_all_is_uploaded_leaves_nothing(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = Publication._check_complete
+
+    def interrupted(self: Publication, data: bytes) -> None:
+        check(self, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Publication, "_check_complete", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(bucket, "one")
+    assert bucket.objects == {}
+
+
+def test_an_interrupt_after_the_put_that_counts_takes_nothing_back(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Publication._put
+
+    def interrupted(self: Publication, name: str, data: bytes, mode: Any) -> None:
+        put(self, name, data, mode)
+        if name == FILE:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Publication, "_put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(bucket, "one")
+    assert set(bucket.objects) == {
+        f"cats/{name}"
+        for name in (FILE, CLAIM, "catalog.parquet", "train-00000-of-00001.idx", "train-00000-of-00001.tfrecord")
+    }
+
+
+def test_a_full_disk_is_said_in_a_line(bucket: Bucket) -> None:
+    publishing = opened(bucket)
+    publishing.__enter__()
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/spool")
+    with pytest.raises(StorageError, match=r"^/tmp/spool: no space left on device; nothing was published$"):
+        publishing.__exit__(OSError, full, None)
+    assert bucket.objects == {}
+
+
+def test_a_folder_that_a_console_has_made_is_nothing(bucket: Bucket) -> None:
+    bucket.put("cats/", b"")
+    _, files = publish(bucket, "one")
+    assert bucket.objects == files | {"cats/": b""}
 
 
 # --- what is put ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import typer
 
 from headrace.cli.command import Verb
 from headrace.cli.options import AsJson, DatasetPath, Workers
-from headrace.cli.text import amount, boxes_text, equal_lines, losses, print_json
+from headrace.cli.text import amount, boxes_text, equal_lines, left_beside, left_line, losses, print_json
 
 if TYPE_CHECKING:
     from headrace.load.dataset import Dataset
@@ -33,7 +33,7 @@ def info(
     dataset = Dataset(ds)
     missing, sizes, equal = missing_classes(dataset), box_statistics(dataset), equal_images(dataset)
     manifest = dataset.manifest
-    told = dataset.view.facts(objects=False)
+    told = dataset.selection.facts(objects=False)
     unlabelled = told.without_labels if told.multi_label else told.unlabelled if manifest.classes else 0
     values = value_statistics(dataset)
     boxes = manifest.boxes or 0
@@ -66,6 +66,8 @@ def info(
     unwritten = {} if dataset.version == 1 else _unwritten(dataset)
     if dataset.version > 1:
         facts["unwritten"] = unwritten
+    if (left := left_beside(dataset.path)) is not None:
+        facts["orphans"] = left
     if manifest.adopted is not None:
         facts["adopted"] = dict(manifest.adopted)
     if shards:
@@ -113,6 +115,8 @@ def info(
     for line in equal_lines(equal):
         typer.echo(f"  {line}")
     typer.echo(f"  rejects  {manifest.rejected}")
+    if left is not None:
+        typer.echo(f"  left     {left_line(left)}")
     for shard in manifest.shards if shards else ():
         typer.echo(f"  shard    {shard.name}: {shard.split}, {shard.records} records, {amount(shard.bytes)}")
 
@@ -136,9 +140,12 @@ def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) ->
         damaged = [
             {"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged
         ]
-        print_json({"ok": verdict.ok, "records": verdict.records, "damaged": damaged})
+        found = {"ok": verdict.ok, "records": verdict.records, "damaged": damaged}
+        print_json(found if (left := left_beside(ds)) is None else found | {"orphans": left})
     elif verdict.ok:
         typer.echo(f"{ds}: {verdict.records} records, all sound")
+        if (left := left_beside(ds)) is not None:
+            typer.echo(f"  {left_line(left)}")
     else:
         typer.echo(f"{ds}: {len(verdict.damaged)} problems in {verdict.records} records")
         for damage in verdict.damaged:

@@ -25,7 +25,17 @@ from headrace.cli.options import (
     parse_size,
     parse_splits,
 )
-from headrace.cli.text import amount, boxes_text, count_reasons, equal_lines, log_shown, losses, print_json
+from headrace.cli.text import (
+    amount,
+    boxes_text,
+    count_reasons,
+    equal_lines,
+    left_beside,
+    left_line,
+    log_shown,
+    losses,
+    print_json,
+)
 from headrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +82,13 @@ _FLAGS = (
         parse=parse_splits,
         group=OPTIONS,
     ),
-    Flag(name="group", metavar="NAME", help="Attribute whose images stay in one split.", group=OPTIONS),
+    Flag(name="group", metavar="NAME|look", help="Attribute, or look, whose images stay in one split.", group=OPTIONS),
+    Flag(
+        name="guard",
+        metavar="[move|drop|refuse]",
+        help="Near-duplicates that are in several splits.",
+        group=OPTIONS,
+    ),
     Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
     Flag(
         name="shard_size",
@@ -236,6 +252,10 @@ def print_report(report: PackReport, notes: Sequence[str]) -> None:
         f"  {amount(report.bytes_in)} in, {amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
     )
+    if report.folder:
+        typer.echo(f"  its files lie in {report.path / report.folder}")
+    if (left := left_beside(report.path)) is not None:
+        typer.echo(f"  beside it {left_line(left)}")
 
 
 def formats(

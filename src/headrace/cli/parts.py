@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli.command import Verb, spelled
-from headrace.cli.options import AsJson, Verbose, Workers
+from headrace.cli.options import AsJson, OutPath, Verbose, Workers
 from headrace.cli.pack import Pack, facts, opened, print_report
 from headrace.cli.text import amount, log_shown, print_json
 from headrace.errors import UsageError
@@ -34,7 +34,7 @@ def plan(
         list[str],
         typer.Argument(metavar="SOURCE", help="Folder of images or annotation file; SPLIT=PATH for each split."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset folder to make.", readable=False)],
+    out: OutPath,
     format: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Format of SOURCE; by default it is recognised."),

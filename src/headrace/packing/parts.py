@@ -2,8 +2,9 @@
 
     plan(source, out, "cats.plan"); pack_part("cats.plan", 3, 64) on 64 machines; publish("cats.plan")
 
-What parts make lies in a hidden folder beside `out` until it is published; a part that ran has nothing left to do, and
-may run twice at once. A plan's file holds JSON and plain arrays, no pickles:
+What parts make lies in a hidden folder beside `out` until it is published, or beside the plan where `out` is in a
+store; a part that ran has nothing left to do, and may run twice at once. A plan's file holds JSON and plain arrays, no
+pickles:
 
     8 bytes "HRPLAN01" | u64 length of the head | u32 CRC-32C of the head | the head, JSON
     for each shard: the rows' numbers int64 [m] | rows [m] (spool.ROW) | their heap
@@ -42,13 +43,14 @@ from headrace.packing.budget import Budget
 from headrace.packing.divided import Divided
 from headrace.packing.finish import PackReport, Results, finish
 from headrace.packing.pack import recipe_of
-from headrace.packing.plan import Decisions, Group, Plan, ShardPlan, make_plan, numbered
+from headrace.packing.plan import Decisions, Group, Guard, Plan, ShardPlan, make_plan, numbered
 from headrace.packing.shard import ShardResult
 from headrace.packing.spool import ROW, Slice
 from headrace.packing.task import Work, do, spoken
 from headrace.place import publish as publishing
-from headrace.place.address import is_url
+from headrace.place.address import Location, located
 from headrace.place.local import explained
+from headrace.place.open import staging as staging_of
 from headrace.progress import bar
 from headrace.record import Record, Reject
 from headrace.sources.info import SourceInfo
@@ -68,6 +70,7 @@ class PlanOptions(TypedDict, total=False):
 
     splits: Splits | None
     group: Group | None
+    guard: Guard | None
     size: int | tuple[int, int] | None
     fit: Fit
     max_side: int | None
@@ -92,7 +95,7 @@ class PlanReport:
     """What was planned: `refused` of the `seen` are Rejects already; `splits`: name -> records to be made."""
 
     file: Path
-    out: Path
+    out: Location
     seen: int
     refused: int
     splits: Mapping[str, int]
@@ -125,7 +128,8 @@ def plan(
 ) -> PlanReport:
     """Decides all of a packing of `source` to `out`, and writes it to the new `file`. See `headrace.pack`.
 
-    Images that come as bytes lie in the file; others must be seen under the same paths by all who pack parts.
+    Images that come as bytes lie in the file; others must be seen under the same paths by all who pack parts, and so
+    must the folder of `out`, or that of the file where `out` is the URL of a store.
     Raises UsageError (an option, the file is there, arrays in memory), DataError, StorageError.
     """
     started = time.perf_counter()
@@ -135,16 +139,15 @@ def plan(
     Budget(max_rejects)
     names = {each.name for each in fields(ImageOptions)}
     images = ImageOptions(**{name: chosen.pop(name) for name in names & chosen.keys()})
-    divided = {name: chosen.pop(name, None) for name in ("splits", "group", "shards", "shard_size")}
+    divided = {name: chosen.pop(name, None) for name in ("splits", "group", "guard", "shards", "shard_size")}
     seed = chosen.pop("seed", 0)
     if chosen:
         raise UsageError(f"{', '.join(chosen)}: no such option of a plan")
-    if is_url(out):
-        raise UsageError(f"{out}: parts are made in a folder that all machines see, and published there; choose one")
-    file, out = Path(file), Path(out).absolute()
+    file, out = Path(file), located(out).absolute()
     if os.path.lexists(file):
         raise UsageError(f"{file}: is there already, and parts of it may be at work; remove it, or choose another name")
-    publishing.Staging(out, overwrite=overwrite, replaceable=manifest.FILE).check()
+    if isinstance(out, Path):
+        publishing.Staging(out, overwrite=overwrite, replaceable=manifest.FILE).check()
     with publishing.Scratch(file.parent, file.name) as scratch:
         made = make_plan(
             Divided(source) if isinstance(source, Mapping) else source,
@@ -156,10 +159,16 @@ def plan(
             shard_bytes=divided["shard_size"],
             seed=seed,
             group=divided["group"],
+            guard=divided["guard"],
         )
         with contextlib.closing(made):
             recipe = recipe_of(
-                made, shards=divided["shards"], shard_size=divided["shard_size"], seed=seed, group=divided["group"]
+                made,
+                shards=divided["shards"],
+                shard_size=divided["shard_size"],
+                seed=seed,
+                group=divided["group"],
+                guard=divided["guard"],
             )
             said = {"out": str(out), "overwrite": overwrite, "max_rejects": max_rejects, "recipe": recipe}
             size = _write_plan(scratch, file.name, made, said)
@@ -206,9 +215,9 @@ def pack_part(
     results: list[ShardResult] = []
     with _PlanFile(Path(file)) as planned:
         folder = planned.folder
+        if not folder.parent.is_dir():
+            raise NotThereError(f"{folder.parent}: no such folder here; what parts make is to lie in it")
         with explained(folder):
-            if not planned.out.parent.is_dir():
-                raise NotThereError(f"{planned.out.parent}: no such folder here; {planned.out} is to lie in it")
             folder.mkdir(exist_ok=True)
         sink = publishing.FolderSink(folder)
         sink.open()
@@ -233,9 +242,15 @@ def pack_part(
     )
 
 
-def publish(file: str | os.PathLike[str], *, progress: bool | None = None) -> PackReport:
+def publish(
+    file: str | os.PathLike[str],
+    *,
+    progress: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> PackReport:
     """Publishes what the parts of a plan have made, as `headrace.pack` does, to the same bytes.
 
+    storage_options: of a URL, what obstore takes to open it.
     Raises DataError (parts are missing; too many Rejects), UsageError (`out` is in the way, a plan of other versions),
     DamageError (of the plan), StorageError.
     """
@@ -244,7 +259,10 @@ def publish(file: str | os.PathLike[str], *, progress: bool | None = None) -> Pa
     with _PlanFile(Path(file)) as planned:
         _check_whole(planned)
         plan, folder, out = planned.decisions, planned.folder, planned.out
-        with publishing.Staging(out, overwrite=planned.overwrite, replaceable=manifest.FILE) as staging:
+        publication = staging_of(
+            out, overwrite=planned.overwrite, replaceable=manifest.FILE, storage_options=storage_options
+        )
+        with publication as staging:
             scratch = staging / ".plan"
             with explained(scratch):
                 scratch.mkdir()
@@ -256,9 +274,8 @@ def publish(file: str | os.PathLike[str], *, progress: bool | None = None) -> Pa
                     if result is None:
                         raise DataError(f"{folder / plan.shards[i].name}: was there, and is gone; run its part again")
                     results.add(result)
-                    for name in (result.entry.name, result.entry.index_name):
-                        _link(folder / name, staging / name)
-            report = finish(staging, out, plan, results, planned.recipe)
+                _put_shards(folder, publication.sink, results)
+            report = finish(staging, out, plan, results, planned.recipe, below=publication.folder_name)
             shutil.rmtree(scratch)
         shutil.rmtree(folder, ignore_errors=True)
     return report(time.perf_counter() - started)
@@ -275,6 +292,12 @@ def _check_whole(planned: _PlanFile) -> None:
             parts.add(count)
     if not missing:
         return
+    if not parts:
+        is_there = isinstance(planned.out, Path) and planned.out.exists()
+        raise DataError(
+            f"{planned.file}: none of its {len(planned.shards)} shards is packed; run 'headrace pack-part' for all "
+            f"parts, and publish again{f'; or it was published already, as {planned.out} is there' * is_there}"
+        )
     if len(parts) == 1:
         (of,) = parts
         which = sorted({i % of + 1 for i in missing})
@@ -289,6 +312,27 @@ def _check_whole(planned: _PlanFile) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _put_shards(folder: Path, sink: publishing.Sink, results: Results) -> None:
+    """Puts the shards where they belong, some at once. Those in `folder` stay, until all is published. Raises
+    StorageError."""
+    scratch = sink.scratch()
+
+    def put(name: str) -> None:
+        _link(folder / name, scratch / name)
+        sink.put(scratch / name, name)
+
+    names = [name for result in results.in_order() for name in (result.entry.name, result.entry.index_name)]
+    try:
+        with contextlib.closing(parallel.ordered(put, names, workers=_PUTS, ahead=_PUTS)) as done:
+            for _ in done:
+                pass
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+_PUTS = 8  # at once: of syncs a disk takes many better than one after the other, and uploads wait for an answer
 
 
 def _link(path: Path, to: Path) -> None:
@@ -371,11 +415,10 @@ class _Sections:
 
     def __init__(self, path: Path, magic: bytes, what: str) -> None:
         self.path, self._what = path, what
+        if not path.exists():
+            raise NotThereError(f"{path}: no such file")
         with explained(path):
-            try:
-                self._file = path.open("rb")
-            except FileNotFoundError:
-                raise NotThereError(f"{path}: no such file") from None
+            self._file = path.open("rb")
         try:
             with explained(path):
                 self._size = os.fstat(self._file.fileno()).st_size
@@ -448,14 +491,14 @@ class _PlanFile:
                 f"{self.file}: planned by Headrace {headrace} in Python {python}, here is Headrace {ours} in Python "
                 f"{its}; use the same versions, or plan again"
             )
-        self.id, self.out = str(head["id"]), Path(head["out"])
+        self.id, self.out = str(head["id"]), located(head["out"])
         self.overwrite, self.max_rejects, self.recipe = bool(head["overwrite"]), head["max_rejects"], head["recipe"]
         raw = dict(head["decisions"])
         self._places: list[Mapping[str, Any]] = raw["shards"]
         self.shards = tuple(
             ShardPlan(**{name: place[name] for name in ("name", "split", "start", "stop")}) for place in self._places
         )
-        if not _ID.fullmatch(self.id) or not self.out.is_absolute() or not self.out.name:
+        if not _ID.fullmatch(self.id) or self.out.absolute() != self.out or not self.out.name:
             raise ValueError(f"id {self.id!r:.60}, out {str(self.out)!r:.60}")
         for shard in self.shards:
             if not _SHARD.fullmatch(shard.name) or shard.stop < shard.start:
@@ -478,7 +521,8 @@ class _PlanFile:
     @property
     def folder(self) -> Path:
         """Where what parts make lies, until it is published."""
-        return self.out.parent / f".{self.out.name}.parts-{self.id}"
+        beside = self.out if isinstance(self.out, Path) else self.file.absolute()
+        return beside.parent / f".{beside.name}.parts-{self.id}"
 
     def rejects(self) -> bytes:
         """Lines of the Rejects that the source gave and the plan made."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import UsageError
 from headrace.place.address import Location, Place, Url, is_url, located
+from headrace.place.cache import Cache
 from headrace.place.changing import Change, LocalChange
 from headrace.place.local import BLOCK, LocalPlace
 from headrace.place.publish import Staging
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from headrace.place.publication import Publication
 
 
-def at(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Place:
-    """The place at a path or URL. storage_options: what a store is opened with, nothing for a folder.
+def at(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None, cache: Cache | None = None
+) -> Place:
+    """The place at a path or URL. storage_options: what a store is opened with, nothing for a folder. cache: where
+    copies of what lies in a store are kept, by default the usual folder.
 
     Raises UsageError (no such kind of store), MissingExtraError.
     """
@@ -26,7 +30,7 @@ def at(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None =
     if isinstance(where, Url):
         from headrace.place.remote import RemotePlace
 
-        return RemotePlace(where, storage_options)
+        return RemotePlace(where, storage_options, cache)
     _check_none(where, storage_options)
     return LocalPlace(where)
 

@@ -238,6 +238,7 @@ class Publication:
         self.run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         self.folder_name = ""
         self._before: Object | None = None  # what is replaced
+        self._is_publishing = False
         self._ended = threading.Event()
         self._beats: threading.Thread | None = None
 
@@ -277,12 +278,19 @@ class Publication:
                     with contextlib.suppress(OSError):
                         self.folder = self.folder.rename(kept)
                     raise self._unpublished(failed) from failed
+                except BaseException:  # Ctrl-C; the one put that counts may be on its way
+                    if not self._is_publishing:
+                        self._give_up()
+                    raise
             else:
                 self._give_up()
         finally:
             self._end_beats()
             if not is_kept:
                 shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, HeadraceError):
+            where = error.filename or self.folder
+            raise StorageError(f"{where}: {(error.strerror or str(error)).lower()}; nothing was published") from error
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
@@ -390,7 +398,8 @@ class Publication:
     def _finish(self) -> None:
         """Uploads all, and publishes it. Raises UsageError, StorageError."""
         sink, last = self.sink, self.folder / self.replaceable
-        data = last.read_bytes()
+        with explained(last):
+            data = last.read_bytes()
 
         def put(path: Path) -> None:
             sink.put(path, path.relative_to(self.folder).as_posix())
@@ -416,6 +425,7 @@ class Publication:
 
     def _publish(self, data: bytes) -> None:
         """The one put that counts. Raises UsageError: somebody was quicker. StorageError."""
+        self._is_publishing = True
         try:
             self._put(self.replaceable, data, "create" if self._before is None else _as_it_was(self._before))
         except StorageError as error:
@@ -467,10 +477,10 @@ class Publication:
     # --- objects ------------------------------------------------------------------------------------------------------
 
     def _put(self, name: str, data: bytes, mode: Any) -> None:
-        """A small object, whole. Raises ConditionError, NotThereError, StorageError."""
+        """An object, at once. Raises ConditionError, NotThereError, StorageError."""
         import obstore
 
-        store = self.place.store
+        store = self.place.store if len(data) < stores.SLOWEST else _uploading(self.place)
         key = store.key_of(name)
         stores.ask(self.place.address(name), lambda: obstore.put(store.api, key, data, mode=mode, use_multipart=False))
 

@@ -71,7 +71,7 @@ def compact(
     frames.check_process("compact")
     cores = parallel.check_workers(workers)
     path, version = addressed(path, storage_options)
-    store = Shards(at(path, storage_options), version)
+    store = Shards(at(path, storage_options), version=version)
     promised, folder = store.manifest, located(out)
     recipe = {name: promised.pack_options.get(name) for name in _RECIPE}
     splits = recipe["splits"]

@@ -49,7 +49,7 @@ def _connected(client: distributed.Client | str | None, cores: int) -> Iterator[
                     n_workers=cores,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # any port: the usual one may be taken
                     silence_logs=logging.CRITICAL,
                 )
                 found = stack.enter_context(distributed.Client(stack.enter_context(cluster), set_as_default=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.packing.task import Task, Tasks
 
 _DEATHS = 8  # of workers that one try survives
+_CONNECTS = 10.0  # seconds to wait for a cluster to answer
 _PATIENCE = 10.0  # seconds for a task to end in order, before its process is killed
 
 
@@ -51,6 +53,7 @@ def _connected(address: str | None, cores: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
+        _check_there(address or os.environ.get("RAY_ADDRESS"))
         try:
             ray.init(address or "auto", **quiet)
         except ConnectionError:
@@ -66,6 +69,13 @@ def _connected(address: str | None, cores: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_there(address: str | None) -> None:
+    """Raises OSError: nothing listens at this host and port. Ray itself would ask again for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECTS).close()
 
 
 class _Ray:
