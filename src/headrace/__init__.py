@@ -1,8 +1,8 @@
 """Headrace: labelled images to the model. Packed once into sharded TFRecords, fed at the speed of the JPEG decoder.
 
-The verbs and nouns are few: `pack`, `adopt`, `duplicates`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`,
-`PhotoLoader`, `Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `runners`, `errors`,
-`compat`. What these hold and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
+The verbs and nouns are few: `pack`, `adopt`, `edit`, `duplicates`, `train`, `evaluate`, `predict`; `Dataset`,
+`ArrayDataset`, `PhotoLoader`, `Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`,
+`runners`, `errors`, `compat`. What these hold and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
 
 All is imported when first used, so that `import headrace` costs next to nothing and knows no framework.
 """
@@ -51,6 +51,14 @@ _HOME = {
     "Duplicates": "headrace.checking.duplicates",
     "AdoptReport": "headrace.adopting.adopt",
     "ExportReport": "headrace.exporting.export",
+    "edit": "headrace.revising.edit",
+    "undo": "headrace.revising.history",
+    "restore": "headrace.revising.history",
+    "diff": "headrace.revising.diff",
+    "compact": "headrace.revising.compact",
+    "Diff": "headrace.revising.diff",
+    "Version": "headrace.format.versions",
+    "ConflictError": "headrace.errors",
     "HeadraceError": "headrace.errors",
     "UsageError": "headrace.errors",
     "UnknownIdError": "headrace.errors",
@@ -70,7 +78,10 @@ _MODULES = {
     "compat": "headrace.compat",
     "runners": "headrace.packing.runners",
 }
-_VERBS = ("pack", "adopt", "duplicates", "train", "evaluate", "predict")
+_VERBS = (
+    *("pack", "adopt", "duplicates", "train", "evaluate", "predict"),
+    *("edit", "undo", "restore", "diff", "compact"),
+)
 _NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
 
 if TYPE_CHECKING:
@@ -78,6 +89,7 @@ if TYPE_CHECKING:
     from headrace.adopting.adopt import AdoptReport, adopt
     from headrace.checking.duplicates import Duplicates, duplicates
     from headrace.errors import (
+        ConflictError,
         DamageError,
         DataError,
         EngineError,
@@ -89,6 +101,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from headrace.exporting.export import ExportReport
+    from headrace.format.versions import Version
     from headrace.imaging import augment
     from headrace.imaging.augment import Augmentation, ColorJitter, HorizontalFlip, RandomResizedCrop
     from headrace.imaging.placement import Placement
@@ -108,6 +121,10 @@ if TYPE_CHECKING:
     from headrace.packing.finish import PackReport
     from headrace.packing.pack import pack
     from headrace.record import Part, Record, Reject
+    from headrace.revising.compact import compact
+    from headrace.revising.diff import Diff, diff
+    from headrace.revising.edit import edit
+    from headrace.revising.history import restore, undo
     from headrace.sources import Source
 
 __all__ = [
@@ -154,6 +171,14 @@ __all__ = [
     "duplicates",
     "Duplicates",
     "ExportReport",
+    "edit",
+    "undo",
+    "restore",
+    "diff",
+    "compact",
+    "Diff",
+    "Version",
+    "ConflictError",
     "HeadraceError",
     "UsageError",
     "UnknownIdError",

@@ -42,6 +42,20 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
     assert (tmp_path / "predictions" / "predictions.png").stat().st_size > 1000
 
 
+def test_edit_runs(tmp_path: Path) -> None:
+    _draw_photos(tmp_path / "photos")
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/edit.md").read_text())
+    said, python = [], ""
+    for kind, code in blocks:  # in their order: each edits what those before it made
+        if kind == "python":  # a page is one session; what was made stays made
+            code, python = f"{'import headrace as hr' if python else ''}\n{code}", code
+        words = ["bash", "-euo", "pipefail", "-c", code] if kind == "bash" else [sys.executable, "-c", code]
+        said.append(_run(words, tmp_path))
+    assert "relabel to 'dog': 1 record ('cat.0.jpg')" in said[2] and "cat.4.jpg cat -> None" in said[3]
+    assert "was edited meanwhile, and nothing was changed: version" in said[4] and "by ben" in said[4]
+    assert "not in the shards" in said[5] and "all sound" in said[5]
+
+
 def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     _some_of_wider(real_data / "wider", tmp_path, "train", 24)
     _some_of_wider(real_data / "wider", tmp_path, "val", 6)

@@ -343,6 +343,7 @@ def test_info(packed: Path) -> None:
     assert len(found.pop("fingerprint")) == 64
     found["equal_images"].pop("near")  # of drawings as smooth as these many look alike
     assert found == {
+        "version": 1,
         "records": 21,
         "splits": {"train": 14, "val": 7},
         "classes": {"cat": 10, "dog": 10},
@@ -432,21 +433,9 @@ def test_version() -> None:
 
 
 VERBS = [
-    "pack",
-    "cache",
-    "formats",
-    "info",
-    "verify",
-    "duplicates",
-    "adopt",
-    "show",
-    "view",
-    "report",
-    "train",
-    "evaluate",
-    "export",
-    "predict",
-    "demo",
+    *("pack", "cache", "formats", "plan", "publish", "info", "verify", "duplicates", "adopt", "show", "view", "report"),
+    *("train", "evaluate", "export", "predict", "demo"),
+    *("relabel", "drop", "move", "append", "history", "diff", "undo", "restore", "compact"),
 ]
 
 

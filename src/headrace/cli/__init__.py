@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, cache, data, demo, duplicates, export, learn, pack, parts, show, view
+from headrace.cli import adopt, cache, data, demo, duplicates, edit, export, learn, pack, parts, show, view
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -31,6 +31,7 @@ parts.register(app)
 data.register(app)
 duplicates.register(app)
 adopt.register(app)
+edit.register(app)
 cache.register(app)
 export.register(app)
 show.register(app)

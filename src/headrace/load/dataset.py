@@ -24,6 +24,7 @@ from headrace import order
 from headrace.checking.verify import Verdict, verify
 from headrace.errors import DamageError, UnknownIdError, UsageError
 from headrace.format import catalog, example, manifest
+from headrace.format.versions import Version, addressed, history
 from headrace.imaging import codec
 from headrace.imaging.augment import Augmentation
 from headrace.imaging.geometry import MIN_VISIBLE
@@ -132,25 +133,30 @@ class Dataset:
     A view shares files and catalog with its origin and holds nothing but row numbers.
 
     path: a folder, or the URL of one in an object store ("s3://bucket/cats").
+    version: an earlier one, as it was; by default, and unless the path says one ("cats@3"), the one that holds now.
     storage_options: what the store is opened with, those of obstore's from_url.
     cache_dir: where records that were read of a store are kept, for all processes; by default $HEADRACE_CACHE, else
     headrace in $XDG_CACHE_HOME or ~/.cache.
     cache_bytes: what that folder may take, by default half of what is free on its disk with what it takes already; 0
     keeps nothing.
-    Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
+    Raises NotThereError, UsageError (not a dataset, no such version), DamageError (its manifest or catalog can't be
+    read).
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
+        version: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if version is None:
+            path, version = addressed(path, storage_options)
         given = is_url(path) or cache_dir is not None or cache_bytes is not None
         cache = CacheFolder(cache_dir, cache_bytes) if given else None
-        self.selection = View(Shards(at(path, storage_options, cache), cache))
+        self.selection = View(Shards(at(path, storage_options, cache), cache, version))
 
     def _of(self, view: View) -> Dataset:
         dataset = object.__new__(type(self))
@@ -189,6 +195,18 @@ class Dataset:
     def manifest(self) -> manifest.Manifest:
         """What the folder consists of."""
         return self.store.manifest
+
+    @property
+    def version(self) -> int:
+        """The number of this version: 1 as it was packed, one more with each edit."""
+        return self.manifest.version
+
+    @property
+    def history(self) -> tuple[Version, ...]:
+        """What was done to it up to this version, oldest first; empty for arrays. Raises DamageError, StorageError."""
+        if not isinstance(self.store, Shards):
+            return ()
+        return history(self.store.tables.home, self.version)
 
     @property
     def fingerprint(self) -> str:
@@ -281,12 +299,12 @@ class Dataset:
     @property
     def catalog(self) -> pl.DataFrame:
         """One row per record of this view: all that is known of it but its pixels."""
-        return self.store.table.frame(rows=self._some_rows)
+        return self.store.table.frame(rows=self.some_rows)
 
     @property
-    def _some_rows(self) -> NDArray[np.int64] | None:
-        """The rows of this view, None for all."""
-        return self.rows if self.is_view else None
+    def some_rows(self) -> NDArray[np.int64] | None:
+        """The rows of this view, None where they are all that there are."""
+        return self.selection.some_rows
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -377,11 +395,13 @@ class Dataset:
     def _row_of(self, id_: str) -> int:
         """The row of a record of this view. Raises UnknownIdError."""
         row = self.store.row_of(id_)
-        if row is not None and (not self.is_view or (self.rows == row).any()):
+        if row is not None and (self.some_rows is None or (self.rows == row).any()):
             return row
         if row is not None:
             raise UnknownIdError(f"{self.title}: no record {id_!r}; the dataset has it, and this view of it doesn't")
-        ids, name = self.store.table.frame(["id"], self._some_rows)["id"], id_.rstrip("/").rsplit("/", 1)[-1]
+        if self.store.row_of(id_, dropped=True) is not None:
+            raise UnknownIdError(f"{self.title}: no record {id_!r}; it was dropped, and earlier versions have it")
+        ids, name = self.store.table.frame(["id"], self.some_rows)["id"], id_.rstrip("/").rsplit("/", 1)[-1]
         near = ids.filter(ids.str.contains(name, literal=True)).head(3).to_list() if name else []
         near = near or difflib.get_close_matches(id_, ids.head(_COMPARED).to_list(), 3)
         known = f"; near it are {', '.join(near)}" if near else f"; ids are like {ids[0]}" if len(ids) else ""
@@ -418,7 +438,7 @@ class Dataset:
                 raise UsageError(f"{name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
         if sum(fractions.values()) > 1 + 1e-6:
             raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
-        several, groups = self.store.kinds_of(self._some_rows)
+        several, groups = self.store.kinds_of(self.some_rows)
         strata = self.labels if several is None else several
         if groups is None:
             share = shares(strata, fractions, seed=seed)
@@ -443,7 +463,7 @@ class Dataset:
         Of records of several classes: "array_contains(label_names, 'cat')"; of values: "value > 0.5".
         Raises UsageError: no valid condition, or an unknown column.
         """
-        return self._take(self.store.table.where(condition, self._some_rows), f"where {condition}")
+        return self._take(self.store.table.where(condition, self.some_rows), f"where {condition}")
 
     def features(self, *names: str) -> Iterator[dict[str, FeatureValue]]:
         """For each record of this view, in its order, the features of these `names` as its tf.train.Example holds them.
@@ -465,7 +485,7 @@ class Dataset:
     def verify(self, *, workers: int | None = None) -> Verdict:
         """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
         assert isinstance(self.store, Shards)
-        return verify(self.store.tables.home, workers=workers)
+        return verify(self.store.tables.home, version=self.version, workers=workers)
 
     @_by_name
     def loader(
@@ -674,6 +694,33 @@ def _slice_text(some: slice) -> str:
     return f"[{':'.join('' if part is None else str(part) for part in parts)}]"
 
 
+def _said(store: Store, row: int, found: Mapping[str, example.Feature]) -> dict[str, example.Feature]:
+    """The features of an edited record that the catalog knows better: its labels and objects, where it has such."""
+    values, promised = store.table.row(row), store.manifest
+    known = catalog.known_of(values, (values["height"], values["width"]), promised.keypoints)
+    shape = {name: values[name] for name in ("format", "height", "width", "channels")}
+    said = catalog.Row(shard="", **shape, **known)
+    features = example.features_of(
+        said,
+        b"",
+        with_label=bool(promised.classes),
+        multi_label=promised.multi_label,
+        with_value=promised.values,
+        with_boxes=promised.boxes is not None,
+        keypoints=promised.keypoints,
+        keypoint_names=promised.keypoint_names,
+    )
+    features |= example.features_of_attributes(said, example.names_of_keys(found))
+    kept = {name: feature for name, feature in features.items() if name.startswith(_SAID)}
+    for name, feature in kept.items():
+        if isinstance(feature, example.Ints) and None in feature:  # of a box that an edit has added
+            kept[name] = example.Ints(-1 if value is None else value for value in feature)
+    return kept
+
+
+_SAID = ("image/class/", "image/object/", "objects/")
+
+
 FeatureValue: TypeAlias = "int | float | bytes | NDArray[Any]"
 
 
@@ -683,6 +730,8 @@ def _features(store: Store, row: int, names: tuple[str, ...]) -> dict[str, Featu
         found = example.parse(store.payload(row))
     except ValueError as error:
         raise DamageError(f"{store.address(row)}: {error}; run 'headrace verify {store.path}'") from error
+    if store.is_edited(row):
+        found |= _said(store, row, found)
     try:
         return {name: example.value_of(name, found[name]) for name in names or found}
     except KeyError as error:

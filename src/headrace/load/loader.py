@@ -365,7 +365,7 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         options = self.options
         return {
-            "dataset": self.view.fingerprint,
+            "dataset": self.view.records_fingerprint,
             "records": len(self.view),
             "batch_size": options.batch_size,
             "shuffle": options.shuffle,

@@ -21,7 +21,7 @@ from headrace import order, parallel
 from headrace.errors import DamageError, HeadraceError, StorageError, UsageError
 from headrace.format import index, manifest, tfrecord
 from headrace.format.frames import anywhere
-from headrace.format.tables import Table, Tables
+from headrace.format.tables import Table, Tables, holds
 from headrace.format.tfrecord import masked_crc
 from headrace.imaging import codec
 from headrace.imaging.placement import Placement, draw
@@ -171,6 +171,16 @@ class Store(ABC):
     def fingerprint(self) -> str:
         """sha256 (hex) that stands for all content, whatever the view."""
 
+    @property
+    def records_fingerprint(self) -> str:
+        """sha256 (hex) that stands for the records and their rows: the same whatever an edit says of them."""
+        return self.fingerprint
+
+    @property
+    def live(self) -> NDArray[np.int64] | None:
+        """The rows int64 [m], ascending, that no edit has dropped; None for all."""
+        return None
+
     @abstractmethod
     def fetch(self, row: int) -> NDArray[np.uint8]:
         """The encoded bytes of the image of catalog row `row`, uint8 [length]. Raises DamageError."""
@@ -220,6 +230,10 @@ class Store(ABC):
         Of encoded images it is that of their bytes; of arrays that of the numbers, with their type and shape. So one
         image as a file and in an array has two.
         """
+
+    def is_edited(self, row: int) -> bool:
+        """Whether something else is said of catalog row `row` than its record says."""
+        return False
 
     def payload(self, row: int) -> bytes:
         """The tf.train.Example of catalog row `row`. Raises DamageError, UsageError (there are no records here)."""
@@ -330,12 +344,12 @@ class Store(ABC):
         """The rows int64 [n] by their keys."""
         return np.argsort(self.keys, kind="stable")
 
-    def row_of(self, id_: str) -> int | None:
-        """The row of a record by its id, None where there is none."""
+    def row_of(self, id_: str, *, dropped: bool = False) -> int | None:
+        """The row of a record by its id, None where there is none; `dropped`: also where it was dropped."""
         (key,) = order.keys_of([id_])
         at = int(np.searchsorted(self.keys, key, sorter=self._by_key))
         while at < len(self) and self.keys[row := int(self._by_key[at])] == key:
-            if self.ids_of(np.array([row])) == (id_,):
+            if self.ids_of(np.array([row])) == (id_,) and (dropped or self.live is None or (self.live == row).any()):
                 return row
             at += 1
         return None
@@ -351,6 +365,11 @@ def _spans(begin: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[n
     counts = begin[rows + 1] - begin[rows]
     of = np.repeat(np.arange(len(rows)), counts)
     return np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts), of
+
+
+def _splits(table: Table, names: list[str]) -> NDArray[np.int32]:
+    column = table.frame(["split"])["split"]
+    return column.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int32).to_numpy()
 
 
 def _labels(table: Table) -> NDArray[np.int32]:
@@ -426,12 +445,12 @@ class Shards(Store):
 
     `fetch(row)` gives the bytes of an image whose record has the CRC that the index promises: what was cut, replaced
     or written anew since is a DamageError, and never another image. Of a record that only names its image it is the
-    file that is read and checked. Pickles as its path. Raises DamageError when external shards were changed
+    file that is read and checked. Pickles as its path and version. Raises DamageError when external shards were changed
     since they were adopted.
     """
 
-    def __init__(self, home: Place, cache: Cache | None = None) -> None:
-        self._open(Tables(home), cache)
+    def __init__(self, home: Place, cache: Cache | None = None, version: int | None = None) -> None:
+        self._open(Tables(home, version), cache)
 
     def _open(self, tables: Tables, cache: Cache | None) -> None:
         self.tables, self._index, self._cache = tables, tables.index, cache
@@ -450,8 +469,6 @@ class Shards(Store):
             self._near_names = self.copies.names
         elif cache is not None:
             raise UsageError(f"{self.path}: lies on this machine, and needs no cache; leave out cache_dir, cache_bytes")
-        splits = list(promised.splits)
-        self._split_of_shard = np.array([splits.index(entry.split) for entry in promised.shards], np.int64)
         images = (promised.adopted or {}).get("images")
         self._images = None if images is None else tables.place.within(images)
 
@@ -461,6 +478,17 @@ class Shards(Store):
     @cached_property
     def fingerprint(self) -> str:
         return self.tables.fingerprint
+
+    @cached_property
+    def records_fingerprint(self) -> str:
+        return self.tables.records_fingerprint
+
+    @property
+    def live(self) -> NDArray[np.int64] | None:
+        return self.tables.live
+
+    def is_edited(self, row: int) -> bool:
+        return self.tables.edited is not None and bool(self.tables.edited[row])
 
     @property
     def keys(self) -> NDArray[np.uint64]:
@@ -473,8 +501,22 @@ class Shards(Store):
         return self.tables.ids(rows)
 
     def splits_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self._split_of_row is not None:
+            return self._split_of_row[rows].astype(np.int64)
         of: NDArray[np.int64] = self._split_of_shard[self.tables.shard(rows)]
         return of
+
+    @cached_property
+    def _split_of_shard(self) -> NDArray[np.int64]:
+        splits = list(self.manifest.splits)
+        return np.array([splits.index(entry.split) for entry in self.manifest.shards], np.int64)
+
+    @cached_property
+    def _split_of_row(self) -> NDArray[np.int32] | None:
+        """Once records were moved, the catalog knows; -1 for the split of dropped ones alone."""
+        if self.manifest.split_records is None:
+            return None
+        return anywhere(_splits, self.table, list(self.manifest.splits))
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
         return self._fetch(self._where(row))
@@ -591,7 +633,7 @@ class Shards(Store):
         """What to say of a record that is not the one that was promised."""
         entry = self.manifest.shards[where.shard]
         self.tables.place.forget(entry.name)
-        if not self.is_current():
+        if not holds(self.tables.home, self.manifest):
             found += "; the dataset was replaced or removed since it was opened: open it again"
         elif (change := entry.change(self.tables.place)) is not None:
             found += f"; the shard was changed since it was adopted ({change}): adopt it again"

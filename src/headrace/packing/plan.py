@@ -100,7 +100,7 @@ class Decisions:
     `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
     object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
     swaps. `multi_label`: an image may have several classes, and one that a record has alone is the one of its labels;
-    `values`: some records have one.
+    `values`: some records have one. `said`: the classes as the source numbers them, where that is another order.
     """
 
     options: ImageOptions
@@ -119,6 +119,7 @@ class Decisions:
     seen: int
     refused: int
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] | None = None
     _labels: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,10 +128,10 @@ class Decisions:
     def completed(self, record: Record) -> Record:
         """The record with both its class's name and index, or neither; where images may have several classes, with
         their names."""
+        if record.label is not None and record.label_name is None:
+            record = replace(record, label_name=(self.said or self.classes)[record.label])
         if record.label_name is not None:
             record = replace(record, label=self._labels[record.label_name])
-        elif record.label is not None:
-            record = replace(record, label_name=self.classes[record.label])
         if self.multi_label and record.label_name is not None:
             record = replace(record, label=None, label_name=None, labels=(record.label_name,))
         return record

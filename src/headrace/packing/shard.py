@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ class Made:
     row: Row
     record: bytes
     bytes_in: int
-    boxes_clipped: int
-    boxes_dropped: Counter[str]
-    keypoints_dropped: Counter[str]
+    boxes_clipped: int = 0
+    boxes_dropped: Counter[str] = field(default_factory=Counter)
+    keypoints_dropped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +126,21 @@ def make_record(
         keypoints=image.keypoints,
         attributes=attributes,
     )
+    made = framed(plan, row, image.encoded)
+    return replace(
+        made,
+        bytes_in=len(data),
+        boxes_clipped=image.clipped,
+        boxes_dropped=image.dropped,
+        keypoints_dropped=image.points_dropped,
+    )
+
+
+def framed(plan: Decisions, row: Row, encoded: bytes) -> Made:
+    """The record that says what `row` says, around the bytes of its image; where they are is filled in."""
     features = example.features_of(
         row,
-        image.encoded,
+        encoded,
         with_label=bool(plan.classes),
         multi_label=plan.multi_label,
         with_value=plan.values,
@@ -139,16 +151,9 @@ def make_record(
     features |= example.features_of_attributes(row, plan.attributes)
     payload = example.serialize(features)
     row.length, row.crc = len(payload), tfrecord.masked_crc(payload)
-    row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
-    row.image_length = len(image.encoded)
-    return Made(
-        row=row,
-        record=tfrecord.frame(payload),
-        bytes_in=len(data),
-        boxes_clipped=image.clipped,
-        boxes_dropped=image.dropped,
-        keypoints_dropped=image.points_dropped,
-    )
+    row.image_offset = tfrecord.HEADER_BYTES + payload.index(encoded)
+    row.image_length = len(encoded)
+    return Made(row=row, record=tfrecord.frame(payload), bytes_in=len(encoded))
 
 
 def pack_shard(shard: ShardPlan, folder: Path, made: Iterable[Made | Numbered]) -> ShardResult:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import UsageError
 from headrace.place.address import Location, Place, Url, is_url, located
 from headrace.place.cache import Cache
+from headrace.place.changing import Change, LocalChange
 from headrace.place.local import BLOCK, LocalPlace
 from headrace.place.publish import Staging
 
@@ -62,6 +63,20 @@ def staging(
         return Publication(place, overwrite=overwrite, replaceable=replaceable, what=what, movable=movable)
     _check_none(where, storage_options)
     return Staging(where.absolute(), overwrite=overwrite, replaceable=replaceable, what=what)
+
+
+def changing(place: Place, head: str) -> Change:
+    """What changes the files of a place: see Change. `head` is the one that says which of them hold.
+
+    Raises UsageError (a place that can only be read).
+    """
+    if isinstance(place, LocalPlace):
+        return LocalChange(place.path, head)
+    from headrace.place.publication import RemoteChange
+    from headrace.place.remote import RemotePlace
+
+    assert isinstance(place, RemotePlace)
+    return RemoteChange(place, head)
 
 
 class Scattered:

@@ -27,7 +27,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -166,6 +166,55 @@ def _clear_scratch(root: Path, pid: int) -> None:
 _SCRATCH = ".headrace-"
 
 
+class RemoteChange:
+    """A Change of what stands below a URL (see changing): the head by a put on the condition that it is as it was. What
+    was uploaded by a change that did not end is never named, nor read."""
+
+    def __init__(self, place: RemotePlace, head: str) -> None:
+        self.place, self.head = place, head
+        self.tag = f"-{secrets.token_hex(4)}"  # no lock keeps two changes apart
+
+    def __enter__(self) -> Path:
+        if self.place.store.reads_only:
+            raise UsageError(f"{self.place.path}: a web server takes no uploads; copy it to a folder, and edit that")
+        Publication(self.place, overwrite=True, replaceable=self.head).probe()
+        self._scratch = StoreSink(self.place, "").scratch()
+        return self._scratch
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def commit(self, folder: str, files: Mapping[str, str], data: bytes, *, expected: bytes) -> bool:
+        before = self.place.stat(self.head)
+        if self._now() != expected or self.place.version(self.head) != (before.e_tag or before.modified.isoformat()):
+            return False
+        sink = StoreSink(self.place, folder)
+
+        def put(names: tuple[str, str]) -> None:
+            sink.put(self._scratch / names[0], names[1])
+
+        for _ in parallel.ordered(put, files.items(), workers=_UPLOADS, ahead=_UPLOADS):
+            pass
+        import obstore
+
+        key, mode = self.place.store.key_of(self.head), _as_it_was(before)
+        try:
+            stores.ask(
+                self.place.address(self.head),
+                lambda: obstore.put(self.place.store.api, key, data, mode=mode, use_multipart=False),  # type: ignore[arg-type]
+            )
+        except ConditionError:
+            return self._now() == data  # the answer to our own put was lost, and it was put again
+        finally:
+            self.place.forget(self.head)
+        return True
+
+    def _now(self) -> bytes:
+        """The head as it is now."""
+        self.place.forget(self.head)
+        return self.place.content(self.head, 1 << 32)
+
+
 class Publication:
     """A folder of this machine whose files become a dataset in a store at once, or nothing that anybody reads.
 
@@ -204,7 +253,7 @@ class Publication:
         self._before = self._current()
         there = list(self.place.objects())
         self._check_free(there)
-        now = self._probe()
+        now = self.probe()
         if self._before is not None and now - self._before.modified > DAY:
             self._clear(orphans(self.place, replaceable=self.replaceable, there=there, now=now), now)
         self._claim(there)
@@ -275,7 +324,7 @@ class Publication:
                     f"{self.out}: other objects stand there ({one.name}), which are not replaced; choose another place"
                 )
 
-    def _probe(self) -> datetime:
+    def probe(self) -> datetime:
         """The store's time. Raises UsageError: it doesn't keep to conditions, so two publishers would not notice."""
         name = f"{RUNS}/{self.run}/probe"
         try:
@@ -498,7 +547,13 @@ def orphans(
     now = now or datetime.now(UTC)
     alive = {_run_of(one.name) for one in found if _is_mark(one.name) and now - one.modified <= DAY}
     kept = _promised(data, folder)
+    if kept and _is_edited(data):  # earlier versions need what this one does not name
+        alive.add(f"{folder}/" if folder else "")
     return [one for one in found if one.name not in kept and _run_of(one.name) not in alive]
+
+
+def _is_edited(data: bytes) -> bool:
+    return bool(json.loads(data).get("version", 1) != 1)
 
 
 def _run_of(name: str) -> str | None:
