@@ -131,7 +131,8 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
 
 class Faults:
     """What goes wrong with answers to requests for files of a folder: `plan(n)` of the n-th request for a file, from 1
-    on, says how, one of None, "503", "403", "drop", "cut", "stall", "whole" (no Range)."""
+    on, says how, one of None, "503", "403", "drop", "cut", "stall", "short" (a smaller range than was asked
+    for), "whole" (no Range)."""
 
     def __init__(self, folder: Path, plan: Callable[[int], str | None] = lambda n: None) -> None:
         self.folder, self.plan = folder, plan
@@ -168,6 +169,8 @@ def faulty(faults: Faults) -> type[http.server.BaseHTTPRequestHandler]:
             begin, end = int(found[1]), min(int(found[2]) + 1, len(data))
             if begin >= len(data):
                 return self.answer(416, b"")
+            if how == "short":
+                end = (begin + end) // 2
             return self.answer(206, data[begin:end], how, f"bytes {begin}-{end - 1}/{len(data)}")
 
         do_HEAD = do_GET
@@ -204,11 +207,11 @@ def proxy(
     *,
     drops: tuple[str, ...] = (),
     loses: Callable[[str, str], bool] = lambda method, path: False,
-    step: Callable[[], None] = lambda: None,
+    step: Callable[[int], None] = lambda change: None,
 ) -> type[http.server.BaseHTTPRequestHandler]:
     """What passes requests on to a store without the headers that it `drops`, and where it `loses` one, its answer.
 
-    `step` is called before each request is passed on, and before each answer is.
+    `step` is called before each request is passed on, with 1, and before each answer is, with -1.
     """
     at = urlsplit(endpoint)
 
@@ -218,12 +221,12 @@ def proxy(
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in drops}
-            step()
+            step(1)
             with contextlib.closing(http.client.HTTPConnection(at.hostname or "", at.port)) as connection:
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 data = answer.read()
-            step()
+            step(-1)
             if loses(self.command, self.path):
                 self.connection.shutdown(2)
                 self.close_connection = True

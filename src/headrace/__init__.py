@@ -1,8 +1,8 @@
 """Headrace: labelled images to the model. Packed once into sharded TFRecords, fed at the speed of the JPEG decoder.
 
-The verbs and nouns are few: `pack`, `adopt`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`, `PhotoLoader`,
-`Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `runners`, `errors`, `compat`. What
-these hold and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
+The verbs and nouns are few: `pack`, `adopt`, `duplicates`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`,
+`PhotoLoader`, `Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `runners`, `errors`,
+`compat`. What these hold and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
 
 All is imported when first used, so that `import headrace` costs next to nothing and knows no framework.
 """
@@ -47,6 +47,8 @@ _HOME = {
     "pack": "headrace.packing.pack",
     "PackReport": "headrace.packing.finish",
     "adopt": "headrace.adopting.adopt",
+    "duplicates": "headrace.checking.duplicates",
+    "Duplicates": "headrace.checking.duplicates",
     "AdoptReport": "headrace.adopting.adopt",
     "ExportReport": "headrace.exporting.export",
     "HeadraceError": "headrace.errors",
@@ -68,12 +70,13 @@ _MODULES = {
     "compat": "headrace.compat",
     "runners": "headrace.packing.runners",
 }
-_VERBS = ("pack", "adopt", "train", "evaluate", "predict")
+_VERBS = ("pack", "adopt", "duplicates", "train", "evaluate", "predict")
 _NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
 
 if TYPE_CHECKING:
     from headrace import compat, errors, sources
     from headrace.adopting.adopt import AdoptReport, adopt
+    from headrace.checking.duplicates import Duplicates, duplicates
     from headrace.errors import (
         DamageError,
         DataError,
@@ -148,6 +151,8 @@ __all__ = [
     "PackReport",
     "adopt",
     "AdoptReport",
+    "duplicates",
+    "Duplicates",
     "ExportReport",
     "HeadraceError",
     "UsageError",

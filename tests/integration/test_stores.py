@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from amount import ALL
 from command import headrace
 from headrace.errors import DamageError, DataError, HeadraceError, NotThereError, StorageError, UsageError
 from headrace.format import manifest
-from headrace.place import stores
+from headrace.place import publication, stores
 from headrace.place.address import Url
 from headrace.place.publication import CLAIM, orphans
 from headrace.place.remote import RemotePlace
@@ -48,6 +49,10 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    publication._scratch_root.cache_clear()
 
 
 def pack(out: str | Path, *, n: int = 60, **options: Any) -> hr.PackReport:
@@ -192,6 +197,7 @@ def test_exports_are_written_once(bucket: Bucket, tmp_path: Path) -> None:
 
 def _pack_in(url: str, seed: int, environment: dict[str, str], said: Any = None) -> None:
     os.environ.update(environment)
+    tempfile.tempdir = None
     try:
         pack(url, seed=seed, overwrite=said is None)
     except HeadraceError as error:
@@ -220,18 +226,19 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
         pack(f"{bucket.url}/cats", seed=0)
         old = files_of(bucket)
     kept = bucket.objects
-    steps, lock = [0], threading.Lock()
+    steps, on_their_way, lock = [0], [0], threading.Lock()
     child: list[Any] = []
 
-    def step() -> None:
+    def step(change: int) -> None:
         with lock:
             steps[0] += 1
+            on_their_way[0] += change
             if steps[0] == fatal:
                 os.kill(child[0].pid, signal.SIGKILL)
 
     left: list[str] = []
     with stored.serving(stored.proxy(endpoint, step=step)) as address:
-        environment = bucket.environment | {"AWS_ENDPOINT_URL": address}
+        environment = bucket.environment | {"AWS_ENDPOINT_URL": address, "TMPDIR": os.environ["TMPDIR"]}
         fatal = 0
         child[:] = [_process(f"{bucket.url}/cats", 1, environment)]
         child[0].join()
@@ -247,6 +254,7 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
             with lock:
                 child[:] = [_process(f"{bucket.url}/cats", 1, environment)]
             child[0].join()
+            stored.until(lambda: on_their_way[0] == 0)  # what a killed one has sent arrives all the same
             assert child[0].exitcode in (-signal.SIGKILL, 0)  # its uploads come in any order: sometimes one step less
             found = files_of(bucket)
             left.append("none" if found is None else "new" if found == new else "old" if found == old else "half")
@@ -266,7 +274,10 @@ def test_a_kill_leaves_the_old_dataset_or_the_new_one(
 
 def test_of_five_packings_at_once_one_wins(bucket: Bucket) -> None:
     said = multiprocessing.get_context("forkserver").Queue()
-    processes = [_process(f"{bucket.url}/cats", seed, bucket.environment, said) for seed in range(5)]
+    processes = [
+        _process(f"{bucket.url}/cats", seed, bucket.environment | {"TMPDIR": os.environ["TMPDIR"]}, said)
+        for seed in range(5)
+    ]
     errors = [said.get(timeout=120) for _ in range(4)]
     for process in processes:
         process.join()
@@ -308,6 +319,14 @@ def test_what_is_left_is_told(bucket: Bucket, tmp_path: Path) -> None:
         assert said.code == 0 and f"{n} objects, " in said.out and told in said.out
     for verb in ("info", "verify"):
         assert json.loads(headrace(verb, url, "--json").out)["orphans"]["objects"] == n
+
+
+def test_parts_are_made_in_folders(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(photos(1)[0].read())
+    said = headrace("plan", tmp_path / "photos", "s3://bucket/cats", "--plan", tmp_path / "plan")
+    assert said.code == 2 and "s3://bucket/cats: parts are made in a folder that all machines see" in said.err
+    assert not (tmp_path / "plan").exists()
 
 
 def test_limits_are_shown(bucket: Bucket, tmp_path: Path) -> None:

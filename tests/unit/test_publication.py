@@ -264,6 +264,18 @@ def test_what_is_old_is_cleared_with_the_next_publication(bucket: Bucket) -> Non
     assert fifth.items() <= bucket.objects.items()
 
 
+def test_what_is_not_a_day_old_stays_beside_an_old_dataset(bucket: Bucket) -> None:
+    publish(bucket, "one")
+    bucket.age(hours=25)
+    lost = "cats/runs/20260101-000000-00000000/train-00000-of-00001.tfrecord"  # of somebody who was told to look there
+    bucket.put(lost, b"work")
+    publish(bucket, "two", overwrite=True)
+    assert bucket.objects[lost] == b"work"
+    bucket.age(hours=25)
+    publish(bucket, "three", overwrite=True)
+    assert lost not in bucket.objects
+
+
 def test_a_packing_that_is_at_work_is_left_alone(bucket: Bucket) -> None:
     publish(bucket, "one")
     slow = opened(bucket, overwrite=True)

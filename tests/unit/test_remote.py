@@ -203,6 +203,7 @@ def test_what_goes_wrong_once_is_not_noticed(
         ("drop", r"127.0.0.1:\d+ dropped the connection after 3 tries"),
         ("cut", r"dropped the connection"),
         ("stall", r"did not answer within the time limits"),
+        ("short", r"the server sent another part than was asked for .Requested 0..1000, got 0..500"),
         ("whole", r"the server gives no parts of files .no Range requests"),
     ],
 )
@@ -370,6 +371,19 @@ def test_places_share_connections(bucket: Bucket, monkeypatch: pytest.MonkeyPatc
     assert stores.opened(Url(f"{bucket.url}/a")).api is not one.api
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     assert stores.opened(Url(f"{bucket.url}/a"), QUICK).api is not one.api
+
+
+def test_limits_are_those_that_were_given(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "headrace")
+    for options, upload, said in (
+        ({}, False, "30s"),
+        ({}, True, "286s"),
+        ({"client_options": {"timeout": "7s"}}, False, "7s"),
+        ({"client_options": {"timeout": "8s"}}, True, "8s"),
+    ):
+        caplog.clear()
+        stores.opened(Url(f"s3://{bucket.name}-{said}/a"), options, upload=upload)
+        assert f"a request may take {said}, and is tried again for 180 seconds at most" in caplog.text
 
 
 def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,16 @@ from headrace.errors import DamageError, StorageError
 from headrace.format import catalog, example, frames, index, manifest, tfrecord
 from headrace.format.index import Index
 from headrace.format.tables import Tables, files_of
+from headrace.imaging.alike import as_looks, distance
+from headrace.imaging.look import look, thumb
 from headrace.place.address import Place, reason
 from headrace.place.local import Slices
 from headrace.version import __version__
 
 _AT_ONCE = 1 << 12  # lines of a shard's index file
+# Bits in which a look may differ from that of the stored image: those of two images differ in 64, and that of a JPEG of
+# quality 1 from that of the pixels it was made of, which the catalog has, in 35 at most (of 1629 real photos).
+_UNLIKE = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,10 +323,12 @@ def _check_record(
         return
     if hashlib.sha256(image).hexdigest() != what["sha256"]:
         yield at, "sha256 of the image is not the catalog's"
-    wrong = list(check_image(image, where, at))
-    yield from wrong
-    if wrong:
+    pixels = yield from check_image(image, where, at)
+    if pixels is None:
         return
+    looks, known = as_looks([look(thumb(pixels)), what["look"]])
+    if not known.all() or distance(*looks) > _UNLIKE:
+        yield at, "the look of the image is not the catalog's"
     row = _row(entry, where, what, promised)
     of_attributes = example.features_of_attributes(row, example.names_of_keys(features))
     for key, values in (of_attributes | _features(row, image, promised)).items():

@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, cache, data, demo, export, learn, pack, parts, show
+from headrace.cli import adopt, cache, data, demo, duplicates, export, learn, pack, parts, show, view
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -29,10 +29,12 @@ app = typer.Typer(
 pack.register(app)
 parts.register(app)
 data.register(app)
+duplicates.register(app)
 adopt.register(app)
 cache.register(app)
 export.register(app)
 show.register(app)
+view.register(app)
 learn.register(app)
 demo.register(app)
 

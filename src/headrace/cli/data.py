@@ -30,7 +30,7 @@ def info(
     dataset = Dataset(ds)
     missing, sizes, equal = missing_classes(dataset), box_statistics(dataset), equal_images(dataset)
     manifest = dataset.manifest
-    told = dataset.view.facts(objects=False)
+    told = dataset.selection.facts(objects=False)
     unlabelled = told.without_labels if told.multi_label else told.unlabelled if manifest.classes else 0
     values = value_statistics(dataset)
     boxes = manifest.boxes or 0

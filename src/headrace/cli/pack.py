@@ -82,7 +82,13 @@ _FLAGS = (
         parse=parse_splits,
         group=OPTIONS,
     ),
-    Flag(name="group", metavar="NAME", help="Attribute whose images stay in one split.", group=OPTIONS),
+    Flag(name="group", metavar="NAME|look", help="Attribute, or look, whose images stay in one split.", group=OPTIONS),
+    Flag(
+        name="guard",
+        metavar="[move|drop|refuse]",
+        help="Near-duplicates that are in several splits.",
+        group=OPTIONS,
+    ),
     Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
     Flag(
         name="shard_size",

@@ -122,11 +122,19 @@ def equal_lines(found: EqualImages) -> Iterator[str]:
         yield f"equal images: {found.images}, in {found.sets} {'set' if found.sets == 1 else 'sets'} of the same bytes"
     for what, some in (("with several classes", found.labels), ("in several splits", found.splits)):
         if some.sets:
-            first = "; ".join(", ".join(map(_image, images)) for images in some.first)
+            first = "; ".join(", ".join(map(image_text, images)) for images in some.first)
             yield f"  {some.sets} of these sets {what}: {first}{'; …' if some.sets > len(some.first) else ''}"
+    if found.near is None:
+        yield "near-duplicates: not looked for among so many images; headrace duplicates finds them"
+    elif found.near.sets:
+        first = "; ".join(", ".join(map(image_text, images)) for images in found.near.first)
+        n, more = found.near.sets, "; …" if found.near.sets > len(found.near.first) else ""
+        yield f"near-duplicates in several splits: {n} {'set' if n == 1 else 'sets'}, as it seems: {first}{more}"
+        yield "  headrace duplicates tells, by their pixels; pack --guard move keeps them in one split"
 
 
-def _image(image: Image) -> str:
+def image_text(image: Image) -> str:
+    """An image with its label and split."""
     return f"{image.id} ({image.split if image.label is None else f'{image.label}, {image.split}'})"
 
 

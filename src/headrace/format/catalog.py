@@ -60,6 +60,7 @@ WHAT: dict[str, Any] = {
     "attributes": pl.String,
     "origin": pl.String,
     "sha256": pl.String,
+    "look": pl.Binary,
     "warning": pl.String,
 }
 
@@ -92,10 +93,10 @@ class Row:
     `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
     `labels`: the indices of all classes of an image that may have several. `masks`: of each box, in the same pixels;
     runs are of the stored image's size.
-    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote. `crc`: masked
-    CRC-32C of the payload. `record`: the number of the record in its shard. Where the record only names its image,
-    `file` is its path below the folder of images, and image_length and crc are those of the file. `warning`: what its
-    decoder warned about, where the image was kept all the same.
+    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote, and so is its `look`
+    (imaging.look). `crc`: masked CRC-32C of the payload. `record`: the number of the record in its shard. Where the
+    record only names its image, `file` is its path below the folder of images, and image_length and crc are those of
+    the file. `warning`: what its decoder warned about, where the image was kept all the same.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Row:
     channels: int
     origin: str
     sha256: str | None
+    look: bytes | None = None
     warning: str | None = None
     offset: int = 0
     length: int = 0

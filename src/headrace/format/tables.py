@@ -14,6 +14,7 @@ from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import catalog, index, manifest
 from headrace.format.frames import anywhere
 from headrace.format.index import Index
+from headrace.imaging.look import BYTES
 from headrace.place.address import Place, is_url
 from headrace.place.open import Scattered
 
@@ -201,6 +202,8 @@ class Tables:
         if "labels" in has and "label_names" in has:
             same = pl.col("labels").list.len() == pl.col("label_names").list.len()
             wrong["number of labels"] = (pl.col("labels").is_null() != pl.col("label_names").is_null()) | ~same
+        if "look" in has:
+            wrong["look"] = pl.col("look").bin.size() != BYTES
         if "value" in has:
             wrong["value"] = ~pl.col("value").is_finite()
         if "polygons" in has:

@@ -194,8 +194,8 @@ class Ahead(Order):
                 self._used = Bits(len(self._copies))
                 for rows in () if self._fits else self._begun():
                     self._used.set(rows)
-                self._copies.cache.touch()
                 self._starting()
+            self._copies.cache.touch()
             while lot := self._next_lot():
                 self._begin(lot)
         except BaseException as error:  # whoever waits must hear of it

@@ -276,11 +276,11 @@ class ArrayDataset(Dataset):
             key=key,
             label_key=label_key,
         )
-        self.view = View(ArrayStore(source, splits, seed, max_rejects))
+        self.selection = View(ArrayStore(source, splits, seed, max_rejects))
 
     @property
     def store(self) -> ArrayStore:
-        store = self.view.store
+        store = self.selection.store
         assert isinstance(store, ArrayStore)
         return store
 

@@ -25,7 +25,7 @@ _IN_FLIGHT = 1 << 26  # bytes of requests that run, at most, but for a single on
 _GAP, _GAP_FITTING = 1 << 16, 1 << 18  # bytes between two records that are fetched with them; where all is kept anyway
 _SMALL = 2 * BLOCK  # a record below that shares most of its blocks: to free it, its neighbours go too
 _PIECE = 1 << 16
-_LOT = 256  # rows that are freed at a time
+_LOT = 16  # rows that are freed at a time
 _CHUNK = 1 << 16  # rows that are looked at together
 
 # Payloads that were fetched, by the copy's name and their place in it.
@@ -249,19 +249,26 @@ class Copies:
     def keep(self, span: Span, data: bytes, rows: NDArray[np.int64], *, soon: NDArray[np.int64]) -> None:
         """Writes these rows [m] of a request, ascending and sound, into the cache. Where it is full, those of them that
         are needed `soon` [k] take the place of others."""
-        view, size = memoryview(data), self._entries[span.shard].bytes
-        if len(soon) and self.cache.is_tight:
-            rows = soon
-        if not len(rows):
-            return
+        left = self._keep(span, data, rows, urgent=False)
+        if len(left) and not self.cache.is_full:
+            self._keep(span, data, np.intersect1d(left, soon), urgent=True)
+
+    def _keep(self, span: Span, data: bytes, rows: NDArray[np.int64], *, urgent: bool) -> NDArray[np.int64]:
+        """Writes these rows; those that found no room."""
+        view, size, left = memoryview(data), self._entries[span.shard].bytes, rows[:0]
         # Not in one piece, of which nothing is kept where a part has room.
         pieces = (self._offset[rows].astype(np.int64) - span.begin) // max(_PIECE, self.cache.limit // 16)
         for run in np.split(rows, np.flatnonzero((np.diff(rows) > 1) | (np.diff(pieces) > 0)) + 1):
+            if not len(run):
+                continue
             begin = int(self._offset[run[0]])
             end = int(self._offset[run[-1]]) + int(self._length[run[-1]]) + OVERHEAD_BYTES
             part = view[begin - span.begin : end - span.begin]
-            if self.cache.write(self.names[span.shard], size, begin, part, urgent=len(soon) > 0):
+            if self.cache.write(self.names[span.shard], size, begin, part, urgent=urgent):
                 self.there.set(run)
+            else:
+                left = np.concatenate([left, run])
+        return left
 
     def fill(self, shard: int, start: int) -> int | None:
         """Fetches the first RANGE bytes from `start` on that the cache lacks of a shard; where the next may be, None

@@ -8,10 +8,12 @@ import functools
 import html
 import inspect
 import io
+import logging
 import operator
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -39,12 +41,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from headrace.exporting.export import ExportReport
-    from headrace.load.loader import Cache, Loader, OnBad
+    from headrace.load.loader import Cache, Loader, OnBad, Order
     from headrace.load.targets import Target
+    from headrace.viewing.serve import Viewer
 
 
 Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
 
+_log = logging.getLogger("headrace")
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
 
@@ -146,27 +150,30 @@ class Dataset:
     ) -> None:
         given = is_url(path) or cache_dir is not None or cache_bytes is not None
         cache = CacheFolder(cache_dir, cache_bytes) if given else None
-        self.view = View(Shards(at(path, storage_options, cache), cache))
+        self.selection = View(Shards(at(path, storage_options, cache), cache))
 
     def _of(self, view: View) -> Dataset:
         dataset = object.__new__(type(self))
-        dataset.view = view
+        dataset.selection = view
         return dataset
 
     def _take(
         self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str, *, part: str | None = None
     ) -> Dataset:
-        return self._of(self.view.take(positions, what, part=part))
+        return self._of(self.selection.take(positions, what, part=part))
+
+    # Which records these are. `view` is the verb that shows them.
+    selection: View
 
     @property
     def store(self) -> Store:
         """Where the records are, of the whole dataset."""
-        return self.view.store
+        return self.selection.store
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """The catalog rows int64 [n] of this view's records."""
-        return self.view.rows
+        return self.selection.rows
 
     @property
     def path(self) -> Location:
@@ -176,7 +183,7 @@ class Dataset:
     @property
     def title(self) -> str:
         """What this is, for people: "cats / split 'train'"."""
-        return self.view.title
+        return self.selection.title
 
     @property
     def manifest(self) -> manifest.Manifest:
@@ -191,17 +198,17 @@ class Dataset:
     @property
     def view_fingerprint(self) -> str:
         """sha256 (hex) over the content and the records of this view in their order."""
-        return self.view.fingerprint
+        return self.selection.fingerprint
 
     @property
     def what(self) -> str:
         """What this view is of the whole, in words: "split 'train' / where width > 300"; "" for the whole."""
-        return " / ".join(self.view.what)
+        return " / ".join(self.selection.what)
 
     @property
     def is_view(self) -> bool:
         """Whether it was chosen out of the whole by split, divide, where, sample or numbers."""
-        return bool(self.view.what)
+        return bool(self.selection.what)
 
     @property
     def whole(self) -> Dataset:
@@ -233,7 +240,7 @@ class Dataset:
     def has_boxes(self) -> bool:
         """Whether the source spoke of boxes at all, of any record of the whole dataset: a picture without any is then a
         negative."""
-        return self.view.has_boxes
+        return self.selection.has_boxes
 
     @property
     def keypoints(self) -> int:
@@ -280,7 +287,7 @@ class Dataset:
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class indices int64 [n], -1 for a record without a label, and for all where there may be several."""
-        return self.view.labels
+        return self.selection.labels
 
     @property
     def keeps(self) -> bool:
@@ -293,7 +300,7 @@ class Dataset:
 
         Of images that are kept, their last axis when they are [h, w, c], else 0.
         """
-        return self.view.channels
+        return self.selection.channels
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -301,7 +308,7 @@ class Dataset:
 
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
-        return self.view.image_size
+        return self.selection.image_size
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -380,7 +387,7 @@ class Dataset:
         """The record of catalog row `row`. Raises DamageError."""
         values = self.store.table.row(row)
         known = catalog.known_of(values, (values["height"], values["width"]), self.keypoints)
-        for name in ("labels", "sha256", "warning"):
+        for name in ("labels", "sha256", "look", "warning"):
             del known[name]
         for name, several in (("label_names", "labels"), ("box_label_names", "box_labels"), ("captions", "captions")):
             texts = known.pop(name)
@@ -464,6 +471,7 @@ class Dataset:
         size: int | tuple[int, int] | None = None,
         fit: Fit = "stretch",
         shuffle: bool | None = None,
+        order: Order = "full",
         seed: int = 0,
         target: Target | None = None,
         augment: Augmentation | Iterable[Augmentation] = (),
@@ -483,6 +491,12 @@ class Dataset:
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
         and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
         them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
+        order: what is shuffled. "full" is everything. "windows" is for sets larger than the cache or a disk's patience:
+        blocks of neighbours, about 8 MB each, are shuffled, and the records of up to 16 of these among each other, so
+        that some 128 MB are read at a time (a cache should hold twice that). As random, repeatable and resumable, and
+        for packed records as good, as these were shuffled then; where they lie sorted by class it costs accuracy, of
+        which a warning is logged. Neighbours are those of the view: of ds[numbers] as they are listed, which may lie
+        anywhere. A set of 128 MB or less is one window.
         seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
         target: None is what the records bring: y that is kept, else boxes, else the class, else the classes where
         there may be several (MultiLabel), else the value (Value).
@@ -497,6 +511,7 @@ class Dataset:
 
         Raises UsageError, DataError.
         """
+        from headrace.load import windows
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
@@ -504,9 +519,10 @@ class Dataset:
             batch_size=batch_size,
             size=size,  # type: ignore[arg-type]
             fit=fit,
-            shuffle=self.view.trains or bool(augment) if shuffle is None else shuffle,
+            shuffle=self.selection.trains or bool(augment) if shuffle is None else shuffle,
+            order=order,
             seed=seed,
-            target=default_target(self.view.facts(objects=False)) if target is None else target,
+            target=default_target(self.selection.facts(objects=False)) if target is None else target,
             augment=augment,  # type: ignore[arg-type]
             drop_last=drop_last,
             workers=workers,
@@ -516,7 +532,18 @@ class Dataset:
             min_visible=min_visible,
             cache=cache,
         )
-        return Loader(self.view, options)
+        loader = Loader(self.selection, options)
+        if loader.windows is not None:
+            uneven = windows.unevenness(self.store, self.rows, loader.windows)
+            if uneven > windows.UNEVEN:
+                _log.warning(
+                    "%s: its records lie by class, so that any 32 in a row share out the classes %.1f times as "
+                    "unevenly as by chance (order='windows'), which costs accuracy; pack it, as packing shuffles, or "
+                    "take order='full'",
+                    self.title,
+                    uneven,
+                )
+        return loader
 
     def export(
         self,
@@ -551,12 +578,44 @@ class Dataset:
             raise UsageError(f"show() takes {', '.join(options)} with batch=True only")
         from headrace.load import show  # fonts and drawing are nothing for who only loads
 
-        show.check(self.view, n)
+        show.check(self.selection, n)
         if not batch:
             return show.show_records(self, n)
         loader = self.loader(**{"shuffle": True} | options, batch_size=n)
         loader.epoch = epoch
         return loader.show()
+
+    def view(
+        self,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        allow_hosts: Sequence[str] = (),
+        browser: bool = True,
+    ) -> Viewer:
+        """Shows this view in a browser: its images with their labels, sizes and classes, rejects, equal images, and
+        what a `run` says of them where it was evaluated. A server on a thread of this process, until `close`.
+
+        A notebook shows it in a frame; elsewhere its address is printed, with a token without which it tells nothing,
+        and where there is a `browser`, that is opened. host: who may reach it, by default this machine alone. port: 0
+        takes any free one. allow_hosts: names of a proxy that leads here. Raises UsageError (a port that is taken),
+        NotThereError, MissingExtraError.
+        """
+        from headrace.viewing.serve import view
+
+        run = None if run is None else Path(run)
+        return view(self, run=run, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
+
+    def report(self, out: str | os.PathLike[str], *, run: str | os.PathLike[str] | None = None) -> Path:
+        """Writes what this view holds into one HTML file, which shows itself without scripts and can be printed:
+        numbers, samples of each class, histograms, rejects, equal images; and of a `run` its curves and evaluations.
+
+        Raises UsageError, NotThereError, DamageError, StorageError.
+        """
+        from headrace.viewing.report import report
+
+        return report(self, Path(out), run=None if run is None else Path(run))
 
     def __repr__(self) -> str:
         parts = [f"{len(self)} records"]
@@ -571,7 +630,7 @@ class Dataset:
             shown = [f"{name} {n}" for name, n in self.class_counts.items()]
             several = ", several to a record" if self.multi_label else ""
             parts.append(f"{len(shown)} classes{several}: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
-        if (values := self.view.facts(objects=False).value_range) is not None:
+        if (values := self.selection.facts(objects=False).value_range) is not None:
             parts.append(f"values {values[0]:g} to {values[1]:g}")
         if self.has_boxes:
             boxes = int(self.store.box_counts(self.rows).sum()) if self.is_view else self.manifest.boxes
@@ -579,7 +638,7 @@ class Dataset:
         if self.has_keypoints:
             sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
-        what = "".join(f" / {what}" for what in self.view.what)
+        what = "".join(f" / {what}" for what in self.selection.what)
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:

@@ -29,6 +29,7 @@ from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
+from headrace.load.windows import windows_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 Cache: TypeAlias = Literal["memory"]
+Order: TypeAlias = Literal["full", "windows"]
 
 STATE_VERSION = 1
 _SIZES = 4096  # of images whose placements are remembered
@@ -56,6 +58,7 @@ class LoaderOptions:
     size: Size | None
     fit: Fit
     shuffle: bool
+    order: Order
     seed: int
     target: Target | None
     augment: tuple[Augmentation, ...]
@@ -84,6 +87,12 @@ class LoaderOptions:
         rank, ranks = self.world
         if not 0 <= rank < ranks:
             raise UsageError(f"world is {self.world}, wanted (rank, size) with 0 <= rank < size")
+        check_order(self.order)
+        if self.order == "windows" and not self.shuffle:
+            raise UsageError(
+                "order is 'windows', which is a way to shuffle, and these records come unshuffled (shuffle=False, or "
+                "nothing said of records that are not for training); pass shuffle=True, or leave order out"
+            )
         if self.on_bad not in get_args(OnBad):
             raise UsageError(f"on_bad is {self.on_bad!r}, wanted raise or skip")
         if not (self.max_bad >= 0 and (isinstance(self.max_bad, int) or self.max_bad <= 1)):
@@ -142,6 +151,7 @@ class Loader:
         self.dtype = view.store.dtype
         self.image_shape = view.store.image_shape if view.keeps else (*size, self.channels)
         self.workers = parallel.check_workers(options.workers)
+        self.windows = windows_of(view.store, len(view)) if options.order == "windows" else None
         self._position, self._begun = Position(0, 0), False
         self._held: str | None = None
         self._skipped: dict[str, None] = {}
@@ -172,6 +182,11 @@ class Loader:
     def batch_size(self) -> int:
         """Records of a global batch."""
         return self.options.batch_size
+
+    @property
+    def order(self) -> Order:
+        """What is shuffled: "full", everything, or "windows", `windows` of so many records."""
+        return self.options.order
 
     @property
     def epoch(self) -> int:
@@ -356,6 +371,7 @@ class Loader:
             "shuffle": options.shuffle,
             "seed": options.seed,
             "drop_last": options.drop_last,
+            "windows": None if self.windows is None else [*self.windows],
         }
 
     def to_keras(self) -> KerasFeed:
@@ -379,6 +395,8 @@ class Loader:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image_shape)) + (f" {self.dtype}" if self.view.keeps else "")
         order_ = f"shuffled by seed {self.options.seed}" if self.options.shuffle else "in order"
+        if self.windows is not None:
+            order_ += f" in windows of {self.windows.group} blocks of {self.windows.block}"
         records = f"{len(self.view)} records of {self.view.title}"
         return f"Loader({len(self)} batches of {self.batch_size}, {shape}, {order_}; {records})"
 
@@ -400,9 +418,9 @@ class Loader:
     def _ordered(self, epoch: int, low: int, high: int) -> NDArray[np.int64]:
         """Positions int64 [high - low] in the view of what stands at `low` to `high` in the order of an epoch."""
         n, options = len(self.view), self.options
-        return (
-            order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch) if options.shuffle else np.arange(low, high)
-        )
+        if not options.shuffle:
+            return np.arange(low, high)
+        return order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch, windows=self.windows)
 
     def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | None:
         """Who fetches these batches of an epoch before their turn, where the dataset is far away. `before`: the first
@@ -569,6 +587,12 @@ class Loader:
             box_image=found.of[left],
             keypoints=points[left],
         )
+
+
+def check_order(order: object) -> None:
+    """Raises UsageError."""
+    if order not in get_args(Order):
+        raise UsageError(f"order is {order!r:.60}, wanted full or windows")
 
 
 def _whole(name: str, value: object) -> int:

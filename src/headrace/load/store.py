@@ -201,6 +201,10 @@ class Store(ABC):
     def check_whole(self) -> None:
         """Raises DamageError: a table was cut since it was opened."""
 
+    def is_current(self) -> bool:
+        """Whether what was opened is still what lies there; of what lies in memory always."""
+        return True
+
     def read_kept(self, row: int, name: str) -> NDArray[Any]:
         """What `kept` has under `name` for catalog row `row`, [...]. From any thread. Raises DamageError."""
         raise KeyError(name)
@@ -261,14 +265,19 @@ class Store(ABC):
         several[of, self._several.labels[found]] = True
         return several
 
+    def classes_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The classes of these rows [b], one after the other, int64 [m], and to which of the rows (0 to b - 1) each
+        belongs."""
+        if self.manifest.multi_label:
+            found, of = _spans(self._several.begin, rows)
+            return self._several.labels[found].astype(np.int64), of
+        labels = self.labels[rows].astype(np.int64)
+        of = np.flatnonzero(labels >= 0)
+        return labels[of], of
+
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many of these rows [b] have each class, int64 [classes]."""
-        if self.manifest.multi_label:
-            found, _ = _spans(self._several.begin, rows)
-            labels = self._several.labels[found]
-        else:
-            labels = self.labels[rows]
-        return np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes))
+        return np.bincount(self.classes_of(rows)[0], minlength=len(self.manifest.classes))
 
     def values(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The number that is known of each of these rows [b], float64, NaN where there is none; [0] where there are
@@ -497,6 +506,12 @@ class Shards(Store):
 
         return draw
 
+    def is_current(self) -> bool:
+        try:
+            return manifest.read(self.tables.home) == self.manifest
+        except HeadraceError:
+            return False
+
     def address(self, row: int) -> str:
         entry = self.manifest.shards[self._where(row).shard]
         return f"{self.tables.place.address(entry.name)}, record {int(self._index['record'][row])}"
@@ -569,11 +584,7 @@ class Shards(Store):
         """What to say of a record that is not the one that was promised."""
         entry = self.manifest.shards[where.shard]
         self.tables.place.forget(entry.name)
-        try:
-            there = manifest.read(self.tables.home) == self.manifest
-        except HeadraceError:
-            there = False
-        if not there:
+        if not self.is_current():
             found += "; the dataset was replaced or removed since it was opened: open it again"
         elif (change := entry.change(self.tables.place)) is not None:
             found += f"; the shard was changed since it was adopted ({change}): adopt it again"

@@ -18,7 +18,7 @@ from headrace.imaging.prepare import ImageOptions, OnWarning
 from headrace.packing.budget import Budget
 from headrace.packing.divided import Divided
 from headrace.packing.finish import PackReport, Results, finish
-from headrace.packing.plan import Decisions, Group, make_plan
+from headrace.packing.plan import Decisions, Group, Guard, make_plan
 from headrace.packing.runners import Runner, threads
 from headrace.packing.task import Tasks
 from headrace.place.address import located
@@ -36,6 +36,7 @@ def pack(
     *,
     splits: Splits | None = None,
     group: Group | None = None,
+    guard: Guard | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Fit = "stretch",
     max_side: int | None = None,
@@ -70,8 +71,13 @@ def pack(
     (Record.split), which is the default where records say one. Otherwise all is "train".
     group: what of a record no split cuts in two, as a patient or a film of which there are several images: the name of
     an attribute, or a function of a Record that tells it (None: it stands alone). By default, and as "group", it is
-    what records say (Record.group). Shares are then within one group of what was asked, stratified as far as groups
-    allow.
+    what records say (Record.group); as "look" it is near-duplicates, as headrace.duplicates finds them, which their own
+    groups are not. Shares are then within one group of what was asked, stratified as far as groups allow.
+    guard: what to do with near-duplicates that would come into several splits. "move": each group of them, and what
+    records say to be one with any of it, goes whole into one split: shares are drawn by groups, and where the source
+    divides itself it is the split that has most of the group. "drop": only those in the last of their splits stay
+    (of train and test those in test), the others are Rejects. "refuse": DataError. For it and for group "look" each
+    image is read and decoded, small, once before it is packed, in this process, and by `workers` threads.
     size: int or (height, width) in pixels to resize to, by `fit`; None keeps every image's bytes where readers can.
     max_side: pixels to bring the longer side to, min_side_to: the shorter one, instead of size. Each image keeps its
     ratio; only larger ones change, unless enlarge.
@@ -129,6 +135,9 @@ def pack(
             shard_bytes=shard_size,
             seed=seed,
             group=group,
+            guard=guard,
+            workers=cores,
+            progress=progress,
         )
         with contextlib.closing(plan), bar(total=plan.seen, unit="img", desc="pack", show=progress) as ticks:
             results = Results(plan, scratch, patience, ticks.update)
@@ -144,15 +153,15 @@ def pack(
                     stack.callback(close)
                 for result in made:
                     results.add(result, counted=runner is None)
-            recipe = recipe_of(plan, shards=shards, shard_size=shard_size, seed=seed, group=group)
+            recipe = recipe_of(plan, shards=shards, shard_size=shard_size, seed=seed, group=group, guard=guard)
             report = finish(staging, folder, plan, results, recipe, below=publication.folder_name)
         shutil.rmtree(scratch)
     return report(time.perf_counter() - started)
 
 
 def recipe_of(
-    plan: Decisions, *, shards: int | None, shard_size: int | None, seed: int, group: Group | None
+    plan: Decisions, *, shards: int | None, shard_size: int | None, seed: int, group: Group | None, guard: Guard | None
 ) -> dict[str, Any]:
     """What a manifest says of how records were divided."""
-    said = group if isinstance(group, str) else None
-    return {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed, "group": said}
+    said = {"group": group if isinstance(group, str) else None, "guard": guard}
+    return {"splits": plan.splits, "shards": shards, "shard_size": shard_size, "seed": seed} | said

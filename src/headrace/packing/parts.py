@@ -43,7 +43,7 @@ from headrace.packing.budget import Budget
 from headrace.packing.divided import Divided
 from headrace.packing.finish import PackReport, Results, finish
 from headrace.packing.pack import recipe_of
-from headrace.packing.plan import Decisions, Group, Plan, ShardPlan, make_plan, numbered
+from headrace.packing.plan import Decisions, Group, Guard, Plan, ShardPlan, make_plan, numbered
 from headrace.packing.shard import ShardResult
 from headrace.packing.spool import ROW, Slice
 from headrace.packing.task import Work, do, spoken
@@ -70,6 +70,7 @@ class PlanOptions(TypedDict, total=False):
 
     splits: Splits | None
     group: Group | None
+    guard: Guard | None
     size: int | tuple[int, int] | None
     fit: Fit
     max_side: int | None
@@ -138,7 +139,7 @@ def plan(
     Budget(max_rejects)
     names = {each.name for each in fields(ImageOptions)}
     images = ImageOptions(**{name: chosen.pop(name) for name in names & chosen.keys()})
-    divided = {name: chosen.pop(name, None) for name in ("splits", "group", "shards", "shard_size")}
+    divided = {name: chosen.pop(name, None) for name in ("splits", "group", "guard", "shards", "shard_size")}
     seed = chosen.pop("seed", 0)
     if chosen:
         raise UsageError(f"{', '.join(chosen)}: no such option of a plan")
@@ -158,10 +159,16 @@ def plan(
             shard_bytes=divided["shard_size"],
             seed=seed,
             group=divided["group"],
+            guard=divided["guard"],
         )
         with contextlib.closing(made):
             recipe = recipe_of(
-                made, shards=divided["shards"], shard_size=divided["shard_size"], seed=seed, group=divided["group"]
+                made,
+                shards=divided["shards"],
+                shard_size=divided["shard_size"],
+                seed=seed,
+                group=divided["group"],
+                guard=divided["guard"],
             )
             said = {"out": str(out), "overwrite": overwrite, "max_rejects": max_rejects, "recipe": recipe}
             size = _write_plan(scratch, file.name, made, said)

@@ -14,6 +14,7 @@ from typing import Any
 
 import google_crc32c
 
+from headrace.errors import StorageError
 from headrace.format import catalog, example, frames, index, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
@@ -65,7 +66,10 @@ class ShardResult:
 def make_record(
     plan: Decisions, shard: ShardPlan, numbered: Numbered, read: Callable[[Record], bytes] = Record.read
 ) -> Made | Numbered:
-    """The record as it will be written, or its Reject. Pure but for reading the image, which `read` does."""
+    """The record as it will be written, or its Reject. Pure but for reading the image, which `read` does.
+
+    Raises StorageError: the store that it lies in can't be reached.
+    """
     record = numbered.item
     assert isinstance(record, Record)
     try:
@@ -81,9 +85,12 @@ def make_record(
             measured_in=record.size,
             upright=record.upright,
             window=record.window,
+            with_look=True,
         )
     except BadImage as error:
         return _rejected(numbered, error.stage, error.reason)
+    except StorageError:  # a store that can't be reached is no fault of an image
+        raise
     except OSError as error:
         return _rejected(numbered, "read", (error.strerror or str(error)).lower())
     names = None
@@ -104,6 +111,7 @@ def make_record(
         origin=record.origin,
         sha256=hashlib.sha256(image.encoded).hexdigest(),
         warning=image.warning,
+        look=image.look,
         group_id=record.group,
         label=record.label,
         label_name=record.label_name,

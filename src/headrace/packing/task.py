@@ -18,6 +18,7 @@ from pathlib import Path
 
 from headrace import parallel
 from headrace.errors import HeadraceError, StorageError, UsageError
+from headrace.packing.fetch import Fetched, fetched
 from headrace.packing.plan import Decisions, Numbered, Plan, numbered_records
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
 from headrace.packing.spool import Slice
@@ -98,12 +99,13 @@ def do(work: Work, *, last: bool, workers: int = 1) -> ShardResult:
     try:
         scratch = work.sink.scratch()
         try:
-            records = numbered_records(work.decisions, work.rows, work.rows.numbers)
 
-            def make(record: Numbered) -> Made | Numbered:
-                return make_record(work.decisions, shard, record, read)
+            def make(record: Fetched) -> Made | Numbered:
+                return make_record(work.decisions, shard, record.numbered, record.read(read))
 
             with contextlib.ExitStack() as stack:
+                numbered = numbered_records(work.decisions, work.rows, work.rows.numbers)
+                records = stack.enter_context(contextlib.closing(fetched(numbered, read)))
                 made: Iterator[Made | Numbered] = map(make, records)
                 if workers > 1:
                     made = stack.enter_context(
@@ -158,6 +160,8 @@ def _reader(base: str, last: bool) -> Callable[[Record], bytes]:
     def read(record: Record) -> bytes:
         try:
             return _located(record, base).read()
+        except StorageError:
+            raise
         except OSError as error:
             if last:
                 raise
@@ -167,15 +171,11 @@ def _reader(base: str, last: bool) -> Callable[[Record], bytes]:
 
 
 def _located(record: Record, base: str) -> Record:
-    if record.path is not None:
-        return replace(record, path=_absolute(record.path, base))
-    if record.part is not None:
-        return replace(record, part=replace(record.part, path=_absolute(record.part.path, base)))
+    if record.path is not None and not is_url(record.path):
+        return replace(record, path=os.path.join(base, record.path))  # noqa: PTH118
+    if record.part is not None and not is_url(record.part.path):
+        return replace(record, part=replace(record.part, path=os.path.join(base, record.part.path)))  # noqa: PTH118
     return record
-
-
-def _absolute(path: str, base: str) -> str:
-    return path if is_url(path) else os.path.join(base, path)  # noqa: PTH118
 
 
 def _reason(error: OSError) -> str:

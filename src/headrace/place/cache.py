@@ -176,7 +176,7 @@ class Cache:
         self._limit: int | None = None
         self._copies = LocalPlace(self.folder)
         self._own: dict[str, str] = {}  # name -> origin of the files that this process reads by
-        self._touched: dict[str, float] = {}
+        self._touched = -float(_TOUCHED)  # when that was said last
         # Whom to ask what may be freed.
         self._victims: list[weakref.WeakMethod[Callable[[bool], Iterator[Victims]]]] = []
         self._made = False  # whether the folder was there once, as a cache
@@ -193,8 +193,8 @@ class Cache:
         return Cache, (self.folder, self.asked)
 
     def renew(self) -> None:
-        """New locks, for a forked child: another thread of its parent may have held the old ones."""
-        self._lock, self._freeing, self._writing = threading.Lock(), threading.Lock(), 0
+        """A new lock, for a forked child: another thread of its parent may have held the old one."""
+        self._lock = threading.RLock()
 
     def own(self, names: Iterable[str], origin: str, victims: Callable[[bool], Iterator[Victims]]) -> None:
         """These files are copies of the shards of one dataset, whose URL is `origin`, and this process reads by them.
@@ -231,11 +231,6 @@ class Cache:
         """Whether the last bytes found no room though they were urgent."""
         return not self.keeps or self._offered < self._again[True]
 
-    @property
-    def is_tight(self) -> bool:
-        """Whether the last bytes found no room that were not urgent."""
-        return not self.keeps or self._offered < self._again[False]
-
     def read(self, name: str, offset: int, length: int) -> bytes:
         """What the copy `name` holds there: anything, for whoever knows what it must be; nothing where it is not."""
         try:
@@ -258,39 +253,30 @@ class Cache:
     def write(self, name: str, size: int, offset: int, data: bytes | memoryview, *, urgent: bool = False) -> bool:
         """Puts bytes into the copy of a shard of `size` bytes; whether they are there now. `urgent`: what is needed
         later has to make room. Never raises OSError."""
-        size_on_disk = len(data) + 2 * BLOCK
-        if not self._take(size_on_disk, urgent):
-            return False
-        try:
-            return self._put(name, size, offset, data)
-        finally:
-            with self._lock:
-                self._writing -= size_on_disk
-
-    def _put(self, name: str, size: int, offset: int, data: bytes | memoryview) -> bool:
-        if not self._made and not self._make():
-            return False
-        for _ in range(2):
-            try:
-                number = self._open(name)
-                try:
-                    if os.fstat(number).st_size < size:
-                        os.ftruncate(number, size)
-                    _write_all(number, data, offset)
-                finally:
-                    os.close(number)
-                return True
-            except FileNotFoundError:  # somebody has cleared the cache
-                self._made = False
-                if not self._make():
-                    return False
-            except OSError as error:
-                if error.errno == errno.ELOOP:  # no link is one of ours
-                    (self.folder / name).unlink(missing_ok=True)
-                    continue
-                self._failed(error)
+        with self._lock:  # one after the other, so that what there is room for is known
+            if not self._has_room(len(data) + 2 * BLOCK, urgent) or not (self._made or self._make()):
                 return False
-        return False
+            for _ in range(2):
+                try:
+                    number = self._open(name)
+                    try:
+                        if os.fstat(number).st_size < size:
+                            os.ftruncate(number, size)
+                        _write_all(number, data, offset)
+                    finally:
+                        os.close(number)
+                    self._used += len(data) + 2 * BLOCK
+                    self._written += len(data) + 2 * BLOCK
+                    return True
+                except FileNotFoundError:  # somebody has cleared the cache
+                    if not self._make():
+                        break
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        self._failed(error)
+                        break
+                    (self.folder / name).unlink(missing_ok=True)  # no link is one of ours
+            return False
 
     def whole(self, name: str, sha256: str, blocks: Callable[[], Iterable[bytes]], *, anew: bool = False) -> Path:
         """A file with the bytes of digest `sha256`, which is what `blocks` gives, a whole file: the copy that is there,
@@ -342,16 +328,16 @@ class Cache:
 
     def touch(self) -> None:
         """Says once a minute which files are read by, and goes back below the bound where others went above it."""
-        now = time.monotonic()
-        for name in list(self._own):
-            if now - self._touched.get(name, -_TOUCHED) >= _TOUCHED:
-                self._touched[name] = now
+        with self._lock:
+            now = time.monotonic()
+            if now - self._touched < _TOUCHED or not self.keeps:
+                return
+            self._touched = now
+            for name in self._own:
                 with contextlib.suppress(OSError):
                     os.utime(self.folder / name)
-        with self._lock:
-            self._written = max(self._written, _STEP)
-        if self._off is None and self.folder.exists() and self._recount() > self.limit:
-            self._free(0, True)
+            if self._count() > self.limit:
+                self._free(0, True)
 
     def _open(self, name: str) -> int:
         """The copy, open for writing, made where it is not there. Raises OSError."""
@@ -384,9 +370,8 @@ class Cache:
         why = (error.strerror or str(error)).lower()
         if error.errno in _ENDED:
             self._warn(f"{self.folder}: {why}; less is kept of what is read from stores")
-            with self._lock:
-                used = self._count()
-                self._limit = min(self.limit, used - used // 16)
+            used = self._count()
+            self._limit = min(self.limit, used - used // 16)
             self._free(0, True)
             return
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
@@ -394,45 +379,25 @@ class Cache:
         self._warn(f"{self.folder}: {why}; nothing is kept of what is read from stores")
 
     def _warn(self, text: str) -> None:
-        with self._lock:
-            said, self._warned = text in self._warned, {*self._warned, text}
-        if not said:
+        if text not in self._warned:
+            self._warned.add(text)
             _log.warning("%s", text)
 
-    def _take(self, length: int, urgent: bool) -> bool:
-        """Whether there is room for so many bytes more, which are counted as written then."""
+    def _has_room(self, length: int, urgent: bool) -> bool:
+        """Whether there is room for so many bytes more, or some is made."""
         if self._off is not None or length > self.limit:
             return False
-        with self._lock:
-            self._offered += length
-            if self._used + length > self.limit and self._offered < self._again[urgent]:
-                return False
-            if self._used + length > self.limit or self._written + length > self._step():
-                self._used, self._written = self._count() + self._writing, 0
-            if self._used + length <= self.limit:
-                self._reserve(length)
-                return True
-        if not self._free(length, urgent):
+        self._offered += length
+        tight = self._used + length > self.limit
+        if tight and self._offered < self._again[urgent]:
             return False
-        with self._lock:
-            if self._used + length > self.limit:
-                return False
-            self._reserve(length)
-            return True
-
-    def _reserve(self, length: int) -> None:
-        self._used += length
-        self._written += length
-        self._writing += length
+        if tight or self._written + length > self._step():
+            self._used, self._written = self._count(), 0
+        return self._used + length <= self.limit or self._free(length, urgent)
 
     def _step(self) -> int:
         """How much to write before looking again at what others have: less where it is nearly full."""
         return min(1 << 30, max(min(_STEP, self.limit // 16), (self.limit - self._used) // 16))
-
-    def _recount(self) -> int:
-        with self._lock:
-            self._used, self._written = self._count() + self._writing, 0
-            return self._used
 
     def _count(self) -> int:
         """What all files take."""
@@ -444,24 +409,23 @@ class Cache:
         return total
 
     def _free(self, length: int, urgent: bool) -> bool:
-        """Makes room for `length` bytes and some more; whether there is. One thread does at a time."""
-        with self._freeing:
-            used = self._recount()
-            spare = 0 if not length else min(1 << 26, max(length, self.limit // 32))
-            wanted = used + length - self.limit + spare
-            if wanted > 0:
-                freed = self._free_others(wanted)
-                if freed < wanted:
-                    freed += self._free_victims(wanted - freed, urgent)
-                used = self._recount()
-            if used > self.limit + min(_SLACK, self.limit // 8):  # what a larger bound has left, that no order knows
-                self._free_all(used - self.limit)
-                used = self._recount()
-            enough = used + length <= self.limit
-            with self._lock:
-                for one in {False, urgent}:  # what is not urgent finds no room where that finds none
-                    self._again[one] = 0 if enough else self._offered + min(_STEP, max(self.limit // 64, length))
-            return enough
+        """Makes room for `length` bytes and some more; whether there is."""
+        used = self._count()
+        spare = min(1 << 26, max(length, self.limit // 32)) if length else 0
+        wanted = used + length - self.limit + spare
+        if wanted > 0:
+            freed = self._free_others(wanted)
+            if freed < wanted:
+                self._free_victims(wanted - freed, urgent)
+            used = self._count()
+        if used > self.limit + min(_SLACK, self.limit // 8):  # what a larger bound has left, and no order knows
+            self._free_all(used - self.limit)
+            used = self._count()
+        self._used, self._written = used, 0
+        enough = used + length <= self.limit
+        for one in {False, urgent}:  # what is not urgent finds no room where that finds none
+            self._again[one] = 0 if enough else self._offered + min(_STEP, max(self.limit // 64, length))
+        return enough
 
     def _free_others(self, wanted: int) -> int:
         """Removes files that nobody reads by, those unused for longest first; bytes that this freed."""
@@ -475,16 +439,15 @@ class Cache:
                     freed += takes
         return freed
 
-    def _free_victims(self, wanted: int, urgent: bool) -> int:
-        """Makes holes where nothing is needed soon, or removes those files; bytes that this freed."""
+    def _free_victims(self, wanted: int, urgent: bool) -> None:
+        """Makes holes where nothing is needed soon, or removes those files."""
         freed = 0
         for method in list(self._victims):
             victims = method()
             for some in () if victims is None else victims(urgent):
                 freed += sum(self._punch(name, extents) for name, extents in some)
                 if freed >= wanted:
-                    return freed
-        return freed
+                    return
 
     def _free_all(self, wanted: int) -> None:
         """Removes files, whoever reads by them."""

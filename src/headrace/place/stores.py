@@ -122,11 +122,9 @@ def _api(root: str, known: bytes, said: tuple[tuple[str, str], ...], upload: boo
             f"{root}: needs obstore, which is not installed: pip install 'headrace[remote]'"
         ) from error
     scheme = urlsplit(root).scheme
-    client: dict[str, Any] = {"connect_timeout": f"{CONNECT}s", "timeout": f"{REQUEST}s"} | dict(
-        options.pop("client_options", None) or {}
-    )
-    if upload:
-        client["timeout"] = f"{REQUEST + ONE_PUT // SLOWEST}s"
+    most = REQUEST + ONE_PUT // SLOWEST if upload else REQUEST
+    client: dict[str, Any] = {"connect_timeout": f"{CONNECT}s", "timeout": f"{most}s"}
+    client |= dict(options.pop("client_options", None) or {})
     if scheme == "http" or _is_plain(options):
         client.setdefault("allow_http", True)
     retry: dict[str, Any] = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=PATIENCE)}
@@ -320,6 +318,8 @@ def _explanation(error: Exception) -> tuple[type[HeadraceError] | None, str]:
             "the server gives no parts of files (no Range requests, as Python's http.server); serve them by nginx or "
             "such, or copy them to a disk"
         )
+    if parts := _matched(r"(Requested \d+\.\.\d+, got \d+\.\.\d+)", text):
+        return StorageError, f"the server sent another part than was asked for ({parts}); try again"
     if status == "416":
         return _PastTheEnd, "ends before that"
     if "incorrectly configured region" in text or code in ("PermanentRedirect", "AuthorizationHeaderMalformed"):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 from headrace import parallel
+from headrace.packing.fetch import Fetched, fetched
 from headrace.packing.plan import Numbered, Plan, ShardPlan
 from headrace.packing.shard import Made, ShardResult, make_record, pack_shard
 from headrace.packing.task import put
 from headrace.place.publish import Sink
+from headrace.record import Record
 
 _CHUNK = 4  # records per task: a task costs about 40 microseconds of its own, an image 500 and more
 
@@ -21,9 +25,9 @@ def run(plan: Plan, sink: Sink, workers: int, tick: Callable[[Iterable[Numbered]
     """All shards. `tick` hears of the Rejects among so many records that were made. While a shard is put where it
     belongs, the next one is made. Raises OSError, and what `tick` raises."""
 
-    def make(chunk: tuple[ShardPlan, int, int]) -> list[Made | Numbered]:
-        shard, start, stop = chunk
-        return [make_record(plan, shard, record) for record in plan.records(start, stop)]
+    def make(chunk: _Chunk) -> list[Made | Numbered]:
+        records = map(Fetched, plan.records(chunk.start, chunk.stop)) if chunk.fetched is None else chunk.fetched
+        return [make_record(plan, chunk.shard, one.numbered, one.read(Record.read)) for one in records]
 
     def made_of(shard: ShardPlan) -> Iterator[Made | Numbered]:
         for _ in range(-(-len(shard) // _CHUNK)):
@@ -32,10 +36,15 @@ def run(plan: Plan, sink: Sink, workers: int, tick: Callable[[Iterable[Numbered]
             yield from made
 
     scratch = sink.scratch()
-    stream = parallel.ordered(make, _chunks(plan), workers=workers, ahead=4 * workers)
+    chunks = _fetched_chunks(plan) if plan.stored else _chunks(plan)
+    stream = parallel.ordered(make, chunks, workers=workers, ahead=4 * workers)
     pending: deque[tuple[ShardResult, Future[None]]] = deque()
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="headrace-put") as putter, contextlib.closing(stream):
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="headrace-put") as putter,
+            contextlib.closing(chunks),
+            contextlib.closing(stream),
+        ):
             for shard in plan.shards:
                 result = pack_shard(shard, scratch, made_of(shard))
                 pending.append((result, putter.submit(put, sink, scratch, result)))
@@ -53,8 +62,23 @@ def _first(pending: deque[tuple[ShardResult, Future[None]]]) -> ShardResult:
     return result
 
 
-def _chunks(plan: Plan) -> Iterator[tuple[ShardPlan, int, int]]:
-    """(shard, first and last place in the plan's order) of a few records each."""
+class _Chunk(NamedTuple):
+    """A few records: places `start` to `stop` of the plan's order, and what was `fetched` of them, if anything was."""
+
+    shard: ShardPlan
+    start: int
+    stop: int
+    fetched: list[Fetched] | None = None
+
+
+def _chunks(plan: Plan) -> Generator[_Chunk, None, None]:
     for shard in plan.shards:
         for start in range(shard.start, shard.stop, _CHUNK):
-            yield shard, start, min(shard.stop, start + _CHUNK)
+            yield _Chunk(shard, start, min(shard.stop, start + _CHUNK))
+
+
+def _fetched_chunks(plan: Plan) -> Generator[_Chunk, None, None]:
+    records = (record for chunk in _chunks(plan) for record in plan.records(chunk.start, chunk.stop))
+    with contextlib.closing(fetched(records)) as stream:
+        for chunk in _chunks(plan):
+            yield chunk._replace(fetched=list(itertools.islice(stream, chunk.stop - chunk.start)))
