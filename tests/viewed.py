@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import headrace as hr
-from drawn import jpeg
+from drawn import jpeg, saved
 from packed import pack, photos
 
 # Names that would run, were they taken for markup: in HTML's text, in attributes, in style and script.
@@ -22,6 +22,12 @@ HOSTILE = (
     "</style><svg/onload=document.title='ran'>",
     "{{7*7}}${7*7}",
 )
+
+
+def patches(seed: int, quality: int = 90) -> bytes:
+    """A JPEG of 90 x 120 of large patches of chance, which no two seeds have alike."""
+    made = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+    return saved(made, "JPEG", quality=quality)
 
 
 def some(folder: Path, n: int = 24) -> hr.Dataset:
@@ -74,6 +80,11 @@ def classified(dataset: hr.Dataset, run: Path) -> Path:
         confusion[names.index(record.label_name), names.index("bee")] += 1
         row = {"observed": record.label_name, "estimated": "bee", "probability": "0.900000"}
         lines.append({"id": record.id, "wrong": 0.1 if right else 0.5 + i / 100, "right": right, "rows": [row]})
-    return judged(
-        run, "cats-val", lines, task="classification", accuracy=0.5, class_names=names, confusion=confusion.tolist()
+    said = {"accuracy": 0.5, "class_names": names, "confusion": confusion.tolist()}
+    made = judged(run, "cats-val", lines, task="classification", **said)
+    doubted = [line["id"] for line in lines if not line["right"]][::-1][:3]
+    table = "id,split,observed,estimated,probability,margin\n" + "".join(
+        f"{id_},val,x,bee,0.1,0.8\n" for id_ in doubted
     )
+    (made / "evaluations/cats-val/doubts.csv").write_text(f"{table}nobody,val,x,bee,0.1,0.8\n")
+    return made

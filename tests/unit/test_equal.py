@@ -19,7 +19,7 @@ from command import headrace
 from drawn import files, jpeg, saved, textured
 from headrace.checking.statistics import equal_images as of_dataset
 from headrace.format import catalog
-from headrace.format.equal import EqualImages, Image, Parts, Sets, equal_images, sets_of_rows
+from headrace.format.equal import EqualImages, Image, Parts, Sets, equal_images
 from packed import pack, shades
 
 ROWS = st.lists(
@@ -53,17 +53,6 @@ def parts_of(rows: Sequence[tuple[str | None, str | None, str]], size: int = 4) 
             yield frame[first : first + size].select(columns)
 
     return parts
-
-
-@given(ROWS, st.integers(1, 9), st.integers(0, 20))
-def test_rows_of_each_set(rows: list[tuple[str | None, str | None, str]], size: int, taken: int) -> None:
-    some = np.arange(len(rows))[:taken]
-    wanted = defaultdict(list)
-    for i in some.tolist():
-        if rows[i][0] is not None:
-            wanted[rows[i][0]].append(i)
-    found = [row.tolist() for row in sets_of_rows(parts_of(rows, size), some)]
-    assert found == sorted(same for same in wanted.values() if len(same) > 1)
 
 
 @given(ROWS, st.integers(1, 9), st.integers(0, 20))

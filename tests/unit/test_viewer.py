@@ -22,10 +22,11 @@ from command import headrace
 from drawn import jpeg, picture, saved
 from foreign import payload, write
 from headrace.errors import MissingExtraError, NotThereError, UsageError
+from headrace.viewing import groups
 from headrace.viewing.measures import measures
 from headrace.viewing.query import Boxes
 from packed import flip, pack, photos, shades, shard_of
-from viewed import classified, judged, some
+from viewed import classified, judged, patches, some
 
 pytest.importorskip("starlette", reason="Starlette is not installed: pip install 'headrace[view]'")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'headrace[view]'")
@@ -177,6 +178,8 @@ JUDGED = {"evaluation": "cats-val"}
         ({"box": "right"}, lambda r: "right" in r.box_labels),
         ({"box_min": "9.5"}, lambda r: any(side(box) >= 9.5 for box in r.boxes)),
         ({"box_max": "8"}, lambda r: any(side(box) < 8 for box in r.boxes)),
+        ({"box_min": "9", "box_max": "9.001"}, lambda r: any(side(box) == 9 for box in r.boxes)),  # its end is outside
+        ({"box_min": "8.999", "box_max": "9"}, lambda r: any(8.999 <= side(box) < 9 for box in r.boxes)),
         # of one and the same box
         ({"box": "left", "box_max": "8"}, lambda r: any(side(b) < 8 for b in r.boxes[::2])),
         ({"find": "/01"}, lambda r: "/01" in r.id),
@@ -285,6 +288,17 @@ def test_record(ds: hr.Dataset, ask: Client) -> None:
     assert missing.status == 404 and "nobody" in missing.json["error"]
 
 
+def test_attributes_of_boxes_stand_with_their_boxes(tmp_path: Path) -> None:
+    attributes = {"pose": ["left", None], "truncated": [1, 0], "weather": "rain", "other": [1, 2, 3]}
+    boxes = np.array([[2, 2, 12, 12], [20, 2, 30, 12]], np.float32)
+    record = hr.Record(id="a", encoded=jpeg(), boxes=boxes, box_labels=("x", "x"), attributes=attributes)
+    viewer, ask = entered(pack([record], tmp_path / "cats"))
+    with viewer:
+        said = ask("api/record?id=a").json
+    assert [one["attributes"] for one in said["objects"]] == [{"truncated": 1, "pose": "left"}, {"truncated": 0}]
+    assert said["attributes"] == {"weather": "rain", "other": [1, 2, 3]}
+
+
 def test_images(ds: hr.Dataset, ask: Client) -> None:
     for row, record in enumerate(ds):
         whole = ask(f"image/{row}")
@@ -381,10 +395,11 @@ def test_rejects_and_what_is_left_of_them(tmp_path: Path) -> None:
         assert [one["id"] for one in ask("api/rejects?stage=decode").json["rejects"]] == [one["id"] for one in decode]
 
 
-def test_equal_images_are_grouped(tmp_path: Path) -> None:
+def test_duplicates_are_grouped(tmp_path: Path) -> None:
+    seeds = [(1, "a", 90), (1, "b", 90), (2, "a", 90), (3, "b", 90), (3, "b", 60), (4, "a", 90)]
     records = [
-        hr.Record(id=f"{i}", encoded=jpeg(seed=seed), label_name=name)
-        for i, (seed, name) in enumerate([(1, "a"), (1, "b"), (2, "a"), (3, "b"), (3, "b"), (4, "a")])
+        hr.Record(id=f"{i}", encoded=patches(seed, quality), label_name=name)
+        for i, (seed, name, quality) in enumerate(seeds)
     ]
     pack(records, tmp_path / "cats")
     viewer, ask = entered(hr.Dataset(tmp_path / "cats"))
@@ -392,13 +407,31 @@ def test_equal_images_are_grouped(tmp_path: Path) -> None:
         said = ask("api/groups").json
         assert (said["groups"], said["across_splits"], said["contradicting"]) == (2, 0, 1)
         assert [{cell["id"] for cell in group["cells"]} for group in said["found"]] == [{"0", "1"}, {"3", "4"}]
-        assert [group["labels"] for group in said["found"]] == [True, False]
+        assert [(group["kind"], group["labels"]) for group in said["found"]] == [("equal", True), ("near", False)]
         assert ask("api/groups?only=labels").json["total"] == 1 and ask("api/groups?only=splits").json["total"] == 0
 
 
+def test_many_images_are_not_decoded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "AT_ONCE", 3)
+    pixels = [np.asarray(Image.open(io.BytesIO(patches(k // 2)))) for k in range(4)]
+    viewer, ask = entered(hr.ArrayDataset(np.stack(pixels)))
+    with viewer:
+        assert ask("api/groups").json == {"groups": None, "records": 4}
+        assert ask("api/groups?anyhow=yes").json["groups"] == ask("api/groups").json["groups"] == 2
+
+
+def test_labels_in_doubt_come_in_their_order(ds: hr.Dataset, ask: Client) -> None:
+    wrong = [record.id for record in ds.split("val") if record.label_name in ("ant", "cow")]
+    said = ask("api/records?evaluation=cats-val&outcome=doubtful").json
+    assert [cell["id"] for cell in said["cells"]] == wrong[::-1][:3]
+    ants = ask("api/records?evaluation=cats-val&outcome=doubtful&observed=ant").json
+    assert {cell["labels"][0] for cell in ants["cells"]} == {"ant"}
+    assert ask("api/run").json["evaluations"][0]["doubtful"] == 4  # one of them is not in this dataset
+
+
 def test_boxes_of_a_run_are_matched(tmp_path: Path) -> None:
-    boxes = np.array([[2, 2, 12, 12], [20, 2, 30, 12], [2, 18, 12, 28]], np.float32)
-    record = hr.Record(id="a", encoded=jpeg(40, 50), boxes=boxes, box_labels=("x", "x", "y"))
+    boxes = np.array([[2, 2, 12, 12], [20, 2, 30, 12], [2, 18, 12, 28], [30, 24, 40, 34], [32, 24, 42, 34]], np.float32)
+    record = hr.Record(id="a", encoded=jpeg(40, 50), boxes=boxes, box_labels=("x", "x", "y", "x", "x"))
     pack(
         [record, hr.Record(id="b", encoded=jpeg(40, 50, seed=2), boxes=np.zeros((0, 4), np.float32))], tmp_path / "cats"
     )
@@ -406,6 +439,7 @@ def test_boxes_of_a_run_are_matched(tmp_path: Path) -> None:
         ("0.9", 3, 2, 13, 12, "x"),  # right
         ("0.8", 2, 18, 12, 28, "x"),  # there, and called something else
         ("0.7", 2, 2, 12, 12, "x"),  # a second one of the first
+        ("0.6", 32, 24, 42, 34, "x"),  # of the last, and more than half of the one before
     ]
     named = [dict(zip(("score", "x0", "y0", "x1", "y1", "class"), row, strict=True)) for row in rows]
     lines = [
@@ -416,8 +450,8 @@ def test_boxes_of_a_run_are_matched(tmp_path: Path) -> None:
     viewer, ask = entered(hr.Dataset(tmp_path / "cats"), run=run)
     with viewer:
         worst, best = ask("api/records?evaluation=cats&sort=-wrong").json["cells"]
-        assert worst["id"] == "a" and [box[6] for box in worst["said"]["found"]] == [True, False, False]
-        assert worst["said"]["missed"] == [1, 2]
+        assert worst["id"] == "a" and [box[6] for box in worst["said"]["found"]] == [True, False, False, True]
+        assert worst["said"]["missed"] == [1, 2, 3]
         assert best["said"]["found"] == best["said"]["missed"] == [] and best["said"]["right"] is True
         assert ask("api/run").json["evaluations"][0]["headline"] == [["AP50", "0.3000"]]
 

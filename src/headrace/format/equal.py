@@ -160,18 +160,3 @@ def _sets(sets: pl.DataFrame, by: str) -> Sets:
         chosen = [same[0] for same in kinds.values()] + [image for same in kinds.values() for image in same[1:]]
         first.append(tuple(chosen[:SHOWN]))
     return Sets(len(sets), tuple(first))
-
-
-def sets_of_rows(parts: Parts, rows: NDArray[np.int64] | None = None) -> list[NDArray[np.int64]]:
-    """The rows int64 [k >= 2] of each set of equal images of `parts`, or of these rows of them, by who comes first."""
-    again = _again(_prints(parts, rows))
-    if not len(again):
-        return []
-    first, found = 0, []
-    for part in parts(("sha256",)):
-        stop = first + len(part)
-        low, high = np.searchsorted(again, (first, stop))
-        found.append(part[again[low:high] - first])
-        first = stop
-    sets = pl.concat(found).with_columns(row=again).group_by("sha256", maintain_order=True).agg("row")
-    return [row.to_numpy() for row in sets["row"] if len(row) > 1]

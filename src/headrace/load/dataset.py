@@ -233,6 +233,10 @@ class Dataset:
         """All records of the dataset that this is a view of."""
         return self._of(View(self.store))
 
+    def reopened(self) -> Dataset:
+        """All records of what lies there now, where it was replaced since this was opened. Raises as Dataset does."""
+        return self._of(View(self.store.reopened()))
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in index order."""

@@ -215,6 +215,10 @@ class Store(ABC):
         """Whether what was opened is still what lies there; of what lies in memory always."""
         return True
 
+    def reopened(self) -> Store:
+        """What lies there now, opened anew; of what lies in memory itself. Raises as opening does."""
+        return self
+
     def read_kept(self, row: int, name: str) -> NDArray[Any]:
         """What `kept` has under `name` for catalog row `row`, [...]. From any thread. Raises DamageError."""
         raise KeyError(name)
@@ -553,6 +557,9 @@ class Shards(Store):
             return manifest.read(self.tables.home) == self.manifest
         except HeadraceError:
             return False
+
+    def reopened(self) -> Shards:
+        return Shards(self.tables.home, self._cache)
 
     def address(self, row: int) -> str:
         entry = self.manifest.shards[self._where(row).shard]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.format import catalog
-from headrace.learn.boxes import Truth, matches
+from headrace.learn.boxes import Truth, partners
 from headrace.load.dataset import Dataset
 from headrace.load.targets import Found
 from headrace.viewing.runs import Judged
@@ -90,6 +90,10 @@ def record(dataset: Dataset, row: int, judged: Judged | None = None) -> dict[str
             one["runs"] = values["runs"][i]
         one["attributes"] = {name: column[i] for name, column in per_box.items() if column[i] is not None}
         objects.append(one)
+    attributes = catalog.attributes(values["attributes"])
+    for name in [name for name, each in attributes.items() if isinstance(each, list) and len(each) == len(objects)]:
+        for one, value in zip(objects, attributes.pop(name), strict=True):
+            one["attributes"] |= {} if value is None else {name: value}
     classes = values["label_names"] if dataset.multi_label else [values["label_name"]]
     facts = {name: value for name, value in values.items() if name not in _ELSEWHERE and value is not None}
     shape = {"row": row, "width": values["width"], "height": values["height"]}
@@ -100,7 +104,7 @@ def record(dataset: Dataset, row: int, judged: Judged | None = None) -> dict[str
         "labels": None if classes is None or classes == [None] else classes,
         "objects": objects,
         "says_boxes": boxes is not None,
-        "attributes": catalog.attributes(values["attributes"]),
+        "attributes": attributes,
         "facts": facts,
         "address": store.address(row),
     }
@@ -128,23 +132,19 @@ def said(line: Mapping[str, Any], boxes: list[list[float]] | None, box_names: tu
     # Boxes without a name are all of the one class.
     there = np.maximum(np.array([box[4] for box in boxes], np.int64), 0)
     truth = Truth(np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4), there)
-    hits = matches(found, truth)
-    hit = Found(found.boxes[hits], found.scores[hits], found.labels[hits])
-    taken = matches(_as_found(truth), Truth(hit.boxes, hit.labels))
+    of = partners(found, truth)
     answer["found"] = [
         [*box, score, label, right]
-        for box, score, label, right in zip(corners, scores, labels.tolist(), hits.tolist(), strict=True)
+        for box, score, label, right in zip(corners, scores, labels.tolist(), (of >= 0).tolist(), strict=True)
     ]
-    answer["missed"] = np.flatnonzero(~taken).tolist()
+    answer["missed"] = np.setdiff1d(np.arange(len(boxes)), of).tolist()
     return answer
 
 
-def _as_found(truth: Truth) -> Found:
-    return Found(truth.boxes, np.ones(len(truth.boxes), np.float32), truth.labels)
-
-
 def strict(value: Any) -> Any:
-    """The value with texts in the place of numbers that JSON has none for (NaN, infinity)."""
+    """The value with texts in the place of what JSON has none for: NaN, infinity, bytes."""
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

@@ -20,7 +20,7 @@ Rows = NDArray[np.int64]
 # What can be sorted by; with "-" before it the largest first. "wrong" is of an evaluation.
 BY_BOXES = ("boxes", "largest", "smallest")
 SORTS = ("stored", "id", "width", "height", "pixels", *BY_BOXES, "label", "value", "wrong")
-OUTCOMES = ("right", "wrong")
+OUTCOMES = ("right", "wrong", "doubtful")  # doubtful: its label is contradicted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Query:
     """What an address asks for: the split, a class of the image, one of its boxes, their least and greatest size (the
     root of the area, in stored pixels), a part of the id to `find`, an SQL condition, and how they are sorted.
 
-    `evaluation`: only what it judged; of that `observed` and `estimated` class, `outcome` right or wrong.
+    `evaluation`: only what it judged; of that `observed` and `estimated` class, `outcome` one of OUTCOMES.
     """
 
     split: str | None = None

@@ -20,7 +20,7 @@ from headrace.version import __version__
 from headrace.viewing import charts, pictures, rejects
 from headrace.viewing.cells import cells
 from headrace.viewing.charts import text
-from headrace.viewing.groups import groups
+from headrace.viewing.groups import groups, is_quick
 from headrace.viewing.measures import measures
 from headrace.viewing.query import Boxes
 from headrace.viewing.runs import Evaluation, Judged, Run
@@ -64,7 +64,7 @@ def report(dataset: Dataset, out: Path, *, run: Path | None = None) -> Path:
             _grid(f"<h3>{text(one['title'])}</h3>{charts.bars(one)}" for one in measures(dataset, dataset.rows, boxes)),
         ),
         _rejects(dataset),
-        _equal(dataset),
+        _duplicates(dataset),
         "" if made is None else _run(dataset, made),
     ]
     page = _PAGE.format(title=text(dataset.title), style=_STYLE, body="\n".join(parts), version=text(__version__))
@@ -184,17 +184,20 @@ def _rejects(dataset: Dataset) -> str:
     return _section("Rejects", kinds + shown + first)
 
 
-def _equal(dataset: Dataset) -> str:
+def _duplicates(dataset: Dataset) -> str:
+    if not is_quick(dataset):
+        return _section("Duplicates", "<p>Not looked for: the catalog doesn't say how its images look.</p>")
     found = groups(dataset)
     if not found:
-        return _section("Equal images", "<p>No image's bytes occur a second time.</p>")
+        return _section("Duplicates", "<p>No image occurs a second time.</p>")
     across, contradicting = sum(group.splits for group in found), sum(group.labels for group in found)
+    equal = sum(group.kind == "equal" for group in found)
     said = (
-        f"<p>{len(found):,} groups of images with the same bytes: {across:,} in several splits, {contradicting:,} with "
-        "labels that contradict.</p>"
+        f"<p>{len(found):,} groups of images that are the same, {equal:,} of them byte by byte: {across:,} in several "
+        f"splits, {contradicting:,} with labels that contradict.</p>"
     )
     shown = "".join(_images(dataset, group.rows[:_OF_GROUP]) for group in found[:_GROUPS])
-    return _section("Equal images", said + (f'<div class="groups">{shown}</div>' if not dataset.keeps else ""))
+    return _section("Duplicates", f'{said}<div class="groups">{shown}</div>')
 
 
 def _run(dataset: Dataset, run: Run) -> str:
@@ -238,6 +241,8 @@ def _evaluation(dataset: Dataset, one: Evaluation) -> str:
     known = judged.rows[~np.isnan(judged.wrong)]
     if dataset.is_view:
         known = known[np.isin(known, dataset.rows)]
+    if len(judged.doubts) and not dataset.keeps:
+        parts.append(f"<h3>Labels in doubt</h3>{_images(dataset, judged.doubts[:_ENDS], judged)}")
     if len(known) and not dataset.keeps:
         by = known[np.argsort(-judged.wrong_of(known), kind="stable")]
         parts.append(f"<h3>Worst</h3>{_images(dataset, by[:_ENDS], judged)}")

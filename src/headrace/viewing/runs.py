@@ -22,7 +22,7 @@ from headrace.load.dataset import Dataset
 from headrace.place import local
 
 RECIPE, HISTORY = "recipe.json", "history.csv"
-EVALUATIONS, EVALUATION, RECORDS = "evaluations", "evaluation.json", "records.jsonl"
+EVALUATIONS, EVALUATION, RECORDS, DOUBTS = "evaluations", "evaluation.json", "records.jsonl", "doubts.csv"
 _MOST_BYTES = 1 << 30  # of a file of a run
 
 
@@ -43,7 +43,7 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """What of it is a number, a text or a table, for people."""
-        return {"name": self.name, "headline": self.headline(), **self.said}
+        return {**self.said, "name": self.name, "headline": self.headline(), "doubtful": len(_doubted(self.folder))}
 
     def headline(self) -> list[tuple[str, str]]:
         """The measures that stand for it."""
@@ -120,7 +120,8 @@ class Judged:
     """What an evaluation says of the records of a dataset: those of it that the dataset has, by their ids.
 
     `rows` int64 [k] of the catalog, `wrong` float64 [k], NaN where nobody knows, `right` int8 [k], -1 where nobody
-    knows; `lines`: the answer to each, as records.jsonl has it.
+    knows; `lines`: the answer to each, as records.jsonl has it. `doubts` int64 [m]: the rows of those whose labels the
+    run contradicts, the most doubtful first.
     """
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
@@ -144,9 +145,18 @@ class Judged:
         self.wrong = np.array([math.nan if line["wrong"] is None else line["wrong"] for line in lines], np.float64)
         self.right = np.array([-1 if line["right"] is None else line["right"] for line in lines], np.int8)
         self._at = {row: i for i, row in enumerate(rows)}
+        self.doubts = np.array(
+            [row for id_ in _doubted(folder) if (row := dataset.store.row_of(id_)) in self._at], np.int64
+        )
 
     def within(self, observed: str | None, estimated: str | None, outcome: str | None) -> NDArray[np.int64]:
         """The rows that were observed, or estimated, as a class, or with this outcome."""
+        if outcome == "doubtful":
+            some = self.doubts
+            for column, name in (("observed", observed), ("estimated", estimated)):
+                if name is not None:
+                    some = some[[_first(self.lines[self._at[row]], column) == name for row in some.tolist()]]
+            return some
         kept = np.ones(len(self.rows), bool)
         for column, name in (("observed", observed), ("estimated", estimated)):
             if name is not None:
@@ -163,6 +173,15 @@ class Judged:
         """What is said of a row, None where nothing is."""
         at = self._at.get(row)
         return None if at is None else self.lines[at]
+
+
+def _doubted(folder: Path) -> list[str]:
+    """The ids of doubts.csv, none where there is none that can be read."""
+    try:
+        with (folder / DOUBTS).open(newline="") as file:
+            return [row["id"] for row in csv.DictReader(file) if row.get("id")]
+    except (OSError, ValueError, KeyError, csv.Error):  # a table for people, who may have edited it
+        return []
 
 
 def _first(line: Mapping[str, Any], column: str) -> Any:

@@ -17,6 +17,7 @@ from headrace.errors import HeadraceError, UnknownIdError, UsageError
 from headrace.version import __version__
 from headrace.viewing import pictures, rejects
 from headrace.viewing.cells import cells, record, strict
+from headrace.viewing.groups import is_quick
 from headrace.viewing.guard import Guard
 from headrace.viewing.measures import measures
 from headrace.viewing.query import SORTS, Query
@@ -158,7 +159,11 @@ class _Answers:
 
     def groups(self, request: Request) -> Response:
         first, n = _span(request)
-        dataset, found = self._session.dataset, self._session.groups()
+        session = self._session
+        dataset = session.dataset
+        if request.query_params.get("anyhow") is None and not session.has_groups and not is_quick(dataset):
+            return _json({"groups": None, "records": len(dataset)})
+        found = session.groups()
         only = request.query_params.get("only")
         some = [group for group in found if only is None or (only in ("splits", "labels") and getattr(group, only))]
         return _json(

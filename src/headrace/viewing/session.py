@@ -87,6 +87,12 @@ class Session:
         dataset = self.dataset
         return self._once("groups", dataset.fingerprint, lambda: groups.groups(dataset))
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether the groups are known already."""
+        with self._lock:
+            return self.dataset.fingerprint in self._kept.get("groups", {})
+
     def rejects(self) -> tuple[Reject, ...]:
         """What was refused."""
         dataset = self.dataset
@@ -108,4 +114,4 @@ class Session:
             raise UsageError(
                 f"{dataset.title}: a view of what was there; make it again of the dataset that is there now"
             )
-        self.dataset = type(dataset)(dataset.path)
+        self.dataset = dataset.reopened()

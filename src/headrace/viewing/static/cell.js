@@ -41,11 +41,11 @@ export function cellOf(cell, dataset, filters, size) {
   fit.style.height = `${Math.max(2, cell.height * scale)}px`;
   const text = summary(cell, dataset);
   if (dataset.kept) {
-    fit.replaceChildren(el("div", { class: "damaged" }, el("strong", { text: "Numbers" }), el("span", { text: "kept as they are, no pixels" })));
+    fit.replaceChildren(el("div", { class: "damaged kept" }, el("strong", { text: "Numbers" }), el("span", { text: "kept as they are, no pixels" })));
     fit.style.width = fit.style.height = `${size}px`;
   } else {
     const image = picture(thumbnail(dataset, cell.row, size), cell.row, "", [cell.width, cell.height], (reason) => {
-      fit.replaceChildren(damaged(reason));
+      fit.replaceChildren(damaged(reason.replaceAll(`${dataset.path}/`, "")));
       fit.style.width = fit.style.height = `${size}px`;
       fit.closest(".cell")?.classList.add("is-damaged");
     });

@@ -42,5 +42,6 @@ export function curves(title, lines, width = 320, height = 150) {
   return el("figure", { class: "curves" },
     el("figcaption", {}, el("b", { text: title }), ...Object.entries(lines).map(([name, line], k) => el("span", { class: `key line-${k}`, text: `${name} ${Number(line[line.length - 1]?.toPrecision(4))}` }))),
     svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} over ${n} epochs, ${Number(low.toPrecision(4))} to ${Number(high.toPrecision(4))}` },
-      svg("line", { class: "axis", x1: 0, x2: width, y1: height - 4, y2: height - 4 }), ...drawn));
+      svg("line", { class: "axis", x1: 0, x2: width, y1: height - 4, y2: height - 4 }), ...drawn,
+      svg("text", { x: 0, y: 10, "aria-hidden": "true" }, short(high)), svg("text", { x: 0, y: height - 8, "aria-hidden": "true" }, short(low))));
 }

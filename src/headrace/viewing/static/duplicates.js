@@ -6,7 +6,7 @@ import { beside, cellOf } from "./cell.js";
 import { count, el, empty, many } from "./dom.js";
 
 const PAGE = 20;
-const KINDS = { equal: "the same bytes", near: "look alike" };
+const KINDS = { equal: "the same bytes", near: "copies: another size, quality or cut" };
 
 function group(one, dataset) {
   const size = beside(150);
@@ -20,10 +20,16 @@ function group(one, dataset) {
 
 export async function duplicates(main, { dataset }) {
   const only = new URLSearchParams(location.search).get("only");
-  const said = await ask("api/groups", { only, n: PAGE });
+  const anyhow = new URLSearchParams(location.search).get("anyhow");
+  const said = await ask("api/groups", { only, anyhow, n: PAGE });
   document.title = `Duplicates · ${dataset.title}`;
+  if (said.groups === null) {
+    main.replaceChildren(el("div", { class: "page" }, empty("Not looked for yet", "The catalog doesn’t say how these images look, so each of them has to be decoded once.",
+      el("a", { class: "button", href: link("duplicates", { anyhow: "yes" }), text: `Look at ${many(said.records, "image")}` }))));
+    return {};
+  }
   if (!said.groups) {
-    main.replaceChildren(el("div", { class: "page" }, empty("No two images are equal", dataset.adopted ? "Adopted shards don’t say digests of their images, so nothing could be compared." : "No image’s bytes occur a second time.")));
+    main.replaceChildren(el("div", { class: "page" }, empty("No duplicates", "No image occurs a second time, neither byte by byte nor as a copy of another size or quality.")));
     return {};
   }
   const list = el("div", { class: "groups" }, ...said.found.map((one) => group(one, dataset)));

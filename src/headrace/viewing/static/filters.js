@@ -51,7 +51,7 @@ export function facets(dataset, filters) {
 
 const SAID = {
   split: (v) => `split ${v}`, label: (v) => v, box: (v) => `a box of ${v}`, box_min: (v) => `a box from ${v} px`, box_max: (v) => `a box below ${v} px`,
-  find: (v) => `id has “${v}”`, where: (v) => v, evaluation: (v) => `judged: ${v}`, observed: (v) => `observed ${v}`, estimated: (v) => `estimated ${v}`, outcome: (v) => v,
+  find: (v) => `id has “${v}”`, where: (v) => v, evaluation: (v) => `judged: ${v}`, observed: (v) => `observed ${v}`, estimated: (v) => `estimated ${v}`, outcome: (v) => (v === "doubtful" ? "label in doubt" : v),
 };
 
 export function chips(filters, to = "./") {

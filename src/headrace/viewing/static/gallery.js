@@ -71,7 +71,7 @@ export async function gallery(main, { dataset, go, notice }) {
     type: "button", class: "toggle narrow", text: "Filters", "aria-controls": "facets", "aria-expanded": "false",
     onclick: () => more.setAttribute("aria-expanded", String(aside.classList.toggle("open"))),
   });
-  const outcomes = filters.evaluation && el("span", { class: "segments", role: "group", "aria-label": "outcome" }, ...[[null, "all"], ["wrong", "wrong"], ["right", "right"]].map(([outcome, text]) => el("a", {
+  const outcomes = filters.evaluation && el("span", { class: "segments", role: "group", "aria-label": "outcome" }, ...[[null, "all"], ["wrong", "wrong"], ["right", "right"], ...(Object.keys(dataset.classes).length ? [["doubtful", "in doubt"]] : [])].map(([outcome, text]) => el("a", {
     href: link("./", { ...filters, outcome }), text, "aria-current": (filters.outcome ?? null) === outcome ? "true" : null,
   })));
   const legend = filters.evaluation && dataset.has_boxes && el("span", { class: "legend" },

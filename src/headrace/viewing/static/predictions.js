@@ -57,16 +57,23 @@ export async function predictions(main, { dataset }) {
   const tiles = el("ul", { class: "tiles" }, el("li", {}, el("b", { text: count(one.records ?? 0) }), el("span", { text: "records judged" })), ...one.headline.map(([name, value]) => el("li", {}, el("b", { text: value }), el("span", { text: name }))));
   const worst = el("section", { class: "card broad" }, el("h2", { text: "Worst first" }));
   main.replaceChildren(el("div", { class: "page" }, heading, tiles, worst, el("div", { class: "cards" }, confusion(one), perClass(one), history(said))));
-  try {
-    const found = await ask("api/records", { evaluation: one.name, sort: "-wrong", n: WORST });
-    const size = beside(166);
-    const all = link("./", { evaluation: one.name, sort: "-wrong" });
-    if (found.total) {
-      worst.append(el("ul", { class: "row" }, ...found.cells.map((cell) => el("li", { style: { width: `${size}px` } }, cellOf(cell, dataset, { evaluation: one.name, sort: "-wrong" }, size)))),
-        el("a", { class: "button", href: all, text: `All ${many(found.total, "record")}, worst first` }));
-    } else worst.append(el("p", { class: "soft", text: "It judged records of another dataset." }));
-  } catch (error) {
-    worst.append(el("p", { class: "soft", text: error.message }));
+  const size = beside(166);
+  const strip = async (card, parameters, words) => {
+    try {
+      const found = await ask("api/records", { ...parameters, n: WORST });
+      if (!found.total) return card.append(el("p", { class: "soft", text: "It judged records of another dataset." }));
+      return card.append(el("ul", { class: "row" }, ...found.cells.map((cell) => el("li", { style: { width: `${size}px` } }, cellOf(cell, dataset, parameters, size)))),
+        el("a", { class: "button", href: link("./", parameters), text: `All ${many(found.total, "record")}, ${words}` }));
+    } catch (error) {
+      return card.append(el("p", { class: "soft", text: error.message }));
+    }
+  };
+  await strip(worst, { evaluation: one.name, sort: "-wrong" }, "worst first");
+  if (one.doubtful) {
+    const doubts = el("section", { class: "card broad" }, el("h2", { text: "Labels in doubt" }),
+      el("p", { class: "soft", text: "What the run confidently takes for something else than their label. Hard images are among them, and wrong labels." }));
+    worst.after(doubts);
+    await strip(doubts, { evaluation: one.name, outcome: "doubtful" }, "most doubtful first");
   }
   return {};
 }

@@ -103,11 +103,11 @@ function objects(record, dataset, shown) {
   if (!record.objects.length) return record.says_boxes ? section("Boxes", el("p", { class: "soft", text: "none: a negative" })) : null;
   const list = el("ol", { class: "objects" }, ...record.objects.slice(0, 500).map((one, i) => {
     const [x0, y0, x1, y1] = one.box ?? [0, 0, 0, 0];
-    const also = Object.entries(one.attributes).filter(([, value]) => value !== 0).map(([name, value]) => (value === 1 ? name : `${name} ${value}`));
+    const also = Object.entries(one.attributes).filter(([, value]) => value !== 0).map(([name, value]) => (value === 1 ? name : `${name} ${text(value)}`));
     const item = el("li", { tabindex: "0" }, el("i", { class: "swatch", style: { background: colour(one.label ?? -1) } }),
       el("span", { class: "name", text: one.name ?? "object" }),
       one.box && el("span", { class: "n", text: `${Math.round(x1 - x0)} × ${Math.round(y1 - y0)}`, title: `x ${x0} to ${x1}, y ${y0} to ${y1}` }),
-      also.length > 0 && el("span", { class: "soft", text: also.join(", ") }));
+      also.length > 0 && el("span", { class: "soft more-of-it", text: also.join(", "), title: also.join(", ") }));
     for (const [on, value] of [["mouseenter", i], ["mouseleave", null], ["focus", i], ["blur", null]]) item.addEventListener(on, () => shown.mark(value));
     return item;
   }));
