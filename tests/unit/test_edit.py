@@ -93,7 +93,22 @@ def test_every_reader_leaves_dropped_records_out(cats: Path, tmp_path: Path) -> 
     ds.export(tmp_path / "csv", format="csv", progress=False)
     assert len(list((tmp_path / "csv").rglob("*.jpeg"))) == 27
     assert not gone & {record.id for record in ds}
+    ds.report(tmp_path / "report.html")
+    report = (tmp_path / "report.html").read_text()
+    assert not [id_ for id_ in gone if id_ in report] and all(id_ in report for id_ in ds.catalog["id"][:3])
     assert pickle.loads(pickle.dumps(ds)).catalog.equals(ds.catalog)
+
+
+def test_copies_that_were_dropped_are_none(tmp_path: Path) -> None:
+    out, copy = tmp_path / "cats", photos(20)[7].encoded
+    pack([*photos(20), hr.Record(id="copy", encoded=copy)], out)
+    assert [[image.id for image in group.images] for group in hr.duplicates(hr.Dataset(out), near=False).groups] == [
+        ["copy", "dir/007.jpeg"]
+    ]
+    with edit(out) as e:
+        e.drop(ids="copy")
+    assert hr.duplicates(hr.Dataset(out), near=False).groups == ()
+    assert len(hr.duplicates(hr.Dataset(out, version=1), near=False).groups) == 1
 
 
 def test_earlier_versions_stay_open_and_can_be_opened(cats: Path) -> None:
