@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from headrace.errors import UsageError
+from headrace.errors import ConflictError, UsageError
 from headrace.format import versions
 from headrace.format.tables import holds
 from headrace.load.dataset import Dataset
@@ -46,12 +46,26 @@ def home_of(dataset: Dataset) -> Place:
             f"{dataset.title}: is a part of a dataset, and edit=True edits a whole one; open that, and narrow it down "
             "in the viewer"
         )
+    return dataset.store.tables.home
+
+
+def check_editable(dataset: Dataset) -> None:
+    """Raises UsageError: it can't be edited here."""
+    home_of(dataset)
     if not dataset.store.is_current():
         raise UsageError(
             f"{dataset.title}: version {dataset.version} is not the one that holds now, and can only be looked at; "
             "open the dataset without a version to edit it"
         )
-    return dataset.store.tables.home
+
+
+def check_same(dataset: Dataset) -> None:
+    """Raises ConflictError: another dataset was put into its place, whose version may have the same number."""
+    assert isinstance(dataset.store, Shards)
+    if not holds(dataset.store.tables.home, dataset.manifest):
+        raise ConflictError(
+            f"{dataset.path}: is another dataset than was opened, and nothing was changed; open it anew"
+        )
 
 
 def options(home: Place) -> Mapping[str, Any] | None:
@@ -67,6 +81,10 @@ def parsed(data: bytes) -> dict[str, Any]:
         raise UsageError("the request is no JSON") from None
     if not isinstance(read, dict):
         raise UsageError("the request is no JSON object")
+    try:
+        json.dumps(read, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UsageError("the request holds halves of characters") from None
     return read
 
 
@@ -108,6 +126,7 @@ def save(dataset: Dataset, asked: Mapping[str, Any], rows: Ask) -> int | None:
     if not isinstance(changes, list) or not changes:
         raise UsageError("changes is empty, wanted one at least")
     with edit(home.path, why=text(asked, "why"), version=number(asked, "version"), storage_options=options(home)) as e:
+        check_same(dataset)  # only now: what is edited is fixed
         # A query asks the version that is looked at, which is the one that is edited.
         for change in changes:
             _change(e, dataset, change, rows, yes=asked.get("yes") is True)
@@ -143,7 +162,7 @@ def _ids(dataset: Dataset, change: Mapping[str, Any], rows: Ask, *, yes: bool) -
         ids: Any = change["ids"]
         if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
             raise UsageError(f"ids is {ids!r:.60}, wanted a list of texts")
-        return ids  # type: ignore[no-any-return]
+        return ids
     query = change["query"]
     if not isinstance(query, dict) or not all(isinstance(part, str) for pair in query.items() for part in pair):
         raise UsageError(f"query is {query!r:.60}, wanted texts by their names")

@@ -135,7 +135,7 @@ class _Answers:
                 "editable": {
                     "label": bool(dataset.class_names)
                     or not (dataset.has_boxes or dataset.has_values or dataset.has_keypoints),
-                    "boxes": dataset.has_boxes or not dataset.has_keypoints,
+                    "boxes": dataset.has_boxes,
                 },
                 "all_splits": list(promised.splits),
             }

@@ -33,7 +33,7 @@ class Session:
 
     def __init__(self, dataset: Dataset, run: Path | None = None, *, edit: bool = False) -> None:
         if edit:
-            edits.home_of(dataset)
+            edits.check_editable(dataset)
         self.dataset, self.edit = dataset, edit
         # An earlier version that was asked for stays what it is, whatever is made since.
         self.pinned = not edit and not dataset.store.is_current()
@@ -155,6 +155,7 @@ class Session:
 
         def back(dataset: Dataset) -> int:
             home = edits.home_of(dataset)
+            edits.check_same(dataset)
             return undo(home.path, version=version, storage_options=edits.options(home))
 
         return self._edited(back)
@@ -164,6 +165,7 @@ class Session:
 
         def back(dataset: Dataset) -> int:
             home = edits.home_of(dataset)
+            edits.check_same(dataset)
             return restore(home.path, to, base=version, storage_options=edits.options(home))
 
         return self._edited(back)

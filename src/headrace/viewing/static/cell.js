@@ -14,7 +14,6 @@ const percent = (text) => (Number.isFinite(Number(text)) ? `${Math.round(100 * N
 
 export function summary(cell, dataset) {
   if (cell.said && !cell.mine) return judgement(cell);
-  if (cell.mine?.drop) return "dropped";
   const parts = [];
   if (cell.labels?.length) parts.push(cell.labels.join(", "));
   else if (dataset.multi_label && cell.labels) parts.push("none of the classes");
@@ -44,16 +43,16 @@ export function cellOf(cell, dataset, filters, size, { at = null } = {}) {
   let drawn = null;
   const fill = () => {
     const now = dataset.edit && at === null ? draft.drawn(cell, dataset) : cell;
-    const text = summary(now, dataset), was = now.mine && "label" in now.mine ? cell.labels?.join(", ") ?? "no label" : null;
+    const text = summary(now, dataset), gone = Boolean(now.mine?.drop), was = now.mine && "label" in now.mine ? cell.labels?.join(", ") ?? "no label" : null;
     const right = cell.said && !now.mine ? (cell.said.right === true ? " right" : cell.said.right === false ? " wrong" : "") : "";
-    anchor.className = `cell${right}${now.mine ? " mended" : ""}${now.mine?.drop ? " gone" : ""}${anchor.classList.contains("is-damaged") ? " is-damaged" : ""}`;
-    anchor.setAttribute("aria-label", [cell.id, text, now.split, now.mine && "not saved yet"].filter(Boolean).join(", "));
+    anchor.className = `cell${right}${now.mine ? " mended" : ""}${gone ? " gone" : ""}${anchor.classList.contains("is-damaged") ? " is-damaged" : ""}`;
+    anchor.setAttribute("aria-label", [cell.id, text, now.split, gone && "dropped", now.mine && "not saved yet"].filter(Boolean).join(", "));
     drawn?.remove();
     drawn = dataset.kept || box.querySelector(".damaged") ? null : overCell(now.mine?.boxes ? { ...now, said: null } : now);
     if (drawn) box.append(drawn);
-    anchor.replaceChildren(el("div", { class: "frame" }, box, now.mine?.drop && el("b", { class: "flag", text: "dropped" }), now.mine && "split" in now.mine && el("b", { class: "flag", text: `to ${now.split}` })),
+    anchor.replaceChildren(el("div", { class: "frame" }, box, gone && el("b", { class: "flag", text: "dropped" }), now.mine && "split" in now.mine && el("b", { class: "flag", text: `to ${now.split}` })),
       el("div", { class: "caption" },
-        el("span", { class: "what", title: was }, was !== null && !now.mine.drop && el("s", { text: was }), was !== null && !now.mine.drop && " ", text || " "),
+        el("span", { class: "what", title: was }, was !== null && !gone && el("s", { text: was }), was !== null && !gone && " ", text || " "),
         el("span", { class: "id", text: cell.id.replace(/^.*\/(?=.)/s, ""), title: cell.id })));
   };
   fill();

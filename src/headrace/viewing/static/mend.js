@@ -1,7 +1,7 @@
 // Mending: which records are chosen, what is done to them by buttons and keys, and the bar that saves it as a version.
 
 import { ask } from "./api.js";
-import { asked, link, page } from "./address.js";
+import { link, page } from "./address.js";
 import { choose, chooseSome, confirmed, dialog, why as askWhy } from "./choose.js";
 import { count, el, many } from "./dom.js";
 import * as draft from "./draft.js";
@@ -28,8 +28,6 @@ export function begin(given) {
   every = anchor = trouble = null;
   bar();
 }
-
-export function end() { if (dock) dock.replaceChildren(); }
 
 const isChosen = (id) => every !== null || chosen.has(id);
 
@@ -188,7 +186,14 @@ async function done(made, changes) {
   await context.again();
 }
 
+// Boxes of a draft are numbered as those of the version that it is of.
+function unready() {
+  if (draft.size()) told(`Save or discard the ${many(draft.size(), "change")} first.`);
+  return draft.size() > 0;
+}
+
 export async function takeBack(version) {
+  if (unready()) return;
   try {
     const { made } = await ask("api/undo", {}, { method: "POST", body: { version } });
     saved = { text: `Taken back: version ${made} is as version ${version} was before its edit.` };
@@ -199,6 +204,7 @@ export async function takeBack(version) {
 }
 
 export async function restore(to) {
+  if (unready()) return;
   try {
     const { made } = await ask("api/restore", {}, { method: "POST", body: { version: dataset().version, to } });
     saved = { text: `Version ${made} is as version ${to} was.` };
@@ -238,7 +244,7 @@ function bar() {
     rows.push(el("div", { class: "chosen-row", role: "toolbar", "aria-label": "what is chosen" },
       el("b", { text: every ? `All ${count(n)}` : `${count(n)} chosen` }),
       dataset().editable.label && button("Label…", "L", relabel), button("Move to…", "M", move), button("Drop", "X", drop),
-      !every && shown > n && button(`All ${count(shown)} shown`, "A", all), el("span", { class: "grow" }), button("None", "Esc", none)));
+      !every && shown > n && button(`All ${count(shown)}`, "A", all), el("span", { class: "grow" }), button("None", "Esc", none)));
   }
   if (draft.size()) {
     const input = el("input", { type: "text", id: "why", value: written, maxlength: 500, placeholder: "why? e.g. dogs among the cats", "aria-label": "why these changes are made", autocomplete: "off" });
@@ -278,5 +284,4 @@ export function key(event) {
   return false;
 }
 
-export const query = () => asked();
-addEventListener("beforeunload", (event) => { if (context && draft.size() > 0) event.preventDefault(); });
+addEventListener("beforeunload", (event) => { if (context && draft.size() && draft.steppable()) event.preventDefault(); });

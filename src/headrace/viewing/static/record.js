@@ -226,7 +226,10 @@ export async function record(main, { dataset, go }) {
     list(listed, mender, known, dataset);
   };
   if (mender) {
-    mender.chosen = () => [...listed.querySelectorAll("li")].forEach((item, i) => item.classList.toggle("active", i === mender.active));
+    mender.chosen = () => [...listed.querySelectorAll("li")].forEach((item, i) => {
+      item.classList.toggle("active", i === mender.active);
+      if (i === mender.active) item.scrollIntoView({ block: "nearest" });
+    });
     mender.told = (on) => { document.getElementById("new-box")?.setAttribute("aria-pressed", String(on)); };
   }
   changed();
