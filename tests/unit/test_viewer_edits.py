@@ -296,7 +296,7 @@ def test_somebody_was_quicker(folder: Path, ask: Editor) -> None:
     ids = [record.id for record in hr.Dataset(folder)]
     with hr.edit(folder, why="my own look", by="ana") as e:
         e.drop(ids=ids[0])
-        e.relabel("bee", ids=ids[3])
+        e.relabel("dragon", ids=ids[3])
     state = ask("api/state").json
     assert not state["current"] and state["known"] and state["later"][0]["by"] == "ana"
     mine = [{"op": "drop", "ids": [ids[0], ids[1]]}, {"op": "relabel", "label": "cow", "ids": [ids[3], ids[4]]}]
@@ -309,7 +309,7 @@ def test_somebody_was_quicker(folder: Path, ask: Editor) -> None:
     for path, said in (("api/undo", {"version": 1}), ("api/restore", {"version": 1, "to": 1})):
         assert ask.post(path, said).status == 409
     assert hr.Dataset(folder).version == 2 and ask("api/dataset").json["version"] == 1
-    looked = ask.post("api/reopen", {"changes": mine}).json
+    looked = ask.post("api/reopen", {"version": 1, "changes": mine}).json
     assert looked["touched"] == sorted({ids[0], ids[3]}) and looked["version"] == 2
     assert ask.save({"op": "drop", "ids": [ids[1]]}, version=2).json["made"] == 3
 
@@ -317,9 +317,10 @@ def test_somebody_was_quicker(folder: Path, ask: Editor) -> None:
 def test_two_tabs(folder: Path, ask: Editor) -> None:
     """Both look at version 1; whoever saves second is told."""
     assert ask.save(DROP).json["made"] == 2
-    answer = ask.save({"op": "drop", "ids": ["dir/005.jpg"]})
+    answer = ask.save({"op": "relabel", "label": "bee", "ids": ["dir/003.png", hr.Dataset(folder)[0].id]})
     assert answer.status == 409 and hr.Dataset(folder).version == 2
-    assert answer.json["later"] == []  # the viewer looks at it already
+    assert [one["number"] for one in answer.json["later"]] == [2]
+    assert answer.json["touched"] == ["dir/003.png"]  # of the version that this tab looked at
 
 
 def test_dataset_that_is_overwritten_meanwhile(folder: Path, ask: Editor) -> None:
@@ -328,7 +329,7 @@ def test_dataset_that_is_overwritten_meanwhile(folder: Path, ask: Editor) -> Non
     answer = ask.save(DROP)
     assert answer.status == 409 and "another dataset" in answer.json["error"]
     assert hr.Dataset(folder).version == 1 and len(hr.Dataset(folder)) == 9
-    assert ask.post("api/reopen", {"changes": [DROP]}).json["touched"] == DROP["ids"]
+    assert ask.post("api/reopen", {"version": 1, "changes": [DROP]}).json["touched"] == DROP["ids"]
     assert ask("api/dataset").json["records"] == 9
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from headrace.errors import ConflictError, UsageError
 from headrace.format import versions
-from headrace.format.tables import holds
+from headrace.format.tables import Tables, holds
 from headrace.load.dataset import Dataset
 from headrace.load.store import Shards
 from headrace.place.address import Place
@@ -204,7 +204,8 @@ def _boxes(e: Edit, dataset: Dataset, id_: str, objects: Any) -> None:
 
 
 def touched(dataset: Dataset, asked: Mapping[str, Any]) -> list[str]:
-    """The ids in a draft of which what is there now says something else than the version that is looked at."""
+    """The ids in a draft of which what is there now says something else than the version that it was made of. Raises
+    UsageError: it doesn't say which that is."""
     ids: set[str] = set()
     changes = asked.get("changes")
     for change in changes if isinstance(changes, list) else ():
@@ -214,17 +215,17 @@ def touched(dataset: Dataset, asked: Mapping[str, Any]) -> list[str]:
             ids.update(one for one in named if isinstance(one, str))
     if not isinstance(dataset.store, Shards) or not holds(dataset.store.tables.home, dataset.manifest):
         return sorted(ids)  # another dataset
-    now = dataset.reopened()
-    assert isinstance(now.store, Shards)
-    found = between(dataset.store.tables, now.store.tables)
+    home = dataset.store.tables.home
+    found = between(Tables(home, number(asked, "version")), Tables(home))
     changed = {one.id for one in (*found.relabelled, *found.boxes, *found.moved)} | {*found.dropped, *found.added}
     return sorted(ids & changed)
 
 
-def later(dataset: Dataset) -> list[dict[str, Any]]:
-    """The versions after the one that is looked at, oldest first."""
+def later(dataset: Dataset, version: int) -> list[dict[str, Any]]:
+    """The versions after this one, oldest first; none of another dataset that was put into its place."""
     assert isinstance(dataset.store, Shards)
-    return [shown(one) for one in versions.since(dataset.store.tables.home, dataset.version)]
+    home = dataset.store.tables.home
+    return [shown(one) for one in versions.since(home, version)] if holds(home, dataset.manifest) else []
 
 
 def shown(version: versions.Version) -> dict[str, Any]:

@@ -285,7 +285,10 @@ class _Answers:
             made = make(asked)
         except ConflictError as error:
             try:
-                said = {"later": edits.later(dataset), "touched": edits.touched(dataset, asked)}
+                said = {
+                    "later": edits.later(dataset, edits.number(asked, "version")),
+                    "touched": edits.touched(dataset, asked),
+                }
             except HeadraceError:  # by now another dataset
                 said = {"later": [], "touched": []}
             return JSONResponse({"error": str(error), **said}, 409, {"cache-control": "no-store"})

@@ -124,7 +124,7 @@ class Session:
         later: list[dict[str, Any]] = []
         if known and not current:
             try:
-                later = edits.later(dataset)
+                later = edits.later(dataset, dataset.version)
             except HeadraceError:  # it is replaced this very moment
                 known = False
         return {

@@ -137,7 +137,7 @@ async function again() {
 
 async function reopen() {
   try {
-    const { touched } = await ask("api/reopen", {}, { method: "POST", body: dataset?.edit && draft.size() ? { changes: draft.asChanges() } : {} });
+    const { touched } = await ask("api/reopen", {}, { method: "POST", body: dataset?.edit && draft.size() ? { version: dataset.version, changes: draft.asChanges() } : {} });
     if (touched.length) draft.without(touched);
     await again();
     if (touched.length) notice(`What you did with ${touched.slice(0, 5).join(", ")}${touched.length > 5 ? ", …" : ""} is taken out: there it was changed, too.`);
