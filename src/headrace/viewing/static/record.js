@@ -156,12 +156,12 @@ function mends(record, dataset) {
     const set = (name) => draft.change([record.id], { label: !dataset.multi_label ? name : has.includes(name) ? has.filter((one) => one !== name) : [...has, name] });
     parts.push(el("div", { class: "picks", role: "group", "aria-label": "class" }, ...names.slice(0, 9).map((name, i) => press(name, has.includes(name), () => set(name), String(i + 1))),
       ...has.filter((name) => !names.slice(0, 9).includes(name)).map((name) => press(name, true, () => mend.relabel())),
-      el("button", { type: "button", class: "toggle", disabled: gone, "aria-label": "another class", onclick: () => mend.relabel() }, "…", el("kbd", { text: "L", "aria-hidden": "true" }))));
+      el("button", { type: "button", class: "toggle", disabled: gone, "aria-label": "another class", title: "another class (L)", onclick: () => mend.relabel() }, "…")));
   }
   const splits = dataset.all_splits.slice(0, 6);
   parts.push(el("div", { class: "picks", role: "group", "aria-label": "split" }, ...splits.map((name) => press(name, now.split === name, () => draft.change([record.id], { split: name }))),
     now.split && !splits.includes(now.split) && press(now.split, true, () => mend.move()),
-    el("button", { type: "button", class: "toggle", disabled: gone, "aria-label": "another split", onclick: () => mend.move() }, "…", el("kbd", { text: "M", "aria-hidden": "true" })),
+    el("button", { type: "button", class: "toggle", disabled: gone, "aria-label": "another split", title: "another split (M)", onclick: () => mend.move() }, "…"),
     el("button", { type: "button", class: "toggle danger", "aria-pressed": String(gone), onclick: () => mend.drop() }, gone ? "Dropped" : "Drop", el("kbd", { text: "X", "aria-hidden": "true" }))));
   return parts;
 }
