@@ -86,9 +86,9 @@ def main(folder: Path) -> None:
             page.open(viewer.address.url)
             page.all_shown()
             tick = "document.querySelectorAll('.tick')[arguments[0]].click()"
-            page.script(tick, 5)
+            page.script(tick, 1)
             page.press("x")
-            page.script(tick, 5)
+            page.script(tick, 1)
             page.script(tick, 0)
             page.script(tick, 2)
             page.press("2")

@@ -406,7 +406,7 @@ def test_differences(folder: Path) -> None:
 
 
 def test_answers_of_a_run_are_of_the_new_version(folder: Path, tmp_path: Path) -> None:
-    """A record in doubt that was dropped is asked about no more."""
+    """A record in doubt that was dropped, or mended, is asked about no more."""
     run = classified(hr.Dataset(folder), tmp_path / "run")
     with Viewer(hr.Dataset(folder), run=run, edit=True) as viewer:
         ask = entered(viewer)
@@ -414,3 +414,6 @@ def test_answers_of_a_run_are_of_the_new_version(folder: Path, tmp_path: Path) -
         assert ask.save({"op": "drop", "ids": doubted[:1]}).json["made"] == 2
         said = ask("api/records?evaluation=cats-val&outcome=doubtful").json["cells"]
         assert [one["id"] for one in said] == doubted[1:]
+        assert ask.save({"op": "relabel", "label": "bee", "ids": doubted[1:2]}, version=2).json["made"] == 3
+        said = ask("api/records?evaluation=cats-val&outcome=doubtful").json["cells"]
+        assert [one["id"] for one in said] == doubted[2:]  # it has another label than the one that was doubted

@@ -22,8 +22,9 @@ export function summary(cell, dataset) {
   return parts.join(" · ");
 }
 
-function judgement({ said, boxes }) {
+function judgement({ said, boxes, labels }) {
   const [row] = said.rows;
+  if (row && "estimated" in row && labels && row.observed && !labels.includes(row.observed)) return `${labels.join(", ")}, was ${row.observed}`; // mended since
   if (said.found) {
     const right = said.found.filter((one) => one[6]).length;
     return `${right}/${(boxes ?? []).length} found, ${said.found.length - right} false`;
