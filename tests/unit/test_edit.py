@@ -230,6 +230,7 @@ REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda e: e.boxes("dir/001.jpeg", [[500, 0, 505, 5]], ["left"]), UsageError, r"outside of the image \(29 x 27"),
     (lambda e: e.boxes("dir/001.jpeg", [[0, 0, float("nan"), 5]], ["left"]), UsageError, "not finite"),
     (lambda e: e.boxes("dir/001.jpeg", [[0, 0, 5, 5]], ["left", "right"]), UsageError, "1 boxes, 2 labels"),
+    (lambda e: e.boxes("dir/001.jpeg", [[0, 0, 5, 5]] * 4, "left"), UsageError, "a name for each of 4 boxes"),
     (lambda e: e.boxes("dir/001.jpeg", "boxes", ["left"]), UsageError, r"wanted numbers \[n, 4\]"),
     (lambda e: e.boxes("x", [[0, 0, 5, 5]], ["left"]), UnknownIdError, "no record 'x'"),
     (lambda e: e.append([]), DataError, "holds no images"),

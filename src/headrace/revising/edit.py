@@ -399,6 +399,8 @@ class Edit:
             raise UsageError(
                 f"boxes of {id_!r}: labels are wanted, of {', '.join(self._box_classes[:20])}, or a new one"
             )
+        if isinstance(labels, str):
+            raise UsageError(f"labels is {labels!r:.60}, wanted a name for each of {len(given)} boxes")
         names = None if labels is None else tuple(labels)
         names = () if names is None and self._box_classes else names
         if fault := check_record(Record(id=id_, encoded=b"", boxes=given, box_labels=names)):
