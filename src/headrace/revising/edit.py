@@ -260,21 +260,22 @@ class Edit:
         """
         self._check_open()
         scratch = self._scratch_folder()
-        made = append(
-            source,
-            scratch / f"append-{len(self._shards)}",
-            self._now,
-            classes=tuple(self._classes),
-            box_classes=tuple(self._box_classes),
-            has=self._has,
-            path=self.home.path,
-            splits=splits,
-            group=group,
-            max_rejects=max_rejects,
-            workers=workers,
-            progress=progress,
-            named=f"v{self._now.version + 1:04d}{self._change.tag}{f'-{nth}' if (nth := len(self._shards)) else ''}",
-        )
+        with local.explained(scratch):
+            made = append(
+                source,
+                scratch / f"append-{len(self._shards)}",
+                self._now,
+                classes=tuple(self._classes),
+                box_classes=tuple(self._box_classes),
+                has=self._has,
+                path=self.home.path,
+                splits=splits,
+                group=group,
+                max_rejects=max_rejects,
+                workers=workers,
+                progress=progress,
+                named=f"v{self._now.version + 1:04d}{self._change.tag}{f'-{nth}' if (nth := len(self._shards)) else ''}",
+            )
         self._classes, self._box_classes = list(made.classes), list(made.box_classes)
         for split in made.report.splits:
             self._number(self._splits, split)
