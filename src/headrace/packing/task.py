@@ -171,9 +171,9 @@ def _reader(base: str, last: bool) -> Callable[[Record], bytes]:
 
 
 def _located(record: Record, base: str) -> Record:
-    if record.path is not None and not is_url(record.path):
+    if record.path is not None:
         return replace(record, path=_absolute(record.path, base))
-    if record.part is not None and not is_url(record.part.path):
+    if record.part is not None:
         return replace(record, part=replace(record.part, path=_absolute(record.part.path, base)))
     return record
 
