@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from headrace.errors import DamageError, StorageError, UsageError
+from headrace.imaging.augment import name_of
 from headrace.imaging.codec import Pixels
 from headrace.imaging.drawing import ROOM, with_boxes, with_cells, with_dashes, with_heat, with_points
 from headrace.imaging.geometry import Move
@@ -81,7 +82,8 @@ def show_batch(loader: Loader, i: int, ids: Sequence[str]) -> Image.Image:
     said = [
         f"{view.title}: batch {i} of epoch {loader.epoch}, {len(tiles)} of {_count(len(view), 'record', 'records')}",
         f"{height}x{width} {options.fit}",
-        *(type(part).__name__ for part in (*options.augment, target) if part is not None),
+        *map(name_of, options.augment),
+        *([] if target is None else [type(target).__name__]),
     ]
     return contact_sheet(tiles, title=", ".join(said), large=side == LARGE)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -102,7 +103,7 @@ def _check_unchanged(place: Place, promised: manifest.Manifest) -> None:
 
 
 class Objects(NamedTuple):
-    """Objects of some rows, one after the other, in stored pixels.
+    """Objects of some rows, one after the other, in stored pixels, or in those of a batch that was made of them.
 
     `boxes` float32 [m, 4], zeros for an object that has none: `boxed` bool [m]. `labels` int64 [m], -1 where there is
     none. `keypoints` float32 [m, k, 3], absent ones for an object without. `of` int64 [m]: to which of the rows (0 to
@@ -114,6 +115,36 @@ class Objects(NamedTuple):
     labels: NDArray[np.int64]
     keypoints: NDArray[np.float32]
     of: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> Objects:
+        """No objects, without keypoints."""
+        return cls(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, bool),
+            np.zeros(0, np.int64),
+            np.zeros((0, 0, 3), np.float32),
+            np.zeros(0, np.int64),
+        )
+
+    def take(self, which: NDArray[Any] | slice) -> Objects:
+        """Those objects, in that order."""
+        boxes, boxed, labels, keypoints, of = self
+        return Objects(boxes[which], boxed[which], labels[which], keypoints[which], of[which])
+
+    def split(self, b: int) -> list[Objects]:
+        """Those of each of the `b` rows."""
+        begin = np.searchsorted(self.of, np.arange(b + 1)).tolist()
+        return [self.take(slice(start, stop)) for start, stop in itertools.pairwise(begin)]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Objects]) -> Objects:
+        """Those of all rows: the parts are numbered anew, by their order."""
+        if not parts:
+            return cls.none()
+        of = np.repeat(np.arange(len(parts)), [len(part.of) for part in parts])
+        boxes, boxed, labels, keypoints, _ = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return cls(boxes, boxed, labels, keypoints, of)
 
 
 class _AllObjects(NamedTuple):

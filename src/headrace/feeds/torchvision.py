@@ -1,0 +1,129 @@
+"""Transforms of torchvision.transforms.v2 as an augmentation. When they are called, and with what, is the loader's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import UsageError
+from headrace.feeds import require
+from headrace.imaging import geometry
+from headrace.imaging.codec import Pixels
+from headrace.imaging.geometry import Array
+
+torch = require("torch", extra="torchvision")
+v2 = require("torchvision.transforms.v2", extra="torchvision")
+tv_tensors = require("torchvision.tv_tensors", extra="torchvision")
+
+
+class Torchvision:
+    """A transform of v2 called as one of ours: hr.augment.torchvision makes it. From any thread; it pickles.
+
+    It gets {"image": Image uint8 [c, h, w], "boxes": BoundingBoxes [n, 4] (XYXY), "labels": int64 [n], "points":
+    KeyPoints [n, k, 2]}; the labels say which boxes came back, where it drops some. Boxes are not clamped by
+    torchvision, where its version can leave that, so that the loader sees how much of each is left. `mirrors`: the
+    first transform in it that mirrors, which swaps no left and right keypoints.
+    """
+
+    def __init__(self, transform: Any) -> None:
+        if isinstance(transform, type) or not isinstance(transform, torch.nn.Module):
+            raise UsageError(
+                f"torchvision: {transform!r:.80}, wanted a transform of torchvision.transforms.v2, such as "
+                "v2.Compose([v2.RandomRotation(10), v2.ColorJitter(0.2)])"
+            )
+        self.transform = transform
+        parts = list(_parts(transform))
+        self.mirrors = next((name for name in parts if name in _MIRRORS), None)
+        self.__qualname__ = f"torchvision({', '.join(parts):.80})"
+
+    def __repr__(self) -> str:
+        return self.__qualname__
+
+    def __call__(
+        self, pixels: Pixels, boxes: Array, points: Array, rng: np.random.Generator, /
+    ) -> tuple[Any, Array, Array]:
+        height, width = size = pixels.shape[:2]
+        shown = np.flatnonzero(geometry.area(boxes) > 0)  # of a point alone the box is none that torchvision would keep
+        sample: dict[str, Any] = {"image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))}
+        framed = tv_tensors.BoundingBoxes(torch.from_numpy(boxes[shown]), format="XYXY", canvas_size=size, **_UNCLAMPED)
+        sample |= {"boxes": framed, "labels": torch.from_numpy(shown)}
+        if points.size:
+            sample["points"] = _points(np.ascontiguousarray(points[..., :2]), size)
+        with _Seeded(int(rng.integers(1 << 63))):
+            out = self.transform(sample)
+        moved = boxes.copy()
+        moved[shown] = 0  # but for those that come back
+        back = out["labels"].numpy()
+        found = out["boxes"].as_subclass(torch.Tensor).numpy()
+        # What a zoom has taken out altogether is gone, however far.
+        there = (found[:, 2:] > 0).all(axis=1) & (found[:, 0] < width) & (found[:, 1] < height)
+        moved[back[there]] = found[there]
+        seen = points.copy()
+        if points.size:
+            seen[..., :2] = out["points"].as_subclass(torch.Tensor).numpy()
+            seen[np.setdiff1d(shown, back[there])] = 0
+        image = out["image"]
+        is_tensor = isinstance(image, torch.Tensor) and image.ndim == 3
+        return (image.as_subclass(torch.Tensor).permute(1, 2, 0).numpy() if is_tensor else image), moved, seen
+
+
+class _Seeded(torch.overrides.TorchFunctionMode):  # type: ignore[misc, name-defined]
+    """In this thread, whatever torch draws is drawn from a generator of this seed.
+
+    Transforms draw from the generator that all of torch shares, as a model does that is training meanwhile: seeding
+    that would take its numbers from the model, and each other thread would take them from the transform. A mode is of
+    one thread. The generator gives the numbers that `torch.manual_seed` of the same seed would.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name in _DRAWING:
+            kwargs.setdefault("generator", self._generator)
+        elif name in _LIKE:  # in many versions these take no generator
+            like, *rest = args
+            options = {"dtype": like.dtype, "device": like.device} | kwargs
+            shape = tuple(like.shape)
+            return func(*args, **kwargs) if not shape else self._like(name, shape, rest, options)
+        return func(*args, **kwargs)
+
+    def _like(self, name: str, shape: tuple[int, ...], rest: list[Any], options: dict[str, Any]) -> Any:
+        make = {"rand_like": torch.rand, "randn_like": torch.randn, "randint_like": torch.randint}[name]
+        options.pop("memory_format", None)
+        return make(*rest, shape, generator=self._generator, **options)
+
+
+def _parts(transform: Any) -> Iterator[str]:
+    """The names of the transforms in a transform."""
+    inner = getattr(transform, "transforms", None)
+    if isinstance(inner, list | tuple):
+        for part in inner:
+            yield from _parts(part)
+    else:
+        yield type(transform).__name__
+
+
+def _points(points: Array, size: tuple[int, ...]) -> Any:
+    if not hasattr(tv_tensors, "KeyPoints"):
+        raise UsageError(
+            "this torchvision moves no keypoints; install torchvision 0.23 or later, or target no keypoints"
+        )
+    return tv_tensors.KeyPoints(torch.from_numpy(points), canvas_size=size)
+
+
+# Since torchvision 0.24; before, boxes are cut to the image, and one of which a sliver is left looks whole.
+_UNCLAMPED = {"clamping_mode": None} if hasattr(tv_tensors, "CLAMPING_MODE_TYPE") else {}
+_MIRRORS = frozenset({"RandomHorizontalFlip", "RandomVerticalFlip"})
+_DRAWING = frozenset(
+    {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
+    | {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "geometric_", "cauchy_", "log_normal_"}
+)
+_LIKE = frozenset({"rand_like", "randn_like", "randint_like"})
