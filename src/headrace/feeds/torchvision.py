@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Torchvision:
         self.transform = transform
         parts = list(_parts(transform))
         self.mirrors = next((name for name in parts if name in _MIRRORS), None)
+        self._takes_no_boxes = not _OF_PIXELS.isdisjoint(parts)
         self.__qualname__ = f"torchvision({', '.join(parts):.80})"
 
     def __repr__(self) -> str:
@@ -47,23 +48,26 @@ class Torchvision:
         height, width = size = pixels.shape[:2]
         shown = np.flatnonzero(geometry.area(boxes) > 0)  # of a point alone the box is none that torchvision would keep
         sample: dict[str, Any] = {"image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))}
-        framed = tv_tensors.BoundingBoxes(torch.from_numpy(boxes[shown]), format="XYXY", canvas_size=size, **_UNCLAMPED)
-        sample |= {"boxes": framed, "labels": torch.from_numpy(shown)}
+        sample["labels"] = torch.from_numpy(shown)
+        if len(shown) or not self._takes_no_boxes:
+            corners = torch.from_numpy(boxes[shown])
+            sample["boxes"] = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size, **_UNCLAMPED)
         if points.size:
             sample["points"] = _points(np.ascontiguousarray(points[..., :2]), size)
         with _Seeded(int(rng.integers(1 << 63))):
             out = self.transform(sample)
         moved = boxes.copy()
-        moved[shown] = 0  # but for those that come back
-        back = out["labels"].numpy()
-        found = out["boxes"].as_subclass(torch.Tensor).numpy()
-        # What a zoom has taken out altogether is gone, however far.
-        there = (found[:, 2:] > 0).all(axis=1) & (found[:, 0] < width) & (found[:, 1] < height)
-        moved[back[there]] = found[there]
+        moved[shown], gone = 0, shown  # but for those that come back
+        if len(shown):
+            back, found = out["labels"].numpy(), out["boxes"].as_subclass(torch.Tensor).numpy()
+            # What a zoom has taken out altogether is gone, however far.
+            there = (found[:, 2:] > 0).all(axis=1) & (found[:, 0] < width) & (found[:, 1] < height)
+            shown, gone = back[there], np.setdiff1d(shown, back[there])
+            moved[shown] = found[there]
         seen = points.copy()
         if points.size:
             seen[..., :2] = out["points"].as_subclass(torch.Tensor).numpy()
-            seen[np.setdiff1d(shown, back[there])] = 0
+            seen[gone] = 0
         image = out["image"]
         is_tensor = isinstance(image, torch.Tensor) and image.ndim == 3
         return (image.as_subclass(torch.Tensor).permute(1, 2, 0).numpy() if is_tensor else image), moved, seen
@@ -82,29 +86,24 @@ class _Seeded(torch.overrides.TorchFunctionMode):  # type: ignore[misc, name-def
         self._generator = torch.Generator().manual_seed(seed)
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _DRAWING:
-            kwargs.setdefault("generator", self._generator)
-        elif name in _LIKE:  # in many versions these take no generator
-            like, *rest = args
+        if (make := _LIKE.get(name)) is not None:  # in many versions these take no generator
+            like, *args = args
             options = {"dtype": like.dtype, "device": like.device} | kwargs
-            shape = tuple(like.shape)
-            return func(*args, **kwargs) if not shape else self._like(name, shape, rest, options)
+            options.pop("memory_format", None)
+            return make(*args, tuple(like.shape), **options | {"generator": self._generator})
+        if name in _DRAWING and kwargs.get("generator") is None:
+            kwargs["generator"] = self._generator
         return func(*args, **kwargs)
-
-    def _like(self, name: str, shape: tuple[int, ...], rest: list[Any], options: dict[str, Any]) -> Any:
-        make = {"rand_like": torch.rand, "randn_like": torch.randn, "randint_like": torch.randint}[name]
-        options.pop("memory_format", None)
-        return make(*rest, shape, generator=self._generator, **options)
 
 
 def _parts(transform: Any) -> Iterator[str]:
     """The names of the transforms in a transform."""
-    inner = getattr(transform, "transforms", None)
-    if isinstance(inner, list | tuple):
+    inner = transform if isinstance(transform, torch.nn.Sequential) else getattr(transform, "transforms", None)
+    if isinstance(inner, list | tuple | torch.nn.Sequential | torch.nn.ModuleList):
         for part in inner:
             yield from _parts(part)
     else:
@@ -122,8 +121,10 @@ def _points(points: Array, size: tuple[int, ...]) -> Any:
 # Since torchvision 0.24; before, boxes are cut to the image, and one of which a sliver is left looks whole.
 _UNCLAMPED = {"clamping_mode": None} if hasattr(tv_tensors, "CLAMPING_MODE_TYPE") else {}
 _MIRRORS = frozenset({"RandomHorizontalFlip", "RandomVerticalFlip"})
+# Policies that refuse an image which comes with boxes, be it with none.
+_OF_PIXELS = frozenset({"AutoAugment", "RandAugment", "TrivialAugmentWide", "AugMix"})
 _DRAWING = frozenset(
     {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
     | {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "geometric_", "cauchy_", "log_normal_"}
 )
-_LIKE = frozenset({"rand_like", "randn_like", "randint_like"})
+_LIKE = {"rand_like": torch.rand, "randn_like": torch.randn, "randint_like": torch.randint}

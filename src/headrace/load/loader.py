@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
-from headrace.imaging import geometry, mirror
+from headrace.imaging import mirror
 from headrace.imaging.augment import Change, check_augment, moves, name_of
 from headrace.imaging.called import Called, left
-from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
+from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
 from headrace.load.cache import MemoryCache
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
+from headrace.load.mix import Mix, Mosaic, averaged, check_mix, mosaics
 from headrace.load.store import Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
@@ -66,6 +67,7 @@ class LoaderOptions:
     max_bad: float | int
     min_visible: float
     cache: Cache | None
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seed"):
@@ -126,6 +128,8 @@ class Loader:
         if size is None:
             raise UsageError("the images differ in size; pass size=(height, width)")
         _check_kept(view, options, size)
+        if options.mix is not None:
+            _check_mix(options.mix, options.target, size, len(view.class_names))
         _check_world(len(view), options)
         target, promised = options.target, view.store.manifest
         wants_boxes = target is not None and (target.wants_boxes or target.wants_keypoints)
@@ -134,7 +138,7 @@ class Loader:
             target.check(facts)
             if target.wants_keypoints:
                 _check_flips(facts, options.augment)
-        view.store.prepare(keys=bool(options.augment), boxes=wants_boxes)
+        view.store.prepare(keys=bool(options.augment) or options.mix is not None, boxes=wants_boxes)
         self.view = view
         self.options = options
         self.size: Size = size
@@ -150,7 +154,8 @@ class Loader:
         self._cache = _cache(view, options, size) if options.cache else None
         self._mirrored = mirror.order(promised.keypoints, promised.flip_pairs)
         self._box_classes = len(promised.box_classes)
-        self._calls = any(isinstance(change, Called) for change in options.augment)
+        # Whether objects are changed image by image, once these are drawn.
+        self._by_image = isinstance(options.mix, Mosaic) or any(isinstance(some, Called) for some in options.augment)
         b = -(-options.batch_size // options.world[1])
         self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
@@ -226,14 +231,17 @@ class Loader:
     def labels(self, i: int) -> Labels:
         """What the targets of batch `i` of the current epoch are made of, found without decoding anything.
 
-        Damaged records are in it. Where `augment` has a function that changes objects, which it does with the image,
-        these are drawn, too. Raises IndexError, DamageError (y is kept in a file, and that has been cut).
+        Damaged records are in it. Where objects are changed with their image, by a function that `augment` has or by
+        Mosaic, the images are drawn, too. Raises IndexError, DamageError (y is kept in a file, and that has been cut).
         """
         epoch = self.epoch
-        if self._calls:
+        if self._by_image:
             draft = self._draft(epoch, self._index(i))
             self._fill(draft, 0, len(draft.rows))
-            return self._labels(draft.rows, Objects.joined(draft.objects), draft.kept)
+            objects, good = draft.objects, [slot for slot in range(len(draft.rows)) if slot not in draft.bad]
+            for slot, made in zip(good, self._mosaics(draft, good, None), strict=True):
+                objects[slot] = made
+            return self._labels(draft.rows, Objects.joined(objects), draft.kept)
         rows = self.view.rows[self._positions(epoch, self._index(i))]
         kept = self._room(len(rows))
         for slot, row in enumerate(rows.tolist()):
@@ -423,7 +431,7 @@ class Loader:
             kept=self._room(len(rows)),
             bad={},
             epoch=epoch,
-            objects=self._objects(rows, placements).split(len(rows)) if self._calls else [],
+            objects=self._objects(rows, placements).split(len(rows)) if self._by_image else [],
         )
 
     def _fill(self, draft: Draft, start: int, stop: int) -> None:
@@ -462,18 +470,43 @@ class Loader:
 
     def _finish(self, draft: Draft) -> Made:
         rows, images, placements, kept = draft.rows, draft.images, draft.placements, draft.kept
-        objects = draft.objects
+        good = [slot for slot in range(len(rows)) if slot not in draft.bad]
         if draft.bad:
-            good = [slot for slot in range(len(rows)) if slot not in draft.bad]
             rows, images, placements = rows[good], images[good], [placements[slot] for slot in good]
             kept = {name: part[good] for name, part in kept.items()}
-            objects = [objects[slot] for slot in good] if self._calls else []
-        target, targets = self.options.target, None
-        if target is not None:
-            there = Objects.joined(objects) if self._calls else self._objects(rows, placements)
-            targets = target.encode(self._labels(rows, there, kept))
+        options, target, mix = self.options, self.options.target, self.options.mix
+        mixed = images if mix is None else self._blocks.take(len(rows))
+        labels = None
+        if self._by_image and good:
+            labels = self._labels(rows, Objects.joined(self._mosaics(draft, good, mixed)), kept)
+        elif target is not None:
+            labels = self._labels(rows, self._objects(rows, placements), kept)
+        targets = None
+        if mix is not None and not isinstance(mix, Mosaic):
+            soft = None if target is None or labels is None else target.soft(labels)
+            keys = self.view.store.keys[rows]
+            targets = averaged(mix, images, soft, keys, mixed, seed=options.seed, epoch=draft.epoch)
+        elif target is not None and labels is not None:
+            targets = target.encode(labels)
         bad = tuple(draft.bad[slot] for slot in sorted(draft.bad))
-        return Made(Batch(images, targets, self.view.store.ids_of(rows)), bad)
+        return Made(Batch(mixed, targets, self.view.store.ids_of(rows)), bad)
+
+    def _mosaics(self, draft: Draft, good: list[int], out: NDArray[Any] | None) -> list[Objects]:
+        """The objects of these images of a batch, and of what Mosaic makes of them, which is drawn into `out`."""
+        objects, mix = [draft.objects[slot] for slot in good], self.options.mix
+        if not isinstance(mix, Mosaic):
+            return objects
+        return mosaics(
+            mix,
+            objects,
+            self.view.store.keys[draft.rows[good]],
+            self.size,
+            images=draft.images[good] if draft.bad else draft.images,
+            out=out,
+            seed=self.options.seed,
+            epoch=draft.epoch,
+            min_visible=self.options.min_visible,
+        )
 
     def _log(self, bad: tuple[str, ...]) -> None:
         for address in bad:
@@ -520,6 +553,7 @@ class Loader:
             box_labels=objects.labels,
             box_image=objects.of,
             box_classes=self._box_classes,
+            class_count=len(self.view.class_names),
             several=store.several(rows),
             values=store.values(rows),
             kept=y,
@@ -529,22 +563,16 @@ class Loader:
 
     def _objects(self, rows: NDArray[np.int64], placements: list[Placement]) -> Objects:
         """What the target wants of the objects of these rows, in pixels of the batch, without what is not there."""
-        store, target, least = self.view.store, self.options.target, self.options.min_visible
+        store, target = self.view.store, self.options.target
         if target is None or not (target.wants_boxes or target.wants_keypoints):
             return Objects.none()
-        if not target.wants_keypoints:
+        if target.wants_keypoints:
+            found = store.objects(rows)
+        else:
             boxes, names, of = store.boxes(rows)
-            boxes, kept = carry(boxes, placements, of, min_visible=least)
-            m = len(kept)
-            return Objects(boxes, np.ones(m, bool), names[kept], np.zeros((m, 0, 3), np.float32), of[kept])
-        found = store.objects(rows)
-        points = carry_points(found.keypoints, placements, found.of, mirrored=self._mirrored)
-        boxes = geometry.around(points)
-        there = (points[..., 2] > 0).any(axis=1) & ~found.boxed
-        boxed = np.flatnonzero(found.boxed)
-        moved, seen = carry(found.boxes[boxed], placements, found.of[boxed], min_visible=least)
-        boxes[boxed[seen]], there[boxed[seen]] = moved, True
-        return found._replace(boxes=boxes, keypoints=points).take(there)
+            m = len(of)
+            found = Objects(boxes, np.ones(m, bool), names, np.zeros((m, 0, 3), np.float32), of)
+        return found.carried(placements, min_visible=self.options.min_visible, mirrored=self._mirrored)
 
 
 def _whole(name: str, value: object) -> int:
@@ -562,6 +590,7 @@ def _check_keeps(view: View, options: LoaderOptions) -> None:
         (options.fit != "stretch" and f"fit {options.fit!r}", "is brought to no other size"),
         (options.augment and f"augment {options.augment[0]}", "has no pixels, which an augmentation changes"),
         (options.cache and f"cache {options.cache!r}", "is not decoded, which a cache would save"),
+        (options.mix and f"mix {options.mix}", "has no pixels, which are mixed"),
     ):
         if asked:
             raise UsageError(f"{asked}: x is kept as it is ({shape}) and {why}; leave it out, or dtype='keep'")
@@ -605,6 +634,25 @@ def _cache(view: View, options: LoaderOptions, size: Size) -> MemoryCache:
     if any(change.crops for change in options.augment):
         raise UsageError("cache keeps images at their final size; a random crop needs more: leave one of them out")
     return MemoryCache(view, size, options.fit, view.channels)
+
+
+def _check_mix(mix: Mix, target: Target | None, size: Size, classes: int) -> None:
+    """Raises UsageError: it is none, or there is nothing that the target could say of a mixed image."""
+    check_mix(mix, size)
+    name, learnt = type(mix).__name__, type(target).__name__
+    if isinstance(mix, Mosaic):
+        if target is not None and not (target.wants_boxes or target.wants_keypoints):
+            raise UsageError(
+                f"mix: {name} is for boxes and keypoints, and {learnt} says nothing of them; pass hr.MixUp()"
+            )
+    elif target is not None:
+        none = Labels(classes=np.zeros(0, np.int64), size=size, class_count=classes)
+        soft = getattr(target, "soft", None)  # a target of one's own need not have it
+        if soft is None or soft(none) is None:
+            raise UsageError(
+                f"mix: {name} averages targets, and those of {learnt} can't be; it is for Class, MultiLabel, Value and "
+                "targets of your own with soft(); for boxes there is hr.Mosaic()"
+            )
 
 
 def _check_flips(facts: Facts, augment: tuple[Change, ...]) -> None:

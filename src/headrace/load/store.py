@@ -24,8 +24,8 @@ from headrace.format import index, manifest, tfrecord
 from headrace.format.frames import anywhere
 from headrace.format.tables import Table, Tables
 from headrace.format.tfrecord import masked_crc
-from headrace.imaging import codec
-from headrace.imaging.placement import Placement, draw
+from headrace.imaging import codec, geometry
+from headrace.imaging.placement import Placement, carry, carry_points, draw
 from headrace.place.address import Location, Place, Url, is_url, reason
 
 if TYPE_CHECKING:
@@ -136,6 +136,27 @@ class Objects(NamedTuple):
         """Those of each of the `b` rows."""
         begin = np.searchsorted(self.of, np.arange(b + 1)).tolist()
         return [self.take(slice(start, stop)) for start, stop in itertools.pairwise(begin)]
+
+    def shifted(self, x: float, y: float) -> Objects:
+        """All of them by so many pixels; absent keypoints stay where they are."""
+        points = self.keypoints + (self.keypoints[..., 2:] > 0) * np.array([x, y, 0], np.float32)
+        return self._replace(boxes=self.boxes + np.array([x, y, x, y], np.float32), keypoints=points)
+
+    def carried(
+        self, placements: Sequence[Placement], *, min_visible: float, mirrored: NDArray[np.int64] | None = None
+    ) -> Objects:
+        """What is left of them in the outputs of their rows' placements: of one with a box `min_visible` of that, of
+        another a keypoint. Raises UsageError as carry_points does."""
+        if not self.keypoints.shape[1]:
+            boxes, kept = carry(self.boxes, placements, self.of, min_visible=min_visible)
+            return self.take(kept)._replace(boxes=boxes)
+        points = carry_points(self.keypoints, placements, self.of, mirrored=mirrored)
+        boxes = geometry.around(points)
+        there = (points[..., 2] > 0).any(axis=1) & ~self.boxed
+        boxed = np.flatnonzero(self.boxed)
+        moved, seen = carry(self.boxes[boxed], placements, self.of[boxed], min_visible=min_visible)
+        boxes[boxed[seen]], there[boxed[seen]] = moved, True
+        return self._replace(boxes=boxes, keypoints=points).take(there)
 
     @classmethod
     def joined(cls, parts: Sequence[Objects]) -> Objects:
