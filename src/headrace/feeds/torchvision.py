@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,9 +23,10 @@ class Torchvision:
     """A transform of v2 called as one of ours: hr.augment.torchvision makes it. From any thread; it pickles.
 
     It gets {"image": Image uint8 [c, h, w], "boxes": BoundingBoxes [n, 4] (XYXY), "labels": int64 [n], "points":
-    KeyPoints [n, k, 2]}; the labels say which boxes came back, where it drops some. Boxes are not clamped by
-    torchvision, where its version can leave that, so that the loader sees how much of each is left. `mirrors`: the
-    first transform in it that mirrors, which swaps no left and right keypoints.
+    KeyPoints [n, k, 2]}; the labels say which boxes came back, where it drops some. torchvision would cut boxes to the
+    image; where its version can leave that it does, so that the loader sees how much of each is left. But
+    SanitizeBoundingBoxes drops all that reach over the edge: with it they are cut. `mirrors`: the first transform in it
+    that mirrors, which swaps no left and right keypoints.
     """
 
     def __init__(self, transform: Any) -> None:
@@ -36,6 +38,7 @@ class Torchvision:
         self.transform = transform
         parts = list(_parts(transform))
         self.mirrors = next((name for name in parts if name in _MIRRORS), None)
+        self._framing = {} if "SanitizeBoundingBoxes" in parts else _UNCLAMPED
         self._takes_no_boxes = not _OF_PIXELS.isdisjoint(parts)
         self.__qualname__ = f"torchvision({', '.join(parts):.80})"
 
@@ -51,7 +54,7 @@ class Torchvision:
         sample["labels"] = torch.from_numpy(shown)
         if len(shown) or not self._takes_no_boxes:
             corners = torch.from_numpy(boxes[shown])
-            sample["boxes"] = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size, **_UNCLAMPED)
+            sample["boxes"] = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size, **self._framing)
         if points.size:
             sample["points"] = _points(np.ascontiguousarray(points[..., :2]), size)
         with _Seeded(int(rng.integers(1 << 63))):
@@ -119,7 +122,8 @@ def _points(points: Array, size: tuple[int, ...]) -> Any:
 
 
 # Since torchvision 0.24; before, boxes are cut to the image, and one of which a sliver is left looks whole.
-_UNCLAMPED = {"clamping_mode": None} if hasattr(tv_tensors, "CLAMPING_MODE_TYPE") else {}
+_CAN_LEAVE_IT = "clamping_mode" in inspect.signature(tv_tensors.BoundingBoxes.__new__).parameters
+_UNCLAMPED = {"clamping_mode": None} if _CAN_LEAVE_IT else {}
 _MIRRORS = frozenset({"RandomHorizontalFlip", "RandomVerticalFlip"})
 # Policies that refuse an image which comes with boxes, be it with none.
 _OF_PIXELS = frozenset({"AutoAugment", "RandAugment", "TrivialAugmentWide", "AugMix"})
