@@ -324,3 +324,15 @@ def test_what_is_refused_of_classes_and_arrays(shaded: hr.Dataset) -> None:
     ):
         with pytest.raises(UsageError, match=says):
             make()
+
+
+def test_shown_are_the_shares_of_classes(shaded: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headrace.load import show
+
+    captions: list[str] = []
+    monkeypatch.setattr(show, "_caption", lambda *lines: captions.append("\n".join(lines)) or "")
+    loader = shaded.loader(batch_size=4, mix=hr.CutMix())
+    loader.show(0)
+    for caption, target, id_ in zip(captions, loader[0].targets, loader[0].ids, strict=True):
+        wanted = [f"{name} {share:.2f}" for name, share in zip("abc", target, strict=True) if share >= 0.005]
+        assert caption.split("\n") == [*wanted, id_]

@@ -19,7 +19,7 @@ from headrace.imaging.geometry import Move
 from headrace.imaging.lettering import font, wrapped
 from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted
 from headrace.load.facts import Facts
-from headrace.load.targets import Boxes, Grid, Heatmap, Labels, MultiLabel, Points, Value
+from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Value
 from headrace.order import evenly
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def show_batch(loader: Loader, i: int, ids: Sequence[str]) -> Image.Image:
         f"{view.title}: batch {i} of epoch {loader.epoch}, {len(tiles)} of {_count(len(view), 'record', 'records')}",
         f"{height}x{width} {options.fit}",
         *map(name_of, options.augment),
-        *([] if target is None else [type(target).__name__]),
+        *(type(part).__name__ for part in (options.mix, target) if part is not None),
     ]
     return contact_sheet(tiles, title=", ".join(said), large=side == LARGE)
 
@@ -98,6 +98,9 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
     label, there = int(labels.classes[slot]), labels.box_image == slot
     boxes = labels.boxes[there]
     class_names = loader.view.class_names
+    if isinstance(target, Class | MultiLabel) and loader.options.mix is not None:
+        shares = zip(class_names, targets[j].tolist(), strict=True)
+        return [f"{name} {share:.2f}" for name, share in shares if share >= 0.005]
     if isinstance(target, MultiLabel):
         return _classes_lines(*target.decode(targets[j : j + 1], class_names))
     if isinstance(target, Value):
