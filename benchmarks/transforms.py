@@ -6,7 +6,8 @@ FOLDER holds JPEG files. Each of three policies runs in our loader, through its 
 are cores, and in a torch DataLoader over the files with as many persistent worker processes, which decodes and resizes
 with cv2 before: the same transform of the same library, on images of one size. "no transform" is what both do without
 one. Our own RandAugment (n=2, magnitude 9) stands beside torchvision's of the same strength. Page cache warm; a process
-per measurement, the arms in rotating turns; whole epochs for about three seconds.
+per measurement, the arms in rotating turns; whole epochs for about three seconds. "CPU ms / image" is what all threads
+and processes of an arm used, which tells of the work where others use the machine too.
 
 Result: see README.md beside this file.
 """
@@ -20,7 +21,10 @@ import tempfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import psutil
 
 from _measure import (
     HEADER,
@@ -185,10 +189,18 @@ def timed(job: Job, epoch: Callable[[], int]) -> Result:
     """An epoch to warm up, one to learn its length, then about SECONDS on the clock."""
     epoch()
     epochs = math.ceil(SECONDS / clocked(epoch)["seconds"])
+    before = _cpu_seconds()
     result = clocked(lambda: sum(epoch() for _ in range(epochs)))
+    result["cpu_ms"] = 1000 * (_cpu_seconds() - before) / max(1, result["images"])
     if result["images"] != epochs * job["images"]:
         raise SystemExit(f"{result['images']} images in {epochs} epochs, wanted {epochs} x {job['images']}")
     return result | {"epochs": epochs}
+
+
+def _cpu_seconds() -> float:
+    """That this process and its workers have used."""
+    me = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (me, *me.children(recursive=True)))
 
 
 VISION, ALBUM = ("torch", "torchvision"), ("torch", "albumentations")
@@ -246,8 +258,11 @@ def main() -> None:
         report["skipped"] = left_out
         arms = [arm for arm in ARMS if arm not in left_out]
         report["arms"] = summarise(ARMS, rounds(arms, job, args.repeats))
-    rows = [(*row(arm, of_arm), of_arm["what"]) for arm, of_arm in report["arms"].items()]
-    publish(report, markdown((*HEADER, "transform"), rows), args.json)
+    rows = []
+    for arm, of_arm in report["arms"].items():
+        cpu = median(measured["cpu_ms"] for measured in of_arm["measurements"])
+        rows.append((*row(arm, of_arm), f"{cpu:.2f}", of_arm["what"]))
+    publish(report, markdown((*HEADER, "CPU ms / image", "transform"), rows), args.json)
 
 
 if __name__ == "__main__" and not child(ARMS):

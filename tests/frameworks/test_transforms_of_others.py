@@ -325,10 +325,21 @@ BAD: list[tuple[str, Make, str]] = [
     ("torchvision", lambda v2: v2.ToDtype(_torch().float32, scale=True), "gave back pixels float32"),
     ("torchvision", lambda v2: v2.ToPILImage(), "gave back pixels a Image, wanted"),
     ("torchvision", lambda v2: v2.RandAugment(), "TypeError: .*BoundingBoxes"),
+    ("torchvision", lambda v2: _drop(v2), "1 boxes came back with 0 labels, wanted one for each"),
     ("albumentations", lambda A: A.Resize(40, 40), r"gave back pixels uint8 \[40, 40, 3\], wanted"),
     ("albumentations", lambda A: A.Normalize(), "gave back pixels float32"),
     ("albumentations", lambda A: A.CenterCrop(500, 500), "CropSizeError|ValueError"),
 ]
+
+
+def _drop(v2: Any) -> Any:
+    """A transform of the user's own that forgets something."""
+
+    class Drop(v2.Transform):  # type: ignore[misc, name-defined]
+        def forward(self, sample: Any) -> Any:
+            return sample | {"labels": sample["labels"][:0]}
+
+    return Drop()
 
 
 def _torch() -> Any:

@@ -18,8 +18,7 @@ from headrace.errors import UsageError
 from headrace.imaging import colours, geometry
 from headrace.imaging.augment import AUGMENTATIONS, Change, moves
 from headrace.imaging.codec import Pixels
-from headrace.imaging.geometry import Affine as Warp
-from headrace.imaging.geometry import Array
+from headrace.imaging.geometry import Array, Warp
 from headrace.imaging.placement import Placement, carry, carry_points, draw, place
 from packed import pack
 from scene import SIZE, assert_told, scene, told_apart

@@ -27,7 +27,7 @@ class Albumentations:
     `min_area`, `min_visibility`, `min_width`, `min_height` and `max_accept_ratio` count. Albumentations cuts boxes by
     itself, so `min_visibility` is the loader's usual 0.3 where nothing else is said. A transform keeps what it has
     drawn in itself: each thread has a copy. `mirrors`: the first transform in it that mirrors, which swaps no left and
-    right keypoints.
+    right keypoints. `title`: what it is, for people.
     """
 
     def __init__(self, transform: Any) -> None:
@@ -39,7 +39,7 @@ class Albumentations:
         self.transform = transform
         parts = list(_parts(transform))
         self.mirrors = next((name for name in parts if name in _MIRRORS), None)
-        self.__qualname__ = f"albumentations({', '.join(parts):.80})"
+        self.title = f"albumentations({', '.join(parts):.80})"
         self._compose = _whole(transform)
         self._copies = threading.local()
 
@@ -47,7 +47,7 @@ class Albumentations:
         return type(self), (self.transform,)
 
     def __repr__(self) -> str:
-        return self.__qualname__
+        return self.title
 
     def __call__(
         self, pixels: Pixels, boxes: Array, points: Array, rng: np.random.Generator, /

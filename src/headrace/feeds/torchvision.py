@@ -26,7 +26,7 @@ class Torchvision:
     KeyPoints [n, k, 2]}; the labels say which boxes came back, where it drops some. torchvision would cut boxes to the
     image; where its version can leave that it does, so that the loader sees how much of each is left. But
     SanitizeBoundingBoxes drops all that reach over the edge: with it they are cut. `mirrors`: the first transform in it
-    that mirrors, which swaps no left and right keypoints.
+    that mirrors, which swaps no left and right keypoints. `title`: what it is, for people.
     """
 
     def __init__(self, transform: Any) -> None:
@@ -40,10 +40,10 @@ class Torchvision:
         self.mirrors = next((name for name in parts if name in _MIRRORS), None)
         self._framing = {} if "SanitizeBoundingBoxes" in parts else _UNCLAMPED
         self._takes_no_boxes = not _OF_PIXELS.isdisjoint(parts)
-        self.__qualname__ = f"torchvision({', '.join(parts):.80})"
+        self.title = f"torchvision({', '.join(parts):.80})"
 
     def __repr__(self) -> str:
-        return self.__qualname__
+        return self.title
 
     def __call__(
         self, pixels: Pixels, boxes: Array, points: Array, rng: np.random.Generator, /
@@ -63,13 +63,18 @@ class Torchvision:
         moved[shown], gone = 0, shown  # but for those that come back
         if len(shown):
             back, found = out["labels"].numpy(), out["boxes"].as_subclass(torch.Tensor).numpy()
+            if len(back) != len(found):
+                raise UsageError(f"{len(found)} boxes came back with {len(back)} labels, wanted one for each")
             # What a zoom has taken out altogether is gone, however far.
             there = (found[:, 2:] > 0).all(axis=1) & (found[:, 0] < width) & (found[:, 1] < height)
             shown, gone = back[there], np.setdiff1d(shown, back[there])
             moved[shown] = found[there]
         seen = points.copy()
         if points.size:
-            seen[..., :2] = out["points"].as_subclass(torch.Tensor).numpy()
+            dots = out["points"].as_subclass(torch.Tensor).numpy()
+            if dots.shape != (*points.shape[:2], 2):
+                raise UsageError(f"points of shape {list(dots.shape)} came back, wanted {[*points.shape[:2], 2]}")
+            seen[..., :2] = dots
             seen[gone] = 0
         image = out["image"]
         is_tensor = isinstance(image, torch.Tensor) and image.ndim == 3

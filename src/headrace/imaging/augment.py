@@ -18,7 +18,7 @@ from headrace.errors import UsageError
 from headrace.imaging import colours
 from headrace.imaging.called import Called, Transform, is_transform
 from headrace.imaging.codec import Pixels
-from headrace.imaging.geometry import Affine as Warp
+from headrace.imaging.geometry import Warp
 from headrace.imaging.placement import Placement
 
 if TYPE_CHECKING:

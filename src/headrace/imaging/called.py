@@ -54,7 +54,10 @@ class Called:
     @property
     def name(self) -> str:
         """What it is, for people."""
-        return str(getattr(self.transform, "__qualname__", None) or type(self.transform).__qualname__)
+        for name in ("title", "__qualname__"):
+            if isinstance(said := getattr(self.transform, name, None), str):
+                return said
+        return type(self.transform).__qualname__
 
     @property
     def mirrors(self) -> str | None:

@@ -40,7 +40,7 @@ class Move(NamedTuple):
         return out
 
 
-class Affine(NamedTuple):
+class Warp(NamedTuple):
     """x' = a x + b y + x0, y' = c x + d y + y0."""
 
     a: float
@@ -50,10 +50,10 @@ class Affine(NamedTuple):
     d: float
     y0: float
 
-    def after(self, first: Affine) -> Affine:
+    def after(self, first: Warp) -> Warp:
         """What `first` and then this one do."""
         a, b, x, c, d, y = first
-        return Affine(
+        return Warp(
             self.a * a + self.b * c,
             self.a * b + self.b * d,
             self.a * x + self.b * y + self.x0,
@@ -62,9 +62,9 @@ class Affine(NamedTuple):
             self.c * x + self.d * y + self.y0,
         )
 
-    def around(self, x: float, y: float) -> Affine:
+    def around(self, x: float, y: float) -> Warp:
         """The same, with (x, y) for the origin."""
-        return Affine(1, 0, x, 0, 1, y).after(self).after(Affine(1, 0, -x, 0, 1, -y))
+        return Warp(1, 0, x, 0, 1, y).after(self).after(Warp(1, 0, -x, 0, 1, -y))
 
     def points(self, points: Array) -> Array:
         """float32 [..., 3] moved; absent points (v = 0) stay where they are."""
@@ -74,7 +74,7 @@ class Affine(NamedTuple):
         return np.stack([np.where(seen, moved_x, x), np.where(seen, moved_y, y), v], axis=-1).astype(np.float32)
 
 
-def warped_box(box: Array, warp: Affine, height: int, width: int) -> tuple[Array, float]:
+def warped_box(box: Array, warp: Warp, height: int, width: int) -> tuple[Array, float]:
     """(float32 [4] around what of the warped box [4] lies in a `height` x `width` image, the part of its area that is).
 
     The part is 0, and the box anything, where nothing of it does. What is warped is a parallelogram: its corner alone

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headrace.errors import UsageError
 from headrace.imaging import geometry
 from headrace.imaging.codec import MOST_SIDE, Pixels
-from headrace.imaging.geometry import Affine, Array, Move
+from headrace.imaging.geometry import Array, Move, Warp
 
 Fit = Literal["stretch", "crop", "pad"]
 Size = tuple[int, int]
@@ -33,7 +33,7 @@ class Placement:
     size: Size
     box: tuple[int, int, int, int]
     flip: bool = False
-    warp: Affine | None = None
+    warp: Warp | None = None
 
     @property
     def move(self) -> Move:
@@ -47,10 +47,10 @@ class Placement:
         """The same, left to right."""
         if self.warp is None:
             return Placement(self.window, self.size, self.box, not self.flip)
-        mirror = Affine(-1, 0, self.size[1], 0, 1, 0)
+        mirror = Warp(-1, 0, self.size[1], 0, 1, 0)
         return replace(self, flip=not self.flip, warp=mirror.after(self.warp).after(mirror))
 
-    def warped(self, warp: Affine) -> Placement:
+    def warped(self, warp: Warp) -> Placement:
         """The same, with `warp` done to what it draws."""
         return replace(self, warp=warp if self.warp is None else warp.after(self.warp))
 
