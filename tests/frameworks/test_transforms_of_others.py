@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
 from collections.abc import Callable, Mapping
@@ -16,7 +17,9 @@ import headrace as hr
 from drawn import saved
 from headrace import order
 from headrace.errors import MissingExtraError, UsageError
+from headrace.imaging import augment
 from headrace.imaging.called import Called, left
+from headrace.imaging.placement import draw_warp, place
 from packed import Keep, Source, faces, pack
 from scene import SIZE, assert_told, scene, told_apart
 from vision import albumentations, torchvision_v2
@@ -227,6 +230,64 @@ def test_of_points_alone(library: str, tmp_path: Path) -> None:
         for some in ((), augment)
     )
     assert 0 < len(moved.boxes) <= len(plain.boxes) and (moved.keypoints[..., 2] > 0).any(axis=1).all()
+
+
+# --- ours beside theirs --------------------------------------------------------------------------------------------
+
+# What our RandAugment does, and what torchvision's does of the same strength; a sign is either's.
+PEERS: Mapping[str, Callable[[Any, Any, float], Any]] = {
+    "rotate": lambda F, image, s: F.rotate(image, 30 * s, interpolation=_linear()),
+    "shear x": lambda F, image, s: _sheared(F, image, [math.degrees(math.atan(0.3 * s)), 0.0]),
+    "shear y": lambda F, image, s: _sheared(F, image, [0.0, math.degrees(math.atan(0.3 * s))]),
+    "translate x": lambda F, image, s: F.affine(image, 0, [int(150 / 331 * W * s), 0], 1, [0.0, 0.0]),
+    "translate y": lambda F, image, s: F.affine(image, 0, [0, int(150 / 331 * H * s)], 1, [0.0, 0.0]),
+    "autocontrast": lambda F, image, s: F.autocontrast(image),
+    "equalize": lambda F, image, s: F.equalize(image),
+    "solarize": lambda F, image, s: F.solarize(image, 255 * (1 - abs(s))),
+    "posterize": lambda F, image, s: F.posterize(image, 8 - round(4 * abs(s))),
+    "saturate": lambda F, image, s: F.adjust_saturation(image, 1 + 0.9 * s),
+    "contrast": lambda F, image, s: F.adjust_contrast(image, 1 + 0.9 * s),
+    "brighten": lambda F, image, s: F.adjust_brightness(image, 1 + 0.9 * s),
+    "sharpen": lambda F, image, s: F.adjust_sharpness(image, 1 + 0.9 * s),
+}
+
+
+def _linear() -> Any:
+    return torchvision_v2().InterpolationMode.BILINEAR
+
+
+def _sheared(F: Any, image: Any, shear: list[float]) -> Any:
+    return F.affine(image, 0, [0, 0], 1, shear, interpolation=_linear())
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.8])
+@pytest.mark.parametrize("name", PEERS)
+def test_what_our_policy_does_is_what_theirs_does(name: str, strength: float) -> None:
+    import torch
+
+    F = torchvision_v2().functional
+    y, x = np.mgrid[:H, :W]
+    slopes = (np.stack([x * 1.5 + 20, y * 2, 250 - x - y / 2], axis=2).clip(0, 255) / 255) ** 2 * 200
+    fine = 20.0 if name == "sharpen" else 1 / 1.5
+    picture = (slopes + 12 * np.sin((x + y) * fine)[..., np.newaxis] + 20).clip(0, 255).astype(np.uint8)
+    ours = picture.copy()
+    if (moved := augment._MOVED.get(name)) is not None:
+        warp = moved(strength, W, H).around(W / 2, H / 2)
+        draw_warp(place(H, W, SIZE, "stretch").warped(warp), ours)
+    else:
+        augment._COLOURED[name](ours, strength)
+    image = torch.from_numpy(picture).permute(2, 0, 1)
+    off = [
+        np.abs(PEERS[name](F, image, sign * strength).permute(1, 2, 0).numpy().astype(int) - ours).mean()
+        for sign in ((1, -1) if moved else (1,))
+    ]
+    # Theirs shifts by whole pixels and rounds down, and equalizes by a table of its own.
+    assert min(off) < 0.25 * np.abs(ours.astype(int) - picture).mean() and min(off) < 4
+
+
+def test_both_policies_have_the_same_changes() -> None:
+    v2 = torchvision_v2()
+    assert len(augment._POLICY) == len(v2.RandAugment()._AUGMENTATION_SPACE) == len(PEERS) + 1
 
 
 # --- chance --------------------------------------------------------------------------------------------------------

@@ -108,7 +108,9 @@ def test_numbers_are_of_seed_epoch_record_and_place_alone(boxed: hr.Dataset) -> 
 
     def numbers(**options: Any) -> dict[str, int]:
         found: dict[str, int] = {}
+        epoch = options.pop("epoch", 0)
         loader = boxed.loader(**{"size": 16, "seed": 4, "augment": (hr.HorizontalFlip(), writer)} | options)
+        loader.epoch = epoch
         for batch in loader:
             for id_, image in zip(batch.ids, batch.images, strict=True):
                 found[id_] = int.from_bytes(image[0, :3].tobytes()[:8], "little")
@@ -123,6 +125,9 @@ def test_numbers_are_of_seed_epoch_record_and_place_alone(boxed: hr.Dataset) -> 
     part = numbers(world=(1, 3), batch_size=9, drop_last=True)
     assert part and all(wanted[id_] == number for id_, number in part.items())
     assert all(number != wanted[id_] for id_, number in numbers(seed=5).items())
+    later = numbers(epoch=3)
+    for id_, key in zip(boxed.store.ids_of(boxed.rows), keys[boxed.rows], strict=True):
+        assert later[id_] == int(order.generator(int(key), 1, seed=4, epoch=3).integers(1 << 60)) != wanted[id_]
     second = numbers(augment=(hr.HorizontalFlip(), hr.ColorJitter(), writer))
     assert all(number != wanted[id_] for id_, number in second.items())
 

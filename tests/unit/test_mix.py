@@ -237,6 +237,19 @@ def test_the_same_for_any_number_of_workers_and_resumed(shaded: hr.Dataset, scen
     assert same(loader[1].images, whole[1][0]) and not same(loader[1].images, ds.loader(**options, seed=1)[1].images)
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixing_is_the_records_own(shaded: hr.Dataset, tmp_path: Path, name: str) -> None:
+    """Whatever their order in the batch, and wherever they are stored."""
+    records = [shaded[i] for i in range(N)]
+    again = pack(
+        [hr.Record(id=r.id, encoded=r.encoded, label_name=r.label_name) for r in records], tmp_path / "ds", seed=9
+    )
+    one, two = (ds.loader(batch_size=N, mix=MIXES[name], seed=3, shuffle=False)[0] for ds in (shaded, again))
+    assert one.ids != two.ids and sorted(one.ids) == sorted(two.ids)
+    at = [two.ids.index(id_) for id_ in one.ids]
+    assert same(one.images, two.images[at]) and same(one.targets, two.targets[at])
+
+
 @pytest.mark.parametrize("name", MIXES)
 def test_a_rank_mixes_what_it_has(shaded: hr.Dataset, scenes: hr.Dataset, name: str) -> None:
     ds, options = of(name, shaded, scenes)
