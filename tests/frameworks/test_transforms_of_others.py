@@ -268,8 +268,9 @@ def test_what_our_policy_does_is_what_theirs_does(name: str, strength: float) ->
     F = torchvision_v2().functional
     y, x = np.mgrid[:H, :W]
     slopes = (np.stack([x * 1.5 + 20, y * 2, 250 - x - y / 2], axis=2).clip(0, 255) / 255) ** 2 * 200
-    fine = 20.0 if name == "sharpen" else 1 / 1.5
-    picture = (slopes + 12 * np.sin((x + y) * fine)[..., np.newaxis] + 20).clip(0, 255).astype(np.uint8)
+    picture = (slopes + 12 * np.sin((x + y) / 1.5)[..., np.newaxis] + 20).clip(0, 255).astype(np.uint8)
+    if name == "sharpen":  # which leaves what is smooth
+        picture = np.random.default_rng(0).integers(60, 190, (H, W, 3), np.uint8)
     ours = picture.copy()
     if (moved := augment._MOVED.get(name)) is not None:
         warp = moved(strength, W, H).around(W / 2, H / 2)
