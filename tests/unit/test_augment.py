@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import headrace as hr
 from drawn import picture, saved
 from headrace.errors import UsageError
-from headrace.imaging import colours, geometry
+from headrace.imaging import augment, colours, geometry
 from headrace.imaging.augment import AUGMENTATIONS, Change, moves
 from headrace.imaging.codec import Pixels
 from headrace.imaging.geometry import Array, Warp
@@ -253,6 +253,19 @@ def test_rand_augment_draws_each_of_its_changes() -> None:
     plain = place(40, 60, (40, 60), "stretch")
     still = hr.RandAugment(n=5, magnitude=0).place(plain, rng.random(10))
     assert still.warp is None or np.allclose(still.warp, (1, 0, 0, 0, 1, 0))
+
+
+def test_strengths_of_what_rand_augment_moves() -> None:
+    """Torchvision judges colours and these where it is installed: tests/frameworks/test_transforms_of_others.py."""
+    third = np.sqrt(3) / 2
+    full = {name: made(1.0, 331, 662) for name, made in augment._MOVED.items()}
+    assert {name: tuple(np.round(warp, 6)) for name, warp in full.items()} == {
+        "rotate": tuple(np.round((third, 0.5, 0, -0.5, third, 0), 6)),
+        "shear x": (1, 0.3, 0, 0, 1, 0),
+        "shear y": (1, 0, 0, 0.3, 1, 0),
+        "translate x": (1, 0, 150, 0, 1, 0),
+        "translate y": (1, 0, 0, 0, 1, 300),
+    }
 
 
 # (what is made, what is said)

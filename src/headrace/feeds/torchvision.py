@@ -36,10 +36,15 @@ class Torchvision:
                 "v2.Compose([v2.RandomRotation(10), v2.ColorJitter(0.2)])"
             )
         self.transform = transform
-        parts = list(_parts(transform))
+        inner = list(_parts(transform))
+        parts = [type(part).__name__ for part in inner]
         self.mirrors = next((name for name in parts if name in _MIRRORS), None)
         self._framing = {} if "SanitizeBoundingBoxes" in parts else _UNCLAMPED
-        self._takes_no_boxes = not _OF_PIXELS.isdisjoint(parts)
+        # Where there are none, most do the same in less time, and policies refuse an image that comes with them.
+        self._wants_boxes = any(
+            name in _OF_BOXES or not type(part).__module__.startswith("torchvision.")
+            for name, part in zip(parts, inner, strict=True)
+        )
         self.title = f"torchvision({', '.join(parts):.80})"
 
     def __repr__(self) -> str:
@@ -52,7 +57,7 @@ class Torchvision:
         shown = np.flatnonzero(geometry.area(boxes) > 0)  # of a point alone the box is none that torchvision would keep
         sample: dict[str, Any] = {"image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))}
         sample["labels"] = torch.from_numpy(shown)
-        if len(shown) or not self._takes_no_boxes:
+        if len(shown) or self._wants_boxes:
             corners = torch.from_numpy(boxes[shown])
             sample["boxes"] = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=size, **self._framing)
         if points.size:
@@ -108,14 +113,14 @@ class _Seeded(torch.overrides.TorchFunctionMode):  # type: ignore[misc, name-def
         return func(*args, **kwargs)
 
 
-def _parts(transform: Any) -> Iterator[str]:
-    """The names of the transforms in a transform."""
+def _parts(transform: Any) -> Iterator[Any]:
+    """The transforms in a transform, that have none in them."""
     inner = transform if isinstance(transform, torch.nn.Sequential) else getattr(transform, "transforms", None)
     if isinstance(inner, list | tuple | torch.nn.Sequential | torch.nn.ModuleList):
         for part in inner:
             yield from _parts(part)
     else:
-        yield type(transform).__name__
+        yield transform
 
 
 def _points(points: Array, size: tuple[int, ...]) -> Any:
@@ -130,8 +135,9 @@ def _points(points: Array, size: tuple[int, ...]) -> Any:
 _CAN_LEAVE_IT = "clamping_mode" in inspect.signature(tv_tensors.BoundingBoxes.__new__).parameters
 _UNCLAMPED = {"clamping_mode": None} if _CAN_LEAVE_IT else {}
 _MIRRORS = frozenset({"RandomHorizontalFlip", "RandomVerticalFlip"})
-# Policies that refuse an image which comes with boxes, be it with none.
-_OF_PIXELS = frozenset({"AutoAugment", "RandAugment", "TrivialAugmentWide", "AugMix"})
+_OF_BOXES = frozenset(
+    {"RandomIoUCrop", "SanitizeBoundingBoxes", "ClampBoundingBoxes", "ConvertBoundingBoxFormat", "SetClampingMode"}
+)
 _DRAWING = frozenset(
     {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
     | {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "geometric_", "cauchy_", "log_normal_"}
