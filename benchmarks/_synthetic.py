@@ -1,5 +1,6 @@
 """Datasets of any number of tiny PNGs, made by the block: real shards, index, catalog and manifest, ten million in a
-minute or two. Every record is as the packer writes it, and `verify` finds nothing wrong.
+minute or two. Every record is as the packer writes it, and `verify` finds nothing wrong; but with boxes: those are in
+the catalog alone.
 
 Images of a class are the same, ids have a fixed width: so all records are equally long, and a block of them is one
 array in which ids and CRCs are filled in.
@@ -30,14 +31,20 @@ SHARDS = 16
 _BLOCK = 1 << 16  # records
 
 
-def write(folder: Path, records: int) -> None:
-    """A dataset of so many records in SHARDS shards, one split, a class each."""
+BOXES = 3  # of a record, where it has some
+BOX_CLASSES = tuple(f"thing {i}" for i in range(5))
+
+
+def write(folder: Path, records: int, *, boxes: bool = False) -> None:
+    """A dataset of so many records in SHARDS shards, one split, a class each; with `boxes` BOXES of them in each."""
     folder.mkdir()
     form = _Form(len(str(records)))
     parts, entries = [], []
     for i in range(SHARDS):
         numbers = np.arange(records * i // SHARDS, records * (i + 1) // SHARDS)
         entry, rows, what = _shard(folder, f"train-{i:05d}-of-{SHARDS:05d}.tfrecord", numbers, form)
+        if boxes:
+            what = _with_boxes(what, seed=i)
         part = folder / f"{i}.index", folder / f"{i}.parquet"
         with part[0].open("wb") as file:
             rows.write(file)
@@ -55,7 +62,8 @@ def write(folder: Path, records: int) -> None:
         stored=records,
         rejected=0,
         classes=CLASSES,
-        box_classes=(),
+        box_classes=BOX_CLASSES if boxes else (),
+        boxes=BOXES * records if boxes else None,
         channels=1,
         shards=tuple(entries),
         pack_options=ImageOptions().as_json(),
@@ -71,6 +79,19 @@ def write(folder: Path, records: int) -> None:
         crc32c={name: google_crc32c.value((folder / name).read_bytes()) for name in (index.FILE, catalog.FILE)},
     )
     (folder / manifest.FILE).write_bytes(made.to_bytes())
+
+
+def _with_boxes(what: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    n, rng = len(what), np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(0, SIDE, (n * BOXES, 2, 2)), axis=1).reshape(-1, 4).astype(np.float32)
+    labels = rng.integers(0, len(BOX_CLASSES), n * BOXES)
+    counts, says = np.full(n, BOXES), np.ones(n, bool)
+    columns = {
+        "boxes": pl.Series(corners, dtype=pl.Array(pl.Float32, 4)),
+        "box_labels": pl.Series(labels.astype(np.int32)),
+        "box_label_names": pl.Series(BOX_CLASSES).gather(labels),
+    }
+    return what.with_columns(catalog.lists(items, counts, says).alias(name) for name, items in columns.items())
 
 
 class _Form:

@@ -29,6 +29,7 @@ from headrace.checking import verify
 from headrace.errors import UsageError
 from headrace.packing.pack import pack
 from headrace.place import publish
+from headrace.place.open import at
 from headrace.sources import names
 
 DIED = 9
@@ -93,7 +94,7 @@ def main() -> None:
             shapes.add(shape)
             if in_child(new) != 0 or state(out) != wanted or leftovers(work):
                 faults.append(f"step {step}: the next packing failed: {state(out)}, {leftovers(work)}")
-    sound = in_child(lambda: require(verify.verify(out).ok)) == 0
+    sound = in_child(lambda: require(verify.verify(at(out)).ok)) == 0
     found = {"steps": step - 1, "stopped": stopped - 1, "shapes": len(shapes), "left": left}
     print(json.dumps(found | {"faults": faults, "sound": sound}))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,6 +28,14 @@ def picture(height: int = 40, width: int = 56, *, channels: int = 3, seed: int =
     waves = [np.sin(3 * x + 2 * y + phase[0]), np.cos(4 * y - x + phase[1]), np.sin(2 * x * (1 + y) + phase[2])]
     pixels = np.stack(waves, axis=-1) * 120 + 128
     return np.ascontiguousarray(pixels[..., :channels].astype(np.uint8))
+
+
+def textured(seed: int) -> Pixels:
+    """uint8 [240, 320, 3]: as restless as a photo, another one for every seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
+    smooth = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+    return np.clip(smooth + rng.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
 
 
 def image(height: int = 40, width: int = 56, *, mode: str = "RGB", seed: int = 0) -> Image.Image:

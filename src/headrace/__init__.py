@@ -1,8 +1,8 @@
 """Headrace: labelled images to the model. Packed once into sharded TFRecords, fed at the speed of the JPEG decoder.
 
-The verbs and nouns are few: `pack`, `adopt`, `train`, `evaluate`, `predict`; `Dataset`, `ArrayDataset`, `PhotoLoader`,
-`Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`, `errors`, `compat`. What these hold
-and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
+The verbs and nouns are few: `pack`, `adopt`, `edit`, `duplicates`, `train`, `evaluate`, `predict`; `Dataset`,
+`ArrayDataset`, `PhotoLoader`, `Run`, `Record`, `Reject`. The rest has its module: `sources`, `targets`, `augment`,
+`runners`, `errors`, `compat`. What these hold and is often used can be had here, too (`hr.Grid` is `hr.targets.Grid`).
 
 All is imported when first used, so that `import headrace` costs next to nothing and knows no framework.
 """
@@ -54,16 +54,27 @@ _HOME = {
     "predict": "headrace.learn.predict",
     "Run": "headrace.learn.run",
     "pack": "headrace.packing.pack",
-    "PackReport": "headrace.packing.pack",
+    "PackReport": "headrace.packing.finish",
     "adopt": "headrace.adopting.adopt",
+    "duplicates": "headrace.checking.duplicates",
+    "Duplicates": "headrace.checking.duplicates",
     "AdoptReport": "headrace.adopting.adopt",
     "ExportReport": "headrace.exporting.export",
+    "edit": "headrace.revising.edit",
+    "undo": "headrace.revising.history",
+    "restore": "headrace.revising.history",
+    "diff": "headrace.revising.diff",
+    "compact": "headrace.revising.compact",
+    "Diff": "headrace.revising.diff",
+    "Version": "headrace.format.versions",
+    "ConflictError": "headrace.errors",
     "HeadraceError": "headrace.errors",
     "UsageError": "headrace.errors",
     "UnknownIdError": "headrace.errors",
     "NotThereError": "headrace.errors",
     "StorageError": "headrace.errors",
     "MissingExtraError": "headrace.errors",
+    "EngineError": "headrace.errors",
     "DataError": "headrace.errors",
     "DamageError": "headrace.errors",
 }
@@ -74,16 +85,23 @@ _MODULES = {
     "augment": "headrace.imaging.augment",
     "errors": "headrace.errors",
     "compat": "headrace.compat",
+    "runners": "headrace.packing.runners",
 }
-_VERBS = ("pack", "adopt", "train", "evaluate", "predict")
+_VERBS = (
+    *("pack", "adopt", "duplicates", "train", "evaluate", "predict"),
+    *("edit", "undo", "restore", "diff", "compact"),
+)
 _NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
 
 if TYPE_CHECKING:
     from headrace import compat, errors, sources
     from headrace.adopting.adopt import AdoptReport, adopt
+    from headrace.checking.duplicates import Duplicates, duplicates
     from headrace.errors import (
+        ConflictError,
         DamageError,
         DataError,
+        EngineError,
         HeadraceError,
         MissingExtraError,
         NotThereError,
@@ -92,6 +110,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from headrace.exporting.export import ExportReport
+    from headrace.format.versions import Version
     from headrace.imaging import augment
     from headrace.imaging.augment import (
         Affine,
@@ -119,8 +138,14 @@ if TYPE_CHECKING:
     from headrace.load.mix import CutMix, MixUp, Mosaic
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Target, Value
-    from headrace.packing.pack import PackReport, pack
+    from headrace.packing import runners
+    from headrace.packing.finish import PackReport
+    from headrace.packing.pack import pack
     from headrace.record import Part, Record, Reject
+    from headrace.revising.compact import compact
+    from headrace.revising.diff import Diff, diff
+    from headrace.revising.edit import edit
+    from headrace.revising.history import restore, undo
     from headrace.sources import Source
 
 __all__ = [
@@ -130,6 +155,7 @@ __all__ = [
     "augment",
     "errors",
     "compat",
+    "runners",
     "Dataset",
     "ArrayDataset",
     "Loader",
@@ -172,13 +198,24 @@ __all__ = [
     "PackReport",
     "adopt",
     "AdoptReport",
+    "duplicates",
+    "Duplicates",
     "ExportReport",
+    "edit",
+    "undo",
+    "restore",
+    "diff",
+    "compact",
+    "Diff",
+    "Version",
+    "ConflictError",
     "HeadraceError",
     "UsageError",
     "UnknownIdError",
     "NotThereError",
     "StorageError",
     "MissingExtraError",
+    "EngineError",
     "DataError",
     "DamageError",
 ]

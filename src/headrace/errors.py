@@ -19,6 +19,10 @@ class UnknownIdError(UsageError, KeyError):
     __str__ = Exception.__str__  # KeyError quotes its message
 
 
+class ConflictError(UsageError):
+    """The dataset was edited since by somebody else: the message says who, when, why and what. Nothing was changed."""
+
+
 class NotThereError(HeadraceError, FileNotFoundError):
     """A file or folder that the call names does not exist."""
 
@@ -29,6 +33,10 @@ class StorageError(HeadraceError, OSError):
 
 class MissingExtraError(HeadraceError, ImportError):
     """An optional package is not installed; the message holds the install line."""
+
+
+class EngineError(HeadraceError, RuntimeError):
+    """The engine that makes the shards failed: it can't be reached, or its workers die."""
 
 
 class DataError(HeadraceError, ValueError):

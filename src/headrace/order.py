@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,53 +35,119 @@ def _key(*parts: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def permute(positions: NDArray[np.integer], *, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Record numbers int64 [m] that stand at `positions` [m] in the shuffled order of 0..n-1 of this seed and epoch.
+def _keys(seed: int, epoch: int, *stream: int) -> Keys:
+    """uint64 [rounds]: what one permutation is drawn by; `stream` tells apart those of one seed and epoch."""
+    return np.array([_key(seed, epoch, r, *stream) for r in range(_ROUNDS)], np.uint64)
 
-    A bijection of 0..n-1 in constant memory: a balanced Feistel network over the next power of four, walked along its
-    cycles until it falls below n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+
+def _walked(x: NDArray[np.int64], n: int, keys: Keys) -> NDArray[np.int64]:
+    """Where the positions `x` [m] of 0..n-1 come to, int64 [m]; `keys` are [rounds], or [rounds, m] for each its own.
+
+    A balanced Feistel network over the next power of four, walked along its cycles until it falls below n (Black and
+    Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
     """
+    # At least 64 values: below that eight rounds leave some permutations visibly rarer than others.
+    half = max(3, ((n - 1).bit_length() + 1) // 2)
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    out = np.empty(x.shape, np.int64)
+    some, todo = x.astype(np.uint64), np.arange(x.size)
+    while todo.size:
+        left, right = some >> shift, some & mask
+        for key in keys:
+            left, right = right, left ^ (_mix(right ^ key) & mask)
+        some = (left << shift) | right
+        inside = some < n
+        out[todo[inside]] = some[inside].astype(np.int64)
+        some, todo = some[~inside], todo[~inside]
+        if keys.ndim > 1:
+            keys = keys[:, ~inside]
+    return out
+
+
+def _checked(positions: NDArray[np.integer], n: int) -> NDArray[np.int64]:
+    """The positions, int64. Raises IndexError."""
     x = np.asarray(positions)
     least, most = (int(x.min()), int(x.max())) if x.size else (0, -1)
     if least < 0 or most >= n:
         raise IndexError(f"position {least if least < 0 else most} is outside of an order of {n}")
-    # At least 64 values: below that eight rounds leave some permutations visibly rarer than others.
-    half = max(3, ((n - 1).bit_length() + 1) // 2)
-    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    keys = [np.uint64(_key(seed, epoch, r)) for r in range(_ROUNDS)]
+    return x.astype(np.int64, copy=False)
+
+
+def permute(positions: NDArray[np.integer], *, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Record numbers int64 [m] that stand at `positions` [m] in the shuffled order of 0..n-1 of this seed and epoch.
+
+    A bijection of 0..n-1 in constant memory. Raises IndexError.
+    """
+    x, keys = _checked(positions, n), _keys(seed, epoch)
     out = np.empty(x.shape, np.int64)
     for start in range(0, x.size, CHUNK):
-        some = x[start : start + CHUNK].astype(np.uint64)
-        todo = np.arange(start, start + some.size)
-        while todo.size:
-            left, right = some >> shift, some & mask
-            for key in keys:
-                left, right = right, left ^ (_mix(right ^ key) & mask)
-            some = (left << shift) | right
-            inside = some < n
-            out[todo[inside]] = some[inside].astype(np.int64)
-            some, todo = some[~inside], todo[~inside]
+        out[start : start + CHUNK] = _walked(x[start : start + CHUNK], n, keys)
+    return out
+
+
+class Windows(NamedTuple):
+    """An order that is shuffled by the window: `group` blocks of `block` neighbouring records each."""
+
+    block: int
+    group: int
+
+
+def permute_windows(
+    positions: NDArray[np.integer], *, n: int, seed: int, epoch: int, windows: Windows
+) -> NDArray[np.int64]:
+    """Record numbers int64 [m] that stand at `positions` [m] where blocks of neighbours are shuffled, and the records
+    of each `group` of blocks in a row among each other.
+
+    So a stretch of window's length asks for `group` blocks, and no other records. A bijection of 0..n-1 in constant
+    memory. Each epoch's blocks begin at another record, so that the block that is shorter, which is always the last,
+    is another one each time. (Two levels of shuffling as in CorgiPile, Xu et al., arXiv 2206.05830.) Raises IndexError.
+    """
+    block, group = windows
+    size = max(1, min(n, block * group))  # records of a window, all but the last
+    whole, last = n // block, n - n % size
+    by_block, by_window = _keys(seed, epoch, 1), _keys(seed, epoch, 2)[:, None]
+    turn = np.uint64(_key(seed, epoch, _ROUNDS) % max(1, n))
+    x = _checked(positions, n)
+    out = np.empty(x.shape, np.int64)
+    for start in range(0, x.size, CHUNK):
+        some = x[start : start + CHUNK]
+        window, inside = some // size, some % size
+        there, which = np.unique(window, return_inverse=True)
+        keys = _mix(_mix(there.astype(np.uint64) ^ by_window) + by_window)[:, which]
+        for part, records in ((some < last, size), (some >= last, n - last)):
+            if part.any():
+                inside[part] = _walked(inside[part], records, keys[:, part])
+        place = window * size + inside
+        moved = place < whole * block
+        slots, which = np.unique(place[moved] // block, return_inverse=True)
+        place[moved] = _walked(slots, whole, by_block)[which] * block + place[moved] % block
+        out[start : start + CHUNK] = ((place.astype(np.uint64) + turn) % np.uint64(n)).astype(np.int64)
     return out
 
 
 _BLOCK = 1 << 14
 
 
-def shuffled(start: int, stop: int, *, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """`permute` of the positions `start` to `stop`, int64 [stop - start].
+def shuffled(
+    start: int, stop: int, *, n: int, seed: int, epoch: int, windows: Windows | None = None
+) -> NDArray[np.int64]:
+    """`permute` of the positions `start` to `stop`, or `permute_windows`, int64 [stop - start].
 
     Computed by the block, of which the last ones are kept: a batch of 32 alone costs as many calls as a block.
     """
-    blocks = [_block(number, n, seed, epoch) for number in range(start // _BLOCK, -(-stop // _BLOCK))]
+    blocks = [_block(number, n, seed, epoch, windows) for number in range(start // _BLOCK, -(-stop // _BLOCK))]
     whole = blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.int64), *blocks])
     first = start // _BLOCK * _BLOCK
     return whole[start - first : stop - first]
 
 
 @lru_cache(64)
-def _block(number: int, n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def _block(number: int, n: int, seed: int, epoch: int, windows: Windows | None) -> NDArray[np.int64]:
     positions = np.arange(number * _BLOCK, min(n, (number + 1) * _BLOCK))
-    block = permute(positions, n=n, seed=seed, epoch=epoch)
+    if windows is None:
+        block = permute(positions, n=n, seed=seed, epoch=epoch)
+    else:
+        block = permute_windows(positions, n=n, seed=seed, epoch=epoch, windows=windows)
     block.flags.writeable = False
     return block
 

@@ -69,12 +69,18 @@ class Pool:
 
 
 def ordered(
-    function: Callable[[Work], Result], work: Iterable[Work], *, workers: int | Pool, ahead: int
+    function: Callable[[Work], Result],
+    work: Iterable[Work],
+    *,
+    workers: int | Pool,
+    ahead: int,
+    ending: Callable[[], None] | None = None,
 ) -> Generator[Result, None, None]:
     """`function` of each piece of work, in order, at most `ahead` pieces begun before their turn.
 
     `workers` is a pool to share, or a number of threads that end with the iterator. An exception of the function comes
-    out in its turn. Closing the iterator (leaving a loop early does) cancels what has not begun and waits for the rest.
+    out in its turn. Closing the iterator (leaving a loop early does) cancels what has not begun and waits for the rest,
+    after `ending`, which wakes what waits for something itself.
     """
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     process = os.getpid()
@@ -87,6 +93,8 @@ def ordered(
         while pending:
             yield _first(pending)
     finally:
+        if ending is not None:
+            ending()
         if os.getpid() == process:  # in a forked child nobody works on what is pending
             wait([future for future in pending if not future.cancel()])
         if pool is not workers:

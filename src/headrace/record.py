@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import UsageError
+from headrace.place import paths
+from headrace.place.address import is_url
 
 Boxes = NDArray[np.float32]
 Keypoints = NDArray[np.float32]
@@ -24,6 +26,11 @@ class Frames(Protocol):
     """Images without bytes of their own, numbered from 0."""
 
     def frame(self, i: int) -> Drawn: ...
+
+    def taken(self, numbers: NDArray[np.int64]) -> tuple[Frames, NDArray[np.int64]]:
+        """Images for who sees no memory of this process, at least those of these numbers; and the numbers int64 [m]
+        that they have there."""
+        ...
 
 
 class Drawn(Protocol):
@@ -65,9 +72,12 @@ class Part:
 
     def read(self) -> bytes:
         """The bytes. Raises OSError: the file can't be read, or ends before them."""
-        with Path(self.path).open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.length)
+        if is_url(self.path):
+            data = paths.content(self.path, self.offset, self.length)
+        else:
+            with Path(self.path).open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.length)
         if len(data) < self.length:
             end = self.offset + len(data)
             raise OSError(errno.EIO, f"{self.length} bytes from byte {self.offset} on, and the file ends at byte {end}")
@@ -102,7 +112,7 @@ class Record:
     """One labelled image.
 
     `encoded` holds the image file's bytes, `path` names the file, `part` says where in a larger file they lie, or
-    `pixels` makes them: one of the four.
+    `pixels` makes them: one of the four. Files may be named by URLs of stores.
     A source names the class (`label_name`); a packed dataset also knows its index (`label`). No label is None.
     `labels`: the names of all its classes, where an image may have several, () for none of them. `value`: a number that
     is known of the image, for regression. `captions`: texts about it. `group`: what it has in common with other images
@@ -164,7 +174,7 @@ class Record:
             return self.part.read()
         if self.path is None:
             raise UsageError(f"record {self.id!r} has no image: wanted encoded bytes, a path, a part or pixels")
-        return Path(self.path).read_bytes()
+        return paths.content(self.path) if is_url(self.path) else Path(self.path).read_bytes()
 
 
 def brief(value: object) -> str:

@@ -129,6 +129,12 @@ def test_evaluate_says_what_training_saw(trained: Trained, packed: Path, tmp_pat
     assert said["true"] <= said["boxes"] and 0 <= said["images_right"] <= 1
     assert found.text.startswith(f"AP50 {said['ap50']:.4f}, AP {said['ap']:.4f}")
     assert cv2.imread(str(tmp_path / "precision.png")) is not None
+    lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == list(val.catalog["id"])
+    right = [int(row["right"]) for line in lines for row in line["rows"]]
+    assert (sum(right), len(right) - sum(right)) == (said["true"], said["false"])
+    missed = said["boxes"] - said["true"]
+    assert sum(line["wrong"] for line in lines) == missed + said["false"]
 
 
 def test_all_boxes_are_judged_also_those_that_share_a_cell(trained: Trained, tmp_path: Path) -> None:

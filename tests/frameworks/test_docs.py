@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import headrace as hr
+from browsing import Client
 from foreign import payload, write
 from headrace.cli.demo import draw
 from headrace.imaging.codec import encode_jpeg
@@ -37,6 +41,20 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model.keras").exists()
     assert (tmp_path / "predictions" / "predictions.csv").read_text().count("\n") == 1 + 4
     assert (tmp_path / "predictions" / "predictions.png").stat().st_size > 1000
+
+
+def test_edit_runs(tmp_path: Path) -> None:
+    _draw_photos(tmp_path / "photos")
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/edit.md").read_text())
+    said, python = [], ""
+    for kind, code in blocks:  # in their order: each edits what those before it made
+        if kind == "python":  # a page is one session; what was made stays made
+            code, python = f"{'import headrace as hr' if python else ''}\n{code}", code
+        words = ["bash", "-euo", "pipefail", "-c", code] if kind == "bash" else [sys.executable, "-c", code]
+        said.append(_run(words, tmp_path))
+    assert "relabel to 'dog': 1 record ('cat.0.jpg')" in said[2] and "cat.4.jpg cat -> None" in said[3]
+    assert "was edited meanwhile, and nothing was changed: version" in said[4] and "by ben" in said[4]
+    assert "not in the shards" in said[5] and "all sound" in said[5]
 
 
 def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
@@ -65,6 +83,46 @@ def test_figures_are_made(tmp_path: Path) -> None:
     kept = list((ROOT / "docs/figures").glob("*.png"))
     assert made == {path.name: Image.open(io.BytesIO(path.read_bytes())).size for path in kept} != {}
     assert all(path.stat().st_size < 150_000 for path in kept)
+
+
+def test_pictures_of_pages_are_made(tmp_path: Path) -> None:
+    """By their script and Chromium, as those that are there."""
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("there is no Chromium: apt-get install chromium chromium-driver")
+    _run([sys.executable, str(ROOT / "docs/figures/pages.py"), str(tmp_path)], tmp_path)
+    made = {path.name: Image.open(io.BytesIO(path.read_bytes())).size for path in tmp_path.glob("*.png")}
+    kept = list((ROOT / "docs/figures/pages").glob("*.png"))
+    assert made == {path.name: Image.open(io.BytesIO(path.read_bytes())).size for path in kept} != {}
+    assert all(path.stat().st_size < 150_000 for path in kept)
+
+
+def test_look_and_mend_runs(tmp_path: Path) -> None:
+    """A viewer is asked for its page, and ended by Ctrl-C."""
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/look-and-mend.md").read_text())
+    shown = 0
+    for kind, code in blocks:
+        if kind == "python":
+            _run([sys.executable, "-c", code], tmp_path)
+            continue
+        for line in code.replace("--epochs 25", "--epochs 1").splitlines():
+            if line.startswith("headrace view"):
+                _look([sys.executable, "-m", *line.split(), "--no-browser"], tmp_path)
+                shown += 1
+            else:
+                _run(["bash", "-euo", "pipefail", "-c", line], tmp_path)
+    assert shown == 2
+    assert (tmp_path / "harbour.html").read_text().count("<img") > 20
+    said = (tmp_path / "run/evaluations/harbour-val/records.jsonl").read_text()
+    assert len(said.splitlines()) == hr.Dataset(tmp_path / "harbour").splits["val"]
+
+
+def _look(command: list[str], folder: Path) -> None:
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ask = Client(process.stdout.readline().strip()).enter()
+        assert ask("").status == 200 and ask("api/records").json["total"] > 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
 
 
 def test_keypoints_runs(tmp_path: Path) -> None:
@@ -175,7 +233,7 @@ def test_adopt_runs(tmp_path: Path) -> None:
 
 def _check_evaluation(folder: Path, figure: str) -> None:
     """An evaluation has left its files where the pages say."""
-    assert {path.name for path in folder.iterdir()} == {figure, "examples.png", "evaluation.json"}
+    assert {path.name for path in folder.iterdir()} == {figure, "examples.png", "evaluation.json", "records.jsonl"}
 
 
 def _write_shards(folder: Path) -> None:

@@ -184,3 +184,22 @@ def test_several_classes_and_a_value(tmp_path: Path) -> None:
     valued = pack([hr.Record(id="a", encoded=PHOTOS[0].encoded, value=3)], tmp_path / "valued")
     ((_, value),) = rows(valued, as_supervised=True)
     assert float(value) == 3
+
+
+def test_what_was_edited_and_compacted(tmp_path: Path) -> None:
+    """Before, TFDS reads version 1, whatever was edited; the compacted folder says it all."""
+    ds = pack(PHOTOS, tmp_path / "cats", shards=3, splits={"train": 0.7, "val": 0.3})
+    moved = ds.split("train").catalog["id"].to_list()[0]
+    with hr.edit(ds.path, why="as it should be") as e:
+        e.relabel("dog", ids=[moved])
+        e.move("val", ids=[moved])
+        e.drop(ids=ds.split("val").catalog["id"].to_list()[:2])
+        e.append([hr.Record(id="new", encoded=PHOTOS[0].encoded, label_name="emu")])
+    assert {row["image/filename"].decode() for row in rows(ds)} == {*ds.catalog["id"]}
+    hr.compact(ds.path, tmp_path / "packed", progress=False)
+    now, made = hr.Dataset(ds.path), hr.Dataset(tmp_path / "packed")
+    assert builder(made).info.features["image/class/label"].names == [*CLASSES, "dog", "emu"]
+    for split in ("train", "val"):
+        found = {row["image/filename"].decode(): row["image/class/label"] for row in rows(made, split)}
+        wanted = now.split(split)
+        assert found == dict(zip(wanted.catalog["id"], wanted.labels, strict=True)) and len(found) == len(wanted)

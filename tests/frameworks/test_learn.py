@@ -576,6 +576,15 @@ def test_evaluate_counts_as_a_hand_does(trained: Trained, packed: Path, tmp_path
     for record in (val[i] for i in range(len(val))):
         confusion[record.label, int(np.asarray(model.predict(record.image[None], verbose=0)).argmax())] += 1
     assert found.metrics["confusion"] == confusion.tolist()
+    said = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in said] == list(val.catalog["id"])
+    counted = np.zeros((2, 2), int)
+    for line in said:
+        (row,) = line["rows"]
+        assert row.keys() == {"observed", "estimated", "probability"}
+        assert line["right"] == (row["observed"] == row["estimated"]) == (line["wrong"] < 0.5)
+        counted[val.class_names.index(row["observed"]), val.class_names.index(row["estimated"])] += 1
+    assert (counted == confusion).all()
     assert found.metrics["per_class"]["disc"]["n"] == confusion[0].sum()
     assert found.figures == (tmp_path / "confusion.png", tmp_path / "examples.png")
     assert all(path.exists() for path in found.figures) and found.examples == found.figures[1]

@@ -63,6 +63,7 @@ RECIPE = Recipe(
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1.0"),
         ({"schedule": "linear"}, "wanted one of constant, cosine"),
+        ({"order": "window"}, "order is 'window', wanted full or windows"),
         ({"augment": ("flip", "turn")}, "augment has turn, known are flip, crop, colour"),
     ],
 )
@@ -78,6 +79,7 @@ def test_options_refuse(given: dict[str, Any], message: str) -> None:
         ({}, {"epochs": 50}, []),
         ({"schedule": "cosine"}, {"schedule": "cosine", "epochs": 50}, ["epochs is 50, the run has 25"]),
         ({}, {"seed": 1}, ["seed is 1, the run has 0"]),
+        ({}, {"order": "windows"}, ["order is 'windows', the run has 'full'"]),
         ({"model_options": {"alpha": 1.0}}, {"model_options": {"alpha": 1}}, []),
     ],
 )

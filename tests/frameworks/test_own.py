@@ -23,6 +23,7 @@ from headrace.imaging.prepare import ImageOptions
 from headrace.learn import networks
 from headrace.learn.backend import keras
 from headrace.learn.recipe import Options, RunFolder
+from headrace.load.loader import Loader
 from headrace.load.photos import read_photo
 
 SIDE, N = 16, 80
@@ -306,6 +307,24 @@ def test_train_refuses(
     with pytest.raises(UsageError, match=message):
         hr.train(ds, out=tmp_path / "run", **{**QUICK, **options})
     assert not (tmp_path / "run").exists()
+
+
+def test_order_of_windows(ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training records come in windows, also when the run goes on, and those to validate on as they lie."""
+    made: list[Loader] = []
+    init = Loader.__init__
+
+    def seen(self: Loader, *args: Any) -> None:
+        init(self, *args)
+        made.append(self)
+
+    monkeypatch.setattr(Loader, "__init__", seen)
+    options = {**QUICK, "order": "windows", "divide": {"train": 0.5, "val": 0.5}}
+    result = hr.train(ds, out=tmp_path / "run", **options)
+    assert [(loader.order, loader.options.shuffle) for loader in made[:2]] == [("windows", True), ("full", False)]
+    made.clear()
+    hr.train(ds, out=result.run, resume=True, epochs=2, progress=False)
+    assert made[0].order == "windows"
 
 
 def test_limit_and_drop_last(ds: hr.Dataset, tmp_path: Path) -> None:
@@ -818,6 +837,7 @@ def test_examples_show_the_worst_first(ds: hr.Dataset, tmp_path: Path) -> None:
         "confusion.png",
         "examples.png",
         "evaluation.json",
+        "records.jsonl",
     }
     report = json.loads((first.examples.parent / "evaluation.json").read_text())
     assert report["accuracy"] == first.metrics["accuracy"] and report["fingerprint"] == ds.view_fingerprint

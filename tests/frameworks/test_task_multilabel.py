@@ -88,7 +88,12 @@ def test_evaluate_says_what_training_saw(trained: Trained, judged: Evaluation, p
         assert row["precision"] == pytest.approx(there[shown, k].mean())
     assert said["exact"] == pytest.approx(((shares >= 0.5) == there).all(axis=1).mean())
     assert judged.text.startswith(f"mAP {said['map']:.4f} (mean of 3 of 3 classes), loss {said['loss']:.4f}\n")
-    assert {path.name for path in (folder / "judged").iterdir()} == {"classes.png", "examples.png", "evaluation.json"}
+    assert {path.name for path in (folder / "judged").iterdir()} == {
+        "records.jsonl",
+        "examples.png",
+        "evaluation.json",
+        "classes.png",
+    }
     assert cv2.imread(str(judged.examples)).shape[1] > 8 * 160  # type: ignore[union-attr]
 
 

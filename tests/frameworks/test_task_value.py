@@ -88,7 +88,12 @@ def test_evaluate_says_what_training_saw(trained: Trained, judged: Evaluation, p
     assert said["rmse"] == pytest.approx(np.sqrt(((found - truth) ** 2).mean()))
     assert said["r2"] == pytest.approx(1 - ((found - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
     assert judged.text.startswith(f"MAE {said['mae']:.4g}, loss ")
-    assert {path.name for path in (folder / "judged").iterdir()} == {"values.png", "examples.png", "evaluation.json"}
+    assert {path.name for path in (folder / "judged").iterdir()} == {
+        "records.jsonl",
+        "examples.png",
+        "evaluation.json",
+        "values.png",
+    }
     assert cv2.imread(str(judged.examples)) is not None
 
 

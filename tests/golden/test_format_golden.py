@@ -73,7 +73,7 @@ def readable(folder: Path) -> None:
     """The catalog as JSON in place of Parquet, whose bytes are Polars's; a manifest without what follows from it."""
     rows = hr.Dataset(folder).catalog.rows(named=True)
     (folder / catalog.FILE).unlink()
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False, default=bytes.hex) + "\n" for row in rows)
     (folder / "catalog.jsonl").write_text(text, encoding="utf-8")
     raw = json.loads((folder / manifest.FILE).read_bytes())
     del raw["sha256"], raw["headrace_version"], raw["schema"]

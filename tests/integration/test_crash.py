@@ -56,12 +56,12 @@ INTERRUPTED = """
 import itertools, os, signal, sys
 from pathlib import Path
 from headrace.cli import main
-from headrace.packing import pack
+from headrace.packing.runners import threads
 from headrace.place import publish
 
 where, n = sys.argv[1], int(sys.argv[2])
 count = itertools.count(1)
-make_record, rename, exchange = pack.make_record, Path.rename, publish.exchange
+make_record, rename, exchange = threads.make_record, Path.rename, publish.exchange
 
 def interrupt():
     if next(count) == n:
@@ -88,7 +88,7 @@ def interrupted_exchange(one, other):
         interrupt()
     return made
 
-pack.make_record, Path.rename = interrupted_make, interrupted_rename
+threads.make_record, Path.rename = interrupted_make, interrupted_rename
 publish.exchange = interrupted_exchange if "exchange" in where else lambda one, other: False
 sys.argv[1:3] = []
 main()

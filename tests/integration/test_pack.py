@@ -23,9 +23,10 @@ from drawn import TINY_PNG, exif, files, image, jpeg, photos, saved
 from headrace.errors import DataError, UsageError
 from headrace.format import example, tfrecord
 from headrace.imaging.prepare import ImageOptions
-from headrace.packing import pack as packing
-from headrace.packing.plan import Plan, make_plan
-from headrace.packing.shard import ShardResult, make_record, pack_shard
+from headrace.packing.plan import make_plan
+from headrace.packing.runners import threads
+from headrace.packing.shard import ShardResult, make_record
+from headrace.packing.task import Tasks, make_shard
 from headrace.place import local
 from headrace.record import Part
 from headrace.sources.info import SourceInfo
@@ -190,11 +191,10 @@ def test_another_seed_is_another_order(mixed: Path, tmp_path: Path) -> None:
     assert sorted(orders[0][0]) == sorted(orders[2][0])
 
 
-def run_in_processes(plan: Plan, folder: Path) -> Iterator[ShardResult]:
-    """A runner as a cluster engine would be one: plans go out pickled, results come back in any order."""
-    n = len(plan.shards)
+def run_in_processes(tasks: Tasks) -> Iterator[ShardResult]:
+    """A runner as a cluster engine would be one: tasks go out pickled, results come back in any order, some twice."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        yield from [*pool.map(pack_shard, [plan] * n, range(n), [folder] * n)][::-1]
+        yield from [*pool.map(make_shard, [*tasks, tasks[0]])][::-1]
 
 
 def test_who_makes_the_shards_is_a_parameter(mixed: Path, tmp_path: Path) -> None:
@@ -207,20 +207,20 @@ def test_who_makes_the_shards_is_a_parameter(mixed: Path, tmp_path: Path) -> Non
 
 
 def test_what_goes_to_a_worker_and_comes_back_is_small(mixed: Path, tmp_path: Path) -> None:
-    """A plan of ten times the records is as long, but for its shards; so is what a shard's maker says of it."""
+    """A task has the rows of its own shard and nothing of the others; a result the rows of its parts of the tables."""
     sizes = []
 
-    def measured(plan: Plan, folder: Path) -> Iterator[ShardResult]:
-        results = [pack_shard(plan, i, folder) for i in range(len(plan.shards))]
-        sizes.append((len(pickle.dumps(plan)), len(pickle.dumps(results))))
+    def measured(tasks: Tasks) -> Iterator[ShardResult]:
+        results = [make_shard(task) for task in tasks]
+        sizes.append((len(pickle.dumps(tasks[0])), len(pickle.dumps(results[0]))))
         yield from results
 
-    for n in (30, 300):
+    for n in (3000, 6000):
         items = [
-            hr.Record(id=f"{i:03d}", encoded=TINY_PNG, label_name="x", origin=f"list.csv:{i:03d}") for i in range(n)
+            hr.Record(id=f"{i:04d}", encoded=TINY_PNG, label_name="x", origin=f"list.csv:{i:04d}") for i in range(n)
         ]
-        pack(items, tmp_path / str(n), shards=3, runner=measured)
-    assert max(sizes[0]) < 3000 and all(abs(a - b) < 50 for a, b in zip(*sizes, strict=True))
+        pack(items, tmp_path / str(n), shards=n // 1000, runner=measured)
+    assert max(sizes[0]) < 300_000 and all(abs(a - b) < 2000 for a, b in zip(*sizes, strict=True))
 
 
 def test_nothing_of_the_plan_is_published(mixed: Path, tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_images_inside_of_a_larger_file(tmp_path: Path) -> None:
 
 
 def test_a_runner_that_loses_a_shard_is_found_out(mixed: Path, tmp_path: Path) -> None:
-    def loses(plan: Plan, folder: Path) -> Iterator[ShardResult]:
-        yield pack_shard(plan, 0, folder)
+    def loses(tasks: Tasks) -> Iterator[ShardResult]:
+        yield make_shard(tasks[0])
 
     with pytest.raises(AssertionError, match="some are lost"):
         pack(of_names(mixed), tmp_path / "out", shards=2, max_rejects=0.5, runner=loses)
@@ -321,7 +321,7 @@ def test_one_shard_keeps_all_workers_busy(tmp_path: Path, monkeypatch: pytest.Mo
             here.met = met.wait(timeout=20)
         return make_record(*args)
 
-    monkeypatch.setattr(packing, "make_record", meet)
+    monkeypatch.setattr(threads, "make_record", meet)
     report = pack(of_names(photos(tmp_path / "photos", 30)), tmp_path / "out", shards=1, workers=3)
     assert (report.stored, report.shards) == (30, 1)
 

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace import order
+from headrace.order import Windows
 from headrace.splits import shares
 
 seeds = st.integers(-(2**70), 2**70)
@@ -33,6 +34,45 @@ def test_any_position_alone_as_among_others(n: int, seed: int, epoch: int, data:
     assert [int(order.permute(asked[i : i + 1], n=n, seed=seed, epoch=epoch)[0]) for i in range(len(asked))] == [
         *found.tolist()
     ]
+
+
+sizes = st.one_of(st.integers(1, 40), st.integers(1, 2**62))
+
+
+@given(n=st.integers(1, 2000), seed=seeds, epoch=epochs, block=sizes, group=sizes)
+@example(n=1003, seed=0, epoch=0, block=50, group=4)
+def test_windows_are_a_bijection(n: int, seed: int, epoch: int, block: int, group: int) -> None:
+    found = order.permute_windows(np.arange(n), n=n, seed=seed, epoch=epoch, windows=Windows(block, group))
+    assert (np.sort(found) == np.arange(n)).all()
+
+
+@given(n=st.integers(1, 2**63 - 1), seed=seeds, epoch=epochs, block=sizes, group=sizes, data=st.data())
+@example(n=2**63 - 1, seed=0, epoch=0, block=2**62, group=3, data=None)
+def test_any_position_of_windows_alone_as_among_others(
+    n: int, seed: int, epoch: int, block: int, group: int, data: st.DataObject | None
+) -> None:
+    positions = {0, n - 1} if data is None else data.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=20))
+    asked = np.array(sorted(positions), np.int64)
+    options = {"n": n, "seed": seed, "epoch": epoch, "windows": Windows(block, group)}
+    found = order.permute_windows(asked, **options)
+    assert len({*found.tolist()}) == len(asked)
+    assert ((found >= 0) & (found < n)).all()
+    alone = [int(order.permute_windows(asked[i : i + 1], **options)[0]) for i in range(len(asked))]
+    assert alone == found.tolist()
+
+
+@given(n=st.integers(1, 3000), seed=seeds, epoch=epochs, block=st.integers(1, 60), group=st.integers(1, 20))
+def test_a_window_holds_whole_blocks(n: int, seed: int, epoch: int, block: int, group: int) -> None:
+    """The order said naively: blocks of neighbours, from some record on and in a circle, each in one window whole."""
+    found = order.permute_windows(np.arange(n), n=n, seed=seed, epoch=epoch, windows=Windows(block, group))
+    window = np.empty(n, np.int64)
+    window[found] = np.arange(n) // (block * group)
+    begins = [
+        turn
+        for turn in range(n)
+        if all((part == part[0]).all() for part in np.split(np.roll(window, -turn), range(block, n, block)))
+    ]
+    assert begins
 
 
 @given(

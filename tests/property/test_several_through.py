@@ -62,7 +62,7 @@ def test_what_is_said_comes_back(said: list[tuple[tuple[str, ...] | None, float 
             assert np.array_equal(found.values, [math.nan if v is None else v for _, v in of], equal_nan=True)
         else:
             assert found.values.shape == (0,)
-        facts = view.view.facts(objects=False)
+        facts = view.selection.facts(objects=False)
         known = [value for _, value in of if value is not None]
         assert facts.value_range == ((min(known), max(known)) if known else None)
         assert facts.without_labels == (sum(labels is None for labels, _ in of) if ds.multi_label else 0)

@@ -15,9 +15,8 @@ import headrace as hr
 from command import headrace
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.imaging import codec
-from headrace.packing.pack import Runner
-from headrace.packing.plan import Plan
-from headrace.packing.shard import pack_shard
+from headrace.packing.runners import Runner
+from headrace.packing.task import Tasks, make_shard
 from headrace.sources.info import collect
 from headrace.sources.stack import InFile, InMemory
 from packed import pack, pixels_of
@@ -411,14 +410,49 @@ def test_a_plan_of_files_is_small_and_works_elsewhere(files: Path, given: str) -
     x: Any = np.load(files / "x.npy", mmap_mode="r") if given == "map" else files / given
     sizes = []
 
-    def elsewhere(plan: Plan, folder: Path) -> Any:
-        sizes.append(len(pickle.dumps(plan)))
-        return (pack_shard(pickle.loads(pickle.dumps(plan)), i, folder) for i in range(len(plan.shards)))
+    def elsewhere(tasks: Tasks) -> Any:
+        sizes.append(len(pickle.dumps(tasks[0])))
+        return map(make_shard, pickle.loads(pickle.dumps([*tasks])))
 
     runner: Runner = elsewhere
     ds = pack(hr.sources.arrays(x), files / "ds", runner=runner)
     assert sizes[0] < 20_000 < big.nbytes
     assert all((record.image == int(record.id)).all() for record in ds)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("given", ["memory", "fortran", "h5py", "packed.npz"])
+def test_tasks_bring_arrays_in_memory_along(files: Path, given: str) -> None:
+    """Each those of its own shard alone, whose numbers then are others."""
+    big = np.zeros((60, 32, 32), np.uint8)
+    big[:] = np.arange(60)[:, None, None]
+    np.savez_compressed(files / "packed.npz", x=big)
+    x: Any = {"memory": big, "fortran": np.asfortranarray(big), "packed.npz": files / "packed.npz"}.get(given)
+    if given == "h5py":
+        h5py = pytest.importorskip("h5py")
+        x = h5py.File(files / "x.h5", "w").create_dataset("x", data=big)
+    sizes = []
+
+    def elsewhere(tasks: Tasks) -> Any:
+        sizes.extend(len(task.payload) for task in tasks)
+        return map(make_shard, pickle.loads(pickle.dumps([*tasks])))
+
+    ds = pack(hr.sources.arrays(x), files / "ds", runner=elsewhere, shards=3)
+    assert len(sizes) == 3 and all(20 * 32 * 32 < size < 30 * 32 * 32 for size in sizes)
+    assert len(ds) == 60
+    assert all((record.image == int(record.id)).all() for record in ds)  # type: ignore[attr-defined]
+
+
+def test_an_image_that_a_task_could_not_take_along_is_a_reject(files: Path) -> None:
+    class Odd:
+        dtype, shape = np.dtype(np.uint8), (12, 8, 8)
+
+        def __getitem__(self, part: slice) -> Any:
+            return np.zeros((part.stop - part.start, 8, 8), np.float32 if part.start == 5 else np.uint8)
+
+    source = hr.sources.arrays(Odd())
+    here = hr.pack(source, files / "here", max_rejects=1, progress=False)
+    there = hr.pack(source, files / "there", max_rejects=1, progress=False, runner=lambda tasks: map(make_shard, tasks))
+    assert [str(one) for one in here.rejects] == [str(one) for one in there.rejects] != []
 
 
 def test_what_was_unpacked_is_of_one_process(files: Path) -> None:

@@ -28,7 +28,7 @@ def ds(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
 
 
 def cache_of(ds: hr.Dataset) -> MemoryCache:
-    cache = MemoryCache(ds.view, (SIDE, SIDE), "stretch", 3)
+    cache = MemoryCache(ds.selection, (SIDE, SIDE), "stretch", 3)
     cache._images[:] = 0
     return cache
 

@@ -273,7 +273,7 @@ def test_the_view_fingerprint_is_of_its_records_in_their_order(ds: hr.Dataset) -
     views = [ds, ds.split("val"), ds.split("train"), *ds.divide({"a": 0.5, "b": 0.5}), ds.where("1 = 0")]
     assert len({view.view_fingerprint for view in views}) == len(views)
     backwards = hr.Dataset(ds.path)
-    backwards.view = View(ds.store, ds.rows[::-1])
+    backwards.selection = View(ds.store, ds.rows[::-1])
     assert backwards.view_fingerprint != ds.view_fingerprint
 
 
@@ -467,7 +467,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize(("n", "shown"), [(60, 24), (5, 5), (1, 1), (0, 0)])
 def test_notebook(ds: hr.Dataset, n: int, shown: int) -> None:
     view = hr.Dataset(ds.path)
-    view.view = View(view.store, view.rows[:n])
+    view.selection = View(view.store, view.rows[:n])
     page = Page(view._repr_html_())
     assert len(page.images) == shown and page.open == []
     for data in page.images:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from command import headrace
-from drawn import files, jpeg, saved
+from drawn import files, jpeg, saved, textured
 from headrace.checking.statistics import equal_images as of_dataset
 from headrace.format import catalog
 from headrace.format.equal import EqualImages, Image, Parts, Sets, equal_images
@@ -46,7 +46,7 @@ def parts_of(rows: Sequence[tuple[str | None, str | None, str]], size: int = 4) 
             "sha256": [sha(row[0]) for row in rows],
         },
         schema=dict.fromkeys(("id", "label_name", "split", "sha256"), pl.String),
-    ).with_columns(label_names=pl.lit(None, pl.List(pl.String)))
+    ).with_columns(label_names=pl.lit(None, pl.List(pl.String)), look=pl.lit(None, pl.Binary))
 
     def parts(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         for first in range(0, len(frame), size):
@@ -136,3 +136,43 @@ def test_where_nothing_is_said_of_bytes_nothing_is_equal(tmp_path: Path) -> None
     assert of_dataset(hr.Dataset(tmp_path / "adopted")) == EqualImages()
     assert "equal" not in headrace("info", tmp_path / "adopted").out
     assert equal_images(parts_of([])) == EqualImages()
+
+
+def near_ones(tmp_path: Path) -> hr.Dataset:
+    """Two copies of photo 1 in two splits, two of photo 2 in one, an equal pair and blank pages in two."""
+    blank = [saved(np.full((40, 40 + k, 3), 250, np.uint8), "PNG") for k in range(2)]
+    data = {
+        "a.jpg": (saved(textured(1), "JPEG", quality=95), "train"),
+        "a, small.jpg": (saved(textured(1)[::2, ::2], "JPEG", quality=80), "val"),
+        "b.jpg": (saved(textured(2), "JPEG", quality=95), "train"),
+        "b, small.jpg": (saved(textured(2), "JPEG", quality=60), "train"),
+        "c.jpg": (saved(textured(3), "JPEG"), "train"),
+        "c again.jpg": (saved(textured(3), "JPEG"), "val"),
+        "blank.png": (blank[0], "train"),
+        "blank too.png": (blank[1], "val"),
+    }
+    records = [hr.Record(id=id_, encoded=bytes_, split=split) for id_, (bytes_, split) in data.items()]
+    return pack(records, tmp_path / "ds")
+
+
+def test_near_ones_in_two_splits_are_told_by_their_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = near_ones(tmp_path)
+    found = of_dataset(ds)
+    assert found.near is not None and found.splits.sets == 1
+    assert found.near.sets == 1
+    assert {(image.id, image.split) for image in found.near.first[0]} == {("a.jpg", "train"), ("a, small.jpg", "val")}
+    assert of_dataset(ds.split("train")).near == Sets()
+    said = headrace("info", ds.path).out
+    assert "near-duplicates in several splits: 1 set, as it seems: " in said and "a, small.jpg (val)" in said
+    monkeypatch.setattr("headrace.format.equal.MOST_NEAR", 3)
+    assert of_dataset(ds).near is None
+    assert of_dataset(ds.split("train")).near == Sets()  # in one split there is nothing to tell
+    assert json.loads(json.dumps(found.as_json()))["near"]["sets"] == 1
+
+
+def test_too_many_to_compare_are_said_to_be() -> None:
+    from headrace.cli.text import equal_lines
+
+    assert [*equal_lines(EqualImages(near=None))] == [
+        "near-duplicates: not looked for among so many images; headrace duplicates finds them"
+    ]

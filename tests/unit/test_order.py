@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from headrace import order
+from headrace.order import Windows
 from headrace.splits import shares
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "order.json").read_text())
@@ -22,6 +24,13 @@ def test_order_never_changes(case: dict[str, Any]) -> None:
     """Whoever stopped in the middle of an epoch goes on with a later version: golden/order.json is never made anew."""
     options = {name: case[name] for name in ("n", "seed", "epoch")}
     assert order.permute(np.array(case["positions"]), **options).tolist() == case["records"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["windows"], ids=lambda c: f"n{c['n']}-{c['windows']}-epoch{c['epoch']}")
+def test_windows_never_change(case: dict[str, Any]) -> None:
+    options = {name: case[name] for name in ("n", "seed", "epoch")}
+    found = order.permute_windows(np.array(case["positions"]), windows=Windows(*case["windows"]), **options)
+    assert found.tolist() == case["records"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["uniform"], ids=lambda c: f"seed{c['seed']}-epoch{c['epoch']}-{c['stream']}")
@@ -187,3 +196,71 @@ def test_shuffled_is_permute_by_the_block(n: int) -> None:
         for stop in (start, min(n, start + 1), min(n, start + 32), n):
             assert order.shuffled(start, stop, n=n, seed=3, epoch=1).tolist() == whole[start:stop].tolist()
     assert order.shuffled(0, n, n=n, seed=4, epoch=1).tolist() != whole.tolist() or n == 1
+
+
+@pytest.mark.parametrize("windows", [Windows(1, 1), Windows(7, 3), Windows(80, 16), Windows(10**6, 2)])
+def test_shuffled_in_windows_by_the_block(windows: Windows) -> None:
+    n = 40_001
+    whole = order.permute_windows(np.arange(n), n=n, seed=3, epoch=1, windows=windows)
+    assert (np.sort(whole) == np.arange(n)).all()
+    for start in range(0, n, 7001):
+        for stop in (start, min(n, start + 32), n):
+            found = order.shuffled(start, stop, n=n, seed=3, epoch=1, windows=windows)
+            assert found.tolist() == whole[start:stop].tolist()
+
+
+def runs(rows: NDArray[np.int64], n: int) -> int:
+    """Of how many stretches of neighbours these rows are, in a circle of `n`."""
+    rows = np.sort(rows)
+    return int((np.diff(rows, append=rows[0] + n) != 1).sum())
+
+
+def test_a_window_reads_a_few_blocks_of_neighbours() -> None:
+    n, windows = 100_000, Windows(50, 16)
+    for epoch in range(3):
+        found = order.permute_windows(np.arange(n), n=n, seed=0, epoch=epoch, windows=windows)
+        stretches = [runs(found[at : at + 800], n) for at in range(0, n, 800)]
+        assert max(stretches) <= 16 and np.mean(stretches) > 15
+        # Inside of it, and beyond, nothing is near what it was near before.
+        assert abs(np.corrcoef(found[:800], np.sort(found[:800]))[0, 1]) < 0.15
+        first = found[::800]
+        assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.3
+
+
+def test_every_record_may_be_the_last_of_an_epoch_of_windows() -> None:
+    """A short last block that was the same each time would be left out by `drop_last` each time."""
+    n, windows = 1003, Windows(50, 4)
+    last = {
+        int(row)
+        for epoch in range(3000)
+        for row in order.permute_windows(np.arange(n - 3, n), n=n, seed=0, epoch=epoch, windows=windows)
+    }
+    assert len(last) > 0.99 * n
+
+
+def test_records_of_a_batch_meet_again_by_chance() -> None:
+    """Two records of one window are in one window of the next epoch as often as any two."""
+    n, windows = 20_000, Windows(50, 16)
+    number = np.empty((2, n), np.int64)
+    for epoch in range(2):
+        found = order.permute_windows(np.arange(n), n=n, seed=1, epoch=epoch, windows=windows)
+        number[epoch, found] = np.arange(n) // 800
+    together = np.zeros((25, 25))
+    np.add.at(together, (number[0], number[1]), 1)
+    pairs = (together * (together - 1)).sum() / (n * 799)
+    assert pairs < 2.2 / 25  # 1 / 25 by chance, and a block's 50 of 800 beside it
+
+
+def test_windows_of_a_huge_order_need_no_memory() -> None:
+    n = 2**63 - 1
+    positions = np.array([0, 1, n // 2, n - 2, n - 1])
+    found = order.permute_windows(positions, n=n, seed=1, epoch=0, windows=Windows(80, 16))
+    assert len({*found.tolist()}) == 5
+    assert ((found >= 0) & (found < n)).all()
+
+
+@pytest.mark.parametrize(("positions", "n"), [([5], 5), ([-1], 5), ([0], 0)])
+def test_positions_outside_of_windows_are_refused(positions: list[int], n: int) -> None:
+    with pytest.raises(IndexError, match=f"order of {n}"):
+        order.permute_windows(np.array(positions), n=n, seed=0, epoch=0, windows=Windows(2, 2))
+    assert order.permute_windows(np.zeros(0, np.int64), n=n, seed=0, epoch=0, windows=Windows(2, 2)).tolist() == []

@@ -168,7 +168,7 @@ def test_the_target_that_comes_first(tmp_path: Path) -> None:
     """Boxes before the class, the class before several, several before the value."""
 
     def target(records: Any, name: str) -> Any:
-        return default_target(pack(records, tmp_path / name).view.facts(objects=False))
+        return default_target(pack(records, tmp_path / name).selection.facts(objects=False))
 
     every = [
         hr.Record(id=str(k), encoded=r.encoded, labels=r.labels, value=float(k)) for k, r in enumerate(labelled()[:5])
@@ -336,5 +336,5 @@ def test_the_drawn_ones_are_what_they_say(tmp_path: Path) -> None:
     ds = pack(several(60), tmp_path / "several")
     assert ds.class_names == NAMES and all(5 < n < 55 for n in ds.class_counts.values())
     assert any(record.labels == () for record in ds)
-    low, high = pack(valued(60), tmp_path / "valued").view.facts(objects=False).value_range or (0, 0)
+    low, high = pack(valued(60), tmp_path / "valued").selection.facts(objects=False).value_range or (0, 0)
     assert 30 <= low < 60 and 170 < high < 200

@@ -154,7 +154,7 @@ def test_arrays_are_shown() -> None:
 
 def test_many_images_are_small(boxed: hr.Dataset) -> None:
     view = hr.Dataset(boxed.path)
-    view.view = View(view.store, np.tile(view.rows, 5))
+    view.selection = View(view.store, np.tile(view.rows, 5))
     assert Seen(lambda: view.show(100)).large and not Seen(lambda: view.show(101)).large
 
 

@@ -90,9 +90,9 @@ def test_a_dataset_without_boxes_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_target_a_dataset_brings(tmp_path: Path) -> None:
-    assert default_target(pack(shades(3), tmp_path / "classes").view.facts(objects=False)) == Class()
-    assert default_target(pack(photos(6, boxes=True), tmp_path / "boxes").view.facts(objects=False)) == Boxes()
-    assert default_target(pack(shades(3, classes=()), tmp_path / "none").view.facts(objects=False)) is None
+    assert default_target(pack(shades(3), tmp_path / "classes").selection.facts(objects=False)) == Class()
+    assert default_target(pack(photos(6, boxes=True), tmp_path / "boxes").selection.facts(objects=False)) == Boxes()
+    assert default_target(pack(shades(3, classes=()), tmp_path / "none").selection.facts(objects=False)) is None
 
 
 def test_another_target_than_its_own(tmp_path: Path) -> None:

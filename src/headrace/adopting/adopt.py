@@ -135,7 +135,8 @@ def adopt(
         raise NotThereError(f"{root.path}: no such folder of images")
     names, box_names = names_given(classes), names_given(box_classes)
     notes: list[str] = []
-    with staging_of(folder, overwrite=overwrite, replaceable=manifest.FILE) as staging:
+    publication = staging_of(folder, overwrite=overwrite, replaceable=manifest.FILE)
+    with publication as staging:
         files, cut = open_files(paths, folder, staging, split, convert=convert, notes=notes)
         found = sample(files)
         folders = [at(folder) for folder in dict.fromkeys(path.parent for path in paths)]
@@ -206,7 +207,7 @@ def adopt(
             "map": chosen.keys,
             "images": None if root is None else name_from(folder, absolute(root.path)),
         }
-        promised = write(staging, files, whole, rejects, skipped, options, adopted)
+        promised = write(staging, files, whole, rejects, skipped, options, adopted, publication.folder_name)
     for entry in promised.shards:
         _log.info("%s: %d records", at(folder).address(entry.name), entry.records)
     return AdoptReport(

@@ -35,8 +35,12 @@ def write(
     skipped: Sequence[Skipped],
     options: ImageOptions,
     adopted: Mapping[str, Any],
+    below: str,
 ) -> manifest.Manifest:
-    """Writes the dataset of these shards into `folder`. Raises OSError, StorageError."""
+    """Writes the dataset of these shards into `folder`; `below`: the folder that all files but the manifest go to then.
+
+    Raises OSError, StorageError.
+    """
     write_tables(folder, files, whole)
     lines = "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects)
     (folder / manifest.REJECTS_FILE).write_bytes(lines.encode(errors="backslashreplace"))
@@ -48,6 +52,7 @@ def write(
     tables = (index.FILE, catalog.FILE)
     promised = manifest.Manifest(
         headrace_version=__version__,
+        folder=below,
         seen=stored + len(rejects),
         stored=stored,
         rejected=len(rejects),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -81,18 +81,23 @@ def check_framing(
     return payload
 
 
-def check_image(image: bytes, where: Mapping[str, Any], offset: int) -> Iterator[tuple[int, str]]:
-    """(`offset`, reason) of a fault of an image, of which the index says `where`."""
+def check_image(
+    image: bytes, where: Mapping[str, Any], offset: int
+) -> Generator[tuple[int, str], None, codec.Pixels | None]:
+    """Yields (`offset`, reason) of a fault of an image, of which the index says `where`; its pixels, None where there
+    is one."""
     try:
         header = codec.read_header(image, max_pixels=where["height"] * where["width"])
         pixels = codec.decode(image, header=header)
     except codec.BadImage as error:
         yield offset, error.reason
-        return
+        return None
     wanted = (where["height"], where["width"], where["channels"])
     if pixels.shape != wanted or header.kind != where["format"]:
         shape = "x".join(map(str, pixels.shape))
         yield offset, f"a {header.kind} of {shape}, the index says {where['format']} of {wanted}"
+        return None
+    return pixels
 
 
 class Rows:

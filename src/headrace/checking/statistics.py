@@ -25,7 +25,7 @@ def missing_classes(dataset: Dataset) -> dict[str, int]:
 
 def equal_images(dataset: Dataset) -> EqualImages:
     """The images of this view whose bytes occur again; adopted shards don't say of their own. Raises DamageError."""
-    return equal.equal_images(dataset.store.table.parts, dataset.rows if dataset.is_view else None)
+    return equal.equal_images(dataset.store.table.parts, dataset.some_rows)
 
 
 def box_statistics(dataset: Dataset) -> dict[str, Any] | None:

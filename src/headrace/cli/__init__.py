@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from headrace.cli import adopt, data, demo, export, learn, pack, show
+from headrace.cli import adopt, cache, data, demo, duplicates, edit, export, learn, pack, parts, show, view
 from headrace.cli.command import Verbs
 from headrace.cli.text import safe_output, visible
 from headrace.errors import HeadraceError
@@ -27,10 +27,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 pack.register(app)
+parts.register(app)
 data.register(app)
+duplicates.register(app)
 adopt.register(app)
+edit.register(app)
+cache.register(app)
 export.register(app)
 show.register(app)
+view.register(app)
 learn.register(app)
 demo.register(app)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli.command import Verb
 from headrace.cli.options import AsJson, DatasetPath, Workers
-from headrace.cli.text import amount, boxes_text, equal_lines, losses, print_json
+from headrace.cli.text import amount, boxes_text, equal_lines, left_beside, left_line, losses, print_json
+
+if TYPE_CHECKING:
+    from headrace.load.dataset import Dataset
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +33,7 @@ def info(
     dataset = Dataset(ds)
     missing, sizes, equal = missing_classes(dataset), box_statistics(dataset), equal_images(dataset)
     manifest = dataset.manifest
-    told = dataset.view.facts(objects=False)
+    told = dataset.selection.facts(objects=False)
     unlabelled = told.without_labels if told.multi_label else told.unlabelled if manifest.classes else 0
     values = value_statistics(dataset)
     boxes = manifest.boxes or 0
@@ -59,6 +62,12 @@ def info(
         "equal_images": equal.as_json(),
         "fingerprint": dataset.fingerprint,
     }
+    facts["version"] = dataset.version
+    unwritten = {} if dataset.version == 1 else _unwritten(dataset)
+    if dataset.version > 1:
+        facts["unwritten"] = unwritten
+    if (left := left_beside(dataset.path)) is not None:
+        facts["orphans"] = left
     if manifest.adopted is not None:
         facts["adopted"] = dict(manifest.adopted)
     if shards:
@@ -69,13 +78,17 @@ def info(
     if as_json:
         print_json(facts)
         return
-    height, width = dataset.store.height, dataset.store.width
+    height, width = dataset.store.height[dataset.rows], dataset.store.width[dataset.rows]
     size = (
         "x".join(map(str, dataset.image_size))
         if dataset.image_size
         else (f"{height.min()!s} to {height.max()!s} high, {width.min()!s} to {width.max()!s} wide")
     )
     typer.echo(f"{ds}: {len(dataset)} records, {amount(facts['bytes'])} in {facts['shards']} shards")
+    if dataset.version > 1:
+        typer.echo(f"  version  {dataset.version}; headrace history {ds} tells of all")
+    if any(unwritten.values()):
+        typer.echo(f"  {_unwritten_text(unwritten)}")
     if manifest.adopted is not None:
         typer.echo(f"  adopted  {manifest.adopted['layout']}; the shards are {manifest.shards[0].name} and the like")
     typer.echo(f"  splits   {', '.join(f'{name} {n}' for name, n in dataset.splits.items())}")
@@ -102,6 +115,8 @@ def info(
     for line in equal_lines(equal):
         typer.echo(f"  {line}")
     typer.echo(f"  rejects  {manifest.rejected}")
+    if left is not None:
+        typer.echo(f"  left     {left_line(left)}")
     for shard in manifest.shards if shards else ():
         typer.echo(f"  shard    {shard.name}: {shard.split}, {shard.records} records, {amount(shard.bytes)}")
 
@@ -113,25 +128,59 @@ def verify(ds: DatasetPath, workers: Workers = None, as_json: AsJson = False) ->
     """
     from headrace.checking.verify import verify as run
     from headrace.format import manifest
+    from headrace.format.versions import addressed
     from headrace.place.open import at
     from headrace.progress import bar
 
-    place = at(ds)
-    with bar(total=manifest.read(place).stored, unit="img", desc="verify") as shown:
-        verdict = run(place, workers=workers, progress=shown.update)
+    path, version = addressed(ds)
+    place = at(path)
+    with bar(total=manifest.read(place, version).stored, unit="img", desc="verify") as shown:
+        verdict = run(place, version=version, workers=workers, progress=shown.update)
     if as_json:
         damaged = [
             {"shard": d.shard, "record": d.record, "offset": d.offset, "reason": d.reason} for d in verdict.damaged
         ]
-        print_json({"ok": verdict.ok, "records": verdict.records, "damaged": damaged})
+        found = {"ok": verdict.ok, "records": verdict.records, "damaged": damaged}
+        print_json(found if (left := left_beside(ds)) is None else found | {"orphans": left})
     elif verdict.ok:
         typer.echo(f"{ds}: {verdict.records} records, all sound")
+        if (left := left_beside(ds)) is not None:
+            typer.echo(f"  {left_line(left)}")
     else:
         typer.echo(f"{ds}: {len(verdict.damaged)} problems in {verdict.records} records")
         for damage in verdict.damaged:
             typer.echo(f"  {damage}")
     if not verdict.ok:
         raise typer.Exit(1)
+
+
+def _unwritten(dataset: Dataset) -> dict[str, int]:
+    """How many records are said to be otherwise than their shards say, by what was done."""
+    from headrace.format.tables import Tables
+    from headrace.load.store import Shards
+    from headrace.revising.diff import between
+
+    assert isinstance(dataset.store, Shards)
+    tables = dataset.store.tables
+    found = between(Tables(tables.home, 1), tables)
+    kinds = ("relabelled", "boxes", "dropped", "moved", "added")
+    return {kind: len(getattr(found, kind)) for kind in kinds}
+
+
+def _unwritten_text(counts: Mapping[str, int]) -> str:
+    """That others don't see it, for people."""
+    names = {"boxes": "with other boxes"}
+    said = [f"{n} {names.get(kind, kind)}" for kind, n in counts.items() if n and kind != "added"]
+    added = f"{counts['added']} added ones are in shards of their own" if counts["added"] else ""
+    if not said:
+        return f"{added}: TFDS sees version 1; headrace compact writes them for all"
+    listed = " and ".join(filter(None, [", ".join(said[:-1]), said[-1]]))
+    records = "record is" if sum(counts.values()) - counts["added"] == 1 else "records are"
+    added = f", {added}" if added else ""
+    return (
+        f"{listed} {records} not in the shards{added}: TFDS, DALI and TensorFlow see version 1; headrace compact "
+        "writes them"
+    )
 
 
 def _box_sizes(found: Mapping[str, Any]) -> Iterator[str]:

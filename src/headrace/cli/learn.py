@@ -27,6 +27,7 @@ Network = Annotated[
     ),
 ]
 
+_DOUBTS = 10  # labels in doubt that are printed
 _DATA, _MODEL, _TRAINING = "Data", "Model", "Training"
 
 
@@ -102,6 +103,15 @@ def train(
             metavar="NAME,…",
             help="Any of flip, crop, colour, affine, blur, noise, erase, grey, randaugment, or ''; the first three by "
             "default for detection and keypoints, else none.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[full|windows]",
+            help="What is shuffled: everything, or windows of neighbouring records, for sets larger than the cache; "
+            "full by default.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -249,6 +259,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "drop_last": drop_last,
+        "order": order,
         "learning_rate": learning_rate,
         "schedule": schedule,
         "size": parse_size(size),
@@ -318,6 +329,10 @@ def evaluate(
         bool, typer.Option("--worst", help="Show the largest errors in examples.png, the worst first.")
     ] = False,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Use at most N records, evenly spaced.")] = None,
+    doubts: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Also list at most N records whose labels may be wrong: doubts.csv and .png."),
+    ] = None,
     network: Network = None,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -334,11 +349,26 @@ def evaluate(
     path, of = parse_dataset(dataset)
     if of is not None and split is not None:
         raise UsageError(f"{dataset} names a split, and so does --split; leave one out")
-    result = judge(run, path, split=split or of, out=out, worst=worst, limit=limit, network=network, workers=workers)
+    result = judge(
+        run,
+        path,
+        split=split or of,
+        out=out,
+        worst=worst,
+        limit=limit,
+        doubts=doubts,
+        network=network,
+        workers=workers,
+    )
     if as_json:
         print(json.dumps(result.json()))
         return
     print(result.text)
+    if result.doubts is not None:
+        n = len(result.doubts)
+        print(f"{n} label{'s' * (n != 1)} in doubt{', the most doubtful first:' if n else ''}")
+        for doubt in result.doubts[:_DOUBTS]:
+            print(f"  {doubt.id}: {doubt.observed or 'none'}, seems to be {doubt.estimated or 'none'}")
     for figure in result.figures:
         print(f"picture: {figure}")
 

@@ -25,10 +25,22 @@ from headrace.cli.options import (
     parse_size,
     parse_splits,
 )
-from headrace.cli.text import amount, boxes_text, count_reasons, equal_lines, log_shown, losses, print_json
+from headrace.cli.text import (
+    amount,
+    boxes_text,
+    count_reasons,
+    equal_lines,
+    left_beside,
+    left_line,
+    log_shown,
+    losses,
+    print_json,
+)
+from headrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.packing.pack import PackReport
+    from headrace.packing.finish import PackReport
+    from headrace.packing.runners import Runner
 
 _IMAGES = "Images"
 
@@ -70,7 +82,13 @@ _FLAGS = (
         parse=parse_splits,
         group=OPTIONS,
     ),
-    Flag(name="group", metavar="NAME", help="Attribute whose images stay in one split.", group=OPTIONS),
+    Flag(name="group", metavar="NAME|look", help="Attribute, or look, whose images stay in one split.", group=OPTIONS),
+    Flag(
+        name="guard",
+        metavar="[move|drop|refuse]",
+        help="Near-duplicates that are in several splits.",
+        group=OPTIONS,
+    ),
     Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
     Flag(
         name="shard_size",
@@ -137,28 +155,52 @@ def pack(
         typer.Option(metavar="NAME", help="Format of SOURCE; by default it is recognised."),
     ] = None,
     workers: Workers = None,
+    runner: Annotated[str, typer.Option(metavar="[threads|ray|dask]", help="Who makes the shards.")] = "threads",
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Of a cluster of Ray or Dask; a local one without.")
+    ] = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Pack labelled images into sharded, checksummed TFRecords.
     Options of one format, such as --pattern: headrace formats NAME
     """
-    from headrace.cli import formats
     from headrace.packing.pack import pack as run
+
+    made_by = _runner(runner, address, workers)
+    found, options = opened(ctx, source, format)
+    with log_shown(verbose):
+        report = run(found, out, workers=workers if made_by is None else None, runner=made_by, **options)
+    notes = [spelled(note, ctx.command.flags(ctx)) for note in report.notes]  # type: ignore[attr-defined]
+    if as_json:
+        print_json(facts(report, notes))
+    else:
+        print_report(report, notes)
+
+
+def opened(ctx: typer.Context, source: list[str], format: str | None) -> tuple[Any, dict[str, Any]]:
+    """The source, or one per split, and the options of the packing. Raises UsageError, and what sources raise."""
+    from headrace.cli import formats
 
     paths = parse_paths(source, "SOURCE")
     assert paths is not None
-    found, options = formats.open_sources(paths, format, given(_all_flags(), ctx.obj), general=_GENERAL)
-    with log_shown(verbose):
-        report = run(found, out, workers=workers, **options)
-    notes = [spelled(note, ctx.command.flags(ctx)) for note in report.notes]  # type: ignore[attr-defined]
-    if as_json:
-        print_json(_facts(report, notes))
-    else:
-        _print(report, notes)
+    return formats.open_sources(paths, format, given(_all_flags(), ctx.obj), general=_GENERAL)
 
 
-def _facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
+def _runner(name: str, address: str | None, workers: int | None) -> Runner | None:
+    """None for threads. Raises UsageError, MissingExtraError."""
+    if name not in ("threads", "ray", "dask"):
+        raise UsageError(f"--runner {name!r}: wanted threads, ray or dask")
+    if name == "threads":
+        if address is not None:
+            raise UsageError(f"--address {address}: wanted with --runner ray or --runner dask, the runner is threads")
+        return None
+    from headrace.packing import runners
+
+    return runners.ray(address, workers=workers) if name == "ray" else runners.dask(address, workers=workers)
+
+
+def facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
     return {
         "seen": report.seen,
         "stored": report.stored,
@@ -185,13 +227,13 @@ def _facts(report: PackReport, notes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _print(report: PackReport, notes: Sequence[str]) -> None:
+def print_report(report: PackReport, notes: Sequence[str]) -> None:
     splits = ", ".join(f"{name} {n}" for name, n in report.splits.items())
     typer.echo(f"{report.path}: {report.seen} seen = {report.stored} stored + {len(report.rejects)} rejected")
     for reason, n in count_reasons(report.rejects, shown=True).items():
         typer.echo(f"  rejected {n}: {reason}")
     if report.rejects:
-        typer.echo(f"  each with its reason in {report.path / 'rejects.jsonl'}")
+        typer.echo(f"  each with its reason in {report.path / report.folder / 'rejects.jsonl'}")
     if report.warned:
         typer.echo(f"  kept {report.warned} that may be damaged: the column warning of the catalog says why")
     if report.skipped:
@@ -210,6 +252,10 @@ def _print(report: PackReport, notes: Sequence[str]) -> None:
         f"  {amount(report.bytes_in)} in, {amount(report.bytes_out)} out; "
         f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
     )
+    if report.folder:
+        typer.echo(f"  its files lie in {report.path / report.folder}")
+    if (left := left_beside(report.path)) is not None:
+        typer.echo(f"  beside it {left_line(left)}")
 
 
 def formats(

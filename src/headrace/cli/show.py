@@ -90,8 +90,6 @@ def show(
 ) -> None:
     """Draw images of a dataset with their labels, or a training batch."""
     from headrace.load.dataset import Dataset
-    from headrace.place.local import explained
-    from headrace.place.publish import write_atomic
 
     said = {
         "size": size,
@@ -105,9 +103,7 @@ def show(
     asked = {name: value for name, value in said.items() if value is not None}
     if asked and not batch:
         raise UsageError(f"--{', --'.join(asked)}: of a batch only; add --batch")
-    kind = _KINDS.get(out.suffix.lower())
-    if kind is None:
-        raise UsageError(f"--out {str(out)!r}: wanted a name that ends with .png or .jpg")
+    kind = kind_of(out)
     path, split = parse_dataset(ds)
     whole = Dataset(path)
     view = whole if split is None else whole.split(split)
@@ -125,10 +121,7 @@ def show(
         )
     else:
         picture = view.show(n)
-    data = _encoded(picture, kind)
-    with explained(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, data)
+    write_picture(out, picture, kind)
     shown = min(n, len(view))
     if as_json:
         print_json({"picture": str(out), "records": len(whole), "of": len(view), "shown": shown})
@@ -167,6 +160,25 @@ def _target(name: str | None, cells: int | None) -> Any:
     if name not in known:
         raise UsageError(f"--target is {name!r}, known are {', '.join(known)}")
     return known[name]() if cells is None else Grid(cells)
+
+
+def kind_of(out: Path) -> str:
+    """The kind of picture that a file of this name is. Raises UsageError."""
+    kind = _KINDS.get(out.suffix.lower())
+    if kind is None:
+        raise UsageError(f"--out {str(out)!r}: wanted a name that ends with .png or .jpg")
+    return kind
+
+
+def write_picture(out: Path, picture: Image.Image, kind: str) -> None:
+    """Writes a picture of this kind. Raises UsageError, StorageError."""
+    from headrace.place.local import explained
+    from headrace.place.publish import write_atomic
+
+    data = _encoded(picture, kind)
+    with explained(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, data)
 
 
 def _encoded(picture: Image.Image, kind: str) -> bytes:

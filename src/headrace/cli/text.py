@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
+from headrace.errors import HeadraceError
+from headrace.place.address import Location, Url
+
 if TYPE_CHECKING:
     from headrace.format.equal import EqualImages, Image
     from headrace.record import Reject
@@ -119,11 +122,19 @@ def equal_lines(found: EqualImages) -> Iterator[str]:
         yield f"equal images: {found.images}, in {found.sets} {'set' if found.sets == 1 else 'sets'} of the same bytes"
     for what, some in (("with several classes", found.labels), ("in several splits", found.splits)):
         if some.sets:
-            first = "; ".join(", ".join(map(_image, images)) for images in some.first)
+            first = "; ".join(", ".join(map(image_text, images)) for images in some.first)
             yield f"  {some.sets} of these sets {what}: {first}{'; …' if some.sets > len(some.first) else ''}"
+    if found.near is None:
+        yield "near-duplicates: not looked for among so many images; headrace duplicates finds them"
+    elif found.near.sets:
+        first = "; ".join(", ".join(map(image_text, images)) for images in found.near.first)
+        n, more = found.near.sets, "; …" if found.near.sets > len(found.near.first) else ""
+        yield f"near-duplicates in several splits: {n} {'set' if n == 1 else 'sets'}, as it seems: {first}{more}"
+        yield "  headrace duplicates tells, by their pixels; pack --guard move keeps them in one split"
 
 
-def _image(image: Image) -> str:
+def image_text(image: Image) -> str:
+    """An image with its label and split."""
     return f"{image.id} ({image.split if image.label is None else f'{image.label}, {image.split}'})"
 
 
@@ -134,3 +145,26 @@ def amount(n: float) -> str:
             return f"{n:.3g} {unit}" if unit != "B" else f"{n:.0f} B"
         n /= 1000
     return f"{n:.3g} TB"
+
+
+def left_beside(path: Location) -> dict[str, int] | None:
+    """How many objects, and bytes, packings have left beside a dataset in a store; None where there are none, of a
+    folder, and where one may not see."""
+    if not isinstance(path, Url):
+        return None
+    from headrace.place.publication import orphans
+    from headrace.place.remote import RemotePlace
+
+    try:
+        found = orphans(RemotePlace(path))
+    except HeadraceError:  # a web server, or one may read and not list
+        return None
+    return {"objects": len(found), "bytes": sum(one.size for one in found)} if found else None
+
+
+def left_line(left: Mapping[str, int]) -> str:
+    """The same for people."""
+    return (
+        f"{left['objects']} objects, {amount(left['bytes'])}, of packings that were replaced or did not end; the next "
+        "one there clears those older than a day"
+    )

@@ -39,7 +39,8 @@ from headrace.exporting.formats import (
 from headrace.exporting.naming import Names
 from headrace.exporting.registry import find_format
 from headrace.imaging import mirror
-from headrace.place.publish import Staging
+from headrace.place.address import Location, located
+from headrace.place.open import staging as staging_of
 from headrace.progress import bar
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class ExportReport:
     attribute), not in records. `renamed`: images that are not called as their id, each of which stands in NAMES_FILE.
     """
 
-    path: Path
+    path: Location
     format: str
     records: int
     files: int
@@ -84,7 +85,8 @@ def export(
 
     format: a name of `headrace.exporting.registry.FORMATS`; `options` are those of the format. Image files are taken
     over byte by byte. Ids become names of files, changed where they must be (naming.image_name).
-    overwrite: replaces `out`, if an export wrote it.
+    out: a folder of this machine, or a URL of a store; then all is made in the folder for temporary files first.
+    overwrite: replaces `out`, if an export wrote it; not in a store.
     workers: threads, by default one per core. Their number changes nothing in the output. progress: show a bar; None
     where someone looks.
 
@@ -96,7 +98,8 @@ def export(
     threads = parallel.check_workers(workers)
     _check(dataset, entry)
     options = _checked(entry, options)
-    with Staging(Path(out), overwrite=overwrite, replaceable=MARKER, what="an export") as folder:
+    # Other tools look for files under their names, so in a store none can be replaced.
+    with staging_of(out, overwrite=overwrite, replaceable=MARKER, what="an export", movable=False) as folder:
         renamed = _Renamed(folder / NAMES_FILE)
         with (
             entry.make(dataset, folder, **options) as writer,
@@ -135,7 +138,7 @@ def export(
         (folder / MARKER).write_text(json.dumps(found) + "\n")
         files, size = _measured(folder)
     return ExportReport(
-        path=Path(out),
+        path=located(out),
         format=entry.name,
         records=len(dataset),
         files=files,

@@ -26,7 +26,7 @@ from headrace.place.address import Place
 from headrace.place.local import LocalPlace
 from headrace.record import Mask
 
-FILE = "catalog.parquet"
+FILE = "catalog.parquet"  # of the version that was packed
 
 # Attributes of boxes that many formats know, a number for each box: columns of their own, so that conditions can ask
 # for them. The others are JSON. The flags are 1 or 0, -1 where the format says that it isn't known.
@@ -60,8 +60,13 @@ WHAT: dict[str, Any] = {
     "attributes": pl.String,
     "origin": pl.String,
     "sha256": pl.String,
+    "look": pl.Binary,
     "warning": pl.String,
 }
+
+# What a file has besides, once a version left records out, or says other things of some than their shards do.
+DROPPED, EDITED = "dropped", "edited"
+MARKS: dict[str, Any] = {DROPPED: pl.Boolean, EDITED: pl.Boolean}
 
 # With where they are, which the index knows: what `Dataset.catalog` shows. `file` is a column more where records only
 # name their image: its path below the folder of images.
@@ -92,10 +97,10 @@ class Row:
     `boxes` float32 [n, 4] in pixels of the stored image, `keypoints` float32 [n, k, 3]; None where nothing is said.
     `labels`: the indices of all classes of an image that may have several. `masks`: of each box, in the same pixels;
     runs are of the stored image's size.
-    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote. `crc`: masked
-    CRC-32C of the payload. `record`: the number of the record in its shard. Where the record only names its image,
-    `file` is its path below the folder of images, and image_length and crc are those of the file. `warning`: what its
-    decoder warned about, where the image was kept all the same.
+    `sha256` of the image is None where the record's CRC vouches for bytes that someone else wrote, and so is its `look`
+    (imaging.look). `crc`: masked CRC-32C of the payload. `record`: the number of the record in its shard. Where the
+    record only names its image, `file` is its path below the folder of images, and image_length and crc are those of
+    the file. `warning`: what its decoder warned about, where the image was kept all the same.
     """
 
     id: str
@@ -107,6 +112,7 @@ class Row:
     channels: int
     origin: str
     sha256: str | None
+    look: bytes | None = None
     warning: str | None = None
     offset: int = 0
     length: int = 0
@@ -139,7 +145,7 @@ def table(rows: Sequence[Row]) -> pl.DataFrame:
             of.pop(name) if name in of and _fits(of[name], row.boxes, kind) else None
             for of, row in zip(known, rows, strict=True)
         ]
-    columns["attributes"] = [json.dumps(of, sort_keys=True, ensure_ascii=False) if of else None for of in known]
+    columns["attributes"] = [attributes_text(of) for of in known]
     columns["keypoints"] = [None if points is None else points.tolist() for points in columns["keypoints"]]
     for name, of_none in (("boxes", np.zeros((0, 4), np.float32)), ("box_labels", []), ("box_label_names", [])):
         columns[name] = _lists(columns[name], of_none, WHAT[name])
@@ -225,6 +231,16 @@ def _lists(values: Sequence[Any], of_none: Any, kind: Any) -> pl.Series:
     return lists(pl.Series(flat, dtype=kind.inner), counts, says)
 
 
+def column_of(name: str, values: Sequence[Any]) -> pl.Series:
+    """The column `name` of WHAT of these values, as a Row has them."""
+    kind = WHAT[name]
+    if name == "keypoints":
+        values = [None if points is None else points.tolist() for points in values]
+    elif isinstance(kind, pl.List) and name not in ("captions", "polygons", "runs", *ATTRIBUTES):
+        return _lists(values, np.zeros((0, 4), np.float32) if name == "boxes" else [], kind).alias(name)
+    return pl.Series(name, values, dtype=kind)
+
+
 def lists(items: pl.Series, counts: NDArray[np.integer], says: NDArray[np.bool_]) -> pl.Series:
     """A column of n lists: the next `counts` [n] of the `items`, and null where `says` [n] is False.
 
@@ -256,11 +272,18 @@ def join(parts: Sequence[Path], out: Path) -> None:
     with local.explained(out), _utf8([*parts, out]) as (*paths, target):
         scanned = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
         try:
-            scanned.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
-        except pl.exceptions.ComputeError as error:  # in which Polars wraps some of what the file system says
-            raise StorageError(
-                f"{out}: {str(error).rpartition('error: ')[2].lower()}; nothing was published"
-            ) from error
+            _sink(scanned, target)
+        except pl.exceptions.ComputeError as error:
+            raise StorageError(f"{out}: {_said(error)}; nothing was published") from error
+
+
+def _sink(frame: pl.LazyFrame, target: Path) -> None:
+    frame.sink_parquet(target, compression="zstd", row_group_size=GROUP, maintain_order=True)
+
+
+def _said(error: pl.exceptions.ComputeError) -> str:
+    """What the file system says, some of which Polars wraps."""
+    return str(error).rpartition("error: ")[2].lower()
 
 
 @contextlib.contextmanager
@@ -287,45 +310,94 @@ class File:
     manifest says (Parquet has no checksums here, and a flipped bit would silently be another label), and if it has a
     row for each of `records`. Every question raises StorageError, DamageError."""
 
-    def __init__(self, place: Place, *, sha256: str, crc32c: int, records: int) -> None:
-        self.path = place.address(FILE)
+    def __init__(self, place: Place, *, name: str = FILE, sha256: str, crc32c: int, records: int) -> None:
+        self.path = place.address(name)
+        self._name = name
         self._place, self._sha256, self._crc32c, self._records = place, sha256, crc32c, records
         self._known: tuple[int, ...] | None = None
 
     def read(self, columns: Sequence[str], first: int = 0, n: int | None = None) -> pl.DataFrame:
-        """These columns of the rows `first` to `first + n`, by default all."""
-        here = self._place.whole(FILE, self._sha256)
-        before = _identity(here)
+        """These columns of the rows `first` to `first + n`, by default all; MARKS where the file has them."""
+        here, is_copy, before = self._sound()
+        try:
+            frame = read_columns(here, columns, self._records, first, n)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
+            self._check_same(here, is_copy, before)  # of half of two files nothing true can be said
+            if isinstance(error, DamageError):
+                raise
+            raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
+        self._check_same(here, is_copy, before)
+        self._known = before
+        return frame
+
+    def _sound(self) -> tuple[Path, bool, tuple[int, ...]]:
+        """Where its bytes are, which have the CRC that was promised, whether that is a copy, and what tells it from
+        other files."""
+        here = self._place.whole(self._name, self._sha256)
+        is_copy = here != self._place.path / self._name
+        before = _identity(here, is_copy)
         if before != self._known:
             found = _crc32c(here)
-            if found != self._crc32c and here != self._place.path / FILE:  # a copy
-                here = self._place.whole(FILE, self._sha256, anew=True)
-                before, found = _identity(here), _crc32c(here)
+            if found != self._crc32c and is_copy:
+                here = self._place.whole(self._name, self._sha256, anew=True)
+                before, found = _identity(here, is_copy), _crc32c(here)
             if found != self._crc32c:
                 raise DamageError(
                     f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
                     "was packed anew meanwhile open it again, else pack it again"
                 )
-        try:
-            frame = read_columns(here, columns, self._records, first, n)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, DamageError) as error:
-            self._check_same(here, before)  # of half of two files nothing true can be said
-            if isinstance(error, DamageError):
-                raise
-            raise DamageError(f"{self.path}: not a readable catalog ({error}); pack the dataset again") from error
-        self._check_same(here, before)
-        self._known = before
-        return frame
+        return here, is_copy, before
 
-    def _check_same(self, here: Path, before: tuple[int, ...]) -> None:
-        if _identity(here) != before:
+    def revise(self, changes: Sequence[pl.DataFrame], more: Sequence[Path], out: Path) -> None:
+        """Writes a catalog of these rows with some values changed, and of `more` catalogs' rows after them.
+
+        Of each frame of changes `row` is the number of a row, ascending, the other columns are its new values: those of
+        WHAT, and MARKS. A mark that no row has is left out.
+        """
+        here, is_copy, before = self._sound()
+        with local.explained(out), _utf8([here, *more, out]) as (source, *others, target):
+            scanned = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+            has = scanned.collect_schema()
+            frame = changed(scanned.with_row_index("row"), changes).drop("row")
+            marks = [name for name in MARKS if name in has or any(name in one.columns for one in changes)]
+            with_marks = frame.collect_schema()
+            frame = frame.with_columns(pl.lit(False).alias(name) for name in marks if name not in with_marks)
+            frame = frame.with_columns(pl.col(name).fill_null(False) for name in marks)
+            parts = [frame.select([*WHAT, *marks])]
+            for path in others:
+                added = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+                parts.append(added.with_columns(pl.lit(False).alias(name) for name in marks).select([*WHAT, *marks]))
+            try:
+                _sink(pl.concat(parts), target)
+            except pl.exceptions.ComputeError as error:
+                self._check_same(here, is_copy, before)
+                raise StorageError(f"{out}: {_said(error)}; nothing was changed") from error
+        self._check_same(here, is_copy, before)
+
+    def _check_same(self, here: Path, is_copy: bool, before: tuple[int, ...]) -> None:
+        if _identity(here, is_copy) != before:
             raise DamageError(f"{self.path}: was replaced while it was read; open the dataset again")
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _identity(path: Path, is_copy: bool) -> tuple[int, ...]:
+    """What tells a file from another; the time of a copy says when it was used last, and its name what is in it."""
     with local.explained(path):
         status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, 0 if is_copy else status.st_mtime_ns
+
+
+def changed(frame: pl.LazyFrame, changes: Sequence[pl.DataFrame]) -> pl.LazyFrame:
+    """The frame, whose column `row` ascends, with the values that changes (see File.revise) have for some rows."""
+    for change in changes:
+        new = {name: f"__{name}" for name in change.columns if name != "row"}
+        has = frame.collect_schema()
+        with_new = change.lazy().rename(new).with_columns(pl.col("row").cast(has["row"]), __is=pl.lit(True))
+        frame = frame.join(with_new, on="row", how="left", maintain_order="left")
+        frame = frame.with_columns(
+            pl.when("__is").then(theirs).otherwise(name if name in has else pl.lit(None)).alias(name)
+            for name, theirs in new.items()
+        ).drop("__is", *new.values())
+    return frame
 
 
 def _crc32c(path: Path) -> int:
@@ -361,7 +433,7 @@ def _read_columns(
     rows = scanned.select(pl.len()).collect().item()
     if rows != records:
         raise DamageError(f"{path}: {rows} rows, the manifest says {records} records; pack the dataset again")
-    return scanned.select(columns).slice(first, n).collect()
+    return scanned.select(name for name in columns if name not in MARKS or name in found).slice(first, n).collect()
 
 
 def columns_of(condition: str) -> list[str]:
@@ -386,6 +458,11 @@ def where(frame: pl.DataFrame, condition: str) -> NDArray[np.int64]:
 def _parsed(condition: str) -> pl.Expr:
     check_condition(condition)
     return pl.sql_expr(condition)
+
+
+def attributes_text(of: Mapping[str, Any]) -> str | None:
+    """The column of a record's attributes that have no column of their own."""
+    return json.dumps(of, sort_keys=True, ensure_ascii=False) if of else None
 
 
 def attributes(value: str | None) -> dict[str, Any]:

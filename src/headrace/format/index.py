@@ -33,7 +33,7 @@ from headrace.place.local import LocalPlace, Map, explained
 if TYPE_CHECKING:
     from headrace.format.catalog import Row
 
-FILE = "headrace.index"
+FILE = "headrace.index"  # of the version that was packed
 FORMATS = ("jpeg", "png", "gif", "bmp", "webp", "tiff", "other jpeg", "other png")  # by number: the column `format`
 
 # offset: of the record in its shard, bytes. key: what random numbers of the record are drawn by. length: of its
@@ -137,18 +137,18 @@ class Index:
         return cls(columns, Texts.of([row.id for row in rows]), files)
 
     @classmethod
-    def open(cls, place: Place, *, sha256: str, crc32c: int) -> Index:
+    def open(cls, place: Place, *, sha256: str, crc32c: int, name: str = FILE) -> Index:
         """The index of the dataset in `place`, mapped, if its bytes have the CRC-32C that the manifest says.
 
         What stands in it is not judged yet: see `check`. Raises StorageError, DamageError.
         """
-        path = place.whole(FILE, sha256)
+        path = place.whole(name, sha256)
         try:
             map_ = LocalPlace(path.parent).map(path.name, crc32c=crc32c)
         except DamageError:
-            if path == place.path / FILE:
+            if path == place.path / name:
                 raise
-            path = place.whole(FILE, sha256, anew=True)  # a copy was damaged, as it seems
+            path = place.whole(name, sha256, anew=True)  # a copy was damaged, as it seems
             map_ = LocalPlace(path.parent).map(path.name, crc32c=crc32c)
         index = cls.over(map_.data, str(map_.path))
         index._map = map_

@@ -1,4 +1,7 @@
-"""The manifest: what a dataset consists of, versioned; and the side files that let other tools open the folder."""
+"""The manifest: what a dataset consists of, versioned; and the side files that let other tools open the folder.
+
+What the versions of a dataset say of each other is left to versions.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from headrace.place.address import Place, reason
 
 FILE = "headrace.json"
 FORMAT_VERSION = 1
+INDEX_FILE = "headrace.index"  # of the version that was packed, and so are the next two
+CATALOG_FILE = "catalog.parquet"
 REJECTS_FILE = "rejects.jsonl"
 LABEL_MAP_FILE = "label_map.pbtxt"
 INFO_FILE = "dataset_info.json"
@@ -37,7 +42,7 @@ class ShardEntry:
 
     The `name` of a shard that was adopted is a path from the dataset's folder, an absolute one or a URL, and its
     `sha256` that of lengths and CRCs of all its records in their order, which stand for their content. `crc32c`: of the
-    whole file; None of one that was adopted.
+    whole file; None of one that was adopted. `since`: the version of the dataset that it was added in.
     """
 
     name: str
@@ -47,6 +52,7 @@ class ShardEntry:
     sha256: str
     crc32c: int | None = None
     foreign: Foreign | None = None
+    since: int = 1
 
     @property
     def index_name(self) -> str:
@@ -83,6 +89,11 @@ class Manifest:
     what `predict` puts raw images through again. `adopted`: None for a packed dataset; else the `layout` of the
     records, the `map` of their keys, and the folder of `images` that they only name. `folder`: the folder below the
     dataset's place in which all of its files but this one lie: none ("") but for one that replaced another in a store.
+
+    `version`: 1 as it was packed, one more with each edit. `parent`: sha256 (hex) of the manifest's file before this
+    one; `edit`: {by, at, why, what}, see versions.Version. `index`, `catalog` and `rejects` are the names of these
+    files. `stored` counts all rows that there are, `dropped` those of them that are left out of this version.
+    `split_records`: records per split, where the catalog says which split a record is in; None where its shard does.
     """
 
     format_version: int = FORMAT_VERSION
@@ -110,14 +121,34 @@ class Manifest:
     values: bool = False
     adopted: Mapping[str, Any] | None = None
     folder: str = ""
+    version: int = 1
+    parent: str = ""
+    edit: Mapping[str, Any] | None = None
+    index: str = INDEX_FILE
+    catalog: str = CATALOG_FILE
+    rejects: str = REJECTS_FILE
+    dropped: int = 0
+    split_records: Mapping[str, int] | None = None
 
     @property
     def splits(self) -> dict[str, int]:
-        """Records per split, in the order they were asked for."""
+        """Records per split, in the order they were asked for; none without a record but where there never was one."""
+        if self.split_records is None:
+            return self.shard_splits
+        return {split: n for split, n in self.split_records.items() if n}
+
+    @property
+    def shard_splits(self) -> dict[str, int]:
+        """Records per split as they lie in the shards, which is what others read."""
         out: dict[str, int] = {}
         for shard in self.shards:
             out[shard.split] = out.get(shard.split, 0) + shard.records
         return out
+
+    @property
+    def tables(self) -> tuple[str, str]:
+        """The files that are checked whenever they are opened."""
+        return self.index, self.catalog
 
     def to_bytes(self) -> bytes:
         """JSON whose last value, `sha256`, is that of the same bytes with this value empty."""
@@ -125,15 +156,50 @@ class Manifest:
         return _text(self, sha256=hashlib.sha256(unsigned).hexdigest())
 
 
-def read(place: Place) -> Manifest:
-    """The manifest of the dataset in a place.
+def read(place: Place, version: int | None = None) -> Manifest:
+    """The manifest of the dataset in a place, by default of the version that holds now.
 
-    Raises NotThereError (no such folder), UsageError (no dataset, or another format), DamageError (unreadable, or
-    not the bytes that were written).
+    Raises NotThereError (no such folder), UsageError (no dataset, another format, no such version), DamageError
+    (unreadable, or not the bytes that were written).
     """
-    path, folder = place.path / FILE, place.path
+    if version is not None and type(version) is not int:
+        raise UsageError(f"version is {version!r:.60}, wanted the number of one")
+    found = parsed(content(place), place.path / FILE)
+    if version is None or version == found.version:
+        return found
+    if not 1 <= version < found.version:
+        there = f"versions 1 to {found.version}" if found.version > 1 else "one version, 1"
+        raise UsageError(f"{place.path}: has no version {version}; it has {there}")
+    earlier = parsed(kept(place.within(found.folder), version), place.path / kept_name(version))
+    if earlier.version != version:
+        raise DamageError(f"{place.path / kept_name(version)}: is version {earlier.version}, wanted {version}")
+    return earlier
+
+
+def kept_name(version: int) -> str:
+    """Where the manifest of a version stands, beside the dataset's files, once there is a later one."""
+    return f"versions/{version:04d}.json"
+
+
+def kept(place: Place, version: int) -> bytes:
+    """The manifest of an earlier version, in the place of the dataset's files. Raises DamageError, StorageError."""
+    name = kept_name(version)
     try:
-        data = place.content(FILE, _MOST_BYTES)
+        return place.content(name, _MOST_BYTES)
+    except FileNotFoundError:
+        raise DamageError(f"{place.address(name)}: is not there, and later versions were made of it") from None
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{place.address(name)}: can't be read: {reason(error)}") from error
+
+
+def content(place: Place) -> bytes:
+    """The manifest's bytes as they are now. Raises NotThereError, UsageError, StorageError."""
+    path, folder = place.path / FILE, place.path
+    place.forget(FILE)  # it may have been replaced since
+    try:
+        return place.content(FILE, _MOST_BYTES)
     except FileNotFoundError:
         if not place.exists():
             left = publish.replaced_beside(folder) if isinstance(folder, Path) else None
@@ -146,6 +212,10 @@ def read(place: Place) -> Manifest:
         raise
     except OSError as error:
         raise StorageError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def parsed(data: bytes, path: object) -> Manifest:
+    """The manifest of these bytes, which are the file `path`. Raises UsageError (another format), DamageError."""
     try:
         raw = json.loads(data)
         version = raw["format_version"]
@@ -204,12 +274,28 @@ def _check(found: Manifest) -> None:
     for name, sha256 in found.files.items():
         wants(_is_file_name(name), "the name of a file", name)
         wants(_is_digest(sha256), f"sha256 of {name}", sha256)
-    for name in ("headrace.index", "catalog.parquet"):
+    for name in ("index", "catalog", "rejects"):
+        wants(_is_file_name(getattr(found, name)), f"the name of {name}", getattr(found, name))
+    for name in found.tables:
         wants(name in found.files and name in found.crc32c, f"the digest of {name}", None)
     wants(found.adopted is None or _is_adopted(found.adopted), "adopted", found.adopted)
     wants(_is_folder(found.folder), "folder", found.folder)
+    wants(_is_count(found.version) and found.version >= 1, "version", found.version)
+    wants(_is_digest(found.parent) if found.version > 1 else found.parent == "", "parent", found.parent)
+    wants((found.edit is None) == (found.version == 1) and _is_edit(found.edit, found.version), "edit", found.edit)
+    live = found.stored - found.dropped if _is_count(found.dropped) else -1
+    wants(live >= 0, "the number of dropped records", found.dropped)
+    if found.split_records is None:
+        wants(not found.dropped, "the number of records per split", None)
+    else:
+        names, numbers = found.split_records.keys(), found.split_records.values()
+        wants(all(map(_is_count, numbers)) and sum(numbers) == live, "the number of records per split", [*numbers])
+        wants(all(name.isidentifier() for name in names), "a split", [*names])
     for entry in found.shards:
-        wants((entry.foreign is None) == (found.adopted is None), "foreign", entry.foreign)
+        since = entry.since
+        wants(_is_count(since) and 1 <= since <= found.version, f"since of {entry.name}", since)
+        adopted = found.adopted is not None and since == 1
+        wants((entry.foreign is not None) == adopted, "foreign", entry.foreign)
         wants(_is_file_name(entry.name) if entry.foreign is None else _is_path(entry.name), "a shard", entry.name)
         wants(isinstance(entry.split, str) and entry.split.isidentifier(), "the split of a shard", entry.split)
         wants(_is_count(entry.records) and _is_count(entry.bytes), f"the size of {entry.name}", entry.records)
@@ -223,6 +309,19 @@ def _check(found: Manifest) -> None:
     wants(sum(entry.records for entry in found.shards) == found.stored, "the number of records stored", found.stored)
 
 
+# What a manifest leaves out.
+_USUAL: Mapping[str, Any] = {
+    "adopted": None,
+    "folder": "",
+    "version": 1,
+    "parent": "",
+    "edit": None,
+    "index": INDEX_FILE,
+    "catalog": CATALOG_FILE,
+    "rejects": REJECTS_FILE,
+    "dropped": 0,
+    "split_records": None,
+}
 _MOST_KEYPOINTS = 100_000
 _MOST_BYTES = 1 << 32  # of a manifest: what is larger is something else
 
@@ -258,6 +357,32 @@ def _is_adopted(value: object) -> bool:
     )
 
 
+def _is_edit(value: object, version: int) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), str) for name in ("by", "at", "why"))
+        and isinstance(value.get("what"), list)
+        and bool(value["what"])
+        and all(_is_done(one, version) for one in value["what"])
+    )
+
+
+def _is_done(value: object, version: int) -> bool:
+    """Whether it can be a part of what an edit did that made this version: see versions.Version."""
+    if not isinstance(value, dict) or not isinstance(value.get("op"), str):
+        return False
+    ids, back = value.get("ids", []), value.get("version")
+    goes_back = value["op"] in ("undo", "restore")
+    return (
+        isinstance(ids, list)
+        and all(isinstance(one, str) for one in ids)
+        and isinstance(value.get("where", ""), str)
+        and _is_count(value.get("count", 0))
+        and goes_back == (back is not None)
+        and (back is None or (_is_count(back) and 1 <= back < version))
+    )
+
+
 def _entry(raw: dict[str, Any]) -> ShardEntry:
     if "foreign" in raw:
         known = raw["foreign"]
@@ -267,12 +392,15 @@ def _entry(raw: dict[str, Any]) -> ShardEntry:
 
 def _text(manifest: Manifest, *, sha256: str) -> bytes:
     raw = asdict(manifest) | {"sha256": sha256}
-    # A packed dataset says nothing of adoption, nor of a folder that is its own.
-    if not manifest.folder:
-        del raw["folder"]
-    for of, name in [(raw, "adopted"), *((entry, "foreign") for entry in raw["shards"])]:
-        if of[name] is None:
-            del of[name]
+    # A packed dataset says nothing of adoption, of a folder that is its own, nor of versions.
+    for name, usual in _USUAL.items():
+        if raw[name] == usual:
+            del raw[name]
+    for entry in raw["shards"]:
+        if entry["foreign"] is None:
+            del entry["foreign"]
+        if entry["since"] == 1:
+            del entry["since"]
     return (json.dumps(raw, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -294,7 +422,7 @@ def side_files(manifest: Manifest, *, name: str) -> dict[str, bytes]:
 
 def _dataset_info(manifest: Manifest, name: str) -> dict[str, Any]:
     splits = []
-    for split in manifest.splits:
+    for split in manifest.shard_splits:
         shards = [shard for shard in manifest.shards if shard.split == split]
         splits.append(
             {

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from headrace.errors import DamageError, StorageError, UsageError
+from headrace.errors import DamageError, HeadraceError, StorageError, UsageError
 from headrace.format import catalog, index, manifest
 from headrace.format.frames import anywhere
 from headrace.format.index import Index
+from headrace.imaging.look import BYTES
 from headrace.place.address import Place, is_url
 from headrace.place.open import Scattered
 
@@ -61,22 +64,24 @@ class Held:
 
 
 class Tables:
-    """The tables of the dataset in a place. Opened in a time that hardly depends on their size, and shared between
-    processes: the index is mapped, columns of the catalog are read when they are asked for. Pickles as its `home`,
-    where the manifest is; `place` is where the other files are, by which all of them are read.
+    """The tables of the dataset in a place, by default of the version that holds now; a version stays what it is,
+    whatever is edited later. Opened in a time that hardly depends on their size, and shared between processes: the
+    index is mapped, columns of the catalog are read when they are asked for. Pickles as its `home`, where the manifest
+    is, and its version; `place` is where the other files are, by which all of them are read.
 
-    Raises NotThereError, UsageError (no dataset, or of another format), StorageError, DamageError (not what was
-    written, or what nobody can have written).
+    Raises NotThereError, UsageError (no dataset, of another format, no such version), StorageError, DamageError (not
+    what was written, or what nobody can have written).
     """
 
-    def __init__(self, home: Place) -> None:
+    def __init__(self, home: Place, version: int | None = None) -> None:
         self.home = home
-        self.manifest = promised = manifest.read(home)
+        self.manifest = promised = manifest.read(home, version)
         self.place = files_of(home, promised)
+        where, what = promised.tables
         try:
-            self.index = Index.open(self.place, sha256=promised.files[index.FILE], crc32c=promised.crc32c[index.FILE])
+            self.index = Index.open(self.place, name=where, sha256=promised.files[where], crc32c=promised.crc32c[where])
         except (DamageError, StorageError):
-            if manifest.read(home) == promised:
+            if holds(home, promised):
                 raise
             raise DamageError(f"{home.path}: was replaced while it was opened; open it again") from None
         adopted = promised.adopted is not None
@@ -87,8 +92,9 @@ class Tables:
         )
         self._catalog = catalog.File(
             self.place,
-            sha256=promised.files[catalog.FILE],
-            crc32c=promised.crc32c[catalog.FILE],
+            name=what,
+            sha256=promised.files[what],
+            crc32c=promised.crc32c[what],
             records=promised.stored,
         )
         self.first_row = np.cumsum([0, *(entry.records for entry in promised.shards)])
@@ -99,14 +105,29 @@ class Tables:
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) that stands for all content."""
-        parts = [self.manifest.files[catalog.FILE], *(entry.sha256 for entry in self.manifest.shards)]
+        parts = [self.manifest.files[self.manifest.catalog], *(entry.sha256 for entry in self.manifest.shards)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    @property
+    def records_fingerprint(self) -> str:
+        """sha256 (hex) that stands for the records as they lie in the shards, whatever is said of them."""
+        return hashlib.sha256("".join(entry.sha256 for entry in self.manifest.shards).encode()).hexdigest()
+
+    @cached_property
+    def live(self) -> NDArray[np.int64] | None:
+        """The rows int64 [m], ascending, that are not dropped in this version; None for all."""
+        return anywhere(_live, self) if self.manifest.dropped else None
+
+    @cached_property
+    def edited(self) -> NDArray[np.bool_] | None:
+        """Of which rows something else is said than their records do, bool [n]; None for no row."""
+        return anywhere(_edited, self) if self.manifest.version > 1 else None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.home, self.fingerprint)
+        return _reopened, (self.home, self.fingerprint, self.manifest.version)
 
     def shard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers int64 [m] of the shards in which these rows [m] lie."""
@@ -120,12 +141,16 @@ class Tables:
             yield anywhere(_part, self, columns, first)
 
     def where(self, condition: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        return anywhere(_where_in, self, condition, self.asked(condition), rows)
+
+    def asked(self, condition: str) -> list[str]:
+        """The columns that an SQL condition asks for, one at least. Raises UsageError: no valid one, or no column."""
         asked = list(dict.fromkeys(catalog.columns_of(condition)))
         if unknown := [name for name in asked if name not in self.columns]:
             raise UsageError(
                 f"where({condition!r}): no column {unknown[0]!r}; the columns are {', '.join(self.columns)}"
             )
-        return anywhere(_where_in, self, condition, asked or ["label"], rows)
+        return asked or ["label"]
 
     def row(self, row: int) -> dict[str, Any]:
         group, at = divmod(row, catalog.GROUP)
@@ -190,7 +215,7 @@ class Tables:
             if name in has:
                 wrong[name] = pl.col(name).is_null()
         if "split" in has:
-            wrong["split"] |= ~pl.col("split").is_in(list(promised.splits))
+            wrong["split"] |= ~pl.col("split").is_in([*promised.shard_splits, *(promised.split_records or ())])
         if "label" in has:
             wrong["label"] = ~pl.col("label").is_between(0, len(promised.classes) - 1)
         for name, classes in (("labels", promised.classes), ("box_labels", promised.box_classes)):
@@ -201,6 +226,8 @@ class Tables:
         if "labels" in has and "label_names" in has:
             same = pl.col("labels").list.len() == pl.col("label_names").list.len()
             wrong["number of labels"] = (pl.col("labels").is_null() != pl.col("label_names").is_null()) | ~same
+        if "look" in has:
+            wrong["look"] = pl.col("look").bin.size() != BYTES
         if "value" in has:
             wrong["value"] = ~pl.col("value").is_finite()
         if "polygons" in has:
@@ -225,10 +252,18 @@ class Tables:
         if len(bad):
             row = int(bad["__row"][0])
             what = next(name for name, one in wrong.items() if bad.select(one.fill_null(False)).item())
-            raise DamageError(
-                f"{self.place.address(catalog.FILE)}: the {what} of row {first + row} can't be; pack the dataset again"
-            )
+            file = self.place.address(promised.catalog)
+            raise DamageError(f"{file}: the {what} of row {first + row} can't be; pack the dataset again")
         return frame
+
+    def marked(self, name: str) -> NDArray[np.bool_]:
+        """Which rows have a mark of catalog.MARKS, bool [n]. Not in a forked child."""
+        frame = self._catalog.read([name])
+        return frame[name].to_numpy() if name in frame.columns else np.zeros(len(self), bool)
+
+    def revise(self, changes: Sequence[pl.DataFrame], more: Sequence[Path], out: Path) -> None:
+        """Writes a catalog of another version: see catalog.File. Not in a forked child."""
+        self._catalog.revise(changes, more, out)
 
     def _column(self, name: str, rows: NDArray[np.int64] | None) -> pl.Series:
         """A column that the index knows."""
@@ -254,15 +289,38 @@ def files_of(home: Place, promised: manifest.Manifest) -> Place:
     return Scattered(place) if any(is_url(entry.name) for entry in promised.shards) else place
 
 
-def _reopened(home: Place, fingerprint: str) -> Tables:
+def holds(home: Place, promised: manifest.Manifest) -> bool:
+    """Whether this is still a version of the dataset in a place, if not the one that holds now."""
+    try:
+        return manifest.read(home, promised.version) == promised
+    except HeadraceError:
+        return False
+
+
+def _reopened(home: Place, fingerprint: str, version: int) -> Tables:
     """The tables that were pickled. Raises DamageError: those of another dataset stand there now."""
-    tables = Tables(home)
-    if tables.fingerprint != fingerprint:
+    tables = Tables(home, version) if version <= manifest.read(home).version else None
+    if tables is None or tables.fingerprint != fingerprint:
         raise DamageError(f"{home.path}: holds another dataset than was opened; open it again")
     return tables
 
 
 # What Polars has to do, as functions that `anywhere` can send away.
+
+
+def _live(tables: Tables) -> NDArray[np.int64]:
+    live = np.flatnonzero(~tables.marked(catalog.DROPPED))
+    if len(live) != len(tables) - tables.manifest.dropped:
+        raise DamageError(
+            f"{tables.place.address(tables.manifest.catalog)}: {len(tables) - len(live)} rows are dropped, the "
+            f"manifest says {tables.manifest.dropped}; run 'headrace verify'"
+        )
+    return live
+
+
+def _edited(tables: Tables) -> NDArray[np.bool_] | None:
+    marked = tables.marked(catalog.EDITED)
+    return marked if marked.any() else None
 
 
 def _frame(tables: Tables, columns: Sequence[str], rows: NDArray[np.int64] | None) -> pl.DataFrame:

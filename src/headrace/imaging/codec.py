@@ -70,6 +70,9 @@ class BadImage(ValueError):
         self.stage = stage
         self.reason = reason
 
+    def __reduce__(self) -> Any:
+        return BadImage, (self.stage, self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Header:

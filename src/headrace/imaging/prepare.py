@@ -15,6 +15,7 @@ import numpy as np
 from headrace.errors import UsageError
 from headrace.imaging import codec, geometry
 from headrace.imaging.levels import Range, check_range
+from headrace.imaging.look import look, thumb
 from headrace.imaging.masks import carry_mask, turn_mask
 from headrace.imaging.objects import judge_boxes
 from headrace.imaging.placement import Fit, Size, carry, carry_points, check_fit, check_size, draw, place
@@ -124,7 +125,8 @@ class Prepared:
 
     `clipped`: how many reached out of the image and were cut to it. `dropped`: reason -> boxes that are left out;
     `points_dropped`: reason -> labelled keypoints that are. `warning`: why the image may be a damaged one that was kept
-    all the same; None of all others.
+    all the same; None of all others. `look`: of its pixels before they were
+    encoded, None where nobody asked.
     """
 
     encoded: bytes
@@ -140,6 +142,7 @@ class Prepared:
     dropped: Counter[str]
     points_dropped: Counter[str]
     warning: str | None
+    look: bytes | None
 
 
 def prepare(
@@ -152,6 +155,7 @@ def prepare(
     measured_in: Size | None = None,
     upright: bool = False,
     window: tuple[float, float, float, float] | None = None,
+    with_look: bool = False,
 ) -> Prepared:
     """What is stored of image bytes `data`. Raises codec.BadImage (stage and reason).
 
@@ -160,7 +164,7 @@ def prepare(
     one of which `fit` leaves less than MIN_VISIBLE of its area. Keypoint sets beside boxes belong to them, one each,
     and are dropped with them, and so are `masks`. A labelled point that lies outside, or that `fit` cuts off, becomes
     (0, 0, 0). `measured_in`, `upright`, `window`: see Record's size, upright and window; what a window hides is as what
-    `fit` hides.
+    `fit` hides. `with_look`: whether its look is wanted.
     """
     header = codec.read_header(data, max_pixels=options.max_pixels, value_range=options.value_range)
     codec.check_density(header, len(data), options.max_pixels)
@@ -236,6 +240,7 @@ def prepare(
         kind = "png" if size == (y1 - y0, x1 - x0) and header.format in _LOSSLESS else "jpeg"
         encoded = codec.encode_png(out) if kind == "png" else options.jpeg(out)
         height, width = size
+        pixels = out
     return Prepared(
         encoded=encoded,
         format=kind,
@@ -250,6 +255,7 @@ def prepare(
         dropped=+dropped,
         points_dropped=+lost,
         warning=warning,
+        look=look(thumb(pixels)) if with_look else None,
     )
 
 

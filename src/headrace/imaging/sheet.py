@@ -39,10 +39,15 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str, large: bool = False, col
     if columns is not None and columns < 1:
         raise UsageError(f"columns is {columns}, wanted 1 or more")
     most = columns or (4 if large else 10 if len(tiles) > 24 else 6)
+    return sheet_of_rows([tiles[i : i + most] for i in range(0, len(tiles), most)], title=title, large=large)
+
+
+def sheet_of_rows(rows_of: Sequence[Sequence[Tile]], *, title: str, large: bool = False) -> Image.Image:
+    """The same with the tiles of each row given."""
     side, letters = (LARGE, 15) if large else (SMALL, 12)
     step = side + 2 * _FRAME + _GAP
-    rows = [_Row(tiles[i : i + most], side, letters) for i in range(0, len(tiles), most)]
-    width = max(_NARROWEST, 2 * _MARGIN - _GAP + step * min(most, len(tiles)))
+    rows = [_Row(tiles, side, letters) for tiles in rows_of]
+    width = max(_NARROWEST, 2 * _MARGIN - _GAP + step * max(map(len, rows_of), default=0))
     heading = font(17, bold=True)
     lines = wrapped(title, width - 2 * _MARGIN, heading)
     above = _MARGIN + 24 * len(lines) + 6 * bool(lines)

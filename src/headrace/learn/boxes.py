@@ -40,15 +40,23 @@ def suppressed(found: Found, *, overlap: float = 0.5) -> Found:
     return Found(found.boxes[best], found.scores[best], found.labels[best])
 
 
-def matches(found: Found, truth: Truth, *, overlap: float = 0.5) -> NDArray[np.bool_]:
-    """Which of the boxes, best first, are true, bool [n]: each takes the free box of its label it overlaps most."""
+def partners(found: Found, truth: Truth, *, overlap: float = 0.5) -> NDArray[np.int64]:
+    """Which box of the truth each box found is of, int64 [n], -1 for a false one: best first, each takes the free box
+    of its label it overlaps most."""
     overlaps = iou(found.boxes, truth.boxes) * (found.labels[:, None] == truth.labels[None])
     free = np.ones(len(truth.boxes), bool)
-    true = np.zeros(len(found.boxes), bool)
+    of = np.full(len(found.boxes), -1, np.int64)
     for i in np.argsort(-found.scores, kind="stable"):
         left = np.where(free, overlaps[i], 0)
         if len(left) and left.max() >= overlap:
-            free[left.argmax()], true[i] = False, True
+            of[i] = left.argmax()
+            free[of[i]] = False
+    return of
+
+
+def matches(found: Found, truth: Truth, *, overlap: float = 0.5) -> NDArray[np.bool_]:
+    """Which of the boxes are true, bool [n]; see `partners`."""
+    true: NDArray[np.bool_] = partners(found, truth, overlap=overlap) >= 0
     return true
 
 

@@ -247,19 +247,20 @@ def judged(dataset: Dataset, split: str | None, recipe: Recipe) -> Chosen:
     return Chosen(dataset, there[0] if dataset.is_view and len(there) == 1 else None)
 
 
-def seen_in_training(dataset: Dataset, recipe: Recipe) -> int:
-    """How many records of a view the run was trained on, as far as the recipe tells."""
+def seen_in_training(dataset: Dataset, recipe: Recipe) -> NDArray[np.int64]:
+    """The rows int64 [m] of a view that the run was trained on, as far as the recipe tells."""
+    none = np.zeros(0, np.int64)
     if dataset.fingerprint != recipe.train.content:
-        return 0
+        return none
     if dataset.view_fingerprint == recipe.train.fingerprint:
-        return len(dataset)
+        return dataset.rows
     whole = dataset.whole
     shares = _shares(whole, recipe)
     trained = shares["train"].view if shares else whole.split(recipe.train.split) if recipe.train.split else whole
     trained = _as_learnt(trained, recipe)
     if trained.view_fingerprint != recipe.train.fingerprint:
-        return 0  # it was a view that only the caller knows
-    return len(np.intersect1d(trained.rows, dataset.rows))
+        return none  # it was a view that only the caller knows
+    return np.intersect1d(trained.rows, dataset.rows)
 
 
 def _shares(whole: Dataset, recipe: Recipe) -> dict[str, Chosen]:

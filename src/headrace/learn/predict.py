@@ -21,6 +21,7 @@ from headrace import order
 from headrace.errors import DataError, NotThereError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import REJECTS_FILE
+from headrace.format.versions import addressed
 from headrace.imaging.codec import encode_jpeg
 from headrace.imaging.placement import place
 from headrace.imaging.sheet import Tile, contact_sheet, png
@@ -322,7 +323,7 @@ def _dataset(images: Any) -> Any:
 
 
 def _is_dataset(path: str | os.PathLike[str]) -> bool:
-    where = located(path)
+    where = located(addressed(path)[0])
     if isinstance(where, Path):
         return (where / manifest.FILE).is_file()
     try:

@@ -20,7 +20,7 @@ from headrace.imaging.augment import AUGMENTATIONS
 from headrace.imaging.placement import Fit, check_fit, check_size
 from headrace.imaging.prepare import ImageOptions
 from headrace.learn import schema
-from headrace.load.loader import Cache
+from headrace.load.loader import Cache, Order, check_order
 from headrace.load.photos import Preparation
 from headrace.place.local import content, explained
 from headrace.place.publish import write_atomic
@@ -45,6 +45,7 @@ class Options:
     `split` None is "train" where there is one, else everything; `val_split` None is "val" where there is one, else no
     validation. `divide` name -> share divides what is there into train, val and others by `seed`, stratified by class.
     `limit`: so many records of each part at most, evenly drawn. `drop_last` leaves a last, shorter batch out.
+    `order`: what is shuffled, as `Dataset.loader` says.
     Raises UsageError where a value can't be meant.
     """
 
@@ -66,6 +67,7 @@ class Options:
     divide: Mapping[str, float] | None = None
     limit: int | None = None
     drop_last: bool = False
+    order: Order = "full"
     deterministic: bool = False
     # How the work is done, not what comes out:
     workers: int | None = None
@@ -83,6 +85,7 @@ class Options:
             raise UsageError(f"batch_size is {self.batch_size}, wanted 1 or more")
         check_size(self.size)
         check_fit(self.fit)
+        check_order(self.order)
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning_rate is {self.learning_rate}, wanted a number above 0")
         if not self.checkpoint_seconds >= 0:

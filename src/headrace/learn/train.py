@@ -327,6 +327,7 @@ class _Training:
             size=size,
             fit=options.fit,
             shuffle=not val,
+            order="full" if val else options.order,
             seed=options.seed,
             target=task.truth(part.view, drawn) if val else task.target(drawn),
             augment=() if val else tuple(AUGMENTATIONS[name] for name in filled(options.augment)),

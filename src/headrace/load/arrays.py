@@ -24,6 +24,7 @@ from headrace.format.tables import Held
 from headrace.imaging import codec
 from headrace.imaging.placement import Placement, draw
 from headrace.imaging.prepare import ImageOptions
+from headrace.load.copies import Payloads
 from headrace.load.dataset import Dataset
 from headrace.load.store import Drawing, Store
 from headrace.load.view import View
@@ -115,7 +116,7 @@ class ArrayStore(Store):
         np.save(file, self._read(row, self.stack.read), allow_pickle=False)
         return np.frombuffer(file.getbuffer(), np.uint8)
 
-    def drawing(self, rows: NDArray[np.int64]) -> Drawing:
+    def drawing(self, rows: NDArray[np.int64], held: Payloads | None = None) -> Drawing:
         stack, numbers = self.stack, rows.tolist()
 
         def copy(i: int, _: Placement, out: NDArray[Any]) -> None:
@@ -275,11 +276,11 @@ class ArrayDataset(Dataset):
             key=key,
             label_key=label_key,
         )
-        self.view = View(ArrayStore(source, splits, seed, max_rejects))
+        self.selection = View(ArrayStore(source, splits, seed, max_rejects))
 
     @property
     def store(self) -> ArrayStore:
-        store = self.view.store
+        store = self.selection.store
         assert isinstance(store, ArrayStore)
         return store
 

@@ -11,6 +11,7 @@ from headrace import parallel
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
 from headrace.imaging.placement import Fit, Placement, Size, draw_warp, place
+from headrace.load.copies import Payloads
 from headrace.load.store import Drawing
 from headrace.load.view import View
 
@@ -30,11 +31,15 @@ class MemoryCache:
         self._images = np.empty(shape, np.uint8)
         self._filled = np.zeros(len(view), bool)
 
-    def drawing(self, positions: NDArray[np.int64]) -> Drawing:
+    def missing(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of these positions [b] whose images are not there yet."""
+        return positions[~self._filled[positions]]
+
+    def drawing(self, positions: NDArray[np.int64], *held: Payloads) -> Drawing:
         """Who draws the images at these positions [b] of the view: mirrored and warped as their placement says, else as
-        a placement of the whole image has them."""
+        a placement of the whole image has them. held: see Store.drawing."""
         store, rows, numbers = self._view.store, self._view.rows[positions], positions.tolist()
-        decode = None if self._filled[positions].all() else store.drawing(rows)
+        decode = None if self._filled[positions].all() else store.drawing(rows, *held)
 
         def draw(i: int, placement: Placement, out: Pixels) -> None:
             image = self._images[numbers[i]]

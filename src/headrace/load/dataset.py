@@ -8,10 +8,12 @@ import functools
 import html
 import inspect
 import io
+import logging
 import operator
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -22,13 +24,15 @@ from headrace import order
 from headrace.checking.verify import Verdict, verify
 from headrace.errors import DamageError, UnknownIdError, UsageError
 from headrace.format import catalog, example, manifest
+from headrace.format.versions import Version, addressed, history
 from headrace.imaging import codec
 from headrace.imaging.augment import Augmentation
 from headrace.imaging.geometry import MIN_VISIBLE
 from headrace.imaging.placement import Fit
 from headrace.load.store import Shards, Store, decode_stored
 from headrace.load.view import View
-from headrace.place.address import Location
+from headrace.place.address import Location, is_url
+from headrace.place.cache import Cache as CacheFolder
 from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
@@ -38,13 +42,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from headrace.exporting.export import ExportReport
-    from headrace.load.loader import Cache, Loader, OnBad
+    from headrace.load.loader import Cache, Loader, OnBad, Order
     from headrace.load.mix import Mix
     from headrace.load.targets import Target
+    from headrace.viewing.serve import Viewer
 
 
 Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
 
+_log = logging.getLogger("headrace")
 _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
 
@@ -126,33 +132,56 @@ class Dataset:
     """A packed or adopted dataset, or a view of one: `len`, `ds[i]`, `ds["id"]`, and the views `ds[:5]`, `split`,
     `divide`, `where`, of each of which there is a `loader`.
 
-    A view shares files and catalog with its origin and holds nothing but row numbers. path: a folder, or the URL of one
-    in an object store ("s3://bucket/cats"); storage_options: what the store is opened with (README of place).
-    Raises NotThereError, UsageError (not a dataset), DamageError (its manifest or catalog can't be read).
+    A view shares files and catalog with its origin and holds nothing but row numbers.
+
+    path: a folder, or the URL of one in an object store ("s3://bucket/cats").
+    version: an earlier one, as it was; by default, and unless the path says one ("cats@3"), the one that holds now.
+    storage_options: what the store is opened with, those of obstore's from_url.
+    cache_dir: where records that were read of a store are kept, for all processes; by default $HEADRACE_CACHE, else
+    headrace in $XDG_CACHE_HOME or ~/.cache.
+    cache_bytes: what that folder may take, by default half of what is free on its disk with what it takes already; 0
+    keeps nothing.
+    Raises NotThereError, UsageError (not a dataset, no such version), DamageError (its manifest or catalog can't be
+    read).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
-        self.view = View(Shards(at(path, storage_options)))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        version: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if version is None:
+            path, version = addressed(path, storage_options)
+        given = is_url(path) or cache_dir is not None or cache_bytes is not None
+        cache = CacheFolder(cache_dir, cache_bytes) if given else None
+        self.selection = View(Shards(at(path, storage_options, cache), cache, version))
 
     def _of(self, view: View) -> Dataset:
         dataset = object.__new__(type(self))
-        dataset.view = view
+        dataset.selection = view
         return dataset
 
     def _take(
         self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str, *, part: str | None = None
     ) -> Dataset:
-        return self._of(self.view.take(positions, what, part=part))
+        return self._of(self.selection.take(positions, what, part=part))
+
+    # Which records these are. `view` is the verb that shows them.
+    selection: View
 
     @property
     def store(self) -> Store:
         """Where the records are, of the whole dataset."""
-        return self.view.store
+        return self.selection.store
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """The catalog rows int64 [n] of this view's records."""
-        return self.view.rows
+        return self.selection.rows
 
     @property
     def path(self) -> Location:
@@ -162,12 +191,24 @@ class Dataset:
     @property
     def title(self) -> str:
         """What this is, for people: "cats / split 'train'"."""
-        return self.view.title
+        return self.selection.title
 
     @property
     def manifest(self) -> manifest.Manifest:
         """What the folder consists of."""
         return self.store.manifest
+
+    @property
+    def version(self) -> int:
+        """The number of this version: 1 as it was packed, one more with each edit."""
+        return self.manifest.version
+
+    @property
+    def history(self) -> tuple[Version, ...]:
+        """What was done to it up to this version, oldest first; empty for arrays. Raises DamageError, StorageError."""
+        if not isinstance(self.store, Shards):
+            return ()
+        return history(self.store.tables.home, self.version)
 
     @property
     def fingerprint(self) -> str:
@@ -177,22 +218,26 @@ class Dataset:
     @property
     def view_fingerprint(self) -> str:
         """sha256 (hex) over the content and the records of this view in their order."""
-        return self.view.fingerprint
+        return self.selection.fingerprint
 
     @property
     def what(self) -> str:
         """What this view is of the whole, in words: "split 'train' / where width > 300"; "" for the whole."""
-        return " / ".join(self.view.what)
+        return " / ".join(self.selection.what)
 
     @property
     def is_view(self) -> bool:
         """Whether it was chosen out of the whole by split, divide, where, sample or numbers."""
-        return bool(self.view.what)
+        return bool(self.selection.what)
 
     @property
     def whole(self) -> Dataset:
         """All records of the dataset that this is a view of."""
         return self._of(View(self.store))
+
+    def reopened(self) -> Dataset:
+        """All records of what lies there now, where it was replaced since this was opened. Raises as Dataset does."""
+        return self._of(View(self.store.reopened()))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -219,7 +264,7 @@ class Dataset:
     def has_boxes(self) -> bool:
         """Whether the source spoke of boxes at all, of any record of the whole dataset: a picture without any is then a
         negative."""
-        return self.view.has_boxes
+        return self.selection.has_boxes
 
     @property
     def keypoints(self) -> int:
@@ -256,17 +301,17 @@ class Dataset:
     @property
     def catalog(self) -> pl.DataFrame:
         """One row per record of this view: all that is known of it but its pixels."""
-        return self.store.table.frame(rows=self._some_rows)
+        return self.store.table.frame(rows=self.some_rows)
 
     @property
-    def _some_rows(self) -> NDArray[np.int64] | None:
-        """The rows of this view, None for all."""
-        return self.rows if self.is_view else None
+    def some_rows(self) -> NDArray[np.int64] | None:
+        """The rows of this view, None where they are all that there are."""
+        return self.selection.some_rows
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class indices int64 [n], -1 for a record without a label, and for all where there may be several."""
-        return self.view.labels
+        return self.selection.labels
 
     @property
     def keeps(self) -> bool:
@@ -279,7 +324,7 @@ class Dataset:
 
         Of images that are kept, their last axis when they are [h, w, c], else 0.
         """
-        return self.view.channels
+        return self.selection.channels
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -287,7 +332,7 @@ class Dataset:
 
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
-        return self.view.image_size
+        return self.selection.image_size
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -352,11 +397,13 @@ class Dataset:
     def _row_of(self, id_: str) -> int:
         """The row of a record of this view. Raises UnknownIdError."""
         row = self.store.row_of(id_)
-        if row is not None and (not self.is_view or (self.rows == row).any()):
+        if row is not None and (self.some_rows is None or (self.rows == row).any()):
             return row
         if row is not None:
             raise UnknownIdError(f"{self.title}: no record {id_!r}; the dataset has it, and this view of it doesn't")
-        ids, name = self.store.table.frame(["id"], self._some_rows)["id"], id_.rstrip("/").rsplit("/", 1)[-1]
+        if self.store.row_of(id_, dropped=True) is not None:
+            raise UnknownIdError(f"{self.title}: no record {id_!r}; it was dropped, and earlier versions have it")
+        ids, name = self.store.table.frame(["id"], self.some_rows)["id"], id_.rstrip("/").rsplit("/", 1)[-1]
         near = ids.filter(ids.str.contains(name, literal=True)).head(3).to_list() if name else []
         near = near or difflib.get_close_matches(id_, ids.head(_COMPARED).to_list(), 3)
         known = f"; near it are {', '.join(near)}" if near else f"; ids are like {ids[0]}" if len(ids) else ""
@@ -366,7 +413,7 @@ class Dataset:
         """The record of catalog row `row`. Raises DamageError."""
         values = self.store.table.row(row)
         known = catalog.known_of(values, (values["height"], values["width"]), self.keypoints)
-        for name in ("labels", "sha256", "warning"):
+        for name in ("labels", "sha256", "look", "warning"):
             del known[name]
         for name, several in (("label_names", "labels"), ("box_label_names", "box_labels"), ("captions", "captions")):
             texts = known.pop(name)
@@ -393,7 +440,7 @@ class Dataset:
                 raise UsageError(f"{name!r}: fraction {fraction:g}, wanted above 0 and at most 1")
         if sum(fractions.values()) > 1 + 1e-6:
             raise UsageError(f"the fractions sum to {sum(fractions.values()):g}, wanted at most 1")
-        several, groups = self.store.kinds_of(self._some_rows)
+        several, groups = self.store.kinds_of(self.some_rows)
         strata = self.labels if several is None else several
         if groups is None:
             share = shares(strata, fractions, seed=seed)
@@ -418,7 +465,7 @@ class Dataset:
         Of records of several classes: "array_contains(label_names, 'cat')"; of values: "value > 0.5".
         Raises UsageError: no valid condition, or an unknown column.
         """
-        return self._take(self.store.table.where(condition, self._some_rows), f"where {condition}")
+        return self._take(self.store.table.where(condition, self.some_rows), f"where {condition}")
 
     def features(self, *names: str) -> Iterator[dict[str, FeatureValue]]:
         """For each record of this view, in its order, the features of these `names` as its tf.train.Example holds them.
@@ -440,7 +487,7 @@ class Dataset:
     def verify(self, *, workers: int | None = None) -> Verdict:
         """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
         assert isinstance(self.store, Shards)
-        return verify(self.store.tables.home, workers=workers)
+        return verify(self.store.tables.home, version=self.version, workers=workers)
 
     @_by_name
     def loader(
@@ -450,6 +497,7 @@ class Dataset:
         size: int | tuple[int, int] | None = None,
         fit: Fit = "stretch",
         shuffle: bool | None = None,
+        order: Order = "full",
         seed: int = 0,
         target: Target | None = None,
         augment: Augmentation | Iterable[Augmentation] = (),
@@ -470,6 +518,12 @@ class Dataset:
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
         and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
         them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
+        order: what is shuffled. "full" is everything. "windows" is for sets larger than the cache or a disk's patience:
+        blocks of neighbours, about 8 MB each, are shuffled, and the records of up to 16 of these among each other, so
+        that some 128 MB are read at a time (a cache should hold twice that). As random, repeatable and resumable, and
+        for packed records as good, as these were shuffled then; where they lie sorted by class it costs accuracy, of
+        which a warning is logged. Neighbours are those of the view: of ds[numbers] as they are listed, which may lie
+        anywhere. A set of 128 MB or less is one window.
         seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
         target: None is what the records bring: y that is kept, else boxes, else the class, else the classes where
         there may be several (MultiLabel), else the value (Value).
@@ -486,6 +540,7 @@ class Dataset:
 
         Raises UsageError, DataError.
         """
+        from headrace.load import windows
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
@@ -493,9 +548,10 @@ class Dataset:
             batch_size=batch_size,
             size=size,  # type: ignore[arg-type]
             fit=fit,
-            shuffle=self.view.trains or bool(augment) if shuffle is None else shuffle,
+            shuffle=self.selection.trains or bool(augment) if shuffle is None else shuffle,
+            order=order,
             seed=seed,
-            target=default_target(self.view.facts(objects=False)) if target is None else target,
+            target=default_target(self.selection.facts(objects=False)) if target is None else target,
             augment=augment,  # type: ignore[arg-type]
             drop_last=drop_last,
             workers=workers,
@@ -506,7 +562,18 @@ class Dataset:
             cache=cache,
             mix=mix,
         )
-        return Loader(self.view, options)
+        loader = Loader(self.selection, options)
+        if loader.windows is not None:
+            uneven = windows.unevenness(self.store, self.rows, loader.windows)
+            if uneven > windows.UNEVEN:
+                _log.warning(
+                    "%s: its records lie by class, so that any 32 in a row share out the classes %.1f times as "
+                    "unevenly as by chance (order='windows'), which costs accuracy; pack it, as packing shuffles, or "
+                    "take order='full'",
+                    self.title,
+                    uneven,
+                )
+        return loader
 
     def export(
         self,
@@ -541,12 +608,44 @@ class Dataset:
             raise UsageError(f"show() takes {', '.join(options)} with batch=True only")
         from headrace.load import show  # fonts and drawing are nothing for who only loads
 
-        show.check(self.view, n)
+        show.check(self.selection, n)
         if not batch:
             return show.show_records(self, n)
         loader = self.loader(**{"shuffle": True} | options, batch_size=n)
         loader.epoch = epoch
         return loader.show()
+
+    def view(
+        self,
+        *,
+        run: str | os.PathLike[str] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        allow_hosts: Sequence[str] = (),
+        browser: bool = True,
+    ) -> Viewer:
+        """Shows this view in a browser: its images with their labels, sizes and classes, rejects, equal images, and
+        what a `run` says of them where it was evaluated. A server on a thread of this process, until `close`.
+
+        A notebook shows it in a frame; elsewhere its address is printed, with a token without which it tells nothing,
+        and where there is a `browser`, that is opened. host: who may reach it, by default this machine alone. port: 0
+        takes any free one. allow_hosts: names of a proxy that leads here. Raises UsageError (a port that is taken),
+        NotThereError, MissingExtraError.
+        """
+        from headrace.viewing.serve import view
+
+        run = None if run is None else Path(run)
+        return view(self, run=run, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
+
+    def report(self, out: str | os.PathLike[str], *, run: str | os.PathLike[str] | None = None) -> Path:
+        """Writes what this view holds into one HTML file, which shows itself without scripts and can be printed:
+        numbers, samples of each class, histograms, rejects, equal images; and of a `run` its curves and evaluations.
+
+        Raises UsageError, NotThereError, DamageError, StorageError.
+        """
+        from headrace.viewing.report import report
+
+        return report(self, Path(out), run=None if run is None else Path(run))
 
     def __repr__(self) -> str:
         parts = [f"{len(self)} records"]
@@ -561,7 +660,7 @@ class Dataset:
             shown = [f"{name} {n}" for name, n in self.class_counts.items()]
             several = ", several to a record" if self.multi_label else ""
             parts.append(f"{len(shown)} classes{several}: " + ", ".join(shown[:8]) + (", …" if len(shown) > 8 else ""))
-        if (values := self.view.facts(objects=False).value_range) is not None:
+        if (values := self.selection.facts(objects=False).value_range) is not None:
             parts.append(f"values {values[0]:g} to {values[1]:g}")
         if self.has_boxes:
             boxes = int(self.store.box_counts(self.rows).sum()) if self.is_view else self.manifest.boxes
@@ -569,7 +668,7 @@ class Dataset:
         if self.has_keypoints:
             sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
-        what = "".join(f" / {what}" for what in self.view.what)
+        what = "".join(f" / {what}" for what in self.selection.what)
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
@@ -601,6 +700,33 @@ def _slice_text(some: slice) -> str:
     return f"[{':'.join('' if part is None else str(part) for part in parts)}]"
 
 
+def _said(store: Store, row: int, found: Mapping[str, example.Feature]) -> dict[str, example.Feature]:
+    """The features of an edited record that the catalog knows better: its labels and objects, where it has such."""
+    values, promised = store.table.row(row), store.manifest
+    known = catalog.known_of(values, (values["height"], values["width"]), promised.keypoints)
+    shape = {name: values[name] for name in ("format", "height", "width", "channels")}
+    said = catalog.Row(shard="", **shape, **known)
+    features = example.features_of(
+        said,
+        b"",
+        with_label=bool(promised.classes),
+        multi_label=promised.multi_label,
+        with_value=promised.values,
+        with_boxes=promised.boxes is not None,
+        keypoints=promised.keypoints,
+        keypoint_names=promised.keypoint_names,
+    )
+    features |= example.features_of_attributes(said, example.names_of_keys(found))
+    kept = {name: feature for name, feature in features.items() if name.startswith(_SAID)}
+    for name, feature in kept.items():
+        if isinstance(feature, example.Ints) and None in feature:  # of a box that an edit has added
+            kept[name] = example.Ints(-1 if value is None else value for value in feature)
+    return kept
+
+
+_SAID = ("image/class/", "image/object/", "objects/")
+
+
 FeatureValue: TypeAlias = "int | float | bytes | NDArray[Any]"
 
 
@@ -610,6 +736,8 @@ def _features(store: Store, row: int, names: tuple[str, ...]) -> dict[str, Featu
         found = example.parse(store.payload(row))
     except ValueError as error:
         raise DamageError(f"{store.address(row)}: {error}; run 'headrace verify {store.path}'") from error
+    if store.is_edited(row):
+        found |= _said(store, row, found)
     try:
         return {name: example.value_of(name, found[name]) for name in names or found}
     except KeyError as error:

@@ -73,6 +73,7 @@ class Iteration(Iterator[Batch]):
         budget: Budget,
         state: Callable[[Position], dict[str, Any]],
         delivered: Callable[[Position, tuple[str, ...]], None],
+        ending: Callable[[], None] | None = None,
     ) -> None:
         self.epoch = start.epoch
         self._next, self._batches, self._step = start.batch, batches, step
@@ -80,7 +81,7 @@ class Iteration(Iterator[Batch]):
         self._bad: list[str] = []
         self._process = os.getpid()
         work = (piece for i in range(start.batch, batches, step) for piece in pieces(start.epoch, i))
-        self._made = parallel.ordered(call, work, workers=pool, ahead=ahead)
+        self._made = parallel.ordered(call, work, workers=pool, ahead=ahead, ending=ending)
 
     def __next__(self) -> Batch:
         if os.getpid() != self._process:

@@ -9,7 +9,8 @@ import functools
 import logging
 import math
 import operator
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -22,6 +23,7 @@ from headrace.imaging import mirror
 from headrace.imaging.augment import Change, check_augment, moves, name_of
 from headrace.imaging.called import Called, left
 from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
+from headrace.load.ahead import Ahead, Filling, fitting
 from headrace.load.cache import MemoryCache
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
@@ -30,6 +32,7 @@ from headrace.load.mix import Mix, Mosaic, averaged, check_mix, mosaics
 from headrace.load.store import Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
+from headrace.load.windows import windows_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 Cache: TypeAlias = Literal["memory"]
+Order: TypeAlias = Literal["full", "windows"]
 
 STATE_VERSION = 1
 _SIZES = 4096  # of images whose placements are remembered
@@ -57,6 +61,7 @@ class LoaderOptions:
     size: Size | None
     fit: Fit
     shuffle: bool
+    order: Order
     seed: int
     target: Target | None
     augment: tuple[Change, ...]
@@ -86,6 +91,12 @@ class LoaderOptions:
         rank, ranks = self.world
         if not 0 <= rank < ranks:
             raise UsageError(f"world is {self.world}, wanted (rank, size) with 0 <= rank < size")
+        check_order(self.order)
+        if self.order == "windows" and not self.shuffle:
+            raise UsageError(
+                "order is 'windows', which is a way to shuffle, and these records come unshuffled (shuffle=False, or "
+                "nothing said of records that are not for training); pass shuffle=True, or leave order out"
+            )
         if self.on_bad not in get_args(OnBad):
             raise UsageError(f"on_bad is {self.on_bad!r}, wanted raise or skip")
         if not (self.max_bad >= 0 and (isinstance(self.max_bad, int) or self.max_bad <= 1)):
@@ -146,6 +157,7 @@ class Loader:
         self.dtype = view.store.dtype
         self.image_shape = view.store.image_shape if view.keeps else (*size, self.channels)
         self.workers = parallel.check_workers(options.workers)
+        self.windows = windows_of(view.store, len(view)) if options.order == "windows" else None
         self._position, self._begun = Position(0, 0), False
         self._held: str | None = None
         self._skipped: dict[str, None] = {}
@@ -161,6 +173,12 @@ class Loader:
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
+        self._fits, self._filling = False, None
+        if view.store.copies is not None:
+            self._fits, shards = fitting(view.store.copies, view.rows)
+            if shards:
+                self._filling = Filling(view.store.copies, shards)
+                weakref.finalize(self, self._filling.end).atexit = False
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
         return Loader, (self.view, self.options), (self._position, self._begun)
@@ -172,6 +190,11 @@ class Loader:
     def batch_size(self) -> int:
         """Records of a global batch."""
         return self.options.batch_size
+
+    @property
+    def order(self) -> Order:
+        """What is shuffled: "full", everything, or "windows", `windows` of so many records."""
+        return self.options.order
 
     @property
     def epoch(self) -> int:
@@ -287,10 +310,11 @@ class Loader:
 
     def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
         options, records, (k, n) = self.options, len(self.view), share
+        ahead = self._ahead(start.epoch, range(start.batch + k, len(self), n), before=start.batch)
         pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
         return Iteration(
-            self._pieces,
+            functools.partial(self._pieces, ahead),
             Position(start.epoch, start.batch + k),
             len(self),
             step=n,
@@ -299,6 +323,7 @@ class Loader:
             budget=Budget(most, records),
             state=self._state,
             delivered=self._deliver if attached else self._deliver_apart,
+            ending=None if ahead is None else ahead.close,
         )
 
     def _deliver(self, position: Position, bad: tuple[str, ...]) -> None:
@@ -356,12 +381,13 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         options = self.options
         return {
-            "dataset": self.view.fingerprint,
+            "dataset": self.view.records_fingerprint,
             "records": len(self.view),
             "batch_size": options.batch_size,
             "shuffle": options.shuffle,
             "seed": options.seed,
             "drop_last": options.drop_last,
+            "windows": None if self.windows is None else [*self.windows],
         }
 
     def to_keras(self) -> KerasFeed:
@@ -385,6 +411,8 @@ class Loader:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image_shape)) + (f" {self.dtype}" if self.view.keeps else "")
         order_ = f"shuffled by seed {self.options.seed}" if self.options.shuffle else "in order"
+        if self.windows is not None:
+            order_ += f" in windows of {self.windows.group} blocks of {self.windows.block}"
         records = f"{len(self.view)} records of {self.view.title}"
         return f"Loader({len(self)} batches of {self.batch_size}, {shape}, {order_}; {records})"
 
@@ -401,32 +429,82 @@ class Loader:
         stop = min(n, start + options.batch_size)
         rank, ranks = options.world
         low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
-        return (
-            order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch) if options.shuffle else np.arange(low, high)
+        return self._ordered(epoch, low, high)
+
+    def _ordered(self, epoch: int, low: int, high: int) -> NDArray[np.int64]:
+        """Positions int64 [high - low] in the view of what stands at `low` to `high` in the order of an epoch."""
+        n, options = len(self.view), self.options
+        if not options.shuffle:
+            return np.arange(low, high)
+        return order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch, windows=self.windows)
+
+    def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | None:
+        """Who fetches these batches of an epoch before their turn, where the dataset is far away. `before`: the first
+        batch that this epoch has not used; None where these are no epoch's."""
+        copies = self.view.store.copies
+        if copies is None:
+            return None
+
+        def rows_of(i: int) -> NDArray[np.int64]:
+            positions = self._positions(epoch, i)
+            return self.view.rows[positions if self._cache is None else self._cache.missing(positions)]
+
+        if before is None:
+            return Ahead(copies, batches, rows_of, fits=self._fits)
+
+        def begun() -> Iterator[NDArray[np.int64]]:
+            for low in range(0, before * self.batch_size, order.CHUNK):
+                yield self.view.rows[self._ordered(epoch, low, min(low + order.CHUNK, before * self.batch_size))]
+
+        return Ahead(
+            copies,
+            batches,
+            rows_of,
+            fits=self._fits,
+            starting=(lambda: None) if self._filling is None else self._filling.begin,
+            begun=begun,
+            outside=functools.partial(copies.outside, self.view.rows),
         )
 
     def _make(self, epoch: int, i: int) -> Made:
-        draft = self._draft(epoch, i)
+        ahead = self._ahead(epoch, range(i, i + 1))
+        draft = self._draft(epoch, i, ahead)
         self._fill(draft, 0, len(draft.rows))
         return self._finish(draft)
 
-    def _pieces(self, epoch: int, i: int) -> list[Callable[[], Made | None]]:
+    def _pieces(self, ahead: Ahead | None, epoch: int, i: int) -> list[Callable[[], Made | None]]:
         """The work on batch `i`; the last piece to end gives it."""
-        return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
+        if ahead is None:
+            return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
 
-    def _draft(self, epoch: int, i: int) -> Draft:
+        def begin() -> Draft:
+            with ahead.until_taken(i):
+                return self._draft(epoch, i, ahead)
+
+        def fill(draft: Draft, start: int, stop: int) -> None:
+            with ahead.until_taken(i):
+                self._fill(draft, start, stop)
+
+        def finish(draft: Draft) -> Made:
+            ahead.done(i)
+            return self._finish(draft)
+
+        return pieces(begin, fill, finish, n=self._shares)
+
+    def _draft(self, epoch: int, i: int, ahead: Ahead | None = None) -> Draft:
         """A batch before its images are drawn."""
         store, options = self.view.store, self.options
         store.check_whole()
         positions = self._positions(epoch, i)
         rows = self.view.rows[positions]
         chances = self._chances(rows, epoch)
+        held = () if ahead is None else (ahead.take(i),)
         placements = self._placements(rows, chances)
         return Draft(
             rows=rows,
             placements=placements,
             changes=list(zip(options.augment, chances, strict=True)),
-            draw=store.drawing(rows) if self._cache is None else self._cache.drawing(positions),
+            draw=store.drawing(rows, *held) if self._cache is None else self._cache.drawing(positions, *held),
             images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
@@ -573,6 +651,12 @@ class Loader:
             m = len(of)
             found = Objects(boxes, np.ones(m, bool), names, np.zeros((m, 0, 3), np.float32), of)
         return found.carried(placements, min_visible=self.options.min_visible, mirrored=self._mirrored)
+
+
+def check_order(order: object) -> None:
+    """Raises UsageError."""
+    if order not in get_args(Order):
+        raise UsageError(f"order is {order!r:.60}, wanted full or windows")
 
 
 def _whole(name: str, value: object) -> int:

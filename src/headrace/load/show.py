@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,17 +18,19 @@ from headrace.imaging.codec import Pixels
 from headrace.imaging.drawing import ROOM, with_boxes, with_cells, with_dashes, with_heat, with_points
 from headrace.imaging.geometry import Move
 from headrace.imaging.lettering import font, wrapped
-from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted
+from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted, sheet_of_rows
 from headrace.load.facts import Facts
 from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Value
 from headrace.order import evenly
 
 if TYPE_CHECKING:
+    from headrace.checking.duplicates import Duplicates
     from headrace.load.dataset import Dataset
     from headrace.load.loader import Loader
     from headrace.load.view import View
 
 MOST = 1000  # images on one sheet: of more nobody could tell anything
+_GROUPS, _OF_GROUP = 60, 8  # of duplicates on one sheet, and images of each
 _CLEAR = 100  # images up to which those with drawings on them are large
 
 
@@ -45,7 +48,7 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
     """Record `i` with what is known of it, `side` pixels long; one that can't be read says why."""
     try:
         record = dataset[i]
-        canvas = _Canvas(dataset.view.facts(objects=False), record.image, side)
+        canvas = _Canvas(dataset.selection.facts(objects=False), record.image, side)
     except (DamageError, StorageError) as error:
         (id_,) = dataset.store.ids_of(dataset.rows[i : i + 1])
         return Tile(_words(str(error), side), _caption(f"damaged: {id_}", str(error)), right=False)
@@ -63,6 +66,28 @@ def tile(dataset: Dataset, i: int, *, side: int) -> Tile:
         canvas.points(record.keypoints, hidden=record.keypoints[..., 2] == 1)
         lines.append(_points_text(record.keypoints))
     return Tile(canvas.pixels, _caption(*lines, record.id))
+
+
+def show_duplicates(dataset: Dataset, found: Duplicates) -> Image.Image:
+    """The first 60 groups of duplicates of a dataset, a row each with up to 8 of their images; those of a group that
+    lies in several splits or has several labels are framed in red."""
+    whole, rows = dataset.whole, []
+    for number, group in enumerate(found.groups[:_GROUPS], start=1):
+        grave = len(group.splits) > 1 or len(group.labels) > 1
+        tiles = []
+        for image in group.images[:_OF_GROUP]:
+            row = whole.store.row_of(image.id)
+            assert row is not None
+            made = tile(whole, row, side=SMALL)
+            lines = [f"{number}: {group.kind}", image.split, *([] if image.label is None else [image.label]), image.id]
+            tiles.append(replace(made, caption=_caption(*lines), right=False if grave else made.right))
+        rows.append(tiles)
+    some = f"; the first {_GROUPS} are shown" if len(found.groups) > _GROUPS else ""
+    title = (
+        f"{dataset.title}: {found.images} of {_count(found.records, 'image', 'images')} in "
+        f"{_count(len(found.groups), 'group', 'groups')} of duplicates, {len(found.across_splits)} across splits{some}"
+    )
+    return sheet_of_rows(rows, title=title)
 
 
 def show_batch(loader: Loader, i: int, ids: Sequence[str]) -> Image.Image:

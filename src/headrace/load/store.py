@@ -9,10 +9,10 @@ import errno
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -22,11 +22,13 @@ from headrace import order, parallel
 from headrace.errors import DamageError, HeadraceError, StorageError, UsageError
 from headrace.format import index, manifest, tfrecord
 from headrace.format.frames import anywhere
-from headrace.format.tables import Table, Tables
+from headrace.format.tables import Table, Tables, holds
 from headrace.format.tfrecord import masked_crc
 from headrace.imaging import codec, geometry
 from headrace.imaging.placement import Placement, carry, carry_points, draw
+from headrace.load.copies import Copies, Payloads
 from headrace.place.address import Location, Place, Url, is_url, reason
+from headrace.place.cache import Cache
 
 if TYPE_CHECKING:
     from headrace.sources.stack import Numbers
@@ -64,6 +66,9 @@ def draw_stored(
     else:
         pixels = decode_stored(data, kind, height, width, channels)
     draw(pixels, placement, height, width, out)
+
+
+ReadRecord: TypeAlias = Callable[[str, int, int, int], bytes]  # Place.record
 
 
 class Drawing(Protocol):
@@ -194,8 +199,11 @@ class Store(ABC):
 
     `keeps`: images are no pixels but numbers as they were given, `image_shape` of `dtype` each. `kept`: what was given
     for each image beside it, [n, ...] by name, and kept too; an array alone has the name "".
+
+    `copies`: of what lies far away, of which a loader fetches records before their turn; None where all is here.
     """
 
+    copies: Copies | None = None
     keeps: bool = False
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     image_shape: tuple[int, ...] = ()
@@ -215,13 +223,24 @@ class Store(ABC):
     def fingerprint(self) -> str:
         """sha256 (hex) that stands for all content, whatever the view."""
 
+    @property
+    def records_fingerprint(self) -> str:
+        """sha256 (hex) that stands for the records and their rows: the same whatever an edit says of them."""
+        return self.fingerprint
+
+    @property
+    def live(self) -> NDArray[np.int64] | None:
+        """The rows int64 [m], ascending, that no edit has dropped; None for all."""
+        return None
+
     @abstractmethod
     def fetch(self, row: int) -> NDArray[np.uint8]:
         """The encoded bytes of the image of catalog row `row`, uint8 [length]. Raises DamageError."""
 
     @abstractmethod
-    def drawing(self, rows: NDArray[np.int64]) -> Drawing:
-        """Who draws the images of these rows [b]: where they lie is looked up here, once for all of them."""
+    def drawing(self, rows: NDArray[np.int64], held: Payloads | None = None) -> Drawing:
+        """Who draws the images of these rows [b]: where they lie is looked up here, once for all of them. held: records
+        that were fetched for it, where there are `copies`."""
 
     @abstractmethod
     def address(self, row: int) -> str:
@@ -244,6 +263,14 @@ class Store(ABC):
     def check_whole(self) -> None:
         """Raises DamageError: a table was cut since it was opened."""
 
+    def is_current(self) -> bool:
+        """Whether what was opened is still what lies there; of what lies in memory always."""
+        return True
+
+    def reopened(self) -> Store:
+        """What lies there now, opened anew; of what lies in memory itself. Raises as opening does."""
+        return self
+
     def read_kept(self, row: int, name: str) -> NDArray[Any]:
         """What `kept` has under `name` for catalog row `row`, [...]. From any thread. Raises DamageError."""
         raise KeyError(name)
@@ -255,6 +282,10 @@ class Store(ABC):
         Of encoded images it is that of their bytes; of arrays that of the numbers, with their type and shape. So one
         image as a file and in an array has two.
         """
+
+    def is_edited(self, row: int) -> bool:
+        """Whether something else is said of catalog row `row` than its record says."""
+        return False
 
     def payload(self, row: int) -> bytes:
         """The tf.train.Example of catalog row `row`. Raises DamageError, UsageError (there are no records here)."""
@@ -304,14 +335,19 @@ class Store(ABC):
         several[of, self._several.labels[found]] = True
         return several
 
+    def classes_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The classes of these rows [b], one after the other, int64 [m], and to which of the rows (0 to b - 1) each
+        belongs."""
+        if self.manifest.multi_label:
+            found, of = _spans(self._several.begin, rows)
+            return self._several.labels[found].astype(np.int64), of
+        labels = self.labels[rows].astype(np.int64)
+        of = np.flatnonzero(labels >= 0)
+        return labels[of], of
+
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many of these rows [b] have each class, int64 [classes]."""
-        if self.manifest.multi_label:
-            found, _ = _spans(self._several.begin, rows)
-            labels = self._several.labels[found]
-        else:
-            labels = self.labels[rows]
-        return np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes))
+        return np.bincount(self.classes_of(rows)[0], minlength=len(self.manifest.classes))
 
     def values(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The number that is known of each of these rows [b], float64, NaN where there is none; [0] where there are
@@ -360,12 +396,12 @@ class Store(ABC):
         """The rows int64 [n] by their keys."""
         return np.argsort(self.keys, kind="stable")
 
-    def row_of(self, id_: str) -> int | None:
-        """The row of a record by its id, None where there is none."""
+    def row_of(self, id_: str, *, dropped: bool = False) -> int | None:
+        """The row of a record by its id, None where there is none; `dropped`: also where it was dropped."""
         (key,) = order.keys_of([id_])
         at = int(np.searchsorted(self.keys, key, sorter=self._by_key))
         while at < len(self) and self.keys[row := int(self._by_key[at])] == key:
-            if self.ids_of(np.array([row])) == (id_,):
+            if self.ids_of(np.array([row])) == (id_,) and (dropped or self.live is None or (self.live == row).any()):
                 return row
             at += 1
         return None
@@ -381,6 +417,11 @@ def _spans(begin: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[n
     counts = begin[rows + 1] - begin[rows]
     of = np.repeat(np.arange(len(rows)), counts)
     return np.arange(len(of)) + np.repeat(begin[rows] - np.cumsum(counts) + counts, counts), of
+
+
+def _splits(table: Table, names: list[str]) -> NDArray[np.int32]:
+    column = table.frame(["split"])["split"]
+    return column.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int32).to_numpy()
 
 
 def _labels(table: Table) -> NDArray[np.int32]:
@@ -456,15 +497,15 @@ class Shards(Store):
 
     `fetch(row)` gives the bytes of an image whose record has the CRC that the index promises: what was cut, replaced
     or written anew since is a DamageError, and never another image. Of a record that only names its image it is the
-    file that is read and checked. Pickles as its path. Raises DamageError when external shards were changed
+    file that is read and checked. Pickles as its path and version. Raises DamageError when external shards were changed
     since they were adopted.
     """
 
-    def __init__(self, home: Place) -> None:
-        self._open(Tables(home))
+    def __init__(self, home: Place, cache: Cache | None = None, version: int | None = None) -> None:
+        self._open(Tables(home, version), cache)
 
-    def _open(self, tables: Tables) -> None:
-        self.tables, self._index = tables, tables.index
+    def _open(self, tables: Tables, cache: Cache | None) -> None:
+        self.tables, self._index, self._cache = tables, tables.index, cache
         promised = tables.manifest
         super().__init__(tables.home.path, promised, tables)
         _check_unchanged(tables.place, promised)
@@ -472,17 +513,34 @@ class Shards(Store):
         self.height, self.width, self.channels = column["height"], column["width"], column["channels"]
         self._where_columns = [column[name] for name in _Where._fields[2:]]
         self._names = [entry.name for entry in promised.shards]
-        splits = list(promised.splits)
-        self._split_of_shard = np.array([splits.index(entry.split) for entry in promised.shards], np.int64)
+        self._record, self._near, self._near_names = tables.place.record, tables.place.record, self._names
+        if _is_far(tables):
+            self.copies = Copies(tables, Cache() if cache is None else cache)
+            # Copies are read as shards of this machine are; of what is wrong with one, `fetch` knows.
+            self._record, self._near = self.copies.record, self.copies.cache.copies.record
+            self._near_names = self.copies.names
+        elif cache is not None:
+            raise UsageError(f"{self.path}: lies on this machine, and needs no cache; leave out cache_dir, cache_bytes")
         images = (promised.adopted or {}).get("images")
         self._images = None if images is None else tables.place.within(images)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.tables,)
+        return _reopened, (self.tables, self._cache)
 
     @cached_property
     def fingerprint(self) -> str:
         return self.tables.fingerprint
+
+    @cached_property
+    def records_fingerprint(self) -> str:
+        return self.tables.records_fingerprint
+
+    @property
+    def live(self) -> NDArray[np.int64] | None:
+        return self.tables.live
+
+    def is_edited(self, row: int) -> bool:
+        return self.tables.edited is not None and bool(self.tables.edited[row])
 
     @property
     def keys(self) -> NDArray[np.uint64]:
@@ -495,8 +553,22 @@ class Shards(Store):
         return self.tables.ids(rows)
 
     def splits_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self._split_of_row is not None:
+            return self._split_of_row[rows].astype(np.int64)
         of: NDArray[np.int64] = self._split_of_shard[self.tables.shard(rows)]
         return of
+
+    @cached_property
+    def _split_of_shard(self) -> NDArray[np.int64]:
+        splits = list(self.manifest.splits)
+        return np.array([splits.index(entry.split) for entry in self.manifest.shards], np.int64)
+
+    @cached_property
+    def _split_of_row(self) -> NDArray[np.int32] | None:
+        """Once records were moved, the catalog knows; -1 for the split of dropped ones alone."""
+        if self.manifest.split_records is None:
+            return None
+        return anywhere(_splits, self.table, list(self.manifest.splits))
 
     def fetch(self, row: int) -> NDArray[np.uint8]:
         return self._fetch(self._where(row))
@@ -508,10 +580,13 @@ class Shards(Store):
     def payload(self, row: int) -> bytes:
         return self._payload(self._where(row))
 
-    def drawing(self, rows: NDArray[np.int64]) -> Drawing:
+    def drawing(self, rows: NDArray[np.int64], held: Payloads | None = None) -> Drawing:
         columns = (column[rows].tolist() for column in self._where_columns)
         located = list(zip(rows.tolist(), self.tables.shard(rows).tolist(), *columns, strict=True))
-        record, names, header = self.tables.place.record, self._names, tfrecord.HEADER_BYTES
+        record: ReadRecord = self._near
+        names, header = self._near_names, tfrecord.HEADER_BYTES
+        if held:
+            record = _at_hand(held, record)
 
         def draw(i: int, placement: Placement, out: NDArray[Any]) -> None:
             # What `_fetch` does, for a sound record of its own, in fewer steps: here each is taken for every image.
@@ -528,6 +603,15 @@ class Shards(Store):
                 raise DamageError(f"{self.address(row)}: {error.reason}; run 'headrace verify {self.path}'") from None
 
         return draw
+
+    def is_current(self) -> bool:
+        try:
+            return manifest.read(self.tables.home) == self.manifest
+        except HeadraceError:
+            return False
+
+    def reopened(self) -> Shards:
+        return Shards(self.tables.home, self._cache)
 
     def address(self, row: int) -> str:
         entry = self.manifest.shards[self._where(row).shard]
@@ -549,7 +633,7 @@ class Shards(Store):
         """The payload of a record, checked. Raises DamageError, StorageError (too many open files, no memory)."""
         start, length = where.offset + tfrecord.HEADER_BYTES, where.length
         try:
-            data = self.tables.place.record(self._names[where.shard], start, length, where.crc)
+            data = self._record(self._names[where.shard], start, length, where.crc)
         except StorageError as error:
             raise self._unread(where, error) from error.__cause__
         if len(data) == length and masked_crc(data) == where.crc:
@@ -592,22 +676,23 @@ class Shards(Store):
         return np.frombuffer(data, np.uint8)
 
     def _unread(self, where: _Where, error: StorageError) -> HeadraceError:
-        """What to say when a record can't be read: the process may lack something, or the file is damaged or gone."""
+        """What to say when a record can't be read: the process may lack something, or the file is damaged or gone. A
+        store that gives no answer is no damage."""
         ours = isinstance(error.__cause__, OSError) and error.__cause__.errno in _OURS
-        return error if ours else self._damage(where, str(error))
+        return error if ours or self.copies is not None else self._damage(where, str(error))
 
     def _damage(self, where: _Where, found: str) -> DamageError:
         """What to say of a record that is not the one that was promised."""
         entry = self.manifest.shards[where.shard]
         self.tables.place.forget(entry.name)
-        try:
-            there = manifest.read(self.tables.home) == self.manifest
-        except HeadraceError:
-            there = False
-        if not there:
+        if not holds(self.tables.home, self.manifest):
             found += "; the dataset was replaced or removed since it was opened: open it again"
         elif (change := entry.change(self.tables.place)) is not None:
             found += f"; the shard was changed since it was adopted ({change}): adopt it again"
+        elif self.copies is not None:
+            found += (
+                "; what the store gives is not what was packed: the shard was changed since; pack the dataset again"
+            )
         else:
             found += f"; run 'headrace verify {self.path}'"
         return DamageError(f"{self.address(where.row)}, {found}")
@@ -619,7 +704,21 @@ _ASKING = 32  # threads that ask a store for the shards of others
 _OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
-def _reopened(tables: Tables) -> Shards:
+def _is_far(tables: Tables) -> bool:
+    """Whether any shard lies in a store."""
+    return isinstance(tables.place.path, Url) or any(is_url(entry.name) for entry in tables.manifest.shards)
+
+
+def _at_hand(held: Payloads, record: ReadRecord) -> ReadRecord:
+    """`record`, of what is not held."""
+
+    def found(name: str, offset: int, length: int, crc: int) -> bytes:
+        return held.get((name, offset)) or record(name, offset, length, crc)
+
+    return found
+
+
+def _reopened(tables: Tables, cache: Cache | None) -> Shards:
     store = object.__new__(Shards)
-    store._open(tables)
+    store._open(tables, cache)
     return store

@@ -29,7 +29,8 @@ class View:
     ) -> None:
         self.store, self.part = store, part
         self._whole = rows is None
-        self.rows: NDArray[np.int64] = np.arange(len(store)) if rows is None else rows
+        every = np.arange(len(store)) if store.live is None else store.live
+        self.rows: NDArray[np.int64] = every if rows is None else rows
         self.what = what
 
     def take(self, positions: NDArray[np.integer] | NDArray[np.bool_], what: str, *, part: str | None = None) -> View:
@@ -41,6 +42,11 @@ class View:
 
     def __reduce__(self) -> tuple[type[View], tuple[Store, NDArray[np.int64] | None, tuple[str, ...], str | None]]:
         return View, (self.store, None if self._whole else self.rows, self.what, self.part)
+
+    @property
+    def some_rows(self) -> NDArray[np.int64] | None:
+        """The rows of this view, None where they are all that the store's table has."""
+        return None if self._whole and self.store.live is None else self.rows
 
     @property
     def title(self) -> str:
@@ -56,6 +62,14 @@ class View:
     def fingerprint(self) -> str:
         """sha256 (hex) over the content of the store and the records of this view in their order."""
         found = hashlib.sha256(self.store.fingerprint.encode())
+        found.update(np.ascontiguousarray(self.rows, "<i8").data)
+        return found.hexdigest()
+
+    @cached_property
+    def records_fingerprint(self) -> str:
+        """The same of the records alone, whatever an edit says of them: an order of this view goes on where it is the
+        same."""
+        found = hashlib.sha256(self.store.records_fingerprint.encode())
         found.update(np.ascontiguousarray(self.rows, "<i8").data)
         return found.hexdigest()
 
@@ -90,7 +104,7 @@ class View:
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
         h, w = self.store.height, self.store.width
-        if not self._whole and len(self):
+        if self.some_rows is not None and len(self):
             h, w = h[self.rows], w[self.rows]
         return (int(h[0]), int(w[0])) if h[0] and (h == h[0]).all() and (w == w[0]).all() else None
 

@@ -1,7 +1,7 @@
 """The plan: every decision of a packing before any pixel is touched: classes, splits, order, shards.
 
-What the source gave is a table on disk, and the order of its rows a file beside it. A plan says where they lie and what
-holds for all of them: small, plain data that can be pickled, and all that a worker anywhere needs to make shard i.
+What the source gave is a table on disk, and the order of its rows a file beside it. A plan says where they lie; its
+Decisions are what holds for all of them. With a slice of the table they are all that a worker anywhere needs.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.errors import DataError, UsageError
+from headrace.errors import DataError, StorageError, UsageError
 from headrace.format import example
-from headrace.imaging import mirror
+from headrace.imaging import alike, mirror
 from headrace.imaging.codec import BadImage
 from headrace.imaging.prepare import ImageOptions, prepare
+from headrace.packing import looks
 from headrace.packing.divided import Divided, nothing_in, prefix, same_ids
-from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Spool, Table
+from headrace.packing.spool import GROUPED, LABELLED, REJECT, SEVERAL, Flat, Rows, Slice, Spool, Table
+from headrace.place import paths
+from headrace.place.address import Location, Url, is_url
 from headrace.record import Record, Reject, check_names, check_record, keypoints_fault
 from headrace.sources.info import SourceInfo, read
 from headrace.sources.walking import natural
@@ -52,11 +55,15 @@ _KEYED = frozenset(example.KEYED)
 
 _T = TypeVar("_T")
 
-# What records have in common that no split cuts in two: an attribute's name, "group", or a function that tells it.
+# What records have in common that no split cuts in two: an attribute's name, "group", "look" for how their images do,
+# or a function that tells it.
 Group: TypeAlias = str | Callable[[Record], str | None]
+LOOK = "look"
+# What to do with near-duplicates that would come into several splits.
+Guard: TypeAlias = Literal["move", "drop", "refuse"]
 
 # Why a row is no record of the dataset; 0 is why it is one.
-_REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS, _BOX_CLASS, _LABEL, _LABELS = 1, 2, 3, 4, 5, 6, 7, 8
+_REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS, _BOX_CLASS, _LABEL, _LABELS, _ALIKE = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 _MOST_CLASSES = 1 << 16  # a label above it, where nobody names the classes, is something else
 
@@ -83,9 +90,9 @@ class ShardPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """`classes`, `box_classes` in index order. `table` holds what the source gave, `order` the rows as they are packed,
-    int64; `info` is what the source says of the whole. `refused`: Rejects that the source gave and the plan made.
+class Decisions:
+    """`classes`, `box_classes` in index order. `info` is what the source says of the whole; `seen` is how much it gave,
+    `refused` how many Rejects the source gave and the plan made.
 
     `splits`: name -> fraction, or the names alone where the source's records say their split. `notes`: what was decided
     for the whole and should be said aloud, by the source or here.
@@ -93,7 +100,7 @@ class Plan:
     `attributes`: those that become features of the records, besides being in the catalog. `keypoints`: how many an
     object has, 0 where there are none; their names, empty when nobody says them, and the pairs of them that a mirror
     swaps. `multi_label`: an image may have several classes, and one that a record has alone is the one of its labels;
-    `values`: some records have one.
+    `values`: some records have one. `said`: the classes as the source numbers them, where that is another order.
     """
 
     options: ImageOptions
@@ -109,46 +116,77 @@ class Plan:
     flip_pairs: mirror.Pairs
     splits: Mapping[str, float] | tuple[str, ...]
     shards: tuple[ShardPlan, ...]
-    table: Table
-    order: Flat
     seen: int
     refused: int
     notes: tuple[str, ...] = ()
+    said: tuple[str, ...] | None = None
     _labels: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_labels", {name: i for i, name in enumerate(self.classes)})
 
-    def records(self, start: int, stop: int) -> Iterator[Numbered]:
-        """The Records of places `start` to `stop` of the order, with both their class's name and index, or neither;
-        where images may have several classes, with their names.
-
-        Raises OSError.
-        """
-        for row in self.order.read(start, stop).tolist():
-            record = self.table[row]
-            assert isinstance(record, Record)
-            if record.label_name is not None:
-                record = replace(record, label=self._labels[record.label_name])
-            elif record.label is not None:
-                record = replace(record, label_name=self.classes[record.label])
-            if self.multi_label and record.label_name is not None:
-                record = replace(record, label=None, label_name=None, labels=(record.label_name,))
-            yield Numbered(row, record)
+    def completed(self, record: Record) -> Record:
+        """The record with both its class's name and index, or neither; where images may have several classes, with
+        their names."""
+        if record.label is not None and record.label_name is None:
+            record = replace(record, label_name=(self.said or self.classes)[record.label])
+        if record.label_name is not None:
+            record = replace(record, label=self._labels[record.label_name])
+        if self.multi_label and record.label_name is not None:
+            record = replace(record, label=None, label_name=None, labels=(record.label_name,))
+        return record
 
     def labels_of(self, names: Iterable[str]) -> list[int]:
         """The indices of classes."""
         return [self._labels[name] for name in names]
+
+    def alone(self, i: int) -> Decisions:
+        """What a worker wants of them for shard `i`."""
+        shard = self.shards[i]
+        kept: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(Decisions) if each.init}
+        alone = replace(shard, start=0, stop=len(shard))
+        return Decisions(**kept | {"shards": (alone,), "info": SourceInfo(), "notes": ()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Decisions):
+    """`table` holds what the source gave, `order` the rows as they are packed, int64. `stored`: some images lie in
+    stores."""
+
+    table: Table
+    order: Flat
+    stored: bool
+
+    def records(self, start: int, stop: int) -> Iterator[Numbered]:
+        """The Records of places `start` to `stop` of the order, completed. Raises OSError."""
+        yield from numbered_records(self, self.table, self.order.read(start, stop))
+
+    def slice(self, i: int) -> Slice:
+        """The rows of shard `i`, in their order. Raises OSError."""
+        return self.table.slice(self.order.read(self.shards[i].start, self.shards[i].stop))
 
     def close(self) -> None:
         """Lets go of its files."""
         self.table.close()
         self.order.close()
 
+    @property
+    def rejects_file(self) -> Path:
+        """Lines (see `line`) of the Rejects that the source gave and the plan made, in the order of the source."""
+        return self.table.folder / "rejects"
+
     def rejects(self) -> Iterator[Numbered]:
-        """The Rejects that the source gave and the plan made, in the order of the source. Raises OSError."""
-        with (self.table.folder / "rejects").open("rb") as lines:
+        """These Rejects. Raises OSError."""
+        with self.rejects_file.open("rb") as lines:
             yield from map(numbered, lines)
+
+
+def numbered_records(decisions: Decisions, rows: Rows, numbers: NDArray[np.int64]) -> Iterator[Numbered]:
+    """The Records in rows of these numbers, completed. Raises OSError."""
+    for row in numbers.tolist():
+        record = rows[row]
+        assert isinstance(record, Record)
+        yield Numbered(row, decisions.completed(record))
 
 
 def line(number: int, reject: Reject) -> bytes:
@@ -166,23 +204,31 @@ def make_plan(
     source: Iterable[Record | Reject],
     scratch: Path,
     *,
-    out: Path,
+    out: Location,
     options: ImageOptions,
     splits: Splits | None,
     shards: int | None,
     shard_bytes: int | None,
     seed: int,
     group: Group | None = None,
+    guard: Guard | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
 ) -> Plan:
     """Reads the source to its end, into the new folder `scratch`, and decides.
 
     group: what records have in common that no split cuts in two: an attribute's name or a function; by default, and as
-    "group", it is what they say themselves.
+    "group", it is what they say themselves; as "look", near-duplicates.
+    guard: what to do with near-duplicates in several splits, see pack. For it and for "look" all images are looked at,
+    by `workers` threads, with a bar where `progress`.
 
     splits: fractions by name, or "given": each record's own. By default its own where records say one, in the order
     train, val, test or as the source says its `split_names`; else all is "train".
-    Raises UsageError (an option; images of the source lie in `out`), DataError (nothing in it, or in a split), OSError.
+    Raises UsageError (an option; images of the source lie in `out`), DataError (nothing in it, or in a split; what
+    guard refuses), OSError.
     """
+    if guard not in (None, *get_args(Guard)):
+        raise UsageError(f"guard is {guard!r}, wanted one of {', '.join(get_args(Guard))}")
     fractions = check_splits(None if splits == GIVEN else splits)
     if isinstance(source, Divided) and splits not in (None, GIVEN):
         raise UsageError(f"the source comes divided into {', '.join(source.split_names)} already; leave splits out")
@@ -195,7 +241,10 @@ def make_plan(
 
     tally = _Tally()
     with Spool(scratch) as spool:
-        info = _spool(_in_groups(source, group), spool, tally)
+        try:
+            info = _spool(_in_groups(source, group), spool, tally)
+        except paths.Unreachable as error:
+            raise StorageError(str(error)) from error
         _check_outside(out, spool.folders)
         for name in info.split_names or ():
             check_split_name(name)
@@ -206,7 +255,7 @@ def make_plan(
             raise DataError(nothing_in(info))
         named, notes = _given_splits(table, info, splits)
         judged = _Judged(table, tally, *_faults(table, info, named, distinct=isinstance(source, Divided)))
-        if group is not None and not tally.grouped:
+        if group not in (None, LOOK) and not tally.grouped:
             raise UsageError(f"group is {group!r:.80}, and none of the records has one")
         points, names, pairs = _keypoints(info, judged)
         if info.class_names is not None and tally.several:
@@ -216,13 +265,34 @@ def make_plan(
         classes = _class_names(info.class_names, tally)
         judged.refuse(_LABEL, _strange_labels(table, classes))
         box_classes = _box_class_names(info.box_class_names, tally)
-        refused = _write_rejects(judged, info, named, points, classes)
         rows = np.flatnonzero(judged.fault == 0)
-        del judged
         among = tuple(fractions) if named is None else named
-        counts = _write_order(table, rows, classes, fractions, named, seed)
-        if named is not None and tally.grouped:
-            notes = (*notes, *_torn(table, rows))
+        near = None
+        if (guard is not None or group == LOOK) and len(among) > 1:
+            near = looks.groups_of(table, rows, options, workers=workers, progress=progress)
+        groups = near if group == LOOK else _groups(table, rows)
+        if guard == "move" and near is not None:
+            groups = near if groups is None else _joined(groups, near)
+        share = _share(table, rows, groups, classes, fractions, named, seed)
+        if near is not None:
+            notes = (*notes, *_near_notes(near, named is None and (guard == "move" or group == LOOK)))
+        if guard == "move" and named is not None and groups is not None:
+            share, moved = _moved(share, groups)
+            notes = (*notes, f"{moved} records moved to another split, by guard='move'") if moved else notes
+        elif guard in ("drop", "refuse") and near is not None:
+            judged.twins = _torn_apart(table, rows, near, share, among)
+            if judged.twins and guard == "refuse":
+                raise DataError(_refusal(table, judged.twins))
+            dropped = np.zeros(len(table), np.bool_)
+            dropped[[*judged.twins]] = True
+            judged.refuse(_ALIKE, dropped)
+        if named is not None and groups is not None:
+            notes = (*notes, *_torn(groups, share))
+        refused = _write_rejects(judged, info, named, points, classes)
+        stays = judged.fault[rows] == 0
+        rows, share = rows[stays], share[stays]
+        del judged
+        counts = _write_order(table, rows, share, len(among), named is None, seed)
         if named is not None and info.split_names is None:  # one that only Rejects have is no split
             among, counts = tuple(name for name, n in zip(among, counts, strict=True) if n), [n for n in counts if n]
         for split, n in zip(among, counts, strict=True):
@@ -262,6 +332,7 @@ def make_plan(
             shards=tuple(made),
             table=table,
             order=Flat(_order_of(table), np.int64),
+            stored=any(map(is_url, spool.folders)),
             seen=len(table),
             refused=refused,
             notes=(*info.notes, *notes),
@@ -295,10 +366,14 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys([*usual, *names]) if split_name_fault(name) is None)
 
 
-def _check_outside(out: Path, folders: Iterable[str]) -> None:
+def _check_outside(out: Location, folders: Iterable[str]) -> None:
     """Raises UsageError when an image of the source lies in the folder that would be replaced."""
     for folder in folders:
-        if Path(folder).resolve().is_relative_to(out.resolve()):
+        if isinstance(out, Url) or is_url(folder):
+            is_inside = f"{folder}/".startswith(f"{out}/")
+        else:
+            is_inside = Path(folder).resolve().is_relative_to(out.resolve())
+        if is_inside:
             raise UsageError(f"{out}: images of the source lie in it ({folder}); choose another place")
 
 
@@ -358,7 +433,7 @@ def _in_groups(source: Iterable[Record | Reject], group: Group | None) -> Genera
         except StopIteration as end:
             info: SourceInfo = end.value
             return info
-        if group is None or group == "group" or not isinstance(item, Record):
+        if group in (None, "group", LOOK) or not isinstance(item, Record):
             yield item
             continue
         if callable(group):
@@ -446,18 +521,20 @@ def rejected(record: Record, stage: str, reason: str) -> Reject:
     return Reject(id=record.id, origin=origin, stage=stage, reason=reason)
 
 
-def _unlabelled(record: Record, reason: str) -> Reject:
-    return Reject(id=record.id, origin=record.origin, stage="label", reason=reason)
+def _unlabelled(record: Record, reason: str, stage: str) -> Reject:
+    return Reject(id=record.id, origin=record.origin, stage=stage, reason=reason)
 
 
 class _Judged:
     """Why each row is no record of the dataset, uint8 [n], and for each duplicate (row, row that has its id) [m, 2].
+    `twins`: row -> (row, split, own split) of a near-duplicate that stays in its place.
 
     What is refused counts for nothing in the `tally`.
     """
 
     def __init__(self, table: Table, tally: _Tally, fault: NDArray[np.uint8], duplicates: NDArray[np.int64]) -> None:
         self.table, self.tally, self.duplicates = table, tally, duplicates
+        self.twins: Mapping[int, tuple[int, str, str]] = {}
         self.fault = np.where(fault == _REFUSED, fault, 0).astype(np.uint8)
         for kind in (_DUPLICATE, _CLASS, _SPLIT):
             self.refuse(kind, fault == kind)
@@ -599,6 +676,9 @@ def _write_rejects(
             given = info.box_class_names or ()
             unknown = sorted(set(record.box_labels or ()) - set(given))
             return f"boxes of class {', '.join(unknown)}, which is none of the source's {', '.join(given)}"
+        if kind == _ALIKE:
+            twin, split, _ = judged.twins[row]
+            return f"a near-duplicate of {table.named(twin)[0]!r}, which stays in split {split!r} (guard='drop')"
         if record.label_name is None:
             return f"label {record.label}, wanted 0 to {len(classes) - 1}"
         return (
@@ -610,7 +690,8 @@ def _write_rejects(
         for row in map(int, np.flatnonzero(judged.fault)):
             item = table[row]
             if isinstance(item, Record):
-                item = _unlabelled(item, reason(row, int(judged.fault[row]), item))
+                kind = int(judged.fault[row])
+                item = _unlabelled(item, reason(row, kind, item), "duplicate" if kind == _ALIKE else "label")
             file.write(line(row, item))
             n += 1
     return n
@@ -630,30 +711,38 @@ def _box_class_names(given: Sequence[str] | None, tally: _Tally) -> tuple[str, .
     return check_names(given, "box class names")
 
 
-def _write_order(
+def _share(
     table: Table,
     rows: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
     classes: Sequence[str],
     fractions: Mapping[str, float],
     named: Sequence[str] | None,
     seed: int,
-) -> list[int]:
-    """Writes these rows in the order of packing, one split after the other; how many each has.
-
-    A split that the source says stands in the order that it would have alone.
-    """
-    if named is None:
-        if len(fractions) == 1:
-            share = np.zeros(len(rows), np.int64)
-        elif (groups := _groups(table, rows)) is None:
-            share = shares(_strata(table, rows, classes), fractions, seed=seed)
-        else:
-            share = grouped_shares(_strata(table, rows, classes), groups, fractions, seed=seed)
-        share[share < 0] = len(fractions) - 1  # what rounding of the fractions leaves over
-        n = len(fractions)
-    else:
+) -> NDArray[np.int64]:
+    """The number of the split of each of these rows, by the source or by fractions."""
+    if named is not None:
         codes = np.array([named.index(name) if name in named else -1 for name in table.splits], np.int64)
-        share, n = codes[table.column("split")[rows]], len(named)
+        said: NDArray[np.int64] = codes[table.column("split")[rows]]
+        return said
+    if len(fractions) == 1:
+        return np.zeros(len(rows), np.int64)
+    if groups is None:
+        share = shares(_strata(table, rows, classes), fractions, seed=seed)
+    else:
+        numbers = np.unique(groups, return_inverse=True)[1]
+        share = grouped_shares(_strata(table, rows, classes), numbers, fractions, seed=seed)
+    share[share < 0] = len(fractions) - 1  # what rounding of the fractions leaves over
+    return share
+
+
+def _write_order(
+    table: Table, rows: NDArray[np.int64], share: NDArray[np.int64], n: int, together: bool, seed: int
+) -> list[int]:
+    """Writes these rows in the order of packing, one split after the other, of `n`; how many each has.
+
+    They are shuffled `together`, or each split in the order that it would have alone.
+    """
     counts = np.bincount(share, minlength=n).tolist()
     share = share.astype(np.int32)
     with _order_of(table).open("wb") as file:
@@ -665,7 +754,7 @@ def _write_order(
             file.write(some.tobytes())
             ends[split] += len(some)
 
-        if named is None:
+        if together:
             for some in _shuffled(len(rows), seed):
                 for split in range(n):
                     put(split, rows[some[share[some] == split]])
@@ -707,14 +796,80 @@ def _groups(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
     return groups
 
 
-def _torn(table: Table, rows: NDArray[np.int64]) -> list[str]:
-    """What to say of groups that lie in several splits, where the source itself divides."""
-    groups, split = _groups(table, rows), table.column("split")[rows]
-    if groups is None:
-        return []
-    pairs = np.unique(np.stack([groups, split]), axis=1)[0]
-    torn = int((np.bincount(pairs) > 1).sum())
+def _torn(groups: NDArray[np.int64], share: NDArray[np.int64]) -> list[str]:
+    """What to say of groups [n] that lie in several splits, where the source itself divides."""
+    torn = len(_in_several(groups, share))
     return [f"{torn} groups have records in several of the source's own splits"] if torn else []
+
+
+def _in_several(groups: NDArray[np.int64], share: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The groups, ascending, that have records in several splits."""
+    of, counts = np.unique(np.unique(np.stack([groups, share]), axis=1)[0], return_counts=True)
+    several: NDArray[np.int64] = of[counts > 1]
+    return several
+
+
+def _joined(one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups of records that are of one group [n] by the one or by the other, int64 [n]."""
+    groups = alike.Groups(len(one))
+    for of in (one, two):
+        by = np.argsort(of, kind="stable")
+        same = np.flatnonzero(of[by][1:] == of[by][:-1])
+        groups.join(np.stack([by[same], by[same + 1]], axis=1).tolist())
+    return groups.of()
+
+
+def _near_notes(near: NDArray[np.int64], together: bool) -> list[str]:
+    """What to say of the near-duplicates [n] that were found."""
+    sizes = np.bincount(near)
+    n, k = int(sizes[sizes > 1].sum()), int((sizes > 1).sum())
+    return [f"{n} near-duplicates in {k} groups{', each of which is in one split' if together else ''}"] if n else []
+
+
+def _moved(share: NDArray[np.int64], groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """The splits [n] once each group is as a whole where most of it was, in the first such split; and how many records
+    were moved."""
+    out = share.copy()
+    for members in _members(groups, _in_several(groups, share)):
+        out[members] = np.bincount(share[members]).argmax()
+    return out, int((out != share).sum())
+
+
+def _members(groups: NDArray[np.int64], some: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The members of each of some groups, ascending."""
+    by = np.argsort(groups, kind="stable")
+    ends = (np.searchsorted(groups[by], some, side=side) for side in ("left", "right"))
+    for begin, end in zip(*ends, strict=True):
+        yield by[begin:end]
+
+
+def _torn_apart(
+    table: Table, rows: NDArray[np.int64], near: NDArray[np.int64], share: NDArray[np.int64], among: Sequence[str]
+) -> dict[int, tuple[int, str, str]]:
+    """Of near-duplicates in several splits those that are not in the last of them, which is that of data to be judged
+    by: row -> (row of one that is there, its split, the row's own split)."""
+    found = {}
+    for members in _members(near, _in_several(near, share)):
+        last = int(share[members].max())
+        twin = int(rows[members[share[members] == last][0]])
+        for i in members[share[members] != last].tolist():
+            found[int(rows[i])] = (twin, among[last], among[int(share[i])])
+    return found
+
+
+def _refusal(table: Table, twins: Mapping[int, tuple[int, str, str]]) -> str:
+    first = [
+        f"{table.named(row)[0]!r} ({own}) and {table.named(twin)[0]!r} ({split})"
+        for row, (twin, split, own) in [*twins.items()][:_FIRST]
+    ]
+    more = "; …" if len(twins) > _FIRST else ""
+    return (
+        f"{len(twins)} records have a near-duplicate in another split: {'; '.join(first)}{more}. Nothing was packed; "
+        "keep each group in one split by guard='move', or leave these records out by guard='drop'"
+    )
+
+
+_FIRST = 3  # pairs that are shown
 
 
 def _shuffled(n: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -735,6 +890,8 @@ def _shards_by_size(table: Table, rows: NDArray[np.int64], options: ImageOptions
                 record.read(), options, measured_in=record.size, upright=record.upright, window=record.window
             )
             sizes.append(len(made.encoded) + _RECORD_OVERHEAD)
+        except StorageError:
+            raise
         except (BadImage, OSError):
             continue
     if not sizes:

@@ -1,25 +1,26 @@
 """Makes one shard of a plan: records in; one .tfrecord, its .idx and its parts of index and catalog out.
 
-Knows nothing of the others.
+Knows nothing of the others; where it is made, and by whom, is left to task and runners.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 
+from headrace.errors import StorageError
 from headrace.format import catalog, example, frames, index, tfrecord
 from headrace.format.catalog import Row
 from headrace.format.manifest import ShardEntry
 from headrace.imaging.codec import BadImage, check_pixels
 from headrace.imaging.prepare import prepare
-from headrace.packing.plan import Numbered, Plan, ShardPlan, line, rejected
+from headrace.packing.plan import Decisions, Numbered, ShardPlan, line, rejected
 from headrace.place import publish
 from headrace.record import Record, Reject
 
@@ -34,15 +35,16 @@ class Made:
     row: Row
     record: bytes
     bytes_in: int
-    boxes_clipped: int
-    boxes_dropped: Counter[str]
-    keypoints_dropped: Counter[str]
+    boxes_clipped: int = 0
+    boxes_dropped: Counter[str] = field(default_factory=Counter)
+    keypoints_dropped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
     """What `pack_shard` made: the shard's entry for the manifest, counts, and lines (see plan.line) of its `refused`
     Rejects. `channels`: the most that an image has, 0 without any; `warned`, `keypoint_sets`: see PackReport.
+    `bytes_out` of both its files; `index` and `catalog`: bytes of its parts of these.
     """
 
     entry: ShardEntry
@@ -53,19 +55,27 @@ class ShardResult:
     refused: int
     rejects: bytes
     bytes_in: int
+    bytes_out: int
     boxes_clipped: int
     boxes_dropped: Counter[str]
     keypoints_dropped: Counter[str]
+    index: bytes
+    catalog: bytes
 
 
-def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numbered:
-    """The record as it will be written, or its Reject. Pure but for reading the image."""
+def make_record(
+    plan: Decisions, shard: ShardPlan, numbered: Numbered, read: Callable[[Record], bytes] = Record.read
+) -> Made | Numbered:
+    """The record as it will be written, or its Reject. Pure but for reading the image, which `read` does.
+
+    Raises StorageError: the store that it lies in can't be reached.
+    """
     record = numbered.item
     assert isinstance(record, Record)
     try:
         if record.pixels is not None:
             check_pixels(*record.pixels.size, plan.options.max_pixels)  # before they are many bytes
-        data = record.read()
+        data = read(record)
         image = prepare(
             data,
             plan.options,
@@ -75,9 +85,12 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
             measured_in=record.size,
             upright=record.upright,
             window=record.window,
+            with_look=True,
         )
     except BadImage as error:
         return _rejected(numbered, error.stage, error.reason)
+    except StorageError:  # a store that can't be reached is no fault of an image
+        raise
     except OSError as error:
         return _rejected(numbered, "read", (error.strerror or str(error)).lower())
     names = None
@@ -98,6 +111,7 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
         origin=record.origin,
         sha256=hashlib.sha256(image.encoded).hexdigest(),
         warning=image.warning,
+        look=image.look,
         group_id=record.group,
         label=record.label,
         label_name=record.label_name,
@@ -112,9 +126,21 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
         keypoints=image.keypoints,
         attributes=attributes,
     )
+    made = framed(plan, row, image.encoded)
+    return replace(
+        made,
+        bytes_in=len(data),
+        boxes_clipped=image.clipped,
+        boxes_dropped=image.dropped,
+        keypoints_dropped=image.points_dropped,
+    )
+
+
+def framed(plan: Decisions, row: Row, encoded: bytes) -> Made:
+    """The record that says what `row` says, around the bytes of its image; where they are is filled in."""
     features = example.features_of(
         row,
-        image.encoded,
+        encoded,
         with_label=bool(plan.classes),
         multi_label=plan.multi_label,
         with_value=plan.values,
@@ -125,28 +151,15 @@ def make_record(plan: Plan, shard: ShardPlan, numbered: Numbered) -> Made | Numb
     features |= example.features_of_attributes(row, plan.attributes)
     payload = example.serialize(features)
     row.length, row.crc = len(payload), tfrecord.masked_crc(payload)
-    row.image_offset = tfrecord.HEADER_BYTES + payload.index(image.encoded)
-    row.image_length = len(image.encoded)
-    return Made(
-        row=row,
-        record=tfrecord.frame(payload),
-        bytes_in=len(data),
-        boxes_clipped=image.clipped,
-        boxes_dropped=image.dropped,
-        keypoints_dropped=image.points_dropped,
-    )
+    row.image_offset = tfrecord.HEADER_BYTES + payload.index(encoded)
+    row.image_length = len(encoded)
+    return Made(row=row, record=tfrecord.frame(payload), bytes_in=len(encoded))
 
 
-def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered] | None = None) -> ShardResult:
-    """Writes shard `i` of `plan` and its index into `folder`, its parts beside the plan's table. Raises OSError,
-    UsageError (in a forked child without Polars's threads).
-
-    `made` brings its records in the plan's order from wherever they were made; by default they are made here.
-    """
+def pack_shard(shard: ShardPlan, folder: Path, made: Iterable[Made | Numbered]) -> ShardResult:
+    """Writes a shard and its index into `folder`, of its records as `made` brings them, in the plan's order. Raises
+    OSError, UsageError (in a forked child without Polars's threads)."""
     frames.check_process("pack_shard")
-    shard = plan.shards[i]
-    if made is None:
-        made = (make_record(plan, shard, record) for record in plan.records(shard.start, shard.stop))
     rows: list[Row] = []
     rejects: list[Numbered] = []
     bytes_in = boxes_clipped = crc32c = 0
@@ -170,10 +183,7 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
         size, sha256 = file.size, file.close()
     entry = ShardEntry(name=shard.name, split=shard.split, records=len(rows), bytes=size, sha256=sha256, crc32c=crc32c)
     spans = "".join(f"{row.offset} {row.length + tfrecord.OVERHEAD_BYTES}\n" for row in rows)
-    (folder / entry.index_name).write_bytes(spans.encode())
-    where, what = parts_of(plan, i)
-    where.write_bytes(index.to_bytes(rows))
-    what.write_bytes(catalog.to_bytes(catalog.table(rows)))
+    bytes_of_spans = (folder / entry.index_name).write_bytes(spans.encode())
     return ShardResult(
         entry=entry,
         channels=max((row.channels for row in rows), default=0),
@@ -185,16 +195,13 @@ def pack_shard(plan: Plan, i: int, folder: Path, made: Iterable[Made | Numbered]
         refused=len(rejects),
         rejects=b"".join(line(reject.number, reject.item) for reject in rejects if isinstance(reject.item, Reject)),
         bytes_in=bytes_in,
+        bytes_out=size + bytes_of_spans,
         boxes_clipped=boxes_clipped,
         boxes_dropped=boxes_dropped,
         keypoints_dropped=keypoints_dropped,
+        index=index.to_bytes(rows),
+        catalog=catalog.to_bytes(catalog.table(rows)),
     )
-
-
-def parts_of(plan: Plan, i: int) -> tuple[Path, Path]:
-    """Where shard `i` leaves its parts of index and catalog."""
-    path = plan.table.folder / plan.shards[i].name
-    return path.with_suffix(".index"), path.with_suffix(".catalog")
 
 
 def _of_boxes(value: Any, n: int, kept: list[int]) -> Any:

@@ -1,7 +1,8 @@
 """The spool: what a source gave, on disk: a row of fixed width for each Record and Reject, and a heap for the rest.
 
-Written once, in the source's order; read by row, from any thread and process that sees the folder. It is scratch: only
-the version that wrote it reads it. What is decided of its rows is left to plan.
+Written once, in the source's order; read by row, from any thread and process that sees the folder; a Slice is some of
+its rows in memory, for who sees none. It is scratch: only the version that wrote it reads it. What is decided of its
+rows is left to plan.
 """
 
 from __future__ import annotations
@@ -72,8 +73,93 @@ class Flat:
         return Flat, (self.path, self.kind)
 
 
-class Table:
-    """The rows of a spool. `names` and `splits` are what their codes stand for, `stacks` where pixels come from.
+class Values:
+    """Values of one type in memory, read as those of a Flat are."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self.values = values
+
+    def bytes(self, start: int, stop: int) -> bytes:
+        return self.values[start:stop].tobytes()
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        return self.values[start:stop]
+
+    def close(self) -> None:
+        pass
+
+
+class Rows:
+    """What is read of rows, wherever they lie. `names` and `splits` are what their codes stand for, `stacks` where
+    pixels come from."""
+
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    stacks: tuple[Frames, ...]
+    _rows: Flat | Values
+    _heap: Flat | Values
+
+    def __getitem__(self, row: int) -> Record | Reject:
+        """The Record or Reject as the source gave it, its bytes too. Raises OSError."""
+        (begin, encoded, _, label, number, offset, size, _), lengths, (stack, name, split, _, flags) = self._row(row)
+        lengths = (*lengths, encoded)
+        heap = self._heap.bytes(begin, begin + sum(length for length in lengths if length > 0))
+        at, found = 0, dict[str, Any]()
+        for field, length in zip(_HEAP, lengths, strict=True):
+            found[field] = None if length < 0 else heap[at : at + length]
+            at += max(length, 0)
+        id_, origin, path, container = (None if found[one] is None else _text(found[one]) for one in _TEXTS)
+        more: dict[str, Any] = {} if found["more"] is None else json.loads(found["more"])
+        if flags & REJECT:
+            return Reject(id=str(id_), origin=str(origin), **more["attributes"])
+        id_, origin = self._named(str(id_), str(origin), split, flags)
+        return Record(
+            id=id_,
+            encoded=found["encoded"],
+            path=path,
+            part=None if container is None else Part(container, offset, size),
+            pixels=None if stack < 0 else self.stacks[stack].frame(number),
+            label=label if flags & LABELLED else None,
+            label_name=None if name < 0 else self.names[name],
+            labels=_as_tuple(more.get("labels")),
+            value=more.get("value"),
+            captions=_as_tuple(more.get("captions")),
+            boxes=_as_array(found["boxes"]),
+            box_labels=_as_tuple(more.get("box_labels")),
+            masks=_as_masks(more.get("masks")),
+            keypoints=_as_array(found["keypoints"]),
+            size=_as_tuple(more.get("size")),
+            upright=more.get("upright", False),
+            window=_as_tuple(more.get("window")),
+            attributes=more.get("attributes", {}),
+            split=None if split < 0 else self.splits[split],
+            group=more.get("group"),
+            origin=origin,
+        )
+
+    def named(self, row: int) -> tuple[str, str]:
+        """(id, origin) of a row."""
+        (begin, *_), lengths, (*_, split, _, flags) = self._row(row)
+        heap = self._heap.bytes(begin, begin + lengths[0] + lengths[1])
+        return self._named(_text(heap[: lengths[0]]), _text(heap[lengths[0] :]), split, flags)
+
+    def _place(self, row: int) -> int:
+        """Where among the rows the row of this number lies."""
+        return row
+
+    def _row(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        values = _ROW.unpack(self._rows.bytes(place := self._place(row), place + 1))
+        return values[:8], values[8:15], values[15:]
+
+    def _named(self, id_: str, origin: str, split: int, flags: int) -> tuple[str, str]:
+        if not flags & PREFIXED:
+            return id_, origin
+        prefixed = f"{self.splits[split]}/{id_}"
+        return prefixed, prefixed if origin == id_ else origin
+
+
+class Table(Rows):
+    """The rows of a spool.
 
     Pickles as its folder: rows are read where they lie, only arrays in memory travel along.
     """
@@ -127,59 +213,47 @@ class Table:
             ids[i] = f"{self.splits[found['split'][i]]}/{ids[i]}"
         return ids
 
-    def named(self, row: int) -> tuple[str, str]:
-        """(id, origin) of a row."""
-        (begin, *_), lengths, (*_, split, _, flags) = self._row(row)
-        heap = self._heap.bytes(begin, begin + lengths[0] + lengths[1])
-        return self._named(_text(heap[: lengths[0]]), _text(heap[lengths[0] :]), split, flags)
-
-    def __getitem__(self, row: int) -> Record | Reject:
-        """The Record or Reject as the source gave it, its bytes too. Raises OSError."""
-        (begin, encoded, _, label, number, offset, size, _), lengths, (stack, name, split, _, flags) = self._row(row)
-        lengths = (*lengths, encoded)
-        heap = self._heap.bytes(begin, begin + sum(length for length in lengths if length > 0))
-        at, found = 0, dict[str, Any]()
-        for field, length in zip(_HEAP, lengths, strict=True):
-            found[field] = None if length < 0 else heap[at : at + length]
-            at += max(length, 0)
-        id_, origin, path, container = (None if found[one] is None else _text(found[one]) for one in _TEXTS)
-        more: dict[str, Any] = {} if found["more"] is None else json.loads(found["more"])
-        if flags & REJECT:
-            return Reject(id=str(id_), origin=str(origin), **more["attributes"])
-        id_, origin = self._named(str(id_), str(origin), split, flags)
-        return Record(
-            id=id_,
-            encoded=found["encoded"],
-            path=path,
-            part=None if container is None else Part(container, offset, size),
-            pixels=None if stack < 0 else self.stacks[stack].frame(number),
-            label=label if flags & LABELLED else None,
-            label_name=None if name < 0 else self.names[name],
-            labels=_as_tuple(more.get("labels")),
-            value=more.get("value"),
-            captions=_as_tuple(more.get("captions")),
-            boxes=_as_array(found["boxes"]),
-            box_labels=_as_tuple(more.get("box_labels")),
-            masks=_as_masks(more.get("masks")),
-            keypoints=_as_array(found["keypoints"]),
-            size=_as_tuple(more.get("size")),
-            upright=more.get("upright", False),
-            window=_as_tuple(more.get("window")),
-            attributes=more.get("attributes", {}),
-            split=None if split < 0 else self.splits[split],
-            group=more.get("group"),
-            origin=origin,
+    def slice(self, rows: NDArray[np.int64]) -> Slice:
+        """These rows alone, with all that lies in the heap for them, and the pixels of no file. Raises OSError."""
+        # Read, not mapped: the pages of a map, all of them in the end, would count as memory of this process.
+        found = np.frombuffer(b"".join(self._rows.bytes(row, row + 1) for row in rows.tolist()), ROW).copy()
+        begins = found["begin"].copy()
+        sizes = sum((np.maximum(found[name], 0).astype(np.int64) for name in _HEAP), np.zeros(len(rows), np.int64))
+        heap = b"".join(
+            self._heap.bytes(begin, begin + size) for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True)
         )
+        found["begin"] = np.cumsum(sizes) - sizes
+        stacks: list[Frames] = []
+        for code in np.unique(found["stack"][found["stack"] >= 0]).tolist():
+            of = found["stack"] == code
+            stack, numbers = self.stacks[code].taken(found["number"][of])
+            found["number"][of], found["stack"][of] = numbers, len(stacks)
+            stacks.append(stack)
+        return Slice(rows, found.tobytes(), heap, self.names, self.splits, tuple(stacks))
 
-    def _row(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        values = _ROW.unpack(self._rows.bytes(row, row + 1))
-        return values[:8], values[8:15], values[15:]
 
-    def _named(self, id_: str, origin: str, split: int, flags: int) -> tuple[str, str]:
-        if not flags & PREFIXED:
-            return id_, origin
-        prefixed = f"{self.splits[split]}/{id_}"
-        return prefixed, prefixed if origin == id_ else origin
+class Slice(Rows):
+    """Some rows of a table in memory, under the `numbers` int64 [m] that they have there. Pickles whole."""
+
+    def __init__(
+        self,
+        numbers: NDArray[np.int64],
+        rows: bytes,
+        heap: bytes,
+        names: tuple[str, ...],
+        splits: tuple[str, ...],
+        stacks: tuple[Frames, ...],
+    ) -> None:
+        self.numbers, self.rows, self.heap = numbers, rows, heap
+        self.names, self.splits, self.stacks = names, splits, stacks
+        self._rows, self._heap = Values(np.frombuffer(rows, ROW)), Values(np.frombuffer(heap, np.uint8))
+        self._places = {number: place for place, number in enumerate(numbers.tolist())}
+
+    def __reduce__(self) -> Any:
+        return Slice, (self.numbers, self.rows, self.heap, self.names, self.splits, self.stacks)
+
+    def _place(self, row: int) -> int:
+        return self._places[row]
 
 
 class Spool:

@@ -27,7 +27,7 @@ from headrace.place.address import Place
 
 @contextlib.contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Turns an OSError about `path` into a StorageError of one clear line. Raises StorageError."""
+    """Turns an OSError about `path` into a StorageError of one clear line; our own stay what they are."""
     try:
         yield
     except HeadraceError:

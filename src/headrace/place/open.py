@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import UsageError
 from headrace.place.address import Location, Place, Url, is_url, located
+from headrace.place.cache import Cache
+from headrace.place.changing import Change, LocalChange
 from headrace.place.local import BLOCK, LocalPlace
 from headrace.place.publish import Staging
 
@@ -16,8 +18,11 @@ if TYPE_CHECKING:
     from headrace.place.publication import Publication
 
 
-def at(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Place:
-    """The place at a path or URL. storage_options: what a store is opened with, nothing for a folder.
+def at(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None, cache: Cache | None = None
+) -> Place:
+    """The place at a path or URL. storage_options: what a store is opened with, nothing for a folder. cache: where
+    copies of what lies in a store are kept, by default the usual folder.
 
     Raises UsageError (no such kind of store), MissingExtraError.
     """
@@ -25,10 +30,14 @@ def at(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None =
     if isinstance(where, Url):
         from headrace.place.remote import RemotePlace
 
-        return RemotePlace(where, storage_options)
+        return RemotePlace(where, storage_options, cache)
+    _check_none(where, storage_options)
+    return LocalPlace(where)
+
+
+def _check_none(where: Path, storage_options: Mapping[str, Any] | None) -> None:
     if storage_options:
         raise UsageError(f"{where}: is a folder of this machine, which takes no storage_options")
-    return LocalPlace(where)
 
 
 def staging(
@@ -37,18 +46,37 @@ def staging(
     overwrite: bool,
     replaceable: str,
     what: str = "a dataset",
+    movable: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Staging | Publication:
-    """What makes a new folder at `out`, or what stands below its URL, and publishes it as a whole: see Staging.
+    """What makes a new folder at `out`, or what stands below its URL, and publishes it as a whole: see Staging and,
+    for `movable`, Publication.
 
     Raises UsageError, MissingExtraError.
     """
-    place = at(out, storage_options)
-    if isinstance(place, LocalPlace):
-        return Staging(place.path, overwrite=overwrite, replaceable=replaceable, what=what)
-    from headrace.place.publication import Publication
+    where = located(out)
+    if isinstance(where, Url):
+        from headrace.place.publication import Publication
+        from headrace.place.remote import RemotePlace
 
-    return Publication(place, overwrite=overwrite, replaceable=replaceable, what=what)
+        place = RemotePlace(where, storage_options)
+        return Publication(place, overwrite=overwrite, replaceable=replaceable, what=what, movable=movable)
+    _check_none(where, storage_options)
+    return Staging(where.absolute(), overwrite=overwrite, replaceable=replaceable, what=what)
+
+
+def changing(place: Place, head: str) -> Change:
+    """What changes the files of a place: see Change. `head` is the one that says which of them hold.
+
+    Raises UsageError (a place that can only be read).
+    """
+    if isinstance(place, LocalPlace):
+        return LocalChange(place.path, head)
+    from headrace.place.publication import RemoteChange
+    from headrace.place.remote import RemotePlace
+
+    assert isinstance(place, RemotePlace)
+    return RemoteChange(place, head)
 
 
 class Scattered:

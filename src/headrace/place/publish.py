@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Protocol
 
 from headrace import parallel
 from headrace.errors import HeadraceError, StorageError, UsageError
@@ -87,14 +87,63 @@ class HashedFile:
         self._file.close()
 
 
+class Sink(Protocol):
+    """Where finished files of a dataset are put, by several processes of several machines at once. Pickles."""
+
+    def scratch(self) -> Path:
+        """A new folder to write files in before they are put; who asked for it removes it. Raises StorageError."""
+        ...
+
+    def put(self, path: Path, name: str) -> None:
+        """Makes the finished file at `path`, which is gone then, the file `name`: whole or not at all. The same again
+        is fine. Raises StorageError."""
+        ...
+
+
+class FolderSink:
+    """A Sink whose files lie in `folder`, which all processes see under this path.
+
+    They are written in a folder in it: once `close` has moved that away, who is still at work can't write any more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self) -> None:
+        """From now on there is a place to write in. Raises StorageError."""
+        with explained(self.folder):
+            (self.folder / _TRIES).mkdir(exist_ok=True)
+
+    def scratch(self) -> Path:
+        path = self.folder / _TRIES / f"try-{secrets.token_hex(4)}"
+        with explained(path):
+            path.mkdir()
+        return path
+
+    def put(self, path: Path, name: str) -> None:
+        with explained(path):
+            sync(path)
+            path.replace(self.folder / name)
+
+    def close(self) -> None:
+        """Removes what tries have left, and ends those that a lost node may still be at."""
+        with contextlib.suppress(OSError):
+            gone = (self.folder / _TRIES).replace(self.folder / f"{_TRIES}-{secrets.token_hex(4)}")
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+_TRIES = ".tries"
+
+
 class Staging:
     """A hidden sibling folder of `out` that becomes `out` at once, or vanishes.
 
     `with Staging(out, overwrite=..., replaceable=FILE) as folder: ...` publishes when the block ends well, else
-    removes all. Only a folder that holds `replaceable` is ever replaced; `what` such a folder holds, for people. A kill
-    at any moment leaves the old `out`, the new one, or none where there was none; only where the file system can't
-    exchange two names the old one may be left under a hidden one, and the next Staging of the same `out` puts it back.
-    It also clears what the killed left. What was finished and can't be published is kept, and the error says where.
+    removes all. Other processes put files into it by its `sink`. Only a folder that holds `replaceable` is ever
+    replaced; `what` such a folder holds, for people. A kill at any moment leaves the old `out`, the new one, or none
+    where there was none; only where the file system can't exchange two names the old one may be left under a hidden
+    one, and the next Staging of the same `out` puts it back. It also clears what the killed left. What was finished and
+    can't be published is kept, and the error says where.
 
     Raises UsageError: `out` is in the way, or no place for a dataset. StorageError: the file system refused.
     """
@@ -103,7 +152,15 @@ class Staging:
         self.out = out.absolute()
         self.overwrite = overwrite
         self.replaceable, self.what = replaceable, what
+        self.folder_name = ""  # in a store there may be one: see Publication
         self._stack = contextlib.ExitStack()
+
+    def check(self) -> None:
+        """Raises UsageError, StorageError as entering it would."""
+        with explained(self.out.parent):
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._check_name()
+            self._check_free()
 
     def __enter__(self) -> Path:
         parent = self.out.parent
@@ -117,10 +174,13 @@ class Staging:
                 self.folder = parent / f"{_hidden(self.out, 'packing')}{lock.tag()}"
                 self.folder.mkdir()
                 self._stack.enter_context(lock.at_work(self.folder))
+            self.sink = FolderSink(self.folder)
+            self.sink.open()
         return self.folder
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._is_kept = False
+        self.sink.close()
         try:
             if kind is None:
                 self._finish()

@@ -6,7 +6,6 @@ Looks at names, and at the beginnings of a few files; at no image.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from headrace.errors import StorageError
+from headrace.place import paths
 from headrace.sources import walking
 from headrace.sources.coco import recognise as is_coco
 from headrace.sources.images import telling
@@ -165,7 +165,7 @@ def _folder_of(survey: Survey, names: list[str], split: str) -> str:
     for name in names:
         for folder in of_split if walking.id_of(name)[1] is None else ():
             path = survey.root / folder.path
-            if os.path.isfile(path / name):  # noqa: PTH113 (False where no path can be)
+            if paths.is_file(path / name):
                 return str(path)
     return _ANY
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headrace.errors import UsageError
+from headrace.place.address import is_url
 from headrace.record import Record, Reject, check_names
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
 from headrace.sources.info import SourceInfo
@@ -138,6 +139,9 @@ def open_arrays(
     keep = dtype is not None
     if keep and value_range is not None:
         raise UsageError("value_range says what becomes black and white, and dtype='keep' changes no number of x")
+    for said, given in (("x", x), ("y", y)):
+        if isinstance(given, str | os.PathLike) and is_url(os.fspath(given)):
+            raise UsageError(f"{said} is {os.fspath(given)}: arrays are read from files of this machine; copy it there")
     beside: list[Member] = []
     if isinstance(x, str | os.PathLike):
         beside = members(Path(x))

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Mask, Record, Reject, box_faults
 from headrace.sources import jsons, segmentations, walking
 from headrace.sources.formats import FLIP_PAIRS, About, Format, Option
@@ -344,7 +345,7 @@ def coco(
     line and column (no JSON, cut short, not COCO's, changed meanwhile), UsageError (no such category; categories of
     different keypoints).
     """
-    path = Path(json)
+    path = paths.path_of(json)
     if not path.exists():
         raise NotThereError(f"{path}: no such file")
     if not path.is_file():
@@ -499,10 +500,10 @@ class _Elements:
 
     def __enter__(self) -> _Elements:
         try:
-            self._file = self.path.open("rb")
+            self._file = paths.held(self.path)
         except OSError as error:
             raise StorageError(f"{self.path}: can't be read: {(error.strerror or str(error)).lower()}") from error
-        now = os.fstat(self._file.fileno())
+        now = self.path.stat()
         self._stamp = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
         return self
 
@@ -511,7 +512,7 @@ class _Elements:
 
     def walk(self) -> Iterator[tuple[str | None, int | None, Any, tuple[int, int]]]:
         """As jsons.places. Raises StorageError, DataError."""
-        yield from jsons.places(self.path)
+        yield from jsons.places(self.path, self._file)
         self.check()
 
     def at(self, offset: int, length: int) -> Any:

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Mask, Record, Reject, box_faults, name_fault
 from headrace.sources import walking, xmls
 from headrace.sources.formats import FLIP_PAIRS, About, Format, Option
@@ -251,7 +252,7 @@ def cvat(
     Raises NotThereError, StorageError, UsageError (no file or folder); when iterated also DataError naming the line (no
     XML, cut short, not CVAT's, entities), and where files of a film's frames are counted from 1.
     """
-    path = Path(xml)
+    path = paths.path_of(xml)
     if not path.exists():
         raise NotThereError(f"{path}: no such file")
     if not path.is_file():
@@ -606,7 +607,7 @@ def _frames_in(folder: Path) -> dict[int, list[str]]:
     """The files frame_000012.png and the like in a folder, by their number. Raises StorageError."""
     found: dict[int, list[str]] = {}
     try:
-        with os.scandir(folder) as entries:
+        with paths.scandir(folder) as entries:
             for entry in entries:
                 match = _FRAME.fullmatch(entry.name)
                 extension = entry.name.rpartition(".")[2].lower()

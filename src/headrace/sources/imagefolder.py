@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, StorageError
+from headrace.place import paths
 from headrace.record import Mask, Record, Reject, name_fault
 from headrace.sources import jsons, rows, segmentations, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format
@@ -176,10 +177,10 @@ FORMAT = Format(
 def _found(root: Path) -> list[str]:
     """Files of metadata, relative to `root`, in natural order."""
     found = []
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in paths.walk(root):
         folders[:] = [name for name in folders if not walking.is_junk(name)]
-        here = Path(folder).relative_to(root).as_posix()
-        found += [name if here == "." else f"{here}/{name}" for name in NAMES if name in files]
+        here = paths.path_of(folder).relative_to(root)
+        found += [name if str(here) == "." else f"{here}/{name}" for name in NAMES if name in files]
     return sorted(found, key=walking.natural)
 
 
@@ -326,7 +327,7 @@ def _parquet(path: Path) -> pl.LazyFrame:
             head = file.read(4)
         if head != b"PAR1":
             raise DataError(f"{path}: no parquet file: it begins with {head!r}")
-        scan = pl.scan_parquet(path, glob=False)
+        scan = pl.scan_parquet(paths.kept_on_disk(path), glob=False)
         scan.collect_schema()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{path}: no sound parquet: {str(error).splitlines()[0]:.200}") from error

@@ -7,11 +7,12 @@ left to the sources.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from headrace.errors import DataError, StorageError
 
@@ -34,11 +35,14 @@ def walk(path: Path) -> Iterator[tuple[str | None, int | None, Any]]:
         yield key, number, element
 
 
-def places(path: Path) -> Iterator[tuple[str | None, int | None, Any, tuple[int, int]]]:
-    """The same, and where each stands in the file: (offset, length) in bytes. Raises as walk does."""
+def places(path: Path, file: BinaryIO | None = None) -> Iterator[tuple[str | None, int | None, Any, tuple[int, int]]]:
+    """The same, and where each stands in the file: (offset, length) in bytes. `file`: it is open already, and stays so.
+
+    Raises as walk does."""
     try:
-        with path.open("rb") as file:
-            yield from _walk(_Text(path, file))
+        with path.open("rb") if file is None else contextlib.nullcontext(file) as open_:
+            open_.seek(0)
+            yield from _walk(_Text(path, open_))
     except OSError as error:
         raise StorageError(f"{path}: can't be read: {(error.strerror or str(error)).lower()}") from error
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError
+from headrace.place import paths
 from headrace.record import Mask, Record, Reject, box_faults, name_fault
 from headrace.sources import walking
 from headrace.sources.formats import FLIP_PAIRS, About, Format
@@ -183,7 +184,7 @@ class _Reading:
     def items(self) -> Iterator[Record | Reject]:
         """Raises DataError."""
         found, used = 0, set[str]()
-        for path in _jsons(self.root, ""):
+        for path in paths.ahead(self.root, _jsons(self.root, ""), lambda path: (path,)):
             try:
                 said = self._read(path)
                 if said is None:
@@ -205,10 +206,10 @@ class _Reading:
                 self.skipped["images without a JSON"] += 1
 
     def _instead(self) -> str:
-        for folder, _, names in os.walk(self.root):
+        for folder, _, names in paths.walk(self.root):
             for name in names:
-                if name.lower().endswith(".xml") and b"<polygon>" in _head(Path(folder, name)):
-                    where = Path(folder, name).relative_to(self.root)
+                if name.lower().endswith(".xml") and b"<polygon>" in _head(paths.path_of(f"{folder}/{name}")):
+                    where = paths.path_of(f"{folder}/{name}").relative_to(self.root)
                     return f"holds XML of the old LabelMe on the web, such as {where}; convert it to LabelMe's JSON"
         return "holds no JSON of LabelMe, with shapes and imagePath"
 
@@ -519,7 +520,7 @@ def _attributes(objects: list[_Object]) -> dict[str, list[Any]]:
 def _jsons(root: Path, prefix: str) -> Iterator[str]:
     """Paths of .json files from `root` on, in natural order, depth first, without hidden ones and links to folders."""
     try:
-        with os.scandir(root / prefix) as found:
+        with paths.scandir(root / prefix) as found:
             entries = sorted(found, key=lambda entry: natural(entry.name))
     except OSError:
         return

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Record, Reject, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.folders import split_folders
@@ -60,9 +61,9 @@ class OpenImagesSource:
         skipped: Counter[str] = Counter()
         splits = split_folders(self.images)
         there = walking.by_stem(self.images, flat=True)
-        paths = [path for path in (self.root, self.image_labels) if path is not None]
+        files = [path for path in (self.root, self.image_labels) if path is not None]
         with ExitStack() as stack:
-            tables = [_Table(path, self.class_descriptions, there) for path in paths]
+            tables = [_Table(path, self.class_descriptions, there) for path in files]
             for table in tables:
                 stack.enter_context(table.file)
             if len(tables) == 2 and (tables[1].boxed or not tables[0].boxed):
@@ -72,7 +73,11 @@ class OpenImagesSource:
                 absent, of_none = table.index()
                 skipped["rows of images that are not there"] += absent
                 bare += of_none
-            for code, (name, path) in enumerate(there.items()):
+            boxed = any(table.boxed for table in tables)
+            each = enumerate(there.items())
+            for code, (name, path) in paths.ahead(
+                self.images, each, lambda one: (one[1][1],) if boxed and one[1][1] else ()
+            ):
                 split = splits.get((path or "").partition("/")[0])
                 if (item := _item(self, tables, name, code, path, split)) is not None:
                     yield item
@@ -126,10 +131,10 @@ def openimages(
     Raises NotThereError, StorageError, UsageError (no file or folder); when iterated also DataError naming the line.
     """
     return OpenImagesSource(
-        root=rows.check_table(Path(table)),
+        root=rows.check_table(paths.path_of(table)),
         images=walking.check_root(images),
-        image_labels=None if image_labels is None else rows.check_table(Path(image_labels)),
-        class_descriptions=None if class_descriptions is None else rows.check_table(Path(class_descriptions)),
+        image_labels=None if image_labels is None else rows.check_table(paths.path_of(image_labels)),
+        class_descriptions=None if class_descriptions is None else rows.check_table(paths.path_of(class_descriptions)),
     )
 
 

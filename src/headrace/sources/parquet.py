@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import DataError, StorageError, UsageError
 from headrace.format import footer
 from headrace.format.footer import BadFooter, Footer
+from headrace.place import paths
 from headrace.record import Record, Reject, check_names
 from headrace.sources import shards, values, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
@@ -235,7 +236,7 @@ def _quiet(work: Any) -> Any:
 def _scan(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
     import polars as pl  # here, as it takes longer to import than all sources
 
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False).select(*map(pl.col, columns))
+    return pl.scan_parquet(paths.kept_on_disk(path), glob=False, hive_partitioning=False).select(*map(pl.col, columns))
 
 
 def _open(shard: Shard) -> _Table:
@@ -243,8 +244,12 @@ def _open(shard: Shard) -> _Table:
     import polars as pl  # here, as it takes longer to import than all sources
 
     try:
-        found = footer.read(shard.path)
-        schema = _quiet(lambda: pl.scan_parquet(shard.path, glob=False, hive_partitioning=False).collect_schema())
+        found = footer.read(paths.kept_on_disk(shard.path))
+        schema = _quiet(
+            lambda: pl.scan_parquet(
+                paths.kept_on_disk(shard.path), glob=False, hive_partitioning=False
+            ).collect_schema()
+        )
     except (BadFooter, _Unreadable) as error:
         raise DataError(f"{shard.path}: {str(error) or 'is no Parquet file'}") from None
     except OSError as error:

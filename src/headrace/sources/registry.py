@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 from headrace.sources import annotated, shards, walking
 from headrace.sources.arrays import FORMAT as ARRAYS
 from headrace.sources.coco import FORMAT as COCO
@@ -69,7 +70,7 @@ def guess(path: str | os.PathLike[str], given: Collection[str] = ()) -> tuple[Fo
     Raises NotThereError, StorageError, DataError (a folder without images), UsageError: what was seen and tried, or
     annotations that no format of a folder would take.
     """
-    root = Path(path)
+    root = paths.path_of(path)
     if not root.exists() and len(several := shards.expanded(root)) > 1:  # a pattern in braces
         root = several[0]
     if not root.exists():

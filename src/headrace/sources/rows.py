@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 
 LONGEST = 1 << 20  # bytes of a row: far beyond any path, caption and list of boxes
 _LONGEST_QUOTED = 1 << 16  # characters of a row of several lines
@@ -157,9 +158,9 @@ class Index:
 
 
 def open_table(path: Path) -> BinaryIO:
-    """The file, to be closed. Raises StorageError."""
+    """The file, to be closed; a copy of one in a store, as rows are read again. Raises StorageError."""
     try:
-        return path.open("rb")
+        return paths.held(path)
     except OSError as error:
         raise StorageError(f"{path}: can't be read: {(error.strerror or str(error)).lower()}") from error
 
@@ -178,8 +179,11 @@ def head(path: Path) -> str:
 
     Raises StorageError, DataError: the file is UTF-16, or its lines end in carriage returns alone.
     """
-    with open_table(path) as file:
-        data = file.read(_HEAD)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_HEAD)
+    except OSError as error:
+        raise StorageError(f"{path}: can't be read: {(error.strerror or str(error)).lower()}") from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}:1: the file is UTF-16, wanted UTF-8; convert it: iconv -f UTF-16 -t UTF-8")
     if b"\r" in data.rstrip(b"\r") and b"\n" not in data:

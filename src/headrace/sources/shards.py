@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 from headrace.sources import walking
 from headrace.sources.walking import natural
 from headrace.splits import DEFAULT_SPLIT, USUAL_SPLITS, split_name_fault
@@ -49,7 +50,7 @@ def expanded(path: str | os.PathLike[str]) -> list[Path]:
         total *= len(choices[-1])
         if total > _MOST_FILES:
             raise UsageError(f"{path}: means more than {_MOST_FILES} files")
-    return [Path("".join(some)) for some in itertools.product(*choices)]
+    return [paths.path_of("".join(some)) for some in itertools.product(*choices)]
 
 
 def _choices(inside: str) -> Sequence[str]:
@@ -68,16 +69,16 @@ def find(path: str | os.PathLike[str], extensions: Sequence[str]) -> list[Shard]
 
     Raises NotThereError, StorageError, UsageError (a packed dataset).
     """
-    if Path(path).is_dir():
+    if (given := paths.path_of(path)).is_dir():
         root = walking.check_root(path)
         return [Shard(root / name, name) for name in _walk(root, "", tuple(extensions), frozenset())]
-    found = expanded(path) if not Path(path).exists() else [Path(path)]
+    found = [given] if given.exists() else expanded(path)
     for one in found:
         if not one.exists():
             raise NotThereError(f"{one}: no such file")
         if not one.is_file():
             raise UsageError(f"{one}: no regular file")
-        if not os.access(one, os.R_OK):
+        if not paths.is_stored(one) and not os.access(one, os.R_OK):
             raise StorageError(f"{one}: permission denied")
     names = [one.name for one in found]
     if len(set(names)) < len(names):

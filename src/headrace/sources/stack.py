@@ -58,6 +58,33 @@ class InMemory:
         return self.array[start:stop]
 
 
+class Taken(InMemory):
+    """Numbers [m, ...] that were read out of others; what could not be read raises its fault again."""
+
+    def __init__(self, array: NDArray[Any], faults: dict[int, Exception]) -> None:
+        super().__init__(array)
+        self.faults = faults
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        for i in range(start, stop):
+            if i in self.faults:
+                raise self.faults[i]
+        return super().read(start, stop)
+
+
+def taken(numbers: Numbers, wanted: NDArray[np.int64]) -> Taken:
+    """The numbers of the images that are wanted [m, ...], in memory."""
+    from headrace.imaging.codec import BadImage  # see Frame.encode
+
+    out, faults = np.zeros((len(wanted), *numbers.shape[1:]), numbers.dtype), dict[int, Exception]()
+    for place, i in enumerate(wanted.tolist()):
+        try:
+            out[place] = numbers.read(i, i + 1)[0]
+        except (BadImage, OSError) as error:
+            faults[place] = error
+    return Taken(out, faults)
+
+
 class Sliced:
     """Numbers of what says its shape and dtype, is sliced as an array is and lies elsewhere: a dataset of h5py, say."""
 
@@ -205,6 +232,13 @@ class Stack:
 
     def frame(self, i: int) -> Frame:
         return Frame(self, i)
+
+    def taken(self, numbers: NDArray[np.int64]) -> tuple[Stack, NDArray[np.int64]]:
+        """These images alone, where they lie in no file that others can open."""
+        if self.numbers.path is not None:
+            return self, numbers
+        here = Stack(name=self.name, numbers=taken(self.numbers, numbers), value_range=self.value_range)
+        return here, np.arange(len(numbers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

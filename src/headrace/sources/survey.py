@@ -5,12 +5,12 @@ Looks at no image. Bounded, however large the folder is.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.place import paths
 from headrace.sources import walking
 
 MOST_NAMES = 1000  # of one kind that are remembered of a folder
@@ -58,7 +58,7 @@ class Survey:
             folder = waiting.popleft()
             try:
                 status = (root / folder.path).stat()
-                with os.scandir(root / folder.path) as found:
+                with paths.scandir(root / folder.path) as found:
                     most = min(_MOST_OF_ONE, _MOST_ENTRIES - entries)
                     some = [entry for _, entry in zip(range(most), found, strict=False)]
             except OSError:

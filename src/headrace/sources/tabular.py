@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import DataError, StorageError, UsageError
+from headrace.place import paths
+from headrace.place.address import is_url
 from headrace.record import Record, Reject, check_names, name_fault
 from headrace.sources import rows, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
@@ -58,6 +60,7 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,40}\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1
 _FLAGS = {"0": 0, "1": 1, "-1": -1, "": -1, "false": 0, "true": 1, "no": 0, "yes": 1}
 FLAGGED = ("difficult", "truncated", "occluded", "is_crowd")
 OTHER_NAMES = {"iscrowd": "is_crowd", "crowd": "is_crowd", "track_id": "track"}
+_HEAD = 1 << 16  # bytes of an image that its size mostly is in
 UNIT = (-0.01, 1.01)  # what normalised coordinates may be: tools round, and boxes reach a little over the edge
 
 
@@ -151,7 +154,7 @@ def csv(
     Raises NotThereError, StorageError, UsageError (no file or folder; an option); when iterated also DataError naming
     the line (UTF-16; columns that can't be told), UsageError (no such column).
     """
-    path = rows.check_table(Path(table))
+    path = rows.check_table(paths.path_of(table))
     if separator is not None:
         separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
         if len(separator) != 1 or separator in '"\r\n':
@@ -434,7 +437,7 @@ def _class_names(given: Sequence[str] | str | os.PathLike[str] | None) -> tuple[
         return None
     names = [given] if isinstance(given, str | os.PathLike) else list(given)
     if len(names) == 1 and str(names[0]).lower().endswith(".csv"):
-        return read_classes(rows.check_table(Path(names[0])))
+        return read_classes(rows.check_table(paths.path_of(names[0])))
     return check_names([str(name) for name in names], "class_names")
 
 
@@ -489,7 +492,11 @@ class _Reading:
         self._stems: dict[str, str | None] | None = None
 
     def items(self, index: rows.Index) -> Iterator[Record | Reject]:
-        for code, name in enumerate(index.names):
+        sized = self.layout.boxed and self.source.normalised
+        names = paths.ahead(
+            self.source.images, index.names, lambda name: (self._inside(name),) if sized and name else ()
+        )
+        for code, name in enumerate(names):
             places = index.places(code)
             if name == "":
                 for at, line in places:
@@ -507,7 +514,7 @@ class _Reading:
         return row
 
     def _item(self, name: str, places: list[tuple[int, int]]) -> Record | Reject:
-        id_, reason = walking.id_of(name)
+        id_, reason = walking.id_of(self._inside(name))
         first = places[0][1]
         if reason is not None:
             return Reject(id=id_, origin=self._origin(first), stage="annotation", reason=reason)
@@ -532,6 +539,10 @@ class _Reading:
             return image.record(id_, path, self._origin(first))
         except Unread as error:
             return Reject(id=id_, origin=self._origin(first), stage=error.stage, reason=str(error))
+
+    def _inside(self, name: str) -> str:
+        """A name from `images` on, also where it is a URL below that: no table makes packing ask another server."""
+        return name.removeprefix(f"{self.source.images}/") if is_url(name) else name
 
     def _by_stem(self, name: str) -> str | None:
         if self._stems is None:
@@ -705,12 +716,20 @@ class Unread(ValueError):
 
 def upright_size(path: str) -> tuple[int, int]:
     """(height, width) of an image as it is seen, once its EXIF orientation is applied. Raises Unread."""
-    from headrace.imaging.codec import BadImage, read_header  # heavy, and most tables do without
+    from headrace.imaging.codec import BadImage, read_header, sniff  # heavy, and most tables do without
 
     try:
-        header = read_header(Path(path).read_bytes())
+        with paths.path_of(path).open("rb") as file:
+            data = file.read(_HEAD)
+            try:
+                # What of a JPEG decides comes before its scan; a PNG may say its orientation at its end.
+                header = read_header(data) if sniff(data) == "jpeg" else read_header(data + file.read())
+            except BadImage:
+                header = read_header(data + file.read())
     except BadImage as error:
         raise Unread(error.stage, error.reason) from error
+    except UsageError as error:  # a URL of no store
+        raise Unread("read", str(error)) from error
     except OSError as error:
         raise Unread("read", (error.strerror or str(error)).lower()) from error
     turned = header.orientation in (5, 6, 7, 8)

@@ -24,7 +24,9 @@ from headrace.errors import DataError, NotThereError, StorageError, UsageError
 from headrace.format import tfds as written
 from headrace.format import tfrecord
 from headrace.format.tfds import Info, Leaf
-from headrace.place.local import LocalPlace, Slices
+from headrace.place.address import Place
+from headrace.place.local import Slices
+from headrace.place.open import at
 from headrace.record import Boxes, Part, Record, Reject, check_names
 from headrace.sources import shards, values, walking
 from headrace.sources.formats import About, Format, Option
@@ -47,7 +49,7 @@ class TfdsSource:
 
     def __iter__(self) -> Generator[Record | Reject, None, SourceInfo]:
         roles, skipped = self.roles, Counter[str]()
-        inside, place = os.path.realpath(self.root), LocalPlace(self.root)
+        inside, place = os.path.realpath(self.root), at(os.fspath(self.root))
         called = {split.name: shards.split_called(split.name) for split in self.info.splits}
         more: list[str] = []
         for split in self.info.splits:
@@ -72,7 +74,7 @@ class TfdsSource:
             notes=(*([f"splits called otherwise here: {renamed}"] if renamed else ()), *more),
         )
 
-    def _shard(self, shard: _Shard, place: LocalPlace, skipped: Counter[str]) -> Generator[Record | Reject, None, int]:
+    def _shard(self, shard: _Shard, place: Place, skipped: Counter[str]) -> Generator[Record | Reject, None, int]:
         """What a shard holds; returns how many records that is, those that are damaged too."""
         data = Slices(place, shard.name, place.size(shard.name))
         number = 0
@@ -344,7 +346,7 @@ def tfds(path: str | os.PathLike[str], *, image: str | None = None, label: str |
     """
     root = _folder(walking.check_root(path))
     try:
-        info, leaves = written.info(LocalPlace(root)), written.features(LocalPlace(root))
+        info, leaves = written.info(at(os.fspath(root))), written.features(at(os.fspath(root)))
     except OSError as error:
         raise StorageError(f"{error.filename or root}: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, RecursionError) as error:
@@ -411,7 +413,7 @@ def _roles(root: Path, info: Info, leaves: Sequence[Leaf], image: str | None, la
         if box is not None:
             box_format(box)
         for leaf in leaves:
-            if leaf.kind == "ClassLabel" and (found := written.class_names(LocalPlace(root), leaf)) is not None:
+            if leaf.kind == "ClassLabel" and (found := written.class_names(at(os.fspath(root)), leaf)) is not None:
                 names[leaf.key] = check_names(found, f"{root / leaf.names_file}:")
     except OSError as error:
         raise StorageError(f"{root}: {error.filename}: {(error.strerror or str(error)).lower()}") from error

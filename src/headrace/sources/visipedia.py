@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
+from headrace.place.address import is_url
 from headrace.record import Record, Reject
 from headrace.sources import walking
 from headrace.sources.formats import CLASS_NAMES, FLIP_PAIRS, About, Format, Option
@@ -132,13 +134,13 @@ def read_item(raw: Any) -> Item:
 
 def read_json(path: str | os.PathLike[str]) -> list[Any]:
     """The list in a JSON file. Raises NotThereError, UsageError, StorageError, DataError (no JSON, or no list)."""
-    path = Path(path)
+    path = paths.path_of(path)
     if not path.exists():
         raise NotThereError(f"{path}: no such file")
     if not path.is_file():
         raise UsageError(f"{path}: is no regular file, wanted a JSON file with a list of images")
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise StorageError(f"{path}: can't be read: {(error.strerror or str(error)).lower()}") from error
     except json.JSONDecodeError as error:
@@ -240,6 +242,8 @@ class VisipediaSource:
             if Path(filename).is_absolute() or ".." in Path(filename).parts:
                 raise BadItem(f"filename {filename!r} leads out of the folder of images", stage="read")
             path = f"{self.images}/{filename}"
+        elif is_url(filename):  # no list makes packing ask a server that the caller did not name
+            raise BadItem(f"filename {filename!r:.200} is a URL; pass images=URL of what it lies below", stage="read")
         if refused := walking.refusal(path, inside):
             raise BadItem(refused, stage="read")
         return path
@@ -645,7 +649,7 @@ def _header(item: Item, path: str | None) -> Header:
     if item.encoded is not None:
         return codec.read_header(item.encoded, max_pixels=limit, value_range=range_)
     assert path is not None
-    with Path(path).open("rb") as file:
+    with paths.path_of(path).open("rb") as file:
         head = file.read(_HEAD_BYTES)
         with contextlib.suppress(codec.BadImage):
             return codec.read_header(head, max_pixels=limit, value_range=range_)

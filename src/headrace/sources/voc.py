@@ -29,6 +29,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from headrace.errors import UsageError
+from headrace.place import paths
 from headrace.record import Record, Reject, name_fault
 from headrace.sources import walking
 from headrace.sources.folders import split_folders
@@ -204,7 +205,7 @@ class _Reading:
         if folders:
             self.said.append(f"folders taken as splits: {', '.join(f'{name}/' for name in folders)}")
         divided = bool(lists.splits)
-        for xml in xmls:
+        for xml in paths.ahead(source.annotations, xmls, lambda xml: (xml,)):
             stem = _stem(xml)
             split = None
             id_ = stem
@@ -540,7 +541,7 @@ _KNOWN = ("name", "bndbox", "pose", "attributes", *_FLAGS)
 
 def _parse(path: str) -> _Said:
     """What a file says. Raises _Fault, OSError."""
-    with open(path, "rb") as file:
+    with paths.path_of(path).open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise _Fault(f"a file of more than {_MOST_BYTES} bytes")

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from headrace.errors import NotThereError, StorageError, UsageError
+from headrace.place import paths
+from headrace.place.address import is_url
 from headrace.record import Reject
 
 # The content decides what an image is. The name only decides what is worth a look: files that don't claim to be
@@ -59,12 +61,12 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 def check_root(root: str | os.PathLike[str]) -> Path:
     """The folder `root`. Raises NotThereError, UsageError (not a folder; a packed dataset), StorageError (may not be
     read)."""
-    path = Path(root)
+    path = paths.path_of(root)
     if not path.exists():
         raise NotThereError(f"{path}: no such folder")
     if not path.is_dir():
         raise UsageError(f"{path}: is a file, wanted a folder of images")
-    if not os.access(path, os.R_OK | os.X_OK):
+    if not paths.is_stored(path) and not os.access(path, os.R_OK | os.X_OK):
         raise StorageError(f"{path}: permission denied")
     if (path / _MANIFEST).is_file():
         raise UsageError(f"{path}: is a packed dataset already ({_MANIFEST}); open it with headrace.Dataset")
@@ -94,7 +96,7 @@ def _having(
 ) -> None:
     try:
         status = (root / prefix).stat()
-        with os.scandir(root / prefix) as entries:
+        with paths.scandir(root / prefix) as entries:
             here = sorted((entry for entry in entries if not is_junk(entry.name)), key=lambda e: natural(e.name))
     except OSError:
         return
@@ -118,7 +120,7 @@ def folders_in(root: Path) -> list[str]:
     """The names of the folders in a folder, in natural order, without hidden ones and junk; none where it can't be
     listed."""
     try:
-        with os.scandir(root) as found:
+        with paths.scandir(root) as found:
             entries = [entry for entry in found if not is_junk(entry.name)]
     except OSError:
         return []
@@ -157,6 +159,8 @@ def is_junk(name: str) -> bool:
 
 def refusal(path: str, inside: str | None) -> str | None:
     """Why the image at `path` can't be taken, or None; links may not lead out of the folder `inside`, a real path."""
+    if is_url(path):
+        return paths.refusal(path)
     try:
         real = os.path.realpath(path, strict=True)
         if inside is not None and os.path.commonpath([real, inside]) != inside:
@@ -175,6 +179,8 @@ class Folder:
 
     def refusal(self, path: str) -> str | None:
         """As files.refusal: links may not lead out of the folder."""
+        if is_url(path):
+            return paths.refusal(path)
         above = path.rpartition("/")[0]
         if above in self._plain:
             try:
@@ -192,7 +198,7 @@ def _walk(root: Path, prefix: str, skipped: Counter[str], above: frozenset[tuple
     folder = root / prefix
     try:
         status = folder.stat()
-        with os.scandir(folder) as found:
+        with paths.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: natural(entry.name))
     except OSError as error:
         yield _refused(prefix.rstrip("/"), folder, error)

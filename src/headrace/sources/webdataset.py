@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import DataError, UsageError
+from headrace.place import paths
 from headrace.record import Part, Record, Reject, check_names
 from headrace.sources import shards, tars, values, walking
 from headrace.sources.formats import CLASS_NAMES, About, Format, Option
@@ -286,7 +287,7 @@ def webdataset(
     notes: tuple[str, ...] = ()
     names = None if class_names is None else check_names(class_names, "class names")
     if names is None:
-        names, notes = _names_beside(Path(path) if Path(path).is_dir() else found[0].path.parent)
+        names, notes = _names_beside(given if (given := paths.path_of(path)).is_dir() else found[0].path.parent)
     return WebDatasetSource(
         root=os.fspath(path),
         shards=tuple(found),

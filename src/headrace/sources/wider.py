@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Record, Reject
 from headrace.sources import walking
 from headrace.sources.formats import About, Format, Option
@@ -346,7 +347,7 @@ def _id_of(text: bytes) -> tuple[str, str | None]:
 
 
 def _check_file(txt: str | os.PathLike[str]) -> Path:
-    path = Path(txt)
+    path = paths.path_of(txt)
     if not path.exists():
         raise NotThereError(f"{path}: no such file")
     if not path.is_file():

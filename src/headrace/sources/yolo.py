@@ -31,6 +31,7 @@ import yaml
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, NotThereError, StorageError, UsageError
+from headrace.place import paths
 from headrace.record import Mask, Record, Reject, check_names, name_fault
 from headrace.sources import walking
 from headrace.sources.folders import split_folders
@@ -131,7 +132,7 @@ def yolo(
     """
     if task is not None and task not in get_args(Task):
         raise UsageError(f"task is {task!r}, wanted one of {', '.join(get_args(Task))}")
-    place = Path(path)
+    place = paths.path_of(path)
     if not place.exists():
         raise NotThereError(f"{place}: no such file or folder")
     layout = _Layout(place, None if images is None else walking.check_root(images))
@@ -477,7 +478,7 @@ def _inside(root: Path, text: str, bases: Sequence[str]) -> tuple[str | None, bo
             if path.partition("/")[0] != ".." and _exists(root, path):
                 return ("" if path == "." else path), True
     else:
-        path = os.path.relpath(slashed, os.path.abspath(root)).replace(os.sep, "/")  # noqa: PTH100
+        path = os.path.relpath(slashed, root.absolute()).replace(os.sep, "/")
         if path.partition("/")[0] != ".." and _exists(root, path):
             return ("" if path == "." else path), True
     parts = [part for part in slashed.split("/") if part not in ("", ".") and not part.endswith(":")]
@@ -495,7 +496,7 @@ def _inside(root: Path, text: str, bases: Sequence[str]) -> tuple[str | None, bo
 
 
 def _exists(root: Path, path: str) -> bool:
-    return os.path.exists(root / path)  # noqa: PTH110 (False where no path can be)
+    return paths.exists(root / path)
 
 
 def _whole(text: Any) -> int | None:
@@ -558,7 +559,9 @@ class _Reading:
         ids = _different(found)
         labels: set[str] = set()
         first = ""
-        for (split, _, path), id_ in zip(found, ids, strict=True):
+        root = self.source.root
+        each = zip(found, ids, strict=True)
+        for (split, _, path), id_ in paths.ahead(root, each, lambda one: _read_of(root, one[0][2])):
             label = _label_of(path)
             first = first or label
             labels.add(label)
@@ -619,7 +622,7 @@ class _Reading:
         file = source.root / label
         rows = _Rows([], [], [], [])
         origin = label
-        if os.path.lexists(file):
+        if paths.exists(file) or os.path.lexists(file):
             self.labelled += 1
             if refused := walking.refusal(str(file), self.inside):
                 return Reject(id=id_, origin=label, stage="read", reason=refused.replace(" of images", ""))
@@ -770,6 +773,13 @@ def _label_of(image: str) -> str:
     head, images, tail = f"/{image}".rpartition("/images/")
     path = (f"{head}/labels/{tail}" if images else tail)[1:]
     return posixpath.splitext(path)[0] + ".txt"
+
+
+def _read_of(root: Path, image: str) -> Iterator[str]:
+    """The files that are read of an image: where it has a label file, that and its own beginning."""
+    if paths.exists(root / (label := _label_of(image))):
+        yield label
+        yield image
 
 
 def _upright_size(path: Path) -> tuple[int, int]:

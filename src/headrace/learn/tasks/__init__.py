@@ -50,6 +50,18 @@ class Score:
     figures: Mapping[str, Figure] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A record whose label is in doubt, by its `number` among those judged: what was `observed`, what it seems to be,
+    the `probability` that the model gives to what was observed, and by how much (`margin`, see learn.doubts)."""
+
+    number: int
+    observed: str
+    estimated: str
+    probability: float
+    margin: float
+
+
 class Hits(NamedTuple):
     """Of the objects of images, boxes or points: how many are found, of how many that are there; and how many of those
     said are false."""
@@ -75,6 +87,7 @@ class Task(ABC):
     count_column: ClassVar[str] = "class"  # the column of `rows` by which predictions are counted
     # When an image is right, for people; None for a task that is never right, and only more or less far off.
     right_means: ClassVar[str | None]
+    can_doubt: ClassVar[bool] = False  # whether `doubts` are known
     one_name: ClassVar[bool] = False  # whether a single name, which a photo's own may hold, says what is in an image
     kind: ClassVar[str]  # what a model of this task is called, such as "a detector"
     learns_from: ClassVar[str]  # what a dataset must have for it, such as "boxes"
@@ -142,6 +155,11 @@ class Task(ABC):
     @abstractmethod
     def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:
         """Judge the outputs for every record of a dataset."""
+
+    def doubts(self, targets: NDArray[Any], outputs: Outputs) -> list[Doubt]:
+        """The records whose labels the outputs confidently contradict, of `targets` [n, ...] of a loader and `outputs`
+        [n, ...] for records that were not learnt from; the most doubtful first. Only where `can_doubt`."""
+        raise NotImplementedError
 
     def prediction(self, output: Outputs, view: Framing) -> Any:
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""

@@ -15,7 +15,8 @@ from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
-from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
+from headrace.learn.doubts import doubted
+from headrace.learn.tasks import Doubt, Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.photos import Framing
@@ -70,6 +71,7 @@ class Classification(Task):
     learns_from: ClassVar[str] = "classes"
     common_loss: ClassVar[bool] = True
     one_name: ClassVar[bool] = True
+    can_doubt: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -174,6 +176,19 @@ class Classification(Task):
             text="\n".join(lines),
             figures={self.figures[0]: figure},
         )
+
+    def doubts(self, targets: NDArray[Any], outputs: Outputs) -> list[Doubt]:
+        said = self.probabilities(outputs)
+        return [
+            Doubt(
+                number=number,
+                observed=self.class_names[int(targets[number])],
+                estimated=self.class_names[seems],
+                probability=float(said[number, int(targets[number])]),
+                margin=margin,
+            )
+            for number, seems, margin in zip(*(of.tolist() for of in doubted(targets, said)), strict=True)
+        ]
 
     def prediction(self, output: Outputs, view: Framing) -> Outputs:
         return self.probabilities(output[np.newaxis])[0]  # type: ignore[no-any-return]

@@ -17,7 +17,9 @@ from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
 from headrace.learn import backbones, plots, ranking
 from headrace.learn.backend import jit, keras
+from headrace.learn.doubts import doubted_sets
 from headrace.learn.tasks import (
+    Doubt,
     Means,
     Outputs,
     Score,
@@ -81,6 +83,7 @@ class MultiLabelled(Task):
     right_means: ClassVar[str] = "images of which every class is found and none is false"
     kind: ClassVar[str] = "for several classes to an image"
     learns_from: ClassVar[str] = "several classes to an image"
+    can_doubt: ClassVar[bool] = True
     common_loss: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
@@ -186,6 +189,25 @@ class MultiLabelled(Task):
             text="\n".join(lines),
             figures={self.figures[0]: figure},
         )
+
+    def doubts(self, targets: NDArray[Any], outputs: Outputs) -> list[Doubt]:
+        has, said = targets > 0, self.probabilities(outputs)
+        found = []
+        for number, which, margin in zip(*doubted_sets(has, said), strict=True):
+            own = np.where(has[number], said[number], 1 - said[number])
+            found.append(
+                Doubt(
+                    number=int(number),
+                    observed=_SEPARATOR.join(self._named(has[number])),
+                    estimated=_SEPARATOR.join(self._named(has[number] ^ which)),
+                    probability=float(own[which].min()),
+                    margin=float(margin),
+                )
+            )
+        return found
+
+    def _named(self, has: NDArray[np.bool_]) -> list[str]:
+        return [self.class_names[k] for k in np.flatnonzero(has)]
 
     def prediction(self, output: Outputs, view: Framing) -> Outputs:
         return self.probabilities(output[np.newaxis])[0]  # type: ignore[no-any-return]

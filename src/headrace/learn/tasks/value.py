@@ -81,7 +81,7 @@ class Value(Task):
             )
 
     def learning_from(self, view: Dataset) -> Value:
-        self.target((0, 0)).check(view.view.facts(objects=False))
+        self.target((0, 0)).check(view.selection.facts(objects=False))
         known = view.store.values(view.rows)
         centre, spread = float(known.mean()), float(known.std())
         if spread <= abs(centre) * float(np.finfo(np.float32).eps):  # all the same, but for what rounding makes of them
