@@ -64,7 +64,7 @@ class FarPlace(LocalPlace):
 def dataset(place: FarPlace, cache: Cache) -> hr.Dataset:
     """The dataset of a far place."""
     made = object.__new__(hr.Dataset)
-    made.view = View(Shards(place, cache))
+    made.selection = View(Shards(place, cache))
     return made
 
 
