@@ -110,3 +110,36 @@ def test_of_editors_in_threads_one_wins(tmp_path: Path) -> None:
     assert len(won) == 1 and len(lost) == 5 and ds.version == 2 and ds["003"].label_name == won[0]
     assert all(f"version 2 was made by {won[0]}" in said and "'003'" in said for said in lost)
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+FULL = """
+import resource, signal, sys
+import headrace as hr
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path, limit = sys.argv[1], int(sys.argv[2])
+hr.Dataset(path).labels
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+try:
+    with hr.edit(path, why="x", by="ana") as e:
+        e.relabel("dog", ids="003")
+        e.append([hr.Record(id="new", path=sys.argv[3])])
+except hr.StorageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [10, 400, 1500, 4000])
+def test_a_full_disk_leaves_the_version_that_holds(limit: int, tmp_path: Path) -> None:
+    """Files can't grow beyond a limit: shards, tables, the kept manifest or the new one, whatever comes first."""
+    out, image = tmp_path / "shades", tmp_path / "new.png"
+    records = shades(24, side=40)
+    pack(records, out)
+    image.write_bytes(records[0].encoded or b"")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    words = [sys.executable, "-c", FULL, str(out), str(limit), str(image)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 and "file too large" in done.stdout and done.stdout.count("\n") == 1, done.stderr
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert all(after[name] == data for name, data in before.items())
+    assert hr.Dataset(out).version == 1 and hr.Dataset(out).verify().ok
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]

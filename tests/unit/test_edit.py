@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import headrace as hr
 from drawn import picture, saved
 from headrace.errors import ConflictError, DamageError, DataError, HeadraceError, UnknownIdError, UsageError
 from headrace.format import manifest, versions
+from headrace.learn import parts
 from headrace.place.open import at
 from headrace.record import Mask
 from packed import CLASSES, faces, flip, pack, photos, shades
@@ -93,7 +95,22 @@ def test_every_reader_leaves_dropped_records_out(cats: Path, tmp_path: Path) -> 
     ds.export(tmp_path / "csv", format="csv", progress=False)
     assert len(list((tmp_path / "csv").rglob("*.jpeg"))) == 27
     assert not gone & {record.id for record in ds}
+    ds.report(tmp_path / "report.html")
+    report = (tmp_path / "report.html").read_text()
+    assert not [id_ for id_ in gone if id_ in report] and all(id_ in report for id_ in ds.catalog["id"][:3])
     assert pickle.loads(pickle.dumps(ds)).catalog.equals(ds.catalog)
+
+
+def test_copies_that_were_dropped_are_none(tmp_path: Path) -> None:
+    out, copy = tmp_path / "cats", photos(20)[7].encoded
+    pack([*photos(20), hr.Record(id="copy", encoded=copy)], out)
+    assert [[image.id for image in group.images] for group in hr.duplicates(hr.Dataset(out), near=False).groups] == [
+        ["copy", "dir/007.jpeg"]
+    ]
+    with edit(out) as e:
+        e.drop(ids="copy")
+    assert hr.duplicates(hr.Dataset(out), near=False).groups == ()
+    assert len(hr.duplicates(hr.Dataset(out, version=1), near=False).groups) == 1
 
 
 def test_earlier_versions_stay_open_and_can_be_opened(cats: Path) -> None:
@@ -215,6 +232,7 @@ REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda e: e.boxes("dir/001.jpeg", [[500, 0, 505, 5]], ["left"]), UsageError, r"outside of the image \(29 x 27"),
     (lambda e: e.boxes("dir/001.jpeg", [[0, 0, float("nan"), 5]], ["left"]), UsageError, "not finite"),
     (lambda e: e.boxes("dir/001.jpeg", [[0, 0, 5, 5]], ["left", "right"]), UsageError, "1 boxes, 2 labels"),
+    (lambda e: e.boxes("dir/001.jpeg", [[0, 0, 5, 5]] * 4, "left"), UsageError, "a name for each of 4 boxes"),
     (lambda e: e.boxes("dir/001.jpeg", "boxes", ["left"]), UsageError, r"wanted numbers \[n, 4\]"),
     (lambda e: e.boxes("x", [[0, 0, 5, 5]], ["left"]), UnknownIdError, "no record 'x'"),
     (lambda e: e.append([]), DataError, "holds no images"),
@@ -623,6 +641,24 @@ def test_a_relabel_does_not_end_a_resume_and_a_drop_does(cats: Path) -> None:
         e.drop(ids="dir/001.jpeg")
     with pytest.raises(UsageError, match="the state belongs to another loader: its dataset is"):
         loader(hr.Dataset(cats)).iterate(state)
+
+
+def test_what_was_learnt_from_is_known_after_edits(cats: Path) -> None:
+    old = hr.Dataset(cats)
+    recipe: Any = SimpleNamespace(train=SimpleNamespace(content=old.fingerprint, fingerprint=old.view_fingerprint))
+    for _ in range(2):
+        with edit(cats) as e:
+            e.relabel(f"dog {_}", ids="dir/001.jpeg")
+            e.drop(ids=first(cats, 1))
+            e.append([hr.Record(id=f"new {_}", encoded=photos(1)[0].encoded)])
+    ds = hr.Dataset(cats)
+    was = ds.as_it_was(old.fingerprint)
+    assert was is not None and (was.version, len(was), was.fingerprint) == (1, 30, old.fingerprint)
+    assert ds.as_it_was("0" * 64) is None
+    seen = parts.seen_in_training(ds, recipe)
+    assert len(seen) == 28 and set(ds.store.ids_of(seen)) == {*ds.catalog["id"]} - {"new 0", "new 1"}
+    hr.restore(cats, 1)
+    assert len(parts.seen_in_training(hr.Dataset(cats), recipe)) == 30
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -146,6 +146,12 @@ class Manifest:
         return out
 
     @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) that stands for all content of this version."""
+        parts = [self.files[self.catalog], *(entry.sha256 for entry in self.shards)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    @property
     def tables(self) -> tuple[str, str]:
         """The files that are checked whenever they are opened."""
         return self.index, self.catalog

@@ -105,8 +105,7 @@ class Tables:
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) that stands for all content."""
-        parts = [self.manifest.files[self.manifest.catalog], *(entry.sha256 for entry in self.manifest.shards)]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        return self.manifest.fingerprint
 
     @property
     def records_fingerprint(self) -> str:

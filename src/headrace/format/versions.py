@@ -107,6 +107,25 @@ def since(home: Place, version: int) -> tuple[Version, ...]:
     return tuple(one for one in history(home) if one.number > version)
 
 
+def as_it_was(home: Place, fingerprint: str) -> Manifest | None:
+    """The last version, of those before the one that holds now, that had this content; None where none had."""
+    now = manifest.content(home)
+    place = home.within(manifest.parsed(now, home.path / manifest.FILE).folder)
+    found = (promised for promised, data in chain(place, now) if data is not now)
+    return next((promised for promised in found if promised.fingerprint == fingerprint), None)
+
+
+def common_rows(one: Manifest, other: Manifest) -> int:
+    """How many rows, from the first on, are of the same records in two versions: those of the shards that both begin
+    with."""
+    n = 0
+    for mine, theirs in zip(one.shards, other.shards, strict=False):
+        if (mine.name, mine.sha256) != (theirs.name, theirs.sha256):
+            break
+        n += mine.records
+    return n
+
+
 def addressed(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> tuple[str | os.PathLike[str], int | None]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import UsageError
+from headrace.format.versions import common_rows
 from headrace.learn.recipe import Options, Part, Recipe
 from headrace.learn.tasks import Task, for_recipe
 from headrace.load.dataset import Dataset
@@ -251,7 +252,12 @@ def seen_in_training(dataset: Dataset, recipe: Recipe) -> NDArray[np.int64]:
     """The rows int64 [m] of a view that the run was trained on, as far as the recipe tells."""
     none = np.zeros(0, np.int64)
     if dataset.fingerprint != recipe.train.content:
-        return none
+        earlier = dataset.as_it_was(recipe.train.content)
+        if earlier is None:
+            return none
+        # It was edited since: the rows of both versions are the same records, whatever is said of them now.
+        known = np.intersect1d(seen_in_training(earlier, recipe), dataset.rows)
+        return known[known < common_rows(earlier.manifest, dataset.manifest)]
     if dataset.view_fingerprint == recipe.train.fingerprint:
         return dataset.rows
     whole = dataset.whole

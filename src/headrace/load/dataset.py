@@ -24,7 +24,7 @@ from headrace import order
 from headrace.checking.verify import Verdict, verify
 from headrace.errors import DamageError, UnknownIdError, UsageError
 from headrace.format import catalog, example, manifest
-from headrace.format.versions import Version, addressed, history
+from headrace.format.versions import Version, addressed, as_it_was, history
 from headrace.imaging import codec
 from headrace.imaging.augment import Augmentation
 from headrace.imaging.geometry import MIN_VISIBLE
@@ -209,6 +209,14 @@ class Dataset:
         if not isinstance(self.store, Shards):
             return ()
         return history(self.store.tables.home, self.version)
+
+    def as_it_was(self, fingerprint: str) -> Dataset | None:
+        """The whole dataset in its last earlier version of this content, None where none had it. Its rows are the same
+        records as here, as far as there are any here (see versions.common_rows). Raises DamageError, StorageError."""
+        if not isinstance(self.store, Shards):
+            return None
+        earlier = as_it_was(self.store.tables.home, fingerprint)
+        return None if earlier is None else self._of(View(self.store.in_version(earlier.version)))
 
     @property
     def fingerprint(self) -> str:

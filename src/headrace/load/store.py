@@ -524,6 +524,10 @@ class Shards(Store):
         images = (promised.adopted or {}).get("images")
         self._images = None if images is None else tables.place.within(images)
 
+    def in_version(self, version: int) -> Shards:
+        """Another version of the dataset."""
+        return Shards(self.tables.home, self._cache, version)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.tables, self._cache)
 

@@ -16,6 +16,7 @@ from headrace.format import manifest, versions
 from headrace.format.manifest import Manifest
 from headrace.place.address import Place
 from headrace.place.changing import Change
+from headrace.place.local import explained
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ def commit(
         folder=before.folder,
     )
     kept = "version.json"
-    (scratch / kept).write_bytes(head.data)
+    with explained(scratch):
+        (scratch / kept).write_bytes(head.data)
     every = {**files, kept: manifest.kept_name(before.version)}
     if not change.commit(before.folder, every, made.to_bytes(), expected=head.data):
         raise ConflictError(_meanwhile(head))

@@ -43,7 +43,7 @@ from headrace.sources.walking import natural
 
 _SCRATCH = ".plan"
 _AT_ONCE = catalog.PART  # records whose rows are in memory
-_RECIPE = ("splits", "shards", "shard_size", "seed", "group")
+_RECIPE = ("splits", "shards", "shard_size", "seed", "group", "guard")
 _MOST_REJECTS = 1 << 32  # bytes of their file
 _EXTRA = ("look", "warning")  # columns that no Record has
 
@@ -98,9 +98,8 @@ def compact(
             made = threads.run(plan, sink, cores, results.count) if adopted else _run(plan, sink, source)
             for result in made:
                 results.add(result, counted=adopted)
-            report = finish(
-                made_in, folder, plan, results, recipe | {"splits": plan.splits, "seed": recipe["seed"] or 0}
-            )
+            recipe |= {"splits": plan.splits, "seed": recipe["seed"] or 0}
+            report = finish(made_in, folder, plan, results, recipe, below=publication.folder_name)
         shutil.rmtree(scratch)
     return report(time.perf_counter() - started)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headrace.errors import UsageError
 from headrace.format import frames
 from headrace.format.tables import Tables
-from headrace.format.versions import addressed
+from headrace.format.versions import addressed, common_rows
 from headrace.place.open import at
 
 
@@ -75,7 +75,7 @@ def diff(
 
 def between(old: Tables, new: Tables) -> Diff:
     """What two versions of one dataset differ in."""
-    both = _common(old, new)
+    both = common_rows(old.manifest, new.manifest)
     was, now = (_mask(tables) for tables in (old, new))
     stays = was[:both] & now[:both]
     kept, shared = np.flatnonzero(stays), int(stays.sum())
@@ -110,16 +110,6 @@ def between(old: Tables, new: Tables) -> Diff:
         classes=_paired(_counted(old, label), _counted(new, label), [*old.manifest.classes, *new.manifest.classes]),
         splits=_paired(old.manifest.splits, new.manifest.splits, [*old.manifest.splits, *new.manifest.splits]),
     )
-
-
-def _common(old: Tables, new: Tables) -> int:
-    """How many rows of two versions are of the same records: those of the shards that both begin with."""
-    n = 0
-    for one, other in zip(old.manifest.shards, new.manifest.shards, strict=False):
-        if (one.name, one.sha256) != (other.name, other.sha256):
-            break
-        n += one.records
-    return n
 
 
 def _mask(tables: Tables) -> NDArray[np.bool_]:

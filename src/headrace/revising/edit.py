@@ -260,21 +260,22 @@ class Edit:
         """
         self._check_open()
         scratch = self._scratch_folder()
-        made = append(
-            source,
-            scratch / f"append-{len(self._shards)}",
-            self._now,
-            classes=tuple(self._classes),
-            box_classes=tuple(self._box_classes),
-            has=self._has,
-            path=self.home.path,
-            splits=splits,
-            group=group,
-            max_rejects=max_rejects,
-            workers=workers,
-            progress=progress,
-            named=f"v{self._now.version + 1:04d}{self._change.tag}{f'-{nth}' if (nth := len(self._shards)) else ''}",
-        )
+        with local.explained(scratch):
+            made = append(
+                source,
+                scratch / f"append-{len(self._shards)}",
+                self._now,
+                classes=tuple(self._classes),
+                box_classes=tuple(self._box_classes),
+                has=self._has,
+                path=self.home.path,
+                splits=splits,
+                group=group,
+                max_rejects=max_rejects,
+                workers=workers,
+                progress=progress,
+                named=f"v{self._now.version + 1:04d}{self._change.tag}{f'-{nth}' if (nth := len(self._shards)) else ''}",
+            )
         self._classes, self._box_classes = list(made.classes), list(made.box_classes)
         for split in made.report.splits:
             self._number(self._splits, split)
@@ -399,6 +400,8 @@ class Edit:
             raise UsageError(
                 f"boxes of {id_!r}: labels are wanted, of {', '.join(self._box_classes[:20])}, or a new one"
             )
+        if isinstance(labels, str):
+            raise UsageError(f"labels is {labels!r:.60}, wanted a name for each of {len(given)} boxes")
         names = None if labels is None else tuple(labels)
         names = () if names is None and self._box_classes else names
         if fault := check_record(Record(id=id_, encoded=b"", boxes=given, box_labels=names)):

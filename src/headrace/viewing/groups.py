@@ -28,7 +28,7 @@ def is_quick(dataset: Dataset) -> bool:
     """Whether the groups can be told without decoding more than AT_ONCE images."""
     if dataset.keeps or len(dataset) <= AT_ONCE:
         return True
-    known = dataset.store.table.frame(["sha256", "look"], dataset.rows if dataset.is_view else None)
+    known = dataset.store.table.frame(["sha256", "look"], dataset.some_rows)
     return known["sha256"].null_count() == known["look"].null_count() == 0
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from headrace.errors import StorageError
-from headrace.format.manifest import REJECTS_FILE
 from headrace.load.dataset import Dataset
 from headrace.load.store import Shards
 from headrace.record import Reject
@@ -25,16 +24,16 @@ def rejects_of(dataset: Dataset) -> tuple[Reject, ...]:
     if not dataset.manifest.rejected:
         return ()
     assert isinstance(dataset.store, Shards)
-    place = dataset.store.tables.place
+    place, file = dataset.store.tables.place, dataset.manifest.rejects
     found: list[Reject] = []
-    for number, line in enumerate(_lines(place.blocks(REJECTS_FILE)), start=1):
+    for number, line in enumerate(_lines(place.blocks(file)), start=1):
         if number > MOST:
             break
         try:
             said = json.loads(line)
             found.append(Reject(**{name: str(said[name]) for name in ("id", "origin", "stage", "reason")}))
         except (ValueError, KeyError, TypeError, RecursionError):
-            where = f"{place.address(REJECTS_FILE)}:{number}"
+            where = f"{place.address(file)}:{number}"
             raise StorageError(f"{where}: is no Reject; run 'headrace verify {dataset.path}'") from None
     return tuple(found)
 
