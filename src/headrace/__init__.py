@@ -87,11 +87,12 @@ _MODULES = {
     "compat": "headrace.compat",
     "runners": "headrace.packing.runners",
 }
-_VERBS = (
-    *("pack", "adopt", "duplicates", "train", "evaluate", "predict"),
-    *("edit", "undo", "restore", "diff", "compact"),
+# What a reader of dir(headrace) sees: where one begins. All names are in __all__.
+_SHOWN = (
+    *("pack", "adopt", "edit", "duplicates", "train", "evaluate", "predict"),
+    *("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject"),
+    *("sources", "targets", "augment", "runners", "errors"),
 )
-_NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
 
 if TYPE_CHECKING:
     from headrace import compat, errors, sources
@@ -230,4 +231,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *_VERBS, *_NOUNS, *_MODULES]
+    return ["__version__", *_SHOWN]

@@ -20,6 +20,7 @@ from headrace.format import catalog, index
 from headrace.imaging import alike, codec
 from headrace.imaging.alike import Groups, as_looks, distance, join_alike, near
 from headrace.imaging.look import BYTES, NEAR, SIDE, SURE, look, thumb
+from headrace.place.open import at
 from packed import pack, photos, rewrite_manifest
 
 
@@ -249,7 +250,7 @@ def rewrite_tables(folder: Path) -> None:
 
     from headrace.format import manifest
 
-    promised = manifest.read(folder)
+    promised = manifest.read(at(folder))
     data = (folder / catalog.FILE).read_bytes()
     rewrite_manifest(
         folder,
