@@ -156,7 +156,9 @@ def pack(
     ] = None,
     workers: Workers = None,
     runner: Annotated[str, typer.Option(metavar="NAME", help="Or ray, dask; with --address.")] = "threads",
-    address: Annotated[str | None, typer.Option(metavar="ADDR", help="Of its cluster; else a local one.", hidden=True)] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Of its cluster; else a local one.", hidden=True)
+    ] = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:

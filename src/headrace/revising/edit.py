@@ -259,11 +259,12 @@ class Edit:
         Reject, unless that was dropped. Raises UsageError (it does not fit), DataError, StorageError.
         """
         self._check_open()
-        scratch = self._scratch_folder()
+        scratch, nth = self._scratch_folder(), len(self._shards)
+        named = f"v{self._now.version + 1:04d}{self._change.tag}{f'-{nth}' if nth else ''}"
         with local.explained(scratch):
             made = append(
                 source,
-                scratch / f"append-{len(self._shards)}",
+                scratch / f"append-{nth}",
                 self._now,
                 classes=tuple(self._classes),
                 box_classes=tuple(self._box_classes),
@@ -274,7 +275,11 @@ class Edit:
                 max_rejects=max_rejects,
                 workers=workers,
                 progress=progress,
+<<<<<<< HEAD
                 named=self._called(),
+=======
+                named=named,
+>>>>>>> revising
             )
         self._classes, self._box_classes = list(made.classes), list(made.box_classes)
         for split in made.report.splits:
