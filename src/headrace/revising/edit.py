@@ -275,11 +275,7 @@ class Edit:
                 max_rejects=max_rejects,
                 workers=workers,
                 progress=progress,
-<<<<<<< HEAD
-                named=self._called(),
-=======
                 named=named,
->>>>>>> revising
             )
         self._classes, self._box_classes = list(made.classes), list(made.box_classes)
         for split in made.report.splits:
@@ -287,11 +283,6 @@ class Edit:
         self._shards.append(made)
         self._what.append({"op": "append", "count": made.report.stored, "rejected": len(made.report.rejects)})
         return made.report
-
-    def _called(self) -> str:
-        """What the next appended shards are called after their split."""
-        nth = f"-{len(self._shards)}" if self._shards else ""
-        return f"v{self._now.version + 1:04d}{self._change.tag}{nth}"
 
     # --- which records ------------------------------------------------------------------------------------------------
 
