@@ -46,6 +46,8 @@ PACKAGES = (
     "tensorflow-cpu",
     "keras",
     "torch",
+    "torchvision",
+    "albumentations",
     "grain",
     "array_record",
 )

@@ -29,6 +29,15 @@ _HOME = {
     "HorizontalFlip": "headrace.imaging.augment",
     "RandomResizedCrop": "headrace.imaging.augment",
     "ColorJitter": "headrace.imaging.augment",
+    "Affine": "headrace.imaging.augment",
+    "GaussianBlur": "headrace.imaging.augment",
+    "GaussianNoise": "headrace.imaging.augment",
+    "Grayscale": "headrace.imaging.augment",
+    "RandAugment": "headrace.imaging.augment",
+    "RandomErasing": "headrace.imaging.augment",
+    "MixUp": "headrace.load.mix",
+    "CutMix": "headrace.load.mix",
+    "Mosaic": "headrace.load.mix",
     "Record": "headrace.record",
     "Reject": "headrace.record",
     "Part": "headrace.record",
@@ -78,11 +87,12 @@ _MODULES = {
     "compat": "headrace.compat",
     "runners": "headrace.packing.runners",
 }
-_VERBS = (
-    *("pack", "adopt", "duplicates", "train", "evaluate", "predict"),
-    *("edit", "undo", "restore", "diff", "compact"),
+# What a reader of dir(headrace) sees: where one begins. All names are in __all__.
+_SHOWN = (
+    *("pack", "adopt", "edit", "duplicates", "train", "evaluate", "predict"),
+    *("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject"),
+    *("sources", "targets", "augment", "runners", "errors"),
 )
-_NOUNS = ("Dataset", "ArrayDataset", "PhotoLoader", "Run", "Record", "Reject", "Source", "Target", "Augmentation")
 
 if TYPE_CHECKING:
     from headrace import compat, errors, sources
@@ -103,7 +113,18 @@ if TYPE_CHECKING:
     from headrace.exporting.export import ExportReport
     from headrace.format.versions import Version
     from headrace.imaging import augment
-    from headrace.imaging.augment import Augmentation, ColorJitter, HorizontalFlip, RandomResizedCrop
+    from headrace.imaging.augment import (
+        Affine,
+        Augmentation,
+        ColorJitter,
+        GaussianBlur,
+        GaussianNoise,
+        Grayscale,
+        HorizontalFlip,
+        RandAugment,
+        RandomErasing,
+        RandomResizedCrop,
+    )
     from headrace.imaging.placement import Placement
     from headrace.learn.evaluate import evaluate
     from headrace.learn.predict import predict
@@ -115,6 +136,7 @@ if TYPE_CHECKING:
     from headrace.load.facts import Facts
     from headrace.load.iteration import Batch, Iteration
     from headrace.load.loader import Loader
+    from headrace.load.mix import CutMix, MixUp, Mosaic
     from headrace.load.photos import PhotoLoader
     from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Target, Value
     from headrace.packing import runners
@@ -149,6 +171,15 @@ __all__ = [
     "HorizontalFlip",
     "RandomResizedCrop",
     "ColorJitter",
+    "Affine",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Grayscale",
+    "RandAugment",
+    "RandomErasing",
+    "MixUp",
+    "CutMix",
+    "Mosaic",
     "Record",
     "Reject",
     "Part",
@@ -200,4 +231,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *_VERBS, *_NOUNS, *_MODULES]
+    return ["__version__", *_SHOWN]

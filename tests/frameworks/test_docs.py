@@ -22,6 +22,7 @@ from browsing import Client
 from foreign import payload, write
 from headrace.cli.demo import draw
 from headrace.imaging.codec import encode_jpeg
+from vision import albumentations, torchvision_v2
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -298,6 +299,32 @@ def _your_own() -> tuple[list[str], list[str]]:
     """The Python and the shell blocks of the page."""
     blocks = BLOCK.findall((ROOT / "docs/tutorials/your-own.md").read_text())
     return [code for kind, code in blocks if kind == "python"], [code for kind, code in blocks if kind == "bash"]
+
+
+def test_transforms_run(tmp_path: Path) -> None:
+    """As it stands, but for what is about a library that is not installed."""
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/transforms.md").read_text())
+    python = [code for kind, code in blocks if kind == "python"]
+    theirs = [code for code in python if "hr.augment." in code]
+    assert len(theirs) == 2
+    ours = "\n".join(code for code in python if code not in theirs)
+    said = _run([sys.executable, "-c", ours], tmp_path)
+    assert "augment: <lambda>: record '" in said and "gave back pixels float64 [64, 64, 3]" in said
+    _run(["bash", "-euo", "pipefail", "-c", "\n".join(code for kind, code in blocks if kind == "bash")], tmp_path)
+    for name in ("shifted.png", "batch.png", "mosaic.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("library", ["torchvision", "albumentations"])
+def test_transforms_of_others_run(tmp_path: Path, library: str) -> None:
+    made = {"torchvision": torchvision_v2, "albumentations": albumentations}[library]
+    made()  # or a skip
+    blocks = [
+        code for kind, code in BLOCK.findall((ROOT / "docs/tutorials/transforms.md").read_text()) if kind == "python"
+    ]
+    (theirs,) = (code for code in blocks if f"hr.augment.{library}(" in code)
+    before = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import vision; vision.{made.__name__}()\n"
+    assert "(16, 128, 128, 3)" in _run([sys.executable, "-c", before + blocks[0] + theirs], tmp_path)
 
 
 def test_pages_name_what_exists() -> None:

@@ -736,7 +736,7 @@ def headrace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def test_the_three_verbs(headrace: Any, packed: Path, photos: Path, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "P"
     train_it = ("train", packed, "--out", run, "--model", "tiny", "--batch-size", 24, "--size", "24x32")
-    code, said, _ = headrace(*train_it, "--epochs", 1, "--augment", "flip,colour", "--json")
+    code, said, _ = headrace(*train_it, "--epochs", 1, "--augment", "flip,colour,randaugment", "--json")
     told = json.loads(said)
     assert (code, told["model"], told["epochs"], len(said.splitlines())) == (0, "tiny", 1, 1)
     assert RunFolder(run).read_recipe().size == (24, 32)

@@ -102,7 +102,7 @@ def test_batch(words: str, options: dict[str, object], there: Path, tmp_path: Pa
         ("shades --batch --target rings", "--target is 'rings', known are class, multilabel, value, boxes, grid"),
         ("shades --batch --target class --cells 3", "--cells are those of a grid; add --target grid"),
         ("boxed --batch --size 8 --target grid --cells 0", "cells is 0, wanted at least 1"),
-        ("shades --batch --augment flip,blur", "--augment has blur, known are flip, crop, colour"),
+        ("shades --batch --augment flip,blurr", "--augment has blurr, known are flip, crop, colour"),
         ("shades --batch --size 8px", "--size '8px': wanted N or HEIGHTxWIDTH"),
         ("shades --batch --fit tight", "fit is 'tight', wanted one of stretch, crop, pad"),
         ("shades --batch --epoch -1", "'--epoch'"),

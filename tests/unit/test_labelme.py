@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import time
@@ -340,12 +341,17 @@ def test_the_command(tmp_path: Path) -> None:
 def test_time_is_that_of_the_objects(tmp_path: Path) -> None:
     """Four times as many take no more than ten times as long: it once was sixteen."""
 
+    numbers = itertools.count()
+
     def seconds(n: int) -> float:
-        made = source(tmp_path / str(n), a=said(*[shape([[1, 2], [9, 8]])] * n, *[shape([[1, 2], [1, 2]])] * (n // 2)))
+        made = source(
+            tmp_path / str(next(numbers)), a=said(*[shape([[1, 2], [9, 8]])] * n, *[shape([[1, 2], [1, 2]])] * (n // 2))
+        )
         begin = time.process_time()
         ((record,), info) = collect(made)
         assert isinstance(record, Record) and record.boxes is not None and len(record.boxes) == n
         assert info.boxes_dropped == {"without width or height": n // 2}
         return time.process_time() - begin
 
-    assert seconds(16_000) < 10 * seconds(4_000)
+    # The least of some: what others on the machine do to a short measurement is more than a factor of two.
+    assert min(seconds(16_000) for _ in range(3)) < 10 * min(seconds(4_000) for _ in range(3))

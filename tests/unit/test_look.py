@@ -20,6 +20,7 @@ from headrace.format import catalog, index
 from headrace.imaging import alike, codec
 from headrace.imaging.alike import Groups, as_looks, distance, join_alike, near
 from headrace.imaging.look import BYTES, NEAR, SIDE, SURE, look, thumb
+from headrace.place.open import at
 from packed import pack, photos, rewrite_manifest
 
 
@@ -223,13 +224,13 @@ def test_pictures_turned_by_exif_have_the_look_of_what_is_seen(tmp_path: Path) -
 def test_verify_holds_the_looks_against_the_images(tmp_path: Path) -> None:
     records = [hr.Record(id=f"{k}.png", encoded=saved(textured(k), "PNG")) for k in range(6)]
     ds = pack(records, tmp_path / "ds")
-    assert verify(ds.path).ok
+    assert verify(at(ds.path)).ok
     path = ds.path / catalog.FILE
     frame = hr.Dataset(ds.path).store.table.frame([*catalog.WHAT])
     changed = frame.with_columns(look=frame["look"].reverse())
     path.write_bytes(catalog.to_bytes(changed))
     rewrite_tables(ds.path)
-    faults = verify(ds.path).damaged
+    faults = verify(at(ds.path)).damaged
     assert [fault.record for fault in faults] == [*range(6)]
     assert all(fault.reason == "the look of the image is not the catalog's" for fault in faults)
 
@@ -249,7 +250,7 @@ def rewrite_tables(folder: Path) -> None:
 
     from headrace.format import manifest
 
-    promised = manifest.read(folder)
+    promised = manifest.read(at(folder))
     data = (folder / catalog.FILE).read_bytes()
     rewrite_manifest(
         folder,

@@ -15,7 +15,7 @@ from headrace.errors import UsageError
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to `app`."""
-    app.command(cls=Verb, epilog="headrace cache info\nHEADRACE_CACHE=/scratch/headrace headrace cache clear")(cache)
+    app.command(cls=Verb, epilog="headrace cache info")(cache)
 
 
 def cache(

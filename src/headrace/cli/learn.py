@@ -101,7 +101,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME,…",
-            help="Any of flip, crop, colour, or ''; all by default for detection and keypoints, else none.",
+            help="Any of flip, crop, colour, affine, blur, noise, erase, grey, randaugment, or ''; the first three by "
+            "default for detection and keypoints, else none.",
             rich_help_panel=_DATA,
         ),
     ] = None,

@@ -82,11 +82,11 @@ _FLAGS = (
         parse=parse_splits,
         group=OPTIONS,
     ),
-    Flag(name="group", metavar="NAME|look", help="Attribute, or look, whose images stay in one split.", group=OPTIONS),
+    Flag(name="group", metavar="NAME|look", help="What no split cuts: an attribute, look.", group=OPTIONS),
     Flag(
         name="guard",
         metavar="[move|drop|refuse]",
-        help="Near-duplicates that are in several splits.",
+        help="Near-duplicates in several splits.",
         group=OPTIONS,
     ),
     Flag(name="shards", metavar="N", type=int, help="Shards of each split.", group=OPTIONS),
@@ -101,7 +101,7 @@ _FLAGS = (
     Flag(
         name="max_rejects",
         metavar="N|N%",
-        help="Rejects allowed, a share or a count. [default 10%]",
+        help="Rejects allowed: share, count. [default 10%]",
         parse=parse_rejects,
         group=OPTIONS,
     ),
@@ -155,16 +155,14 @@ def pack(
         typer.Option(metavar="NAME", help="Format of SOURCE; by default it is recognised."),
     ] = None,
     workers: Workers = None,
-    runner: Annotated[str, typer.Option(metavar="[threads|ray|dask]", help="Who makes the shards.")] = "threads",
+    runner: Annotated[str, typer.Option(metavar="NAME", help="Or ray, dask; with --address.")] = "threads",
     address: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="Of a cluster of Ray or Dask; a local one without.")
+        str | None, typer.Option(metavar="ADDR", help="Of its cluster; else a local one.", hidden=True)
     ] = None,
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pack labelled images into sharded, checksummed TFRecords.
-    Options of one format, such as --pattern: headrace formats NAME
-    """
+    """Pack labelled images into TFRecords; of one format: headrace formats NAME"""
     from headrace.packing.pack import pack as run
 
     made_by = _runner(runner, address, workers)

@@ -58,7 +58,11 @@ def show(
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(metavar="NAME,…", help="Any of flip, crop, colour; none by default.", rich_help_panel=_BATCH),
+        typer.Option(
+            metavar="NAME,…",
+            help="Any of flip, crop, colour, affine, blur, noise, erase, grey, randaugment; none by default.",
+            rich_help_panel=_BATCH,
+        ),
     ] = None,
     target: Annotated[
         str | None,

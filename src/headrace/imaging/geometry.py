@@ -40,6 +40,55 @@ class Move(NamedTuple):
         return out
 
 
+class Warp(NamedTuple):
+    """x' = a x + b y + x0, y' = c x + d y + y0."""
+
+    a: float
+    b: float
+    x0: float
+    c: float
+    d: float
+    y0: float
+
+    def after(self, first: Warp) -> Warp:
+        """What `first` and then this one do."""
+        a, b, x, c, d, y = first
+        return Warp(
+            self.a * a + self.b * c,
+            self.a * b + self.b * d,
+            self.a * x + self.b * y + self.x0,
+            self.c * a + self.d * c,
+            self.c * b + self.d * d,
+            self.c * x + self.d * y + self.y0,
+        )
+
+    def around(self, x: float, y: float) -> Warp:
+        """The same, with (x, y) for the origin."""
+        return Warp(1, 0, x, 0, 1, y).after(self).after(Warp(1, 0, -x, 0, 1, -y))
+
+    def points(self, points: Array) -> Array:
+        """float32 [..., 3] moved; absent points (v = 0) stay where they are."""
+        x, y, v = points[..., 0], points[..., 1], points[..., 2]
+        seen = v > 0
+        moved_x, moved_y = self.a * x + self.b * y + self.x0, self.c * x + self.d * y + self.y0
+        return np.stack([np.where(seen, moved_x, x), np.where(seen, moved_y, y), v], axis=-1).astype(np.float32)
+
+
+def warped_box(box: Array, warp: Warp, height: int, width: int) -> tuple[Array, float]:
+    """(float32 [4] around what of the warped box [4] lies in a `height` x `width` image, the part of its area that is).
+
+    The part is 0, and the box anything, where nothing of it does. What is warped is a parallelogram: its corner alone
+    may be in the image where the box around all of it has half of its area there.
+    """
+    corners = box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
+    quad = warp.points(np.concatenate([corners, np.ones((4, 1), np.float32)], axis=1))[:, :2]
+    seen = cut_polygon(quad, (0, 0, width, height))
+    if not len(seen):
+        return box, 0.0
+    around = np.concatenate([seen.min(axis=0), seen.max(axis=0)]).astype(np.float32)
+    return around, 1.0 if seen is quad else polygon_area(seen) / polygon_area(quad)
+
+
 def cut(boxes: Array, windows: Array, *, min_visible: float) -> tuple[Array, NDArray[np.bool_]]:
     """(float32 [n, 4] what of each box lies in its window, [4] or [n, 4], bool [n] whether that counts).
 
@@ -59,6 +108,38 @@ def cut_points(points: Array, windows: Array) -> Array:
     low, high = windows[..., :2], windows[..., 2:]
     inside = ((points[..., :2] >= low) & (points[..., :2] <= high)).all(axis=-1) & (points[..., 2] > 0)
     return np.where(inside[..., np.newaxis], points, 0).astype(np.float32)
+
+
+def cut_polygon(polygon: Array, window: tuple[int, int, int, int]) -> Array:
+    """float32 [m, 2]: what of a polygon lies in a window; [0, 2] where it covers nothing of it."""
+    for axis, side, border in ((0, 1, window[0]), (1, 1, window[1]), (0, -1, window[2]), (1, -1, window[3])):
+        polygon = _beyond(polygon, axis, side, border)
+    flat = len(polygon) < 3 or (np.ptp(polygon, axis=0) == 0).any()
+    return polygon[:0] if flat else polygon
+
+
+def _beyond(polygon: Array, axis: int, side: int, border: float) -> Array:
+    """What of a polygon lies where x (axis 0) or y (1) is at least (`side` 1) or at most (-1) the border."""
+    distance = side * (polygon[:, axis].astype(np.float64) - border)
+    if not len(polygon) or distance.min() >= 0:
+        return polygon
+    before = np.roll(distance, 1)
+    crossing = (before < 0) != (distance < 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (before / (before - distance))[:, np.newaxis]
+        start = np.roll(polygon, 1, axis=0).astype(np.float64)
+        points = start + share * (polygon - start)
+    points[:, axis] = border
+    both = np.stack([points, polygon.astype(np.float64)], axis=1).reshape(-1, 2)
+    taken = np.stack([crossing, distance >= 0], axis=1).reshape(-1)
+    beyond: Array = both[taken].astype(np.float32)
+    return beyond
+
+
+def polygon_area(polygon: Array) -> float:
+    """Square pixels, by Gauss's area formula."""
+    x, y = (polygon - polygon[0]).astype(np.float64).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def around(points: Array) -> Array:

@@ -46,7 +46,7 @@ def area(mask: Mask) -> float:
     """What a mask covers, in square pixels: of polygons the sum of their areas, as if none lay over another."""
     if mask.runs is not None:
         return float(mask.runs[1::2].sum())
-    return float(sum(_area(polygon) for polygon in mask.polygons))
+    return float(sum(geometry.polygon_area(polygon) for polygon in mask.polygons))
 
 
 def turn_mask(mask: Mask, orientation: int, height: int, width: int) -> Mask:
@@ -82,8 +82,12 @@ def carry_mask(mask: Mask, placement: Placement, height: int, width: int) -> Mas
         out = np.empty((*placement.size, 1), np.uint8)
         draw(_pixels(mask.runs, (height, width)), placement, height, width, out)
         return _of_pixels(out)
-    cut = (_cut(polygon, placement.window) for polygon in mask.polygons)
+    cut = (geometry.cut_polygon(polygon, placement.window) for polygon in mask.polygons)
     moved = (placement.move.points(_with_v(polygon))[:, :2] for polygon in cut if len(polygon))
+    if (warp := placement.warp) is not None:
+        warped = (warp.points(_with_v(polygon))[:, :2] for polygon in moved)
+        whole = (0, 0, placement.size[1], placement.size[0])
+        moved = (polygon for given in warped if len(polygon := geometry.cut_polygon(given, whole)))
     limit = np.array(placement.size[::-1], np.float32)  # rounding may reach over the edge
     return Mask(polygons=tuple(np.clip(polygon, 0, limit).astype(np.float32) for polygon in moved))
 
@@ -105,35 +109,3 @@ def _of_pixels(pixels: codec.Pixels) -> Mask:
 
 def _with_v(polygon: Array) -> Array:
     return np.concatenate([polygon, np.ones((len(polygon), 1), polygon.dtype)], axis=1).astype(np.float32)
-
-
-def _cut(polygon: Array, window: tuple[int, int, int, int]) -> Array:
-    """float32 [m, 2]: what of a polygon lies in a window; [0, 2] where it covers nothing of it."""
-    for axis, side, border in ((0, 1, window[0]), (1, 1, window[1]), (0, -1, window[2]), (1, -1, window[3])):
-        polygon = _beyond(polygon, axis, side, border)
-    flat = len(polygon) < 3 or (np.ptp(polygon, axis=0) == 0).any()
-    return polygon[:0] if flat else polygon
-
-
-def _beyond(polygon: Array, axis: int, side: int, border: float) -> Array:
-    """What of a polygon lies where x (axis 0) or y (1) is at least (`side` 1) or at most (-1) the border."""
-    distance = side * (polygon[:, axis].astype(np.float64) - border)
-    if not len(polygon) or distance.min() >= 0:
-        return polygon
-    before = np.roll(distance, 1)
-    crossing = (before < 0) != (distance < 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = (before / (before - distance))[:, np.newaxis]
-        start = np.roll(polygon, 1, axis=0).astype(np.float64)
-        points = start + share * (polygon - start)
-    points[:, axis] = border
-    both = np.stack([points, polygon.astype(np.float64)], axis=1).reshape(-1, 2)
-    taken = np.stack([crossing, distance >= 0], axis=1).reshape(-1)
-    beyond: Array = both[taken].astype(np.float32)
-    return beyond
-
-
-def _area(polygon: Array) -> float:
-    """Square pixels, by Gauss's area formula."""
-    x, y = (polygon - polygon[0]).astype(np.float64).T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

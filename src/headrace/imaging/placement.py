@@ -1,10 +1,10 @@
-"""Label-aware resize, crop, pad and flip: one Placement says where pixels go, and moves boxes and points along."""
+"""Label-aware resize, crop, pad, flip, warp: one Placement says where pixels go, and moves boxes and points along."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import cv2
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headrace.errors import UsageError
 from headrace.imaging import geometry
 from headrace.imaging.codec import MOST_SIDE, Pixels
-from headrace.imaging.geometry import Array, Move
+from headrace.imaging.geometry import Array, Move, Warp
 
 Fit = Literal["stretch", "crop", "pad"]
 Size = tuple[int, int]
@@ -25,17 +25,19 @@ class Placement:
     """A window of the source image (x0, y0, x1, y1, whole pixels) drawn into a box of the output.
 
     `size` (height, width) of the output, `box` (x0, y0, x1, y1) in it; what lies around the box is black.
-    `flip` mirrors the output left to right.
+    `flip` mirrors the output left to right. `warp` then turns, scales, shears or shifts it, in pixels of the output;
+    what comes from outside of it is black.
     """
 
     window: tuple[int, int, int, int]
     size: Size
     box: tuple[int, int, int, int]
     flip: bool = False
+    warp: Warp | None = None
 
     @property
     def move(self) -> Move:
-        """From source pixels to output pixels, for boxes and points."""
+        """From source pixels to output pixels, for boxes and points; a `warp` comes after it."""
         (wx0, wy0, wx1, wy1), (bx0, by0, bx1, by1) = self.window, self.box
         sx, sy = (bx1 - bx0) / (wx1 - wx0), (by1 - by0) / (wy1 - wy0)
         tx, ty = bx0 - wx0 * sx, by0 - wy0 * sy
@@ -43,12 +45,20 @@ class Placement:
 
     def mirrored(self) -> Placement:
         """The same, left to right."""
-        return Placement(self.window, self.size, self.box, not self.flip)
+        if self.warp is None:
+            return Placement(self.window, self.size, self.box, not self.flip)
+        mirror = Warp(-1, 0, self.size[1], 0, 1, 0)
+        return replace(self, flip=not self.flip, warp=mirror.after(self.warp).after(mirror))
+
+    def warped(self, warp: Warp) -> Placement:
+        """The same, with `warp` done to what it draws."""
+        return replace(self, warp=warp if self.warp is None else warp.after(self.warp))
 
     def keeps(self, height: int, width: int) -> bool:
         """Whether it draws a `height` x `width` source pixel by pixel as it is."""
         whole = (0, 0, width, height)
-        return self.window == whole and self.box == whole and self.size == (height, width) and not self.flip
+        same = self.window == whole and self.box == whole and self.size == (height, width)
+        return same and not self.flip and self.warp is None
 
     def least(self, height: int, width: int) -> Size:
         """(height, width) that a `height` x `width` source may be decoded to without the output losing detail."""
@@ -112,7 +122,16 @@ def carry(
     seen, left = geometry.cut(boxes, windows[of], min_visible=min_visible)
     kept = np.flatnonzero(left)
     moved = Move(*moves[of[kept]].T[:, :, np.newaxis]).boxes(seen[kept])
-    return geometry.clip(moved, *placements[0].size), kept  # rounding may reach over the edge
+    moved = geometry.clip(moved, *placements[0].size)  # rounding may reach over the edge
+    if any(placement.warp is not None for placement in placements):
+        share = geometry.area(seen[kept]).astype(np.float64) / geometry.area(boxes[kept])
+        there = np.ones(len(kept), bool)
+        for i, image in enumerate(of[kept].tolist()):
+            if (warp := placements[image].warp) is not None:
+                moved[i], part = geometry.warped_box(moved[i], warp, *placements[image].size)
+                there[i] = part > 0 and part * share[i] >= min_visible
+        moved, kept = moved[there], kept[there]
+    return moved, kept
 
 
 def carry_points(
@@ -136,6 +155,11 @@ def carry_points(
     moved = Move(*moves[of].T[:, :, np.newaxis]).points(seen)
     height, width = placements[0].size  # rounding may reach over the edge
     moved[..., :2] = np.clip(moved[..., :2], 0, np.array([width, height], np.float32))
+    if any(placement.warp is not None for placement in placements):
+        whole = np.array([0, 0, width, height], np.float32)
+        for i, image in enumerate(of.tolist()):
+            if (warp := placements[image].warp) is not None:
+                moved[i] = geometry.cut_points(warp.points(moved[i]), whole)
     if flipped.any():
         if mirrored is None:
             raise UsageError("keypoints are flipped, and nobody said which of them are left and right of each other")
@@ -167,6 +191,18 @@ def draw(pixels: Pixels, placement: Placement, height: int, width: int, out: Pix
         cv2.resize(window, (bx1 - bx0, by1 - by0), dst=target, interpolation=method)
     if placement.flip:
         cv2.flip(out, 1, dst=out)
+    draw_warp(placement, out)
+
+
+def draw_warp(placement: Placement, out: Pixels) -> None:
+    """Does the warp of the placement, if it has one, to what was drawn into `out` [h, w, c]."""
+    if placement.warp is None:
+        return
+    height, width = out.shape[:2]
+    # OpenCV's pixels have their middles at whole numbers, ours half a pixel further.
+    a, b, x, c, d, y = placement.warp
+    matrix = np.array([[a, b, x + (a + b - 1) / 2], [c, d, y + (c + d - 1) / 2]], np.float64)
+    out[:] = cv2.warpAffine(out, matrix, (width, height), flags=cv2.INTER_LINEAR).reshape(out.shape)
 
 
 def _scaled(low: int, high: int, scale: float, limit: int) -> tuple[int, int]:

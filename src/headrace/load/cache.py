@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.imaging.codec import Pixels
-from headrace.imaging.placement import Fit, Placement, Size, place
+from headrace.imaging.placement import Fit, Placement, Size, draw_warp, place
 from headrace.load.copies import Payloads
 from headrace.load.store import Drawing
 from headrace.load.view import View
@@ -36,8 +36,8 @@ class MemoryCache:
         return positions[~self._filled[positions]]
 
     def drawing(self, positions: NDArray[np.int64], *held: Payloads) -> Drawing:
-        """Who draws the images at these positions [b] of the view: mirrored if their placement is, else as a placement
-        of the whole image has them. held: see Store.drawing."""
+        """Who draws the images at these positions [b] of the view: mirrored and warped as their placement says, else as
+        a placement of the whole image has them. held: see Store.drawing."""
         store, rows, numbers = self._view.store, self._view.rows[positions], positions.tolist()
         decode = None if self._filled[positions].all() else store.drawing(rows, *held)
 
@@ -49,5 +49,6 @@ class MemoryCache:
                 image[:] = decoded  # at once: another thread may be reading what it has put there itself
                 self._filled[numbers[i]] = True
             out[:] = image[:, ::-1] if placement.flip else image
+            draw_warp(placement, out)
 
         return draw

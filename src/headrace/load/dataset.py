@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from headrace.exporting.export import ExportReport
     from headrace.load.loader import Cache, Loader, OnBad, Order
+    from headrace.load.mix import Mix
     from headrace.load.targets import Target
     from headrace.viewing.serve import Viewer
 
@@ -58,6 +59,7 @@ _ELSEWHERE = {
     "size": ("image_size", "img_size", "target_size", "input_size", "resize", "shape", "image_shape"),
     "workers": ("num_workers", "max_workers", "threads", "num_threads", "n_jobs", "num_parallel_calls"),
     "batch_size": ("batch", "bs", "n"),
+    "mix": ("mixup", "cutmix", "mosaic"),
     "augment": ("transform", "transforms", "augmentation", "augmentations", "map", "preprocessing"),
     "target": ("targets", "target_transform", "label_mode", "labels"),
     "fit": ("resize_mode", "mode", "crop_to_aspect_ratio", "pad_to_aspect_ratio"),
@@ -515,6 +517,7 @@ class Dataset:
         max_bad: float | int = 0.10,
         min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
+        mix: Mix | None = None,
     ) -> Loader:
         """Batches of this view, by number or in order: how they are iterated, repeated and resumed says Loader.
 
@@ -533,7 +536,7 @@ class Dataset:
         seed: of order and augmentations, which depend on (seed, epoch, record id) alone.
         target: None is what the records bring: y that is kept, else boxes, else the class, else the classes where
         there may be several (MultiLabel), else the value (Value).
-        augment: an augmentation, or several in their order.
+        augment: an augmentation, or several in their order; a function of (pixels, boxes, points, rng) is one.
         drop_last: leaves out the last batch where it is smaller than the others.
         workers: threads; None is one per core this process may use.
         on_bad: a damaged record raises, or is left out ("skip") of its batch, logged, and counted in `skipped`; a
@@ -541,6 +544,8 @@ class Dataset:
         max_bad: how many may be left out of an epoch by any rank: a float is a share of all records, an int a count.
         min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it, or it is dropped.
         cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
+        mix: MixUp, CutMix or Mosaic, after `augment`: each image is made of several of its batch, of a rank's part of
+        it. For MixUp and CutMix a class is float32 [b, classes].
 
         Raises UsageError, DataError.
         """
@@ -564,6 +569,7 @@ class Dataset:
             max_bad=max_bad,
             min_visible=min_visible,
             cache=cache,
+            mix=mix,
         )
         loader = Loader(self.selection, options)
         if loader.windows is not None:

@@ -7,15 +7,16 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.imaging.augment import Change
 from headrace.imaging.placement import Placement
-from headrace.load.store import Drawing
+from headrace.load.store import Drawing, Objects
 
 Made = TypeVar("Made")
 
@@ -24,17 +25,20 @@ Made = TypeVar("Made")
 class Draft:
     """A batch of b records: its `rows` int64 [b], where each one's pixels go, and room for them, `images` [b, ...].
 
-    `colours`: what changes an image's colours, and each image's random numbers for it. `kept`: room for what the
+    `changes`: what changes an image that is drawn, and each image's random numbers for it. `kept`: room for what the
     dataset keeps of y, [b, ...] by name. `bad`: why a record is left out, by its place in the batch; from any thread.
+    `objects`: those of each image, where transforms change them; else nothing, and the placements say where they are.
     """
 
     rows: NDArray[np.int64]
     placements: list[Placement]
-    colours: list[tuple[Callable[[Any, Any], None], NDArray[np.float64]]]
+    changes: list[tuple[Change, NDArray[np.float64]]]
     draw: Drawing
     images: NDArray[Any]
     kept: dict[str, NDArray[Any]]
     bad: dict[int, str]
+    epoch: int = 0
+    objects: list[Objects] = field(default_factory=list)
 
 
 def pieces(

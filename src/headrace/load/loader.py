@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 
 from headrace import order, parallel
 from headrace.errors import DamageError, UsageError
-from headrace.imaging import geometry, mirror
-from headrace.imaging.augment import Augmentation, check_augment
-from headrace.imaging.placement import Fit, Placement, Size, carry, carry_points, check_fit, check_size, place
+from headrace.imaging import mirror
+from headrace.imaging.augment import Change, check_augment, moves, name_of
+from headrace.imaging.called import Called, left
+from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
 from headrace.load.ahead import Ahead, Filling, fitting
 from headrace.load.cache import MemoryCache
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
+from headrace.load.mix import Mix, Mosaic, averaged, check_mix, mosaics
+from headrace.load.store import Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
 from headrace.load.windows import windows_of
@@ -61,7 +64,7 @@ class LoaderOptions:
     order: Order
     seed: int
     target: Target | None
-    augment: tuple[Augmentation, ...]
+    augment: tuple[Change, ...]
     drop_last: bool
     workers: int | None
     world: tuple[int, int]
@@ -69,6 +72,7 @@ class LoaderOptions:
     max_bad: float | int
     min_visible: float
     cache: Cache | None
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seed"):
@@ -135,15 +139,17 @@ class Loader:
         if size is None:
             raise UsageError("the images differ in size; pass size=(height, width)")
         _check_kept(view, options, size)
+        if options.mix is not None:
+            _check_mix(options.mix, options.target, size, len(view.class_names))
         _check_world(len(view), options)
         target, promised = options.target, view.store.manifest
         wants_boxes = target is not None and (target.wants_boxes or target.wants_keypoints)
         if target is not None:
             facts = view.facts(objects=wants_boxes)
             target.check(facts)
-            if target.wants_keypoints and any(change.flips for change in options.augment):
-                _check_pairs(facts)
-        view.store.prepare(keys=bool(options.augment), boxes=wants_boxes)
+            if target.wants_keypoints:
+                _check_flips(facts, options.augment)
+        view.store.prepare(keys=bool(options.augment) or options.mix is not None, boxes=wants_boxes)
         self.view = view
         self.options = options
         self.size: Size = size
@@ -160,6 +166,8 @@ class Loader:
         self._cache = _cache(view, options, size) if options.cache else None
         self._mirrored = mirror.order(promised.keypoints, promised.flip_pairs)
         self._box_classes = len(promised.box_classes)
+        # Whether objects are changed image by image, once these are drawn.
+        self._by_image = isinstance(options.mix, Mosaic) or any(isinstance(some, Called) for some in options.augment)
         b = -(-options.batch_size // options.world[1])
         self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
@@ -246,14 +254,22 @@ class Loader:
     def labels(self, i: int) -> Labels:
         """What the targets of batch `i` of the current epoch are made of, found without decoding anything.
 
-        Damaged records are in it. Raises IndexError, DamageError (y is kept in a file, and that has been cut).
+        Damaged records are in it. Where objects are changed with their image, by a function that `augment` has or by
+        Mosaic, the images are drawn, too. Raises IndexError, DamageError (y is kept in a file, and that has been cut).
         """
         epoch = self.epoch
+        if self._by_image:
+            draft = self._draft(epoch, self._index(i))
+            self._fill(draft, 0, len(draft.rows))
+            objects, good = draft.objects, [slot for slot in range(len(draft.rows)) if slot not in draft.bad]
+            for slot, made in zip(good, self._mosaics(draft, good, None), strict=True):
+                objects[slot] = made
+            return self._labels(draft.rows, Objects.joined(objects), draft.kept)
         rows = self.view.rows[self._positions(epoch, self._index(i))]
         kept = self._room(len(rows))
         for slot, row in enumerate(rows.tolist()):
             self._keep(row, kept, slot)
-        return self._labels(rows, self._placements(rows, self._chances(rows, epoch)), kept)
+        return self._labels(rows, self._objects(rows, self._placements(rows, self._chances(rows, epoch))), kept)
 
     def show(self, i: int = 0) -> Image.Image:
         """A contact sheet of batch `i` of the current epoch as a model gets it: images with what their targets say.
@@ -483,18 +499,21 @@ class Loader:
         rows = self.view.rows[positions]
         chances = self._chances(rows, epoch)
         held = () if ahead is None else (ahead.take(i),)
+        placements = self._placements(rows, chances)
         return Draft(
             rows=rows,
-            placements=self._placements(rows, chances),
-            colours=[(change.colour, chance) for change, chance in zip(options.augment, chances, strict=True)],
+            placements=placements,
+            changes=list(zip(options.augment, chances, strict=True)),
             draw=store.drawing(rows, *held) if self._cache is None else self._cache.drawing(positions, *held),
             images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
+            epoch=epoch,
+            objects=self._objects(rows, placements).split(len(rows)) if self._by_image else [],
         )
 
     def _fill(self, draft: Draft, start: int, stop: int) -> None:
-        """Draws the images `start` to `stop`. Raises DamageError."""
+        """Draws the images `start` to `stop`. Raises DamageError, UsageError (of a transform)."""
         for slot in range(start, stop):
             out = draft.images[slot]
             try:
@@ -506,19 +525,66 @@ class Loader:
                     raise
                 draft.bad[slot] = str(error)
                 continue
-            for colour, chance in draft.colours:
-                colour(out, chance[slot])
+            for number, (change, chance) in enumerate(draft.changes):
+                if isinstance(change, Called):
+                    self._call(change, number, draft, slot)
+                else:
+                    change.colour(out, chance[slot])
+
+    def _call(self, change: Called, number: int, draft: Draft, slot: int) -> None:
+        """Has a transform change one image and its objects. Raises UsageError."""
+        row, epoch, before = int(draft.rows[slot]), draft.epoch, draft.objects[slot]
+
+        def where() -> str:
+            return f"record {self.view.store.ids_of(draft.rows[slot : slot + 1])[0]!r}, epoch {epoch}"
+
+        rng = order.generator(int(self.view.store.keys[row]), number, seed=self.options.seed, epoch=epoch)
+        boxes, points = change.apply(draft.images[slot], before.boxes, before.keypoints, rng, where=where)
+        height, width = self.size
+        boxes, points, there = left(
+            boxes, before.boxed, points, height=height, width=width, min_visible=self.options.min_visible
+        )
+        draft.objects[slot] = before._replace(boxes=boxes, keypoints=points).take(there)
 
     def _finish(self, draft: Draft) -> Made:
         rows, images, placements, kept = draft.rows, draft.images, draft.placements, draft.kept
+        good = [slot for slot in range(len(rows)) if slot not in draft.bad]
         if draft.bad:
-            good = [slot for slot in range(len(rows)) if slot not in draft.bad]
             rows, images, placements = rows[good], images[good], [placements[slot] for slot in good]
             kept = {name: part[good] for name, part in kept.items()}
-        target = self.options.target
-        targets = None if target is None else target.encode(self._labels(rows, placements, kept))
+        options, target, mix = self.options, self.options.target, self.options.mix
+        mixed = images if mix is None else self._blocks.take(len(rows))
+        labels = None
+        if self._by_image and good:
+            labels = self._labels(rows, Objects.joined(self._mosaics(draft, good, mixed)), kept)
+        elif target is not None:
+            labels = self._labels(rows, self._objects(rows, placements), kept)
+        targets = None
+        if mix is not None and not isinstance(mix, Mosaic):
+            soft = None if target is None or labels is None else target.soft(labels)
+            keys = self.view.store.keys[rows]
+            targets = averaged(mix, images, soft, keys, mixed, seed=options.seed, epoch=draft.epoch)
+        elif target is not None and labels is not None:
+            targets = target.encode(labels)
         bad = tuple(draft.bad[slot] for slot in sorted(draft.bad))
-        return Made(Batch(images, targets, self.view.store.ids_of(rows)), bad)
+        return Made(Batch(mixed, targets, self.view.store.ids_of(rows)), bad)
+
+    def _mosaics(self, draft: Draft, good: list[int], out: NDArray[Any] | None) -> list[Objects]:
+        """The objects of these images of a batch, and of what Mosaic makes of them, which is drawn into `out`."""
+        objects, mix = [draft.objects[slot] for slot in good], self.options.mix
+        if not isinstance(mix, Mosaic):
+            return objects
+        return mosaics(
+            mix,
+            objects,
+            self.view.store.keys[draft.rows[good]],
+            self.size,
+            images=draft.images[good] if draft.bad else draft.images,
+            out=out,
+            seed=self.options.seed,
+            epoch=draft.epoch,
+            min_visible=self.options.min_visible,
+        )
 
     def _log(self, bad: tuple[str, ...]) -> None:
         for address in bad:
@@ -551,42 +617,40 @@ class Loader:
         out = []
         for change in self.options.augment:
             streams = range(stream, stream + change.draws)
-            out.append(np.stack([order.uniform(keys, seed=seed, epoch=epoch, stream=s) for s in streams], axis=1))
+            chance = [order.uniform(keys, seed=seed, epoch=epoch, stream=s) for s in streams]
+            out.append(np.stack(chance, axis=1) if chance else np.zeros((len(rows), 0)))
             stream += change.draws
         return out
 
-    def _labels(self, rows: NDArray[np.int64], placements: list[Placement], y: dict[str, NDArray[Any]]) -> Labels:
-        store = self.view.store
-        classes = store.labels[rows].astype(np.int64)
+    def _labels(self, rows: NDArray[np.int64], objects: Objects, y: dict[str, NDArray[Any]]) -> Labels:
+        store, target = self.view.store, self.options.target
         labels = Labels(
-            classes=classes,
+            classes=store.labels[rows].astype(np.int64),
             size=self.size,
+            boxes=objects.boxes,
+            box_labels=objects.labels,
+            box_image=objects.of,
             box_classes=self._box_classes,
+            class_count=len(self.view.class_names),
             several=store.several(rows),
             values=store.values(rows),
             kept=y,
         )
-        target, least = self.options.target, self.options.min_visible
+        points = target is not None and target.wants_keypoints
+        return replace(labels, keypoints=objects.keypoints) if points else labels
+
+    def _objects(self, rows: NDArray[np.int64], placements: list[Placement]) -> Objects:
+        """What the target wants of the objects of these rows, in pixels of the batch, without what is not there."""
+        store, target = self.view.store, self.options.target
         if target is None or not (target.wants_boxes or target.wants_keypoints):
-            return labels
-        if not target.wants_keypoints:
+            return Objects.none()
+        if target.wants_keypoints:
+            found = store.objects(rows)
+        else:
             boxes, names, of = store.boxes(rows)
-            boxes, kept = carry(boxes, placements, of, min_visible=least)
-            return replace(labels, boxes=boxes, box_labels=names[kept], box_image=of[kept])
-        found = store.objects(rows)
-        points = carry_points(found.keypoints, placements, found.of, mirrored=self._mirrored)
-        boxes = geometry.around(points)
-        left = (points[..., 2] > 0).any(axis=1) & ~found.boxed
-        boxed = np.flatnonzero(found.boxed)
-        moved, seen = carry(found.boxes[boxed], placements, found.of[boxed], min_visible=least)
-        boxes[boxed[seen]], left[boxed[seen]] = moved, True
-        return replace(
-            labels,
-            boxes=boxes[left],
-            box_labels=found.labels[left],
-            box_image=found.of[left],
-            keypoints=points[left],
-        )
+            m = len(of)
+            found = Objects(boxes, np.ones(m, bool), names, np.zeros((m, 0, 3), np.float32), of)
+        return found.carried(placements, min_visible=self.options.min_visible, mirrored=self._mirrored)
 
 
 def check_order(order: object) -> None:
@@ -610,6 +674,7 @@ def _check_keeps(view: View, options: LoaderOptions) -> None:
         (options.fit != "stretch" and f"fit {options.fit!r}", "is brought to no other size"),
         (options.augment and f"augment {options.augment[0]}", "has no pixels, which an augmentation changes"),
         (options.cache and f"cache {options.cache!r}", "is not decoded, which a cache would save"),
+        (options.mix and f"mix {options.mix}", "has no pixels, which are mixed"),
     ):
         if asked:
             raise UsageError(f"{asked}: x is kept as it is ({shape}) and {why}; leave it out, or dtype='keep'")
@@ -621,7 +686,7 @@ def _check_kept(view: View, options: LoaderOptions, size: Size) -> None:
     Numbers per image, [n] and [n, k], may be true of a flipped image or not: that only the caller knows.
     """
     for name, part in view.store.kept.items():
-        moved = [str(change) for change in options.augment if change.crops or change.flips]
+        moved = [str(change) for change in options.augment if moves(change)]
         if size != (view.image_size or size):
             moved.append(f"size {size}")
         if moved and len(part.shape) > 2:
@@ -655,8 +720,35 @@ def _cache(view: View, options: LoaderOptions, size: Size) -> MemoryCache:
     return MemoryCache(view, size, options.fit, view.channels)
 
 
-def _check_pairs(facts: Facts) -> None:
-    """Raises UsageError when nobody can say what a mirror makes of the keypoints."""
+def _check_mix(mix: Mix, target: Target | None, size: Size, classes: int) -> None:
+    """Raises UsageError: it is none, or there is nothing that the target could say of a mixed image."""
+    check_mix(mix, size)
+    name, learnt = type(mix).__name__, type(target).__name__
+    if isinstance(mix, Mosaic):
+        if target is not None and not (target.wants_boxes or target.wants_keypoints):
+            raise UsageError(
+                f"mix: {name} is for boxes and keypoints, and {learnt} says nothing of them; pass hr.MixUp()"
+            )
+    elif target is not None:
+        none = Labels(classes=np.zeros(0, np.int64), size=size, class_count=classes)
+        soft = getattr(target, "soft", None)  # a target of one's own need not have it
+        if soft is None or soft(none) is None:
+            raise UsageError(
+                f"mix: {name} averages targets, and those of {learnt} can't be; it is for Class, MultiLabel, Value and "
+                "targets of your own with soft(); for boxes there is hr.Mosaic()"
+            )
+
+
+def _check_flips(facts: Facts, augment: tuple[Change, ...]) -> None:
+    """Raises UsageError when nobody can say what a mirror makes of the keypoints, or would say it."""
+    if not any(change.flips or (isinstance(change, Called) and change.mirrors) for change in augment):
+        return
+    for change in augment:
+        if isinstance(change, Called) and change.mirrors and facts.flip_pairs:
+            raise UsageError(
+                f"augment: {change.mirrors} in {name_of(change)} mirrors, and leaves left keypoints left ones; take it "
+                "out there, and put hr.HorizontalFlip() before it, which knows the pairs"
+            )
     unpaired = mirror.unpaired(facts.keypoints, facts.keypoint_names, facts.flip_pairs)
     if unpaired:
         raise UsageError(

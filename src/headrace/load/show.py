@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from headrace.errors import DamageError, StorageError, UsageError
+from headrace.imaging.augment import name_of
 from headrace.imaging.codec import Pixels
 from headrace.imaging.drawing import ROOM, with_boxes, with_cells, with_dashes, with_heat, with_points
 from headrace.imaging.geometry import Move
 from headrace.imaging.lettering import font, wrapped
 from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted, sheet_of_rows
 from headrace.load.facts import Facts
-from headrace.load.targets import Boxes, Grid, Heatmap, Labels, MultiLabel, Points, Value
+from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Value
 from headrace.order import evenly
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def show_batch(loader: Loader, i: int, ids: Sequence[str]) -> Image.Image:
     said = [
         f"{view.title}: batch {i} of epoch {loader.epoch}, {len(tiles)} of {_count(len(view), 'record', 'records')}",
         f"{height}x{width} {options.fit}",
-        *(type(part).__name__ for part in (*options.augment, target) if part is not None),
+        *map(name_of, options.augment),
+        *(type(part).__name__ for part in (options.mix, target) if part is not None),
     ]
     return contact_sheet(tiles, title=", ".join(said), large=side == LARGE)
 
@@ -121,6 +123,9 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
     label, there = int(labels.classes[slot]), labels.box_image == slot
     boxes = labels.boxes[there]
     class_names = loader.view.class_names
+    if isinstance(target, Class | MultiLabel) and loader.options.mix is not None:
+        shares = zip(class_names, targets[j].tolist(), strict=True)
+        return [f"{name} {share:.2f}" for name, share in shares if share >= 0.005]
     if isinstance(target, MultiLabel):
         return _classes_lines(*target.decode(targets[j : j + 1], class_names))
     if isinstance(target, Value):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
@@ -23,8 +24,8 @@ from headrace.format import index, manifest, tfrecord
 from headrace.format.frames import anywhere
 from headrace.format.tables import Table, Tables, holds
 from headrace.format.tfrecord import masked_crc
-from headrace.imaging import codec
-from headrace.imaging.placement import Placement, draw
+from headrace.imaging import codec, geometry
+from headrace.imaging.placement import Placement, carry, carry_points, draw
 from headrace.load.copies import Copies, Payloads
 from headrace.place.address import Location, Place, Url, is_url, reason
 from headrace.place.cache import Cache
@@ -107,7 +108,7 @@ def _check_unchanged(place: Place, promised: manifest.Manifest) -> None:
 
 
 class Objects(NamedTuple):
-    """Objects of some rows, one after the other, in stored pixels.
+    """Objects of some rows, one after the other, in stored pixels, or in those of a batch that was made of them.
 
     `boxes` float32 [m, 4], zeros for an object that has none: `boxed` bool [m]. `labels` int64 [m], -1 where there is
     none. `keypoints` float32 [m, k, 3], absent ones for an object without. `of` int64 [m]: to which of the rows (0 to
@@ -119,6 +120,57 @@ class Objects(NamedTuple):
     labels: NDArray[np.int64]
     keypoints: NDArray[np.float32]
     of: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> Objects:
+        """No objects, without keypoints."""
+        return cls(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, bool),
+            np.zeros(0, np.int64),
+            np.zeros((0, 0, 3), np.float32),
+            np.zeros(0, np.int64),
+        )
+
+    def take(self, which: NDArray[Any] | slice) -> Objects:
+        """Those objects, in that order."""
+        boxes, boxed, labels, keypoints, of = self
+        return Objects(boxes[which], boxed[which], labels[which], keypoints[which], of[which])
+
+    def split(self, b: int) -> list[Objects]:
+        """Those of each of the `b` rows."""
+        begin = np.searchsorted(self.of, np.arange(b + 1)).tolist()
+        return [self.take(slice(start, stop)) for start, stop in itertools.pairwise(begin)]
+
+    def shifted(self, x: float, y: float) -> Objects:
+        """All of them by so many pixels; absent keypoints stay where they are."""
+        points = self.keypoints + (self.keypoints[..., 2:] > 0) * np.array([x, y, 0], np.float32)
+        return self._replace(boxes=self.boxes + np.array([x, y, x, y], np.float32), keypoints=points)
+
+    def carried(
+        self, placements: Sequence[Placement], *, min_visible: float, mirrored: NDArray[np.int64] | None = None
+    ) -> Objects:
+        """What is left of them in the outputs of their rows' placements: of one with a box `min_visible` of that, of
+        another a keypoint. Raises UsageError as carry_points does."""
+        if not self.keypoints.shape[1]:
+            boxes, kept = carry(self.boxes, placements, self.of, min_visible=min_visible)
+            return self.take(kept)._replace(boxes=boxes)
+        points = carry_points(self.keypoints, placements, self.of, mirrored=mirrored)
+        boxes = geometry.around(points)
+        there = (points[..., 2] > 0).any(axis=1) & ~self.boxed
+        boxed = np.flatnonzero(self.boxed)
+        moved, seen = carry(self.boxes[boxed], placements, self.of[boxed], min_visible=min_visible)
+        boxes[boxed[seen]], there[boxed[seen]] = moved, True
+        return self._replace(boxes=boxes, keypoints=points).take(there)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Objects]) -> Objects:
+        """Those of all rows: the parts are numbered anew, by their order."""
+        if not parts:
+            return cls.none()
+        of = np.repeat(np.arange(len(parts)), [len(part.of) for part in parts])
+        boxes, boxed, labels, keypoints, _ = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return cls(boxes, boxed, labels, keypoints, of)
 
 
 class _AllObjects(NamedTuple):

@@ -32,6 +32,8 @@ class Labels:
     of which nothing is said, and [0, 0] in other datasets. `values` float64 [b]: the number that is known of each
     record, NaN where there is none; [0] where no record of the dataset has one.
 
+    `class_count`: how many classes the dataset has.
+
     `kept`: the rows of what an ArrayDataset keeps of y as it was given, [b, ...] by name; that of an array alone is "".
     """
 
@@ -45,12 +47,13 @@ class Labels:
     several: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
     values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
     kept: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    class_count: int = 0
 
 
 class Target(Protocol):
     """What a Loader asks for targets. `wants_boxes`: whether `encode` reads boxes; `wants_keypoints`: both of them.
 
-    A target of your own takes this as its base, and overrides `lost` where it has a limit.
+    A target of your own takes this as its base, and overrides `lost` where it has a limit, `soft` for MixUp and CutMix.
     """
 
     __slots__ = ()
@@ -68,6 +71,10 @@ class Target(Protocol):
     def lost(self, labels: Labels) -> int:
         """How many objects of a batch have no place in its targets."""
         return 0
+
+    def soft(self, labels: Labels) -> NDArray[np.float32] | None:
+        """The targets of a batch as float32 [b, ...] that may be averaged, as MixUp does; None where they can't be."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,11 @@ class Class(Target):
 
     def encode(self, labels: Labels) -> NDArray[np.int64]:
         return labels.classes
+
+    def soft(self, labels: Labels) -> NDArray[np.float32]:
+        """Float32 [b, classes], 1 for the class."""
+        soft: NDArray[np.float32] = (labels.classes[:, None] == np.arange(labels.class_count)).astype(np.float32)
+        return soft
 
     def decode(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
         """Class index int64 [b] of probabilities [b, classes]."""
@@ -118,6 +130,9 @@ class MultiLabel(Target):
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         return labels.several.astype(np.float32)
+
+    def soft(self, labels: Labels) -> NDArray[np.float32]:
+        return self.encode(labels)
 
     def decode(
         self, scores: NDArray[np.floating], names: Sequence[str], *, threshold: float = 0.5
@@ -157,6 +172,9 @@ class Value(Target):
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         return labels.values.astype(np.float32)
+
+    def soft(self, labels: Labels) -> NDArray[np.float32]:
+        return self.encode(labels)
 
     def decode(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
         """The values float32 [b] that outputs [b] or [b, 1] say. Raises UsageError: they have another shape."""
