@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,14 @@ def folder(packed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(packed, tmp_path / "cats"))
 
 
-def entered(page: Browser, viewer: Viewer) -> str:
-    page.open(viewer.address.url)
-    page.all_shown()
-    return viewer.address.url.partition("?")[0]
+@contextmanager
+def viewing(page: Browser, dataset: hr.Dataset, **options: Any) -> Iterator[str]:
+    """A viewer whose gallery is seen, and its address without the token; the page is left before the viewer ends."""
+    with Viewer(dataset, **options) as viewer:
+        page.open(viewer.address.url)
+        page.all_shown()
+        yield viewer.address.url.partition("?")[0]
+        page.open("about:blank")
 
 
 def chosen(page: Browser) -> list[str]:
@@ -92,8 +97,7 @@ def saved(page: Browser, version: int) -> None:
 def test_labels_are_mended_and_taken_back(page: Browser, folder: Path) -> None:
     before = hr.Dataset(folder)
     ids = [record.id for record in before]
-    with Viewer(before, edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, before, edit=True) as root:
         page.open(f"{root}?sort=id&label=ant")
         page.all_shown()
         ants = sorted(record.id for record in before if record.label_name == "ant")
@@ -130,8 +134,7 @@ def test_labels_are_mended_and_taken_back(page: Browser, folder: Path) -> None:
 
 def test_records_are_dropped_moved_and_called_something_new(page: Browser, folder: Path) -> None:
     ids = [record.id for record in hr.Dataset(folder)]
-    with Viewer(hr.Dataset(folder), edit=True) as viewer:
-        entered(page, viewer)
+    with viewing(page, hr.Dataset(folder), edit=True):
         click(page, ids[0], ctrl=True)
         page.press("x")
         assert page.text(".gone .flag") == "dropped"
@@ -158,8 +161,7 @@ def test_records_are_dropped_moved_and_called_something_new(page: Browser, folde
 
 def test_all_that_is_shown(page: Browser, folder: Path) -> None:
     before = hr.Dataset(folder)
-    with Viewer(before, edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, before, edit=True) as root:
         page.open(f"{root}?label=ant")
         page.all_shown()
         page.press("a")
@@ -206,8 +208,7 @@ def test_boxes_are_mended_by_hand(page: Browser, folder: Path) -> None:
 
     before = hr.Dataset(folder)["dir/003.png"]
     (x0, y0, x1, y1), *others = before.boxes.tolist()
-    with Viewer(hr.Dataset(folder), edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, hr.Dataset(folder), edit=True) as root:
         scale = opened(page, root, before.id)
         assert page.script("return document.querySelectorAll('.boxed').length") == len(before.boxes)
         first = "[data-mend='0']"
@@ -247,8 +248,7 @@ def test_boxes_are_mended_by_hand(page: Browser, folder: Path) -> None:
 
 def test_keys_of_a_record(page: Browser, folder: Path) -> None:
     ids = [record.id for record in hr.Dataset(folder)]
-    with Viewer(hr.Dataset(folder), edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, hr.Dataset(folder), edit=True) as root:
         opened(page, root, ids[1])
         page.press("3")
         page.until("document.querySelector('.mending [aria-pressed=true]').textContent.startsWith('cow')")
@@ -262,8 +262,7 @@ def test_keys_of_a_record(page: Browser, folder: Path) -> None:
 
 def test_somebody_was_quicker(page: Browser, folder: Path) -> None:
     ids = [record.id for record in hr.Dataset(folder)]
-    with Viewer(hr.Dataset(folder), edit=True) as viewer:
-        entered(page, viewer)
+    with viewing(page, hr.Dataset(folder), edit=True):
         for id_ in ids[:2]:
             click(page, id_, ctrl=True)
         page.press("x")
@@ -286,8 +285,7 @@ def test_somebody_was_quicker(page: Browser, folder: Path) -> None:
 
 
 def test_edit_of_somebody_else_is_noticed(page: Browser, folder: Path) -> None:
-    with Viewer(hr.Dataset(folder), edit=True) as viewer:
-        entered(page, viewer)
+    with viewing(page, hr.Dataset(folder), edit=True):
         with hr.edit(folder, why="a look", by="ana") as e:
             e.drop(ids="dir/003.png")
         page.until("document.querySelector('#notice').textContent.includes('ana edited it meanwhile')")
@@ -296,8 +294,7 @@ def test_edit_of_somebody_else_is_noticed(page: Browser, folder: Path) -> None:
 
 
 def test_history_and_differences(page: Browser, folder: Path) -> None:
-    with Viewer(hr.Dataset(folder), edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, hr.Dataset(folder), edit=True) as root:
         for k in range(2):
             with hr.edit(folder, why=f"look {k}", by="ana") as e:
                 e.relabel(("bee", "cow")[k], ids="dir/003.png")
@@ -331,8 +328,7 @@ def test_history_and_differences(page: Browser, folder: Path) -> None:
 def test_earlier_version_is_only_looked_at(page: Browser, folder: Path) -> None:
     with hr.edit(folder, why="a look") as e:
         e.drop(ids="dir/003.png")
-    with Viewer(hr.Dataset(f"{folder}@1")) as viewer:
-        entered(page, viewer)
+    with viewing(page, hr.Dataset(f"{folder}@1")):
         assert page.text("#version") == "version 1, only to look at"
         assert page.script("return document.querySelectorAll('.tick, #dock > *').length") == 0
         page.press("x")
@@ -345,8 +341,7 @@ def test_doubts_and_duplicates_are_judged_where_they_are_seen(page: Browser, tmp
     pack(records, tmp_path / "cats", splits={"train": 0.25, "val": 0.75})
     ds = hr.Dataset(tmp_path / "cats")
     run = classified(ds, tmp_path / "run")
-    with Viewer(ds, run=run, edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, ds, run=run, edit=True) as root:
         page.open(f"{root}duplicates")
         page.until("document.querySelectorAll('.group .cell img.there').length === 2")
         page.script("[...document.querySelectorAll('.group .cell')][1].focus()")
@@ -369,8 +364,7 @@ def test_doubts_and_duplicates_are_judged_where_they_are_seen(page: Browser, tmp
 
 
 def test_without_edit_there_is_no_button(page: Browser, folder: Path) -> None:
-    with Viewer(hr.Dataset(folder)) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, hr.Dataset(folder)) as root:
         for path in ("", "record?id=dir/003.png", "history", "duplicates"):
             page.open(root + path)
             page.until("document.querySelector('#main > *') && document.querySelector('#busy').hidden")
@@ -387,8 +381,7 @@ def test_without_edit_there_is_no_button(page: Browser, folder: Path) -> None:
 def test_hostile_names_never_run(page: Browser, tmp_path: Path) -> None:
     ds = hostile(tmp_path / "cats")
     id_ = ds[0].id
-    with Viewer(ds, edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, ds, edit=True) as root:
         click(page, id_, ctrl=True)
         page.press("l")
         page.until("document.querySelector('dialog.asks')")
@@ -420,8 +413,7 @@ def test_hostile_names_never_run(page: Browser, tmp_path: Path) -> None:
 def test_phone_and_screen_reader(page: Browser, folder: Path, path: str) -> None:
     with hr.edit(folder, why="a look at all that was there before, with many words about it") as e:
         e.relabel("cow", ids=["dir/003.png", hr.Dataset(folder)[0].id])
-    with Viewer(hr.Dataset(folder), edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, hr.Dataset(folder), edit=True) as root:
         click(page, "dir/003.png", ctrl=True)
         page.press("1")
         page.size(360, 740, phone=True)
@@ -448,8 +440,7 @@ def test_phone_and_screen_reader(page: Browser, folder: Path, path: str) -> None
 def test_mended_photo_keeps_its_place(page: Browser, tmp_path: Path) -> None:
     """The gallery is where it was after a save."""
     pack(photos(120), tmp_path / "cats")
-    with Viewer(hr.Dataset(tmp_path / "cats"), edit=True) as viewer:
-        root = entered(page, viewer)
+    with viewing(page, hr.Dataset(tmp_path / "cats"), edit=True) as root:
         page.open(f"{root}?at=80")
         page.all_shown()
         first = page.script("return document.querySelector('.held').dataset.id")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
+import stored
 from browsing import Answer, Client
 from command import headrace
 from drawn import jpeg
@@ -417,3 +418,23 @@ def test_answers_of_a_run_are_of_the_new_version(folder: Path, tmp_path: Path) -
         assert ask.save({"op": "relabel", "label": "bee", "ids": doubted[1:2]}, version=2).json["made"] == 3
         said = ask("api/records?evaluation=cats-val&outcome=doubtful").json["cells"]
         assert [one["id"] for one in said] == doubted[2:]  # it has another label than the one that was doubted
+
+
+def test_dataset_in_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With options of its own, which no environment names."""
+    with stored.s3() as address:
+        bucket = stored.bucket(address, monkeypatch)
+        url = f"s3://{bucket.name}/cats"
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        options = {name.lower(): value for name, value in bucket.environment.items() if name.startswith("AWS_")}
+        pack(photos(6), url)
+        for name in bucket.environment:
+            monkeypatch.delenv(name, raising=False)
+        with Viewer(hr.Dataset(url, storage_options=options), edit=True) as viewer:
+            ask = entered(viewer)
+            first = ask("api/records").json["cells"][0]["id"]
+            assert ask.save({"op": "drop", "ids": [first]}).json["made"] == 2
+            assert ask("api/records").json["total"] == 5
+            assert ask("api/diff").json["pairs"][0]["before"]["id"] == first
+            assert ask.post("api/undo", {"version": 2}).json["made"] == 3
+            assert len(hr.Dataset(url, storage_options=options)) == 6
