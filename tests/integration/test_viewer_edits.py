@@ -246,6 +246,32 @@ def test_boxes_are_mended_by_hand(page: Browser, folder: Path) -> None:
         assert (last.boxes[:-1] == np.array(others)).all()
 
 
+def test_records_of_several_classes(page: Browser, tmp_path: Path) -> None:
+    names = (("ant",), ("ant", "bee"), (), None, ("cow",))
+    records = [hr.Record(id=f"{k}", encoded=patches(k), labels=labels) for k, labels in enumerate(names)]
+    pack(records, tmp_path / "cats")
+    with viewing(page, hr.Dataset(tmp_path / "cats"), edit=True):
+        for id_ in ("0", "1"):
+            click(page, id_, ctrl=True)
+        page.press("2")  # the one gets it, the other has it
+        assert what(page, "0") == "ant ant, bee" and what(page, "1") == "ant, bee"
+        page.press("2")  # now both have it, and lose it
+        assert what(page, "1") == "ant, bee ant"
+        for id_ in ("0", "1", "3"):
+            click(page, id_, ctrl=True)
+        page.press("l")
+        page.until("document.querySelector('dialog.asks [type=checkbox]')")
+        page.script(
+            "[...document.querySelectorAll('dialog.asks [type=checkbox]')].slice(1).forEach((one) => one.click())"
+        )
+        page.click("dialog.asks .ends button:last-child")
+        page.until("!document.querySelector('dialog.asks')")
+        save(page, "several")
+        saved(page, 2)
+    after = hr.Dataset(tmp_path / "cats")
+    assert [after[f"{k}"].labels for k in range(4)] == [("ant",), ("ant",), (), ("bee", "cow")]
+
+
 def test_keys_of_a_record(page: Browser, folder: Path) -> None:
     ids = [record.id for record in hr.Dataset(folder)]
     with viewing(page, hr.Dataset(folder), edit=True) as root:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from drawn import picture, saved
+from drawn import jpeg, picture, saved
 from headrace.errors import ConflictError, DamageError, DataError, HeadraceError, UnknownIdError, UsageError
 from headrace.format import manifest, versions
 from headrace.learn import parts
@@ -376,6 +376,36 @@ def test_what_else_is_said_of_a_box_stays_with_it(tmp_path: Path) -> None:
     found = next(ds.where("id = '1'").features("image/object/difficult", "objects/label"))
     assert found["image/object/difficult"].tolist() == [1, -1, 0] and found["objects/label"].tolist() == [1, 2, 0]
     assert hr.undo(out) == 3 and hr.Dataset(out).box_class_names == ("a", "b")
+
+
+def test_which_box_each_one_was_can_be_said(tmp_path: Path) -> None:
+    """One is taken away and another one added: as many as before, and each with its own."""
+    boxes = np.array([[1, 1, 9, 9], [10, 1, 19, 9], [1, 10, 9, 19]], np.float32)
+    attributes = {"pose": ["a", "b", "c"], "weather": "rain"}
+    record = hr.Record(id="x", encoded=jpeg(20, 30), boxes=boxes, box_labels=("p", "q", "r"), attributes=attributes)
+    pack([record], tmp_path / "cats")
+    with hr.edit(tmp_path / "cats", why="x") as e:
+        for of in ([0, 0, 1], [0, 3, None], [-1, None, None], [True, None, None], [0, 1], [0, 1, "2"]):
+            with pytest.raises(UsageError, match="of is"):
+                e.boxes("x", boxes, ["p", "q", "r"], of=of)  # type: ignore[arg-type]
+        assert e.boxes("x", [boxes[2], boxes[1], [20, 10, 29, 19]], ["r", "q", "s"], of=[2, 1, None]) == 1
+    made = hr.Dataset(tmp_path / "cats")["x"]
+    assert made.attributes == {"pose": ["c", "b", None], "weather": "rain"} and made.box_labels == ("r", "q", "s")
+    with hr.edit(tmp_path / "cats", why="x") as e:  # classes are those of the boxes that they were
+        e.boxes("x", [boxes[1], boxes[2]], of=[1, 0])
+    made = hr.Dataset(tmp_path / "cats")["x"]
+    assert made.box_labels == ("q", "r") and made.attributes["pose"] == ["b", "c"]
+
+
+def test_restore_of_a_version_that_is_not_meant(tmp_path: Path) -> None:
+    pack(photos(4), tmp_path / "cats")
+    for label in ("bee", "cow"):
+        with hr.edit(tmp_path / "cats", why="x") as e:
+            e.relabel(label, ids=[hr.Dataset(tmp_path / "cats")[0].id])
+    now = hr.Dataset(tmp_path / "cats").version
+    with pytest.raises(ConflictError, match=f"version {now} was made"):
+        hr.restore(tmp_path / "cats", 1, base=now - 1)
+    assert hr.restore(tmp_path / "cats", 1, base=now) == now + 1
 
 
 def test_the_first_boxes(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ export async function confirmed(title, text, yes, ...more) {
 // Why something is done; null where it shall not be done.
 export function why(title, text, yes, given = "") {
   return dialog(title, (end) => {
-    const field = el("input", { type: "text", autofocus: true, required: true, maxlength: 500, value: given, placeholder: "dogs among the cats", autocomplete: "off" });
+    const field = el("input", { type: "text", autofocus: true, required: true, maxlength: 500, value: given, placeholder: "dogs among the cats", autocomplete: "off", onfocus: () => field.select() });
     return el("form", { onsubmit: (event) => { event.preventDefault(); if (field.value.trim()) end(field.value.trim()); } },
       el("p", { text }), el("label", { class: "field" }, el("span", { class: "soft", text: "Why? The history tells it." }), field),
       el("p", { class: "ends" }, el("button", { type: "button", class: "toggle", text: "Cancel", onclick: () => end(null) }), el("button", { text: yes })));

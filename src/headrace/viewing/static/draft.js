@@ -59,9 +59,10 @@ function put(id, change) {
   else changes.delete(id);
 }
 
+// `part`: what is new of all of them, or of each by its id.
 export function change(ids, part) {
   steps.push(ids.map((id) => [id, changes.get(id)]));
-  for (const id of ids) put(id, { ...changes.get(id), ...part });
+  for (const id of ids) put(id, { ...changes.get(id), ...(typeof part === "function" ? part(id) : part) });
   told(ids);
 }
 

@@ -149,10 +149,10 @@ function byNumber(k) {
     const ids = targets();
     if (every || !ids.length) return false;
     const on = ids.every((id) => (draft.said(id).label ?? []).includes(name));
-    for (const id of ids) {
-      const now = draft.said(id).label ?? [];
-      draft.change([id], { label: on ? now.filter((one) => one !== name) : [...now.filter((one) => one !== name), name] });
-    }
+    draft.change(ids, (id) => {
+      const others = (draft.said(id).label ?? []).filter((one) => one !== name);
+      return { label: on ? others : [...others, name] };
+    });
     return true;
   }
   apply({ label: name });
@@ -221,7 +221,7 @@ async function conflict({ message, said: { later, touched } }) {
     el("p", { text: "Nothing of yours was saved: the dataset was edited meanwhile." }),
     el("ul", { class: "later" }, ...later.map((one) => el("li", {}, el("b", { text: `version ${one.number}` }), el("span", { class: "soft", text: ` by ${one.by}, ${when(one.at)}` }), el("p", { text: `“${one.why}”` }), ...one.told.map((line) => el("p", { class: "soft", text: line }))))),
     touched.length > 0 && el("p", {}, el("strong", { text: `${many(touched.length, "record")} of yours changed there, too` }), `: ${touched.slice(0, 5).join(", ")}${touched.length > 5 ? ", …" : ""}. What you did with ${touched.length === 1 ? "it" : "them"} is taken out, so that you look first.`),
-    draft.size() > touched.length && el("p", { class: "soft", text: `Your other ${many(draft.size() - touched.length, "change")} ${draft.size() - touched.length === 1 ? "is" : "are"} kept.` }),
+    draft.size() > touched.length && el("p", { class: "soft", text: draft.size() - touched.length === 1 ? "Your other change is kept." : `Your other ${count(draft.size() - touched.length)} changes are kept.` }),
     el("p", { class: "ends" }, el("button", { type: "button", class: "toggle", text: "Stay here", onclick: () => end(null) }), el("button", { type: "button", autofocus: true, text: `Look at version ${later[later.length - 1].number}`, onclick: () => end(true) })),
   ]);
   if (!look) { told(message); return; }
@@ -247,7 +247,8 @@ function bar() {
       !every && shown > n && button(`All ${count(shown)}`, "A", all), el("span", { class: "grow" }), button("None", "Esc", none)));
   }
   if (draft.size()) {
-    const input = el("input", { type: "text", id: "why", value: written, maxlength: 500, placeholder: "why? e.g. dogs among the cats", "aria-label": "why these changes are made", autocomplete: "off" });
+    let again = false; // the last reason is there to be replaced, not what is being written
+    const input = el("input", { type: "text", id: "why", value: written, maxlength: 500, placeholder: "why? e.g. dogs among the cats", "aria-label": "why these changes are made", autocomplete: "off", onfocus: () => !again && input.select() });
     rows.push(el("form", { class: "draft-row", "aria-label": "changes that are not saved", onsubmit: (event) => {
       event.preventDefault();
       if (!input.value.trim()) { input.setAttribute("aria-invalid", "true"); input.focus(); return; }
@@ -256,7 +257,7 @@ function bar() {
       draft.steppable() && button("Back", "Z", () => draft.back()), input,
       button("Discard", "", async () => (await confirmed("Discard them?", `${many(draft.size(), "change")} would be lost.`, "Discard")) && draft.clear()),
       el("button", { class: "save", text: `Save version ${dataset().version + 1}` })));
-    if (typing) setTimeout(() => { input.focus(); input.setSelectionRange(written.length, written.length); });
+    if (typing) setTimeout(() => { again = true; input.focus(); input.setSelectionRange(written.length, written.length); again = false; });
   } else if (saved) {
     rows.push(el("div", { class: "saved-row", role: "status" }, el("span", { text: saved.text ?? saved }), saved.version && button("Undo", "", () => takeBack(saved.version)),
       saved.text && el("a", { class: "to", href: link("history"), text: "history" }), el("span", { class: "grow" }), el("button", { type: "button", class: "quiet", "aria-label": "close", text: "×", onclick: () => { saved = null; bar(); } })));
