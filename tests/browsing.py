@@ -35,11 +35,12 @@ class Client:
         self.host, self.port, self.query = parts.hostname or "", parts.port or 0, parts.query
         self.cookie: str | None = None
 
-    def __call__(self, path: str, *, method: str = "GET", **headers: str) -> Answer:
+    def __call__(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
         try:
             known = {} if self.cookie is None else {"Cookie": self.cookie}
-            connection.request(method, f"/{path}", headers=known | {k.replace("_", "-"): v for k, v in headers.items()})
+            said = known | {k.replace("_", "-"): v for k, v in headers.items()}
+            connection.request(method, f"/{path}", body, said)
             answer = connection.getresponse()
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         finally:

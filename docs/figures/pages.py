@@ -81,6 +81,19 @@ def main(folder: Path) -> None:
             page.open(f"{viewer.address.url.partition('?')[0]}predictions")
             page.until("document.querySelectorAll('.row .cell img.there').length === 12")
             taken(page, folder / "predictions.png")
+        with Viewer(dataset, edit=True) as viewer:
+            page.size(WIDTH, HEIGHT)
+            page.open(viewer.address.url)
+            page.all_shown()
+            tick = "document.querySelectorAll('.tick')[arguments[0]].click()"
+            page.script(tick, 1)
+            page.press("x")
+            page.script(tick, 1)
+            page.script(tick, 0)
+            page.script(tick, 2)
+            page.press("2")
+            page.script("document.querySelector('#why').value = 'it was evening'")
+            taken(page, folder / "mend.png")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def test_look_and_mend_runs(tmp_path: Path) -> None:
                 shown += 1
             else:
                 _run(["bash", "-euo", "pipefail", "-c", line], tmp_path)
-    assert shown == 2
+    assert shown == 4
+    assert hr.Dataset(tmp_path / "harbour").version == 2
     assert (tmp_path / "harbour.html").read_text().count("<img") > 20
     said = (tmp_path / "run/evaluations/harbour-val/records.jsonl").read_text()
     assert len(said.splitlines()) == hr.Dataset(tmp_path / "harbour").splits["val"]

@@ -20,13 +20,18 @@ RunFolder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds this module's verbs to `app`."""
-    app.command(cls=Verb, epilog="headrace view cats\nheadrace view cats:val --run run --port 8080")(view)
+    app.command(
+        cls=Verb, epilog="headrace view cats\nheadrace view cats:val --run run --port 8080\nheadrace view cats --edit"
+    )(view)
     app.command(cls=Verb, epilog="headrace report cats cats.html --run run")(report)
 
 
 def view(
     ds: Data,
     run: RunFolder = None,
+    edit: Annotated[
+        bool, typer.Option("--edit", help="Labels, splits and boxes can be mended; each save is a version.")
+    ] = False,
     port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes any free one.")] = 0,
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Who can reach it: 127.0.0.1 this machine alone, 0.0.0.0 everybody.")
@@ -39,7 +44,7 @@ def view(
 ) -> None:
     """Show a dataset in a browser: images, labels, predictions.
 
-    Its pages are a gallery, each record, classes and sizes, rejects, duplicates, and what a run says.
+    Its pages are a gallery, each record, classes and sizes, rejects, duplicates, what a run says, and the history.
 
     Prints its address, which holds a token that nobody else knows. Ctrl-C ends it.
     """
@@ -49,7 +54,12 @@ def view(
     path, split = parse_dataset(ds)
     whole = Dataset(path)
     viewer = Viewer(
-        whole if split is None else whole.split(split), run=run, host=host, port=port, allow_hosts=allow_host or ()
+        whole if split is None else whole.split(split),
+        run=run,
+        edit=edit,
+        host=host,
+        port=port,
+        allow_hosts=allow_host or (),
     )
     if viewer.address.warning:
         print(f"headrace: {visible(viewer.address.warning)}", file=sys.stderr)

@@ -243,9 +243,10 @@ class Dataset:
         """All records of the dataset that this is a view of."""
         return self._of(View(self.store))
 
-    def reopened(self) -> Dataset:
-        """All records of what lies there now, where it was replaced since this was opened. Raises as Dataset does."""
-        return self._of(View(self.store.reopened()))
+    def reopened(self, version: int | None = None) -> Dataset:
+        """All records of what lies there now, where it was edited or replaced since this was opened, or of an earlier
+        version. Raises as Dataset does."""
+        return self._of(View(self.store.reopened(version)))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -627,6 +628,7 @@ class Dataset:
         self,
         *,
         run: str | os.PathLike[str] | None = None,
+        edit: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
         allow_hosts: Sequence[str] = (),
@@ -637,13 +639,14 @@ class Dataset:
 
         A notebook shows it in a frame; elsewhere its address is printed, with a token without which it tells nothing,
         and where there is a `browser`, that is opened. host: who may reach it, by default this machine alone. port: 0
-        takes any free one. allow_hosts: names of a proxy that leads here. Raises UsageError (a port that is taken),
-        NotThereError, MissingExtraError.
+        takes any free one. allow_hosts: names of a proxy that leads here. edit: whoever looks may relabel, drop and
+        move records and mend their boxes, each time as a new version. Raises UsageError (a port that is taken; a part
+        or an earlier version, which can't be edited), NotThereError, MissingExtraError.
         """
         from headrace.viewing.serve import view
 
         run = None if run is None else Path(run)
-        return view(self, run=run, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
+        return view(self, run=run, edit=edit, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
 
     def report(self, out: str | os.PathLike[str], *, run: str | os.PathLike[str] | None = None) -> Path:
         """Writes what this view holds into one HTML file, which shows itself without scripts and can be printed:

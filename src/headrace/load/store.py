@@ -267,8 +267,9 @@ class Store(ABC):
         """Whether what was opened is still what lies there; of what lies in memory always."""
         return True
 
-    def reopened(self) -> Store:
-        """What lies there now, opened anew; of what lies in memory itself. Raises as opening does."""
+    def reopened(self, version: int | None = None) -> Store:
+        """What lies there now, or an earlier version of it, opened anew; of what lies in memory itself. Raises as
+        opening does."""
         return self
 
     def read_kept(self, row: int, name: str) -> NDArray[Any]:
@@ -614,8 +615,8 @@ class Shards(Store):
         except HeadraceError:
             return False
 
-    def reopened(self) -> Shards:
-        return Shards(self.tables.home, self._cache)
+    def reopened(self, version: int | None = None) -> Shards:
+        return Shards(self.tables.home, self._cache, version)
 
     def address(self, row: int) -> str:
         entry = self.manifest.shards[self._where(row).shard]

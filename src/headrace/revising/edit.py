@@ -168,41 +168,43 @@ class Edit:
             self._note("relabel", hit, len(rows), label=wanted)
         return len(rows)
 
-    def boxes(self, id: str, boxes: ArrayLike, labels: Sequence[str] | None = None) -> int:
+    def boxes(
+        self,
+        id: str,
+        boxes: ArrayLike,
+        labels: Sequence[str] | None = None,
+        *,
+        of: Sequence[int | None] | None = None,
+    ) -> int:
         """Gives the record `id` these boxes [n, 4] = x0, y0, x1, y1 in pixels of the stored image, and their classes.
 
         A box that reaches out of the image is cut to it. Without labels the boxes keep theirs, if they are as many.
         What else is said of a box (mask, keypoints, flags) stays with it: with the i-th one where they are as many,
-        else with one that is the same; a new one has none. Raises UsageError, UnknownIdError.
+        else with one that is the same; a new one has none. of: which one it stays with, if that is known: the number of
+        the box before, None for a new one. Raises UsageError, UnknownIdError.
         """
         hit = self._hit(id, None, False)
         (row,) = hit.rows.tolist()
         old = self._frame([*_OBJECTS, "attributes"], hit.rows).row(0, named=True)
         if old["keypoints"] is not None and old["boxes"] is None:
             raise UsageError(f"{id!r}: its objects have keypoints and no boxes; they can't be given any here")
+        known = old["box_label_names"]
+        if labels is None and of is not None and known is not None and all(_is_one(j, len(known)) for j in of):
+            labels = [known[j] for j in of if j is not None]
         given, names = self._checked_boxes(id, row, boxes, labels, old)
         n, before = len(given), np.array(old["boxes"] or [], np.float32).reshape(-1, 4)
-        if n == len(before):
-            of: list[int | None] = list(range(n))
-        else:
-            free = list(range(len(before)))
-            of = []
-            for box in given:
-                same = next((j for j in free if np.array_equal(before[j], box)), None)
-                of.append(same)
-                if same is not None:
-                    free.remove(same)
+        source = _paired(given, before) if of is None else _checked_of(id, of, n, len(before))
         numbers = None if names is None else [self._number(self._box_classes, name) for name in names]
         new: dict[str, Any] = {"boxes": given, "box_labels": numbers, "box_label_names": names}
         for name in ("polygons", "runs", *catalog.ATTRIBUTES):
-            new[name] = None if old[name] is None else [None if j is None else old[name][j] for j in of]
+            new[name] = None if old[name] is None else [None if j is None else old[name][j] for j in source]
         absent = [[0.0, 0.0, 0.0]] * self._now.keypoints
         points = old["keypoints"]
-        new["keypoints"] = None if points is None else [absent if j is None else points[j] for j in of]
+        new["keypoints"] = None if points is None else [absent if j is None else points[j] for j in source]
         said = catalog.attributes(old["attributes"])
         for name, value in said.items():
-            if n != len(before) and isinstance(value, list) and len(value) == len(before) and value:
-                said[name] = [None if j is None else value[j] for j in of]
+            if source != list(range(len(before))) and isinstance(value, list) and len(value) == len(before) and value:
+                said[name] = [None if j is None else value[j] for j in source]
         new["attributes"] = catalog.attributes_text(said)
         made = {name: catalog.column_of(name, [value]) for name, value in new.items() if name in _ARRAYS}
         made |= {name: pl.Series(name, [value], catalog.WHAT[name]) for name, value in new.items() if name not in made}
@@ -507,6 +509,36 @@ class Edit:
 
 
 _ARRAYS = ("boxes", "box_labels", "box_label_names")
+
+
+def _paired(given: NDArray[np.float32], before: NDArray[np.float32]) -> list[int | None]:
+    """Which of the boxes `before` [m, 4] each one given [n, 4] is: see Edit.boxes."""
+    if len(given) == len(before):
+        return list(range(len(given)))
+    free, found = list(range(len(before))), []
+    for box in given:
+        same = next((j for j in free if np.array_equal(before[j], box)), None)
+        found.append(same)
+        if same is not None:
+            free.remove(same)
+    return found
+
+
+def _is_one(j: object, n: int) -> bool:
+    """Whether it is the number of one of n boxes."""
+    return type(j) is int and 0 <= j < n
+
+
+def _checked_of(id_: str, of: Sequence[int | None], n: int, before: int) -> list[int | None]:
+    """The same as it was said. Raises UsageError."""
+    known = [j for j in of if j is not None]
+    right = all(_is_one(j, before) for j in known)
+    if len(of) != n or not right or len(set(known)) != len(known):
+        raise UsageError(
+            f"boxes of {id_!r}: of is {list(of)!r:.60}, wanted for each of {n} boxes None, or the number of another "
+            f"one of the {before} before"
+        )
+    return list(of)
 
 
 def _summed(now: Manifest, added: Sequence[Shards]) -> dict[str, Any]:

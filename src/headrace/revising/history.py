@@ -42,15 +42,17 @@ def restore(
     *,
     why: str | None = None,
     by: str | None = None,
+    base: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Makes an earlier version hold again, as a new one, whose number it gives. by: as of `edit`.
+    """Makes an earlier version hold again, as a new one, whose number it gives. by: as of `edit`. base: the version
+    that is meant to hold now; another one that does by now is a ConflictError.
 
     Raises UsageError (there is no such version, or it holds now), ConflictError, NotThereError, DamageError,
     StorageError.
     """
     home = at(path, storage_options)
-    head = Head.of(home)
+    head = Head.of(home, base)
     if version == head.manifest.version:
         raise UsageError(f"{home.path}: version {version} is the one that holds now")
     return _again(head, manifest.read(home, version), "restore", by, f"version {version}" if why is None else why)

@@ -121,7 +121,7 @@ class Judged:
 
     `rows` int64 [k] of the catalog, `wrong` float64 [k], NaN where nobody knows, `right` int8 [k], -1 where nobody
     knows; `lines`: the answer to each, as records.jsonl has it. `doubts` int64 [m]: the rows of those whose labels the
-    run contradicts, the most doubtful first.
+    run contradicts, the most doubtful first; one that got another label since is in doubt no more.
     """
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
@@ -146,8 +146,18 @@ class Judged:
         self.right = np.array([-1 if line["right"] is None else line["right"] for line in lines], np.int8)
         self._at = {row: i for i, row in enumerate(rows)}
         self.doubts = np.array(
-            [row for id_ in _doubted(folder) if (row := dataset.store.row_of(id_)) in self._at], np.int64
+            [
+                row
+                for id_ in _doubted(folder)
+                if (row := dataset.store.row_of(id_)) in self._at and self._stands(dataset, row)
+            ],
+            np.int64,
         )
+
+    def _stands(self, dataset: Dataset, row: int) -> bool:
+        """Whether a record still has the label that was judged."""
+        label, judged = int(dataset.store.labels[row]), _first(self.lines[self._at[row]], "observed")
+        return dataset.multi_label or judged is None or (label >= 0 and dataset.class_names[label] == judged)
 
     def within(self, observed: str | None, estimated: str | None, outcome: str | None) -> NDArray[np.int64]:
         """The rows that were observed, or estimated, as a class, or with this outcome."""

@@ -41,8 +41,8 @@ class Address:
 
 class Viewer:
     """A server that looks at a dataset, and listens once it is made. `run` serves until it is interrupted, `start` on a
-    thread of its own until `close`. Raises UsageError (the port is taken, no such host), MissingExtraError,
-    NotThereError.
+    thread of its own until `close`. `edit`: pages may make versions of it. Raises UsageError (the port is taken, no
+    such host, nothing that can be edited), MissingExtraError, NotThereError.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Viewer:
         dataset: Dataset,
         *,
         run: Path | str | None = None,
+        edit: bool = False,
         host: str = HOST,
         port: int = 0,
         allow_hosts: Sequence[str] = (),
@@ -65,7 +66,7 @@ class Viewer:
             raise MissingExtraError(
                 "the viewer needs Starlette and uvicorn; run: pip install 'headrace[view]'"
             ) from error
-        session = Session(dataset, None if run is None else Path(run))
+        session = Session(dataset, None if run is None else Path(run), edit=edit)
         self._socket = _listening(host, port)
         bound = int(self._socket.getsockname()[1])
         token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -142,6 +143,7 @@ def view(
     dataset: Dataset,
     *,
     run: Path | str | None = None,
+    edit: bool = False,
     host: str = HOST,
     port: int = 0,
     allow_hosts: Sequence[str] = (),
@@ -149,7 +151,7 @@ def view(
 ) -> Viewer:
     """A viewer that serves on a thread; elsewhere than in a notebook, which shows it, its address is printed and a
     browser opened where there is one. Raises as `Viewer`."""
-    viewer = Viewer(dataset, run=run, host=host, port=port, allow_hosts=allow_hosts).start()
+    viewer = Viewer(dataset, run=run, edit=edit, host=host, port=port, allow_hosts=allow_hosts).start()
     if viewer.address.warning:
         print(f"headrace: {viewer.address.warning}", file=sys.stderr)
     if not _in_notebook():

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from headrace.errors import HeadraceError, UnknownIdError, UsageError
-from headrace.version import __version__
-from headrace.viewing import pictures, rejects
+from headrace.errors import ConflictError, HeadraceError, UnknownIdError, UsageError
+from headrace.load.store import Shards
+from headrace.viewing import differences, edits, pictures, rejects
 from headrace.viewing.cells import cells, record, strict
+from headrace.viewing.edits import NeedsYes
 from headrace.viewing.groups import is_quick
 from headrace.viewing.guard import Guard
 from headrace.viewing.measures import measures
@@ -24,7 +26,7 @@ from headrace.viewing.query import SORTS, Query
 from headrace.viewing.session import Session
 
 STATIC = Path(__file__).parent / "static"
-PAGES = ("", "record", "classes", "rejects", "predictions", "duplicates")
+PAGES = ("", "record", "classes", "rejects", "predictions", "duplicates", "history", "diff")
 MOST = 500  # records of an answer
 
 _FOREVER = "private, max-age=31536000, immutable"
@@ -49,7 +51,12 @@ def application(
         Route("/api/run", pages.run),
         Route("/api/state", pages.state),
         Route("/api/damage", pages.damage),
+        Route("/api/history", pages.history),
+        Route("/api/diff", pages.diff),
         Route("/api/reopen", pages.reopen, methods=["POST"]),
+        Route("/api/edit", pages.edit, methods=["POST"]),
+        Route("/api/undo", pages.undo, methods=["POST"]),
+        Route("/api/restore", pages.restore, methods=["POST"]),
         Route("/thumbnail/{row:int}", pages.thumbnail),
         Route("/image/{row:int}", pages.image),
         Route("/left/{number:int}", pages.left),
@@ -70,8 +77,16 @@ def _favicon(request: Request) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status = 404 if isinstance(error, UnknownIdError) else 400 if isinstance(error, UsageError) else 409
-    return JSONResponse({"error": str(error)}, status, {"cache-control": "no-store"})
+    known = 400 if isinstance(error, UsageError) and not isinstance(error, ConflictError) else 409
+    status = 404 if isinstance(error, UnknownIdError) else known
+    said: dict[str, Any] = {"error": str(error)}
+    if isinstance(error, NeedsYes):
+        said |= {"hits": error.hits, "records": error.records}
+    return JSONResponse(said, status, {"cache-control": "no-store"})
+
+
+def _error(reason: str, status: int) -> Response:
+    return JSONResponse({"error": reason}, status, {"cache-control": "no-store"})
 
 
 def _json(value: Any) -> Response:
@@ -91,6 +106,7 @@ class _Answers:
         return _json(
             {
                 "title": dataset.title,
+                "name": dataset.path.absolute().name,
                 "path": str(dataset.path),
                 "what": dataset.what,
                 "is_view": dataset.is_view,
@@ -112,7 +128,16 @@ class _Answers:
                 "run": None if session.run is None else session.run.folder.name,
                 "sides": pictures.SIDES,
                 "fingerprint": dataset.fingerprint[:12],
-                "version": __version__,
+                "version": dataset.version,
+                "edit": session.edit,
+                "pinned": session.pinned,
+                "has_versions": isinstance(dataset.store, Shards),
+                "editable": {
+                    "label": bool(dataset.class_names)
+                    or not (dataset.has_boxes or dataset.has_values or dataset.has_keypoints),
+                    "boxes": dataset.has_boxes,
+                },
+                "all_splits": list(promised.splits),
             }
         )
 
@@ -204,17 +229,86 @@ class _Answers:
         )
 
     def state(self, request: Request) -> Response:
+        return _json(self._session.state())
+
+    def history(self, request: Request) -> Response:
         dataset = self._session.dataset
-        return _json({"current": self._session.is_current(), "fingerprint": dataset.fingerprint[:12]})
+        return _json({"version": dataset.version, "versions": [edits.shown(one) for one in dataset.history[::-1]]})
+
+    def diff(self, request: Request) -> Response:
+        first, n = _span(request)
+        version = self._session.dataset.version
+        after = _number(request, "after", version)
+        before = _number(request, "before", max(1, after - 1))
+        old, new, found = self._session.difference(before, after)
+        said = differences.counts(found)
+        kind = request.query_params.get("kind")
+        if kind is None:  # the first that there are any of
+            kind = next((name for name, count in said["kinds"].items() if count), differences.KINDS[0])
+        if kind not in differences.KINDS:
+            raise UsageError(f"kind is {kind!r:.60}, wanted one of {', '.join(differences.KINDS)}")
+        return _json(said | {"kind": kind, "pairs": differences.pairs(found, kind, first, n, old, new)})
+
+    async def edit(self, request: Request) -> Response:
+        return await self._change(request, lambda asked: self._session.save(asked))
+
+    async def undo(self, request: Request) -> Response:
+        return await self._change(request, lambda asked: self._session.undo(edits.number(asked, "version")))
+
+    async def restore(self, request: Request) -> Response:
+        return await self._change(
+            request, lambda asked: self._session.restore(edits.number(asked, "version"), edits.number(asked, "to"))
+        )
+
+    async def _change(self, request: Request, make: Callable[[dict[str, Any]], int | None]) -> Response:
+        """What came of an edit: the number of the version that was made, null where nothing differs."""
+        if not self._session.edit:
+            return _error("this viewer only looks; start it with --edit to change anything", 403)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return _error("the request is no application/json", 415)
+        data = await self._body(request)
+        return data if isinstance(data, Response) else await run_in_threadpool(self._made, data, make)
+
+    @staticmethod
+    async def _body(request: Request) -> bytes | Response:
+        """What was sent, or why it is not read."""
+        data = b""
+        async for block in request.stream():
+            data += block
+            if len(data) > edits.MOST_BYTES:
+                return _error(f"the request is larger than {edits.MOST_BYTES} bytes; save fewer changes at once", 413)
+        return data
+
+    def _made(self, data: bytes, make: Callable[[dict[str, Any]], int | None]) -> Response:
+        asked, dataset = edits.parsed(data), self._session.dataset
+        try:
+            made = make(asked)
+        except ConflictError as error:
+            try:
+                said = {
+                    "later": edits.later(dataset, edits.number(asked, "version")),
+                    "touched": edits.touched(dataset, asked),
+                }
+            except HeadraceError:  # by now another dataset
+                said = {"later": [], "touched": []}
+            return JSONResponse({"error": str(error), **said}, 409, {"cache-control": "no-store"})
+        return _json({"made": made, **self._session.state()})
 
     def damage(self, request: Request) -> Response:
         dataset = self._session.dataset
         row = _number(request, "row", -1, most=len(dataset.store) - 1)
         return _json({"reason": pictures.damage(dataset, row)})
 
-    def reopen(self, request: Request) -> Response:
+    async def reopen(self, request: Request) -> Response:
+        """Looks at what is there now; `touched`: which records of the draft in the request were changed there, too."""
+        data = await self._body(request)
+        return data if isinstance(data, Response) else await run_in_threadpool(self._reopened, data)
+
+    def _reopened(self, data: bytes) -> Response:
+        asked, dataset = edits.parsed(data) if data else {}, self._session.dataset
+        touched = edits.touched(dataset, asked) if asked.get("changes") and not dataset.is_view else []
         self._session.reopen()
-        return self.state(request)
+        return _json({"touched": touched, **self._session.state()})
 
     def thumbnail(self, request: Request) -> Response:
         side = _number(request, "side", pictures.SIDES[2], most=pictures.SIDES[-1])
@@ -224,7 +318,8 @@ class _Answers:
         return self._image(request, pictures.whole)
 
     def _image(self, request: Request, make: Any) -> Response:
-        dataset, row = self._session.dataset, int(request.path_params["row"])
+        version = _number(request, "at", 0, most=(1 << 31) - 1) or None
+        dataset, row = self._session.at(version), int(request.path_params["row"])
         if row >= len(dataset.store):
             return Response(status_code=404)
         try:

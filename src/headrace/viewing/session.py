@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from headrace.errors import UsageError
+from headrace.errors import HeadraceError, UsageError
+from headrace.format.tables import holds
 from headrace.load.dataset import Dataset
+from headrace.load.store import Shards
 from headrace.record import Reject
-from headrace.viewing import groups, rejects
+from headrace.revising.diff import Diff
+from headrace.revising.history import restore, undo
+from headrace.viewing import differences, edits, groups, rejects
 from headrace.viewing.query import BY_BOXES, Boxes, Query, Rows, rows_of
 from headrace.viewing.runs import Evaluation, Judged, Run
 
 _KEPT = 8  # answers that are kept of each kind: 8 bytes a row
+_VERSIONS = 3  # earlier ones that are kept open
 Made = TypeVar("Made")
 
 
 class Session:
-    """A dataset or a view of one, and a run's folder. Usable from any thread. Raises NotThereError, UsageError."""
+    """A dataset or a view of one, and a run's folder. `edit`: whether pages may change it. Usable from any thread.
+    Raises NotThereError, UsageError.
+    """
 
-    def __init__(self, dataset: Dataset, run: Path | None = None) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, run: Path | None = None, *, edit: bool = False) -> None:
+        if edit:
+            edits.check_editable(dataset)
+        self.dataset, self.edit = dataset, edit
+        # An earlier version that was asked for stays what it is, whatever is made since.
+        self.pinned = not edit and not dataset.store.is_current()
+        self._editing = threading.Lock()
         self.run = None if run is None else Run(run)
         self._lock = threading.Lock()
         self._kept: dict[str, OrderedDict[Hashable, Any]] = {}
@@ -103,9 +115,25 @@ class Session:
         at = np.flatnonzero(rows == row)
         return int(at[0]) if len(at) else None
 
-    def is_current(self) -> bool:
-        """Whether the folder still holds the dataset that is looked at."""
-        return self.dataset.store.is_current()
+    def state(self) -> dict[str, Any]:
+        """Whether the folder still holds what is looked at (`current`), or at least as an earlier version (`known`),
+        and the versions that were made since (`later`)."""
+        dataset = self.dataset
+        current = dataset.store.is_current()
+        known = current or (isinstance(dataset.store, Shards) and holds(dataset.store.tables.home, dataset.manifest))
+        later: list[dict[str, Any]] = []
+        if known and not current:
+            try:
+                later = edits.later(dataset, dataset.version)
+            except HeadraceError:  # it is replaced this very moment
+                known = False
+        return {
+            "current": current,
+            "known": known,
+            "later": later,
+            "fingerprint": dataset.fingerprint[:12],
+            "version": dataset.version,
+        }
 
     def reopen(self) -> None:
         """Looks at what stands in the folder now. Raises UsageError (a view can't be made again), and as Dataset."""
@@ -115,3 +143,56 @@ class Session:
                 f"{dataset.title}: a view of what was there; make it again of the dataset that is there now"
             )
         self.dataset = dataset.reopened()
+        with self._lock:
+            self._kept.clear()
+
+    def save(self, asked: Mapping[str, Any]) -> int | None:
+        """Commits a draft, and looks at the version that was made: see edits.save."""
+        return self._edited(lambda dataset: edits.save(dataset, asked, lambda query: self.rows(query)[1]))
+
+    def undo(self, version: int) -> int | None:
+        """Takes the last edit back. `version`: the one that is looked at. Raises as hr.undo."""
+
+        def back(dataset: Dataset) -> int:
+            home = edits.home_of(dataset)
+            edits.check_same(dataset)
+            return undo(home.path, version=version, storage_options=edits.options(home))
+
+        return self._edited(back)
+
+    def restore(self, version: int, to: int) -> int | None:
+        """Makes version `to` hold again. `version`: the one that is looked at. Raises as hr.restore."""
+
+        def back(dataset: Dataset) -> int:
+            home = edits.home_of(dataset)
+            edits.check_same(dataset)
+            return restore(home.path, to, base=version, storage_options=edits.options(home))
+
+        return self._edited(back)
+
+    def _edited(self, make: Callable[[Dataset], int | None]) -> int | None:
+        """What `make` gives for the dataset, one edit after the other."""
+        with self._editing:
+            made = make(self.dataset)
+            if made is not None:
+                self.reopen()
+            return made
+
+    def at(self, version: int | None) -> Dataset:
+        """The dataset as an earlier version of it was, by default the one that is looked at. Raises UsageError."""
+        dataset = self.dataset
+        if version is None or version == dataset.version:
+            return dataset
+        if not isinstance(dataset.store, Shards):
+            raise UsageError(f"{dataset.title}: has no versions")
+        opened = self._once("at", (dataset.fingerprint, version), lambda: dataset.reopened(version))
+        with self._lock:  # a whole table each
+            while len(kept := self._kept.get("at", OrderedDict())) > _VERSIONS:
+                kept.popitem(last=False)
+        return opened
+
+    def difference(self, before: int, after: int) -> tuple[Dataset, Dataset, Diff]:
+        """Two versions, and what they differ in. Raises UsageError, DamageError."""
+        one, other = self.at(before), self.at(after)
+        key = one.fingerprint, other.fingerprint
+        return one, other, self._once("difference", key, lambda: differences.difference(one, other))

@@ -8,13 +8,14 @@ function busy(change) {
 }
 
 export class Refused extends Error {
-  constructor(message, status) {
+  constructor(message, status, said = {}) {
     super(message);
     this.status = status;
+    this.said = said;
   }
 }
 
-export async function ask(path, parameters = {}, { signal, method = "GET", quiet = false } = {}) {
+export async function ask(path, parameters = {}, { signal, method = "GET", body, quiet = false } = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
     if (value !== null && value !== undefined && value !== "") query.set(name, value);
@@ -23,16 +24,18 @@ export async function ask(path, parameters = {}, { signal, method = "GET", quiet
   try {
     let answer;
     try {
-      answer = await fetch(query.size ? `${path}?${query}` : path, { signal, method, credentials: "same-origin" });
+      const sent = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+      answer = await fetch(query.size ? `${path}?${query}` : path, { signal, method, credentials: "same-origin", ...sent });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Refused("The viewer has ended; start it again with headrace view.", 0);
     }
-    if (answer.status === 403) {
+    const isJson = answer.headers.get("content-type")?.startsWith("application/json");
+    if (answer.status === 403 && !isJson) {
       throw new Refused("This address belongs to a viewer that has ended. Open the one that headrace view printed last.", 403);
     }
     const said = await answer.json().catch(() => ({ error: `The viewer answered ${answer.status}.` }));
-    if (!answer.ok) throw new Refused(said.error ?? `The viewer answered ${answer.status}.`, answer.status);
+    if (!answer.ok) throw new Refused(said.error ?? `The viewer answered ${answer.status}.`, answer.status, said);
     return said;
   } finally {
     if (!quiet) busy(-1);

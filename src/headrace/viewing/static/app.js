@@ -4,13 +4,17 @@ import { ask } from "./api.js";
 import { page } from "./address.js";
 import { count, el, empty } from "./dom.js";
 import { classes } from "./classes.js";
+import { diff } from "./diff.js";
+import * as draft from "./draft.js";
 import { duplicates } from "./duplicates.js";
 import { gallery } from "./gallery.js";
+import { history as versions } from "./history.js";
+import * as mend from "./mend.js";
 import { predictions } from "./predictions.js";
 import { record } from "./record.js";
 import { rejects } from "./rejects.js";
 
-const PAGES = { "": gallery, record, classes, rejects, duplicates, predictions };
+const PAGES = { "": gallery, record, classes, rejects, duplicates, predictions, history: versions, diff };
 const main = document.getElementById("main");
 let dataset = null, current = {}, turn = 0;
 
@@ -20,8 +24,8 @@ function notice(error, ...more) {
 }
 
 function navigation() {
-  const here = page() === "record" ? "" : page();
-  const entries = [["", "Gallery"], ["classes", "Classes and sizes"], ["duplicates", "Duplicates"], ["rejects", "Rejects", dataset.rejected], ...(dataset.run ? [["predictions", "Predictions"]] : [])];
+  const here = { record: "", diff: "history" }[page()] ?? page();
+  const entries = [["", "Gallery"], ["classes", "Classes and sizes"], ["duplicates", "Duplicates"], ["rejects", "Rejects", dataset.rejected], ...(dataset.run ? [["predictions", "Predictions"]] : []), ...(dataset.has_versions ? [["history", "History", dataset.version > 1 ? dataset.version : 0]] : [])];
   document.getElementById("nav").replaceChildren(...entries.map(([name, text, n]) => el("a", { href: name || "./", "aria-current": name === here ? "page" : null }, text, n > 0 && el("span", { class: "n", text: count(n) }))));
   document.querySelector("#nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
@@ -32,12 +36,22 @@ async function show() {
     dataset ??= await ask("api/dataset");
     document.getElementById("title").textContent = dataset.title;
     document.getElementById("title").title = dataset.path;
+    document.body.classList.toggle("edits", dataset.edit);
+    const state = document.getElementById("version");
+    state.textContent = dataset.pinned ? `version ${dataset.version}, only to look at` : dataset.version > 1 ? `version ${dataset.version}` : "";
+    state.hidden = !state.textContent;
+    state.classList.toggle("warn", dataset.pinned);
+    document.getElementById("edit-keys").hidden = !dataset.edit;
     current.close?.();
     current = {};
     navigation();
+    if (dataset.edit) mend.begin({ dataset, again, reopen });
     const made = await (PAGES[page()] ?? gallery)(main, { dataset, go, notice });
     if (mine !== turn) made.close?.();
-    else current = made;
+    else {
+      current = made;
+      if (dataset.edit) mend.begin({ dataset, again, reopen, ...made });
+    }
   } catch (error) {
     if (mine !== turn) return;
     main.replaceChildren(empty(error.status === 409 ? "The dataset can’t be read" : "That did not work", error.message,
@@ -72,7 +86,8 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.key === "?") return document.getElementById("keys").showModal();
-  if (current.key?.(event)) event.preventDefault();
+  const taken = current.first?.(event) || (dataset?.edit && mend.key(event)) || current.key?.(event);
+  if (taken) event.preventDefault();
 });
 
 document.getElementById("help").addEventListener("click", () => document.getElementById("keys").showModal());
@@ -87,8 +102,15 @@ document.getElementById("theme").addEventListener("click", () => {
 async function watch() {
   if (!document.hidden && dataset) {
     try {
-      const { current: same, fingerprint } = await ask("api/state", {}, { quiet: true });
-      if (!same || fingerprint !== dataset.fingerprint) {
+      const looked = dataset, { current: same, known, later, fingerprint, version } = await ask("api/state", {}, { quiet: true });
+      const [last] = later.slice(-1);
+      if (looked !== dataset || (dataset.pinned && known)) {
+        // it is looked at anew this very moment; or it is an earlier version, which stays
+      } else if (same && fingerprint !== dataset.fingerprint && version > dataset.version) {
+        notice(`Version ${version} was made in another tab of this viewer.`, el("button", { type: "button", text: `Look at version ${version}`, onclick: reopen }));
+      } else if (known && last && !dataset.is_view) {
+        notice(`${last.by} edited it meanwhile: version ${last.number}, “${last.why}”.`, el("button", { type: "button", text: `Look at version ${last.number}`, onclick: reopen }));
+      } else if (!same || fingerprint !== dataset.fingerprint) {
         const again = !dataset.is_view && el("button", { type: "button", text: "Look at the new one", onclick: reopen });
         notice(dataset.is_view ? "The dataset was replaced or removed. This is a view of what was there; make it again." : "The dataset was replaced or removed while you looked at it; what is shown is out of date.", again);
       } else if (document.getElementById("notice").dataset.lost) {
@@ -103,12 +125,22 @@ async function watch() {
   setTimeout(watch, 4000);
 }
 
+// The same page once more, of the dataset as it is now, at the same place.
+async function again() {
+  const top = main.scrollTop;
+  current.note?.();
+  dataset = null;
+  document.getElementById("notice").replaceChildren();
+  await show();
+  main.scrollTop = top;
+}
+
 async function reopen() {
   try {
-    await ask("api/reopen", {}, { method: "POST" });
-    dataset = null;
-    document.getElementById("notice").replaceChildren();
-    await show();
+    const { touched } = await ask("api/reopen", {}, { method: "POST", body: dataset?.edit && draft.size() ? { version: dataset.version, changes: draft.asChanges() } : {} });
+    if (touched.length) draft.without(touched);
+    await again();
+    if (touched.length) notice(`What you did with ${touched.slice(0, 5).join(", ")}${touched.length > 5 ? ", …" : ""} is taken out: there it was changed, too.`);
   } catch (error) {
     notice(error);
   }

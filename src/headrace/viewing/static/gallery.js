@@ -109,6 +109,9 @@ export async function gallery(main, { dataset, go, notice }) {
 
   return {
     close: () => grid.close(),
+    note: () => grid.note(),
+    range: (first, last) => grid.between(first, last),
+    all: () => ({ total: grid.total ?? 0, query: filters }),
     key: (event) => {
       if (event.key === "/") { search.focus(); search.select(); return true; }
       if (event.key === "b" && drawn) { drawn.click(); return true; }

@@ -180,10 +180,21 @@ export class Grid {
     this.draw();
   }
 
+  // The ids from one place to another.
+  async between(first, last) {
+    for (let k = Math.floor(first / CHUNK); k <= Math.floor(last / CHUNK); k++) await this.load(k);
+    const found = [];
+    for (let i = first; i <= last; i++) {
+      const cell = this.chunks.get(Math.floor(i / CHUNK))?.[i % CHUNK];
+      if (cell) found.push(cell.id);
+    }
+    return found;
+  }
+
   focus(i) {
     this.active = i;
     this.focusing = i;
-    const anchor = this.cells.get(i)?.querySelector("a");
+    const anchor = this.cells.get(i)?.querySelector("a.cell");
     if (anchor) {
       anchor.focus({ preventScroll: true });
       this.focusing = null;

@@ -40,7 +40,7 @@ export function overSaid(width, height, boxes, said) {
 }
 
 // Of a record with all that is known of it.
-export function overRecord(record, { withSaid }) {
+export function overRecord(record, { withSaid, mends = false }) {
   const { width, height, objects } = record;
   if (withSaid && record.said?.found) {
     return [overSaid(width, height, objects.filter((one) => one.box).map((one) => one.box), record.said)];
@@ -48,7 +48,7 @@ export function overRecord(record, { withSaid }) {
   const areas = objects.flatMap((one, i) => (one.polygons ?? []).map((part) => svg("path", {
     d: `M${part.reduce((text, number, k) => text + (k ? (k % 2 ? "," : "L") : "") + number, "")}Z`, class: "mask", fill: colour(one.label ?? i), stroke: colour(one.label ?? i),
   })));
-  const boxes = objects.flatMap((one, i) => (one.box ? box(one.box, "box", colour(one.label), i) : []));
+  const boxes = mends ? [] : objects.flatMap((one, i) => (one.box ? box(one.box, "box", colour(one.label), i) : []));
   const points = objects.flatMap((one) => (one.points ?? []).flatMap((point, k) => dot(point, COLOURS[k % COLOURS.length])));
   return [covered(record), layer(width, height, ...areas, ...boxes, ...points)];
 }

@@ -7,8 +7,8 @@ export function side(sides, wanted) {
   return sides.find((one) => one >= wanted) ?? sides[sides.length - 1];
 }
 
-export function thumbnail(dataset, row, pixels) {
-  return `thumbnail/${row}?side=${side(dataset.sides, pixels * Math.min(2, devicePixelRatio))}&v=${dataset.fingerprint}`;
+export function thumbnail(dataset, row, pixels, at = null) {
+  return `thumbnail/${row}?side=${side(dataset.sides, pixels * Math.min(2, devicePixelRatio))}&v=${dataset.fingerprint}${at === null ? "" : `&at=${at}`}`;
 }
 
 // An <img> whose source may be no image: the server then sends one pixel, and tells the reason when asked.

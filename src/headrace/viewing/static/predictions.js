@@ -58,22 +58,22 @@ export async function predictions(main, { dataset }) {
   const worst = el("section", { class: "card broad" }, el("h2", { text: "Worst first" }));
   main.replaceChildren(el("div", { class: "page" }, heading, tiles, worst, el("div", { class: "cards" }, confusion(one), perClass(one), history(said))));
   const size = beside(166);
-  const strip = async (card, parameters, words) => {
+  const strip = async (card, parameters, words, none) => {
     try {
       const found = await ask("api/records", { ...parameters, n: WORST });
-      if (!found.total) return card.append(el("p", { class: "soft", text: "It judged records of another dataset." }));
+      if (!found.total) return card.append(el("p", { class: "soft", text: none }));
       return card.append(el("ul", { class: "row" }, ...found.cells.map((cell) => el("li", { style: { width: `${size}px` } }, cellOf(cell, dataset, parameters, size)))),
         el("a", { class: "button", href: link("./", parameters), text: `All ${many(found.total, "record")}, ${words}` }));
     } catch (error) {
       return card.append(el("p", { class: "soft", text: error.message }));
     }
   };
-  await strip(worst, { evaluation: one.name, sort: "-wrong" }, "worst first");
+  await strip(worst, { evaluation: one.name, sort: "-wrong" }, "worst first", "It judged records of another dataset.");
   if (one.doubtful) {
     const doubts = el("section", { class: "card broad" }, el("h2", { text: "Labels in doubt" }),
       el("p", { class: "soft", text: "What the run confidently takes for something else than their label. Hard images are among them, and wrong labels." }));
     worst.after(doubts);
-    await strip(doubts, { evaluation: one.name, outcome: "doubtful" }, "most doubtful first");
+    await strip(doubts, { evaluation: one.name, outcome: "doubtful" }, "most doubtful first", "None is left: all of them got another label, or are gone.");
   }
   return {};
 }
