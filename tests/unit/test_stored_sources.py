@@ -170,9 +170,19 @@ def test_records_of_urls(bucket: Bucket, tmp_path: Path) -> None:
         f"{url}/2.jpg": "no such file or directory",
         "ftp://host/a.jpg": "ftp://host/a.jpg: no store is called ftp://",
         "https://host/a.jpg?signed=1": (
-            "https://host/a.jpg?signed=1: has a ? or # in it, and what stands below it would have none"
+            "https://host/a.jpg: has a ? or # behind it, and what stands below it would have none"
         ),
     }
+
+
+def test_an_empty_folder_that_a_console_has_made_is_nothing(bucket: Bucket, tmp_path: Path) -> None:
+    url = uploaded(bucket, classes(tmp_path / "root"))
+    key = url.removeprefix(f"{bucket.url}/")
+    for name in ("", "empty/", "empty/within/"):
+        bucket.put(f"{key}/{name}", b"")
+    for source in (hr.sources.files, hr.sources.folders):
+        report = hr.pack(source(url), tmp_path / source.__name__)
+        assert (report.stored, report.rejects) == (12, ())
 
 
 def test_tasks_of_any_process_read_them(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
