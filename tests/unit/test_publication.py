@@ -490,7 +490,7 @@ def test_what_is_in_the_way_of_a_scratch_folder(bucket: Bucket, monkeypatch: pyt
     assert stores.ONE_PUT <= 5 << 30  # the most that S3 takes at once
 
 
-# --- who is taken for dead -----------------------------------------------------------------------------------------------
+# --- who is taken for dead --------------------------------------------------------------------------------------------
 
 
 def _taken_for_dead(bucket: Bucket, one: Publication) -> dict[str, bytes]:

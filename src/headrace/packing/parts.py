@@ -623,10 +623,10 @@ def _check_kind(value: Any, kind: Any, name: str) -> None:
             raise ValueError(f"{name} lacks {', '.join(kind if not isinstance(value, dict) else kind.keys() - value)}")
         for key, of in kind.items():
             _check_kind(value[key], of, key)
-    elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{name} is {value!r:.60}")
-    elif kind is int and not 0 <= value < 1 << 62:
-        raise ValueError(f"{name} is {value!r:.60}")
+    else:
+        fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not fits or (kind is int and not 0 <= value < 1 << 62):
+            raise ValueError(f"{name} is {value!r:.60}")
 
 
 _SECTION = {"at": int, "bytes": int, "crc32c": int}
