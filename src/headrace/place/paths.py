@@ -377,7 +377,7 @@ def ahead(root: Path, items: Iterable[_T], files_of: Callable[[_T], Iterable[str
     if not isinstance(root, StoredPath):
         yield from items
         return
-    pool = parallel.Pool(_REQUESTS)
+    pool = parallel.Requests(_REQUESTS)
     pending: deque[tuple[_T, list[str]]] = deque()
     try:
         for item in items:
