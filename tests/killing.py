@@ -38,8 +38,10 @@ class Killing(FolderSink):
 class KillingStore(StoreSink):
     """The same of a store."""
 
-    def __init__(self, place: RemotePlace, folder: str, marks: Path, deaths: Mapping[str, str]) -> None:
-        super().__init__(place, folder)
+    def __init__(
+        self, place: RemotePlace, folder: str, run: str | None = None, *, marks: Path, deaths: Mapping[str, str]
+    ) -> None:
+        super().__init__(place, folder, run)
         self.marks, self.deaths = marks, dict(deaths)
 
     def put(self, path: Path, name: str) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, ParamSpec, TypeVar
 
 from headrace.errors import UsageError
 
@@ -66,6 +68,43 @@ class Pool:
 
     def __reduce__(self) -> tuple[type[Pool], tuple[int]]:
         return Pool, (self.workers,)
+
+
+class Requests:
+    """Threads for what waits for other machines, which may not answer for minutes: nobody waits for them when the work
+    ends, nor the interpreter. They are started when first needed; what they do must leave nothing behind."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._begun = 0
+
+    def submit(self, function: Callable[[Work], Result], piece: Work) -> Future[Result]:
+        """Queues a call; from one thread only."""
+        future = Future[Result]()
+        self._work.put((future, lambda: function(piece)))
+        if self._begun < self.workers:
+            self._begun += 1
+            Thread(target=self._run, name="headrace-fetch", daemon=True).start()
+        return future
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            future, call = work
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                found = call()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(found)
+            del work, future, call
+
+    def close(self) -> None:
+        """Ends the threads when they have done what is queued, and not cancelled."""
+        for _ in range(self._begun):
+            self._work.put(None)
 
 
 def ordered(

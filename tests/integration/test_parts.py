@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -357,6 +357,10 @@ def test_each_damaged_byte_of_a_plan_is_found(step: int, out: Path, tmp_path: Pa
         {"names": None},
         {"decisions": None},
         {"rejects": {}},
+        {"rejects": {"at": "x", "bytes": 0, "crc32c": 0}},
+        {"rejects": {"at": 0, "bytes": 1e400, "crc32c": 0}},
+        {"recipe": None},
+        {"base": 7},
     ],
 )
 def test_a_plan_from_elsewhere_that_is_none(change: dict[str, Any], plan: Path) -> None:
@@ -368,6 +372,76 @@ def test_a_plan_from_elsewhere_that_is_none(change: dict[str, Any], plan: Path) 
     with pytest.raises((DamageError, UsageError)) as caught:
         pack_and_publish(plan)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seen": 61},
+        {"seen": -1},
+        {"seen": None},
+        {"refused": 1},
+        {"classes": [7]},
+        {"flip_pairs": 7},
+        {"with_boxes": None},
+        {"said": 7},
+        {"shards": []},
+    ],
+)
+def test_decisions_from_elsewhere_that_are_none(change: dict[str, Any], plan: Path) -> None:
+    _decided(plan, lambda decisions: decisions.update(change))
+    with pytest.raises(DamageError, match=r"^[^\n]*not a sound plan of 'headrace plan'[^\n]*$"):
+        pack_and_publish(plan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": None},
+        {"at": -1},
+        {"bytes": 1e400},
+        {"crc32c": "x"},
+        {"heap": True},
+        {"stop": 1e9},
+        {"stop": 10**20},
+        {"split": ["train"]},
+        {"split": "../x"},
+        {"stacks": None},
+    ],
+)
+def test_shards_from_elsewhere_that_are_none(change: dict[str, Any], plan: Path) -> None:
+    _decided(plan, lambda decisions: decisions["shards"][1].update(change))
+    with pytest.raises(DamageError, match=r"^[^\n]*not a sound plan of 'headrace plan'[^\n]*$"):
+        pack_and_publish(plan)
+
+
+def _decided(plan: Path, change: Callable[[Any], object]) -> None:
+    """Signs other decisions in a plan soundly."""
+    data = plan.read_bytes()
+    end = 20 + parts._HEAD.unpack(data[:20])[1]
+    head = json.loads(data[20:end])
+    change(head["decisions"])
+    with plan.open("wb") as file:
+        parts._write_head(file, parts._PLAN, head)
+        file.write(data[end:])
+
+
+def test_a_result_of_other_records_is_none(plan: Path, packed_here: dict[str, bytes], out: Path) -> None:
+    """As of two tries, of which one could not read what the other could."""
+    pack_all(plan)
+    (path,) = out.parent.glob(f".*/{shard(1, 'result')}")
+    data = path.read_bytes()
+    end = 20 + parts._HEAD.unpack(data[:20])[1]
+    head = json.loads(data[20:end])
+    head["result"]["refused"] += 1
+    with path.open("wb") as file:
+        parts._write_head(file, parts._RESULT, head)
+        file.write(data[end:])
+    with pytest.raises(DataError, match=r"was there, and is gone; run its part again"):
+        parts.publish(plan, progress=False)
+    pack_all(plan)
+    parts.publish(plan, progress=False)
+    assert state(out) == packed_here
 
 
 def test_shards_of_a_plan_have_no_paths(plan: Path, out: Path) -> None:

@@ -106,6 +106,14 @@ def test_six_workers_killed_and_a_node_lost(
     assert ray.is_initialized()  # as it was found
 
 
+def test_workers_are_of_a_ray_of_its_own(
+    cluster: Any, pictures: Path, packed_here: dict[str, bytes], out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hr.pack(source_of(pictures), out, runner=hr.runners.ray(workers=1), **OPTIONS)
+    assert state(out) == packed_here
+    assert "workers=1 is for a Ray of its own: one that is there already is taken" in caplog.text
+
+
 def test_a_result_lost_after_success(
     cluster: Any, tmp_path: Path, out: Path, marks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,7 +161,7 @@ class Here:
         self.running = {**getattr(self, "running", {}), len(self.begun): (task, last, node)}
         return len(self.begun)
 
-    def first(self, running: Collection[Any]) -> tuple[Any, Attempt]:
+    def first(self, running: Collection[Any]) -> tuple[Any, Attempt] | None:
         assert set(running) == self.running.keys()
         self.most = max(self.most, len(self.running))
         handle = min(self.running)
@@ -185,6 +185,48 @@ def test_so_many_at_once_and_no_more(pictures: Path, packed_here: dict[str, byte
     assert state(out) == packed_here
     assert engine.most == 6 and len(engine.begun) == SHARDS and not engine.cancelled
     assert not any(last for _, last, _ in engine.begun)
+
+
+def test_a_cluster_without_workers_is_waited_for_aloud(
+    pictures: Path, packed_here: dict[str, bytes], out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that grows by demand; what is there then has work at once."""
+
+    class Grows(Here):
+        waited = 0
+
+        def first(self, running: Collection[Any]) -> tuple[Any, Attempt] | None:
+            if self.waited < 3:
+                self.waited += 1
+                self.cores = 4 if self.waited == 3 else 0
+                return None
+            return super().first(running)
+
+    engine = Grows(width=0)
+    hr.pack(source_of(pictures), out, runner=on(engine), **OPTIONS)
+    assert state(out) == packed_here and engine.most == 4 * engines.AHEAD
+    assert [one.message for one in caplog.records if "workers" in one.message] == [
+        "the cluster has no workers; waiting until it has some, Ctrl-C gives up"
+    ]
+
+
+def test_a_scheduler_without_workers(
+    pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'headrace[dask]'")
+    monkeypatch.setattr(engines, "WAIT", 0.05)
+    options = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, **options) as local:
+
+        def starts() -> None:
+            stored.until(lambda: "the cluster has no workers" in caplog.text)
+            local.scale(1)
+
+        starting = threading.Thread(target=starts)
+        starting.start()
+        report = hr.pack(source_of(pictures), out, runner=hr.runners.dask(local.scheduler_address), **OPTIONS)
+        starting.join()
+    assert report.stored == 60
 
 
 def test_what_an_engine_gives_up_is_begun_again(pictures: Path, packed_here: dict[str, bytes], out: Path) -> None:

@@ -321,11 +321,20 @@ def test_what_is_left_is_told(bucket: Bucket, tmp_path: Path) -> None:
         assert json.loads(headrace(verb, url, "--json").out)["orphans"]["objects"] == n
 
 
-def test_parts_are_made_in_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("ftp://host/cats", "ftp://host/cats: no store is called ftp://"),
+        ("https://host/cats", "https://host/cats: a web server takes no uploads"),
+        ("s3://bucket/a//cats", "'' is no part of a key"),
+    ],
+)
+def test_no_parts_are_made_for_a_place_that_takes_none(out: str, said: str, tmp_path: Path) -> None:
+    """Said before hours of work, not after."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.jpg").write_bytes(photos(1)[0].read())
-    said = headrace("plan", tmp_path / "photos", "s3://bucket/cats", "--plan", tmp_path / "plan")
-    assert said.code == 2 and "s3://bucket/cats: parts are made in a folder that all machines see" in said.err
+    ended = headrace("plan", tmp_path / "photos", out, "--plan", tmp_path / "plan")
+    assert ended.code == 2 and said in ended.err
     assert not (tmp_path / "plan").exists()
 
 

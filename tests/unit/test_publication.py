@@ -358,8 +358,8 @@ def test_a_folder_that_a_console_has_made_is_nothing(bucket: Bucket) -> None:
 
 
 def test_a_sink_puts_files_from_anywhere_and_again(bucket: Bucket, tmp_path: Path) -> None:
-    with opened(bucket) as folder:
-        publishing = opened(bucket)
+    publishing = opened(bucket)
+    with publishing as folder:
         sink = pickle.loads(pickle.dumps(publishing.sink))
         for _ in range(2):
             scratch = sink.scratch()
@@ -401,7 +401,7 @@ def test_large_files_go_in_parts_and_leave_none(
         (tmp_path / "large").write_bytes(data)
         sink.put(tmp_path / "large", name)
 
-    sink = opened(bucket).sink
+    sink = publication.StoreSink(place(bucket), "")
     for _ in range(2):
         put(sink, "large")
     assert bucket.objects["cats/large"] == data
@@ -409,7 +409,7 @@ def test_large_files_go_in_parts_and_leave_none(
         stored.serving(stored.proxy(endpoint, loses=lambda method, path: "partNumber=2" in path)) as address,
         pytest.raises(StorageError, match=r"cats/failed: .* dropped the connection"),
     ):
-        put(opened(bucket, endpoint=address).sink, "failed")
+        put(publication.StoreSink(place(bucket, endpoint=address), ""), "failed")
     parts = publication._parts
 
     def interrupted(file: Any) -> Iterator[bytes]:
@@ -488,3 +488,138 @@ def test_what_is_in_the_way_of_a_scratch_folder(bucket: Bucket, monkeypatch: pyt
         opened(bucket).__enter__()
     assert bucket.objects == {}
     assert stores.ONE_PUT <= 5 << 30  # the most that S3 takes at once
+
+
+# --- who is taken for dead --------------------------------------------------------------------------------------------
+
+
+def _taken_for_dead(bucket: Bucket, one: Publication) -> dict[str, bytes]:
+    """Somebody has removed all that `one` had there, and published a dataset of the same names."""
+    shard = one.folder / "train-00000-of-00001.tfrecord"
+    shard.write_bytes(b"x")
+    one.sink.put(shard, shard.name)
+    for key in bucket.objects:
+        bucket.delete(key)
+    _, files = publish(bucket, "other")
+    assert bucket.objects == files
+    return files
+
+
+def test_who_is_taken_for_dead_removes_nothing_of_others(bucket: Bucket) -> None:
+    one = opened(bucket)
+    one.__enter__()
+    files = _taken_for_dead(bucket, one)
+    one.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    assert bucket.objects == files
+
+
+def test_who_is_taken_for_dead_leaves_the_claim_of_another(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "BEAT", 0.01)
+    one = opened(bucket)
+    one.__enter__()
+    bucket.delete(f"cats/{CLAIM}")
+    asked = threading.Event()
+    is_claimed = publication._is_claimed
+
+    def noted(*args: Any) -> bool:
+        found = is_claimed(*args)
+        if not found:
+            asked.set()
+        return found
+
+    monkeypatch.setattr(publication, "_is_claimed", noted)
+    other = opened(bucket)
+    with other as folder:
+        said = bucket.objects[f"cats/{CLAIM}"]
+        assert other.run.encode() in said
+        asked.clear()
+        assert asked.wait(60)  # a beat of the first
+        path = tmp_path / "train-00000-of-00001.tfrecord"
+        path.write_bytes(b"x")
+        with pytest.raises(StorageError, match="is not uploaded, as its packing has ended"):
+            one.sink.put(path, path.name)
+        one.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+        assert bucket.objects == {f"cats/{CLAIM}": said}
+        files = written(folder, other, "other")
+    assert bucket.objects == files
+
+
+def test_what_comes_after_the_end_is_not_uploaded(bucket: Bucket, tmp_path: Path) -> None:
+    """As of a worker that an engine can't end."""
+    for overwrite in (False, True):
+        before = bucket.objects
+        publishing = opened(bucket, overwrite=overwrite)
+        publishing.__enter__()
+        sink = pickle.loads(pickle.dumps(publishing.sink))
+        publishing.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+        path = tmp_path / "train-00000-of-00001.tfrecord"
+        path.write_bytes(b"x")
+        with pytest.raises(StorageError, match="is not uploaded, as its packing has ended"):
+            sink.put(path, path.name)
+        assert bucket.objects == before
+        publish(bucket, "one", overwrite=overwrite)
+
+
+@pytest.mark.parametrize("at", [f"cats/{CLAIM}", f"/{CLAIM}"])
+def test_a_claim_whose_answer_is_lost_is_our_own(bucket: Bucket, endpoint: str, at: str) -> None:
+    lost = list[str]()
+
+    def loses(method: str, path: str) -> bool:
+        if method == "PUT" and path.endswith(at) and not lost:
+            lost.append(path)
+            return True
+        return False
+
+    publish(bucket, "one") if at.startswith("/") else None
+    with stored.serving(stored.proxy(endpoint, loses=loses)) as address:
+        publishing, files = publish(bucket, "two", overwrite=True, endpoint=address)
+    assert len(lost) == 1 and (publishing.folder_name == "") is not at.startswith("/")
+    assert files.items() <= bucket.objects.items() and not [key for key in bucket.objects if key.endswith(CLAIM)]
+
+
+@pytest.mark.parametrize("manifest", [b'{"headrace": 9, "parts": []}', b"[]", b"no JSON", b""])
+def test_what_nobody_here_understands_is_not_cleared(bucket: Bucket, manifest: bytes) -> None:
+    """The manifest of a later version names its files in another way."""
+    _, files = publish(bucket, "one")
+    bucket.put(f"cats/{FILE}", manifest)
+    bucket.age(hours=25)
+    assert orphans(place(bucket)) == []
+    publishing = opened(bucket, overwrite=True)
+    publishing.__enter__()
+    publishing.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    assert bucket.objects == files | {f"cats/{FILE}": manifest}
+
+
+def test_an_interrupted_export_leaves_nothing(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = publication.StoreSink.put
+
+    def interrupted(self: publication.StoreSink, path: Path, name: str) -> None:
+        put(self, path, name)
+        if name.endswith("2.jpg"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(publication.StoreSink, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt), opened(bucket, movable=False) as folder:  # noqa: PT012
+        for name in ("1.jpg", "2.jpg", "3.jpg", FILE):
+            (folder / name).write_bytes(name.encode())
+        bucket.put("cats/notes.txt", b"somebody's")
+    assert bucket.objects == {"cats/notes.txt": b"somebody's"}
+
+
+def test_of_a_bucket_of_others_nothing_is_kept_in_memory(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(20):
+        bucket.put(f"cats/{i}.jpg", b"x")
+    listed = list[str]()
+    objects = RemotePlace.objects
+
+    def noted(self: RemotePlace, folder: str = "") -> Iterator[Any]:
+        for one in objects(self, folder):
+            listed.append(one.name)
+            yield one
+
+    monkeypatch.setattr(RemotePlace, "objects", noted)
+    with pytest.raises(UsageError, match="other objects stand there"):
+        opened(bucket).__enter__()
+    assert len(listed) == 1

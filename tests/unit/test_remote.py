@@ -323,7 +323,7 @@ def test_what_stores_refuse_is_said_in_a_line(
         ("ftp://host/cats", {}, "ftp://host/cats: no store is called ftp://; wanted s3://, gs://, az://, or https://"),
         ("s3:///cats", {}, "s3:///cats: names no bucket"),
         ("https:///cats", {}, "https:///cats: names no host"),
-        ("https://host/cats?key=1", {}, "has a . or # in it"),
+        ("https://host/cats?key=1", {}, "https://host/cats: has a . or # behind it"),
         ("s3://bucket/cats", {"banana": 1}, "s3://bucket: can't be opened: .*banana"),
         ("s3://bucket/cats", {"client_options": {"banana": 1}}, "s3://bucket: can't be opened: .*banana"),
         ("az://container/cats", {}, "az://container: can't be opened: .*; set AZURE_STORAGE_ACCOUNT_NAME"),
@@ -549,3 +549,15 @@ def test_threads_ask_at_once(place: RemotePlace) -> None:
         thread.join()
     assert found == [True] * 32
     assert timedelta(seconds=stores.PATIENCE) < timedelta(minutes=5)  # requests are signed for 5 minutes
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "s3://secret@bucket/x", "https://user:secret@host/x"])
+def test_keys_are_no_part_of_an_address(url: str) -> None:
+    """It goes into messages, logs and, of adopted shards, manifests."""
+    with pytest.raises(UsageError, match=r"^\w+://…@(bucket|host): keys and passwords are no part of an address; set"):
+        RemotePlace(Url(url))
+
+
+def test_what_stands_behind_an_address_is_not_said_again() -> None:
+    with pytest.raises(UsageError, match=r"^https://host/x: has a \? or # behind it"):
+        RemotePlace(Url("https://host/x?X-Amz-Signature=secret"))

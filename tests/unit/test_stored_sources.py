@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,9 +172,19 @@ def test_records_of_urls(bucket: Bucket, tmp_path: Path) -> None:
         f"{url}/2.jpg": "no such file or directory",
         "ftp://host/a.jpg": "ftp://host/a.jpg: no store is called ftp://",
         "https://host/a.jpg?signed=1": (
-            "https://host/a.jpg?signed=1: has a ? or # in it, and what stands below it would have none"
+            "https://host/a.jpg: has a ? or # behind it, and what stands below it would have none"
         ),
     }
+
+
+def test_an_empty_folder_that_a_console_has_made_is_nothing(bucket: Bucket, tmp_path: Path) -> None:
+    url = uploaded(bucket, classes(tmp_path / "root"))
+    key = url.removeprefix(f"{bucket.url}/")
+    for name in ("", "empty/", "empty/within/"):
+        bucket.put(f"{key}/{name}", b"")
+    for source in (hr.sources.files, hr.sources.folders):
+        report = hr.pack(source(url), tmp_path / source.__name__)
+        assert (report.stored, report.rejects) == (12, ())
 
 
 def test_tasks_of_any_process_read_them(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +303,37 @@ def test_requests_are_on_their_way_at_once(tmp_path: Path, monkeypatch: pytest.M
     records = [Record(id=record.id, path=url) for url, record in some.items()]
     found = list(fetch.fetched(numbered(records)))
     assert [one.data for one in found] == [record.encoded for record in some.values()]
+
+
+def test_who_gives_up_waits_for_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that stalls holds up neither Ctrl-C nor an error; and it is said what is waited for."""
+    answers, before = threading.Event(), threading.enumerate()
+
+    def content(url: str, *_: Any) -> bytes:
+        assert answers.wait(60)
+        return b""
+
+    def interrupt() -> None:
+        stored.until(lambda: "waiting for images of a store: no answer yet" in caplog.text)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(fetch, "QUIET", 0.01)
+    monkeypatch.setattr(paths, "content", content)
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    records = [Record(id=f"{i}.jpg", path=f"s3://bucket/{i}.jpg") for i in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        hr.pack(records, tmp_path / "out", shards=1, progress=False)
+    assert not answers.is_set() and not (tmp_path / "out").exists()
+    interrupting.join()
+    requests = [one for one in threading.enumerate() if one.name == "headrace-fetch" and one not in before]
+    assert len(requests) == 3 and all(one.daemon for one in requests)  # nor does the interpreter
+    answers.set()
+    for one in requests:
+        one.join(60)
+        assert not one.is_alive()
 
 
 def test_annotations_of_each_image_are_on_their_way_at_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ to shard."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from headrace import parallel
 from headrace.packing.plan import Numbered
 from headrace.place.address import is_url
+from headrace.place.stores import QUIET
 from headrace.record import Record
+
+_log = logging.getLogger("headrace")
 
 THREADS = 64  # requests on their way
 _LARGE = 1 << 23  # bytes of an image, for which memory has room
@@ -54,7 +58,7 @@ def fetched(
         except Exception as error:  # it is for who makes the record
             return Fetched(numbered, error=error)
 
-    pool, most = parallel.Pool(THREADS), parallel.ahead(2 * THREADS, _LARGE)
+    pool, most = parallel.Requests(THREADS), parallel.ahead(2 * THREADS, _LARGE)
     pending: deque[Fetched | Future[Fetched]] = deque()
     try:
         for numbered in records:
@@ -65,13 +69,19 @@ def fetched(
         while pending:
             yield _first(pending)
     finally:
-        wait([one for one in pending if isinstance(one, Future) and not one.cancel()])
+        for one in pending:
+            if isinstance(one, Future):
+                one.cancel()
         pool.close()
 
 
 def _first(pending: deque[Fetched | Future[Fetched]]) -> Fetched:
-    """The first; pending until it is there: an interrupt leaves nothing running unseen."""
+    """The first; waited for aloud."""
     first = pending[0]
-    found = first if isinstance(first, Fetched) else first.result()
+    if isinstance(first, Future) and not wait([first], QUIET).done:
+        _log.warning("waiting for images of a store: no answer yet; Ctrl-C gives up")
+        while not wait([first], 1).done:  # a wait without an end would not see Ctrl-C on every system
+            pass
+    found = first.result() if isinstance(first, Future) else first
     pending.popleft()
     return found

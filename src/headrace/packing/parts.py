@@ -48,6 +48,7 @@ from headrace.packing.shard import ShardResult
 from headrace.packing.spool import ROW, Slice
 from headrace.packing.task import Work, do, spoken
 from headrace.place import publish as publishing
+from headrace.place import stores
 from headrace.place.address import Location, located
 from headrace.place.local import explained
 from headrace.place.open import staging as staging_of
@@ -55,7 +56,7 @@ from headrace.progress import bar
 from headrace.record import Record, Reject
 from headrace.sources.info import SourceInfo
 from headrace.sources.stack import InFile, Stack
-from headrace.splits import Splits
+from headrace.splits import Splits, split_name_fault
 
 _PLAN, _RESULT = b"HRPLAN01", b"HRPART01"
 _HEAD = struct.Struct("<8sQI")
@@ -148,6 +149,8 @@ def plan(
         raise UsageError(f"{file}: is there already, and parts of it may be at work; remove it, or choose another name")
     if isinstance(out, Path):
         publishing.Staging(out, overwrite=overwrite, replaceable=manifest.FILE).check()
+    else:  # what is there, publishing sees, which may have other credentials
+        stores.check_takes_uploads(out)
     with publishing.Scratch(file.parent, file.name) as scratch:
         made = make_plan(
             Divided(source) if isinstance(source, Mapping) else source,
@@ -485,13 +488,15 @@ class _PlanFile:
         self._sections.close()
 
     def _read(self, head: Mapping[str, Any]) -> None:
+        _check_kind(head, {"versions": [str]}, "head")
         if tuple(head["versions"]) != spoken():
             (headrace, python), (ours, its) = head["versions"], spoken()
             raise UsageError(
                 f"{self.file}: planned by Headrace {headrace} in Python {python}, here is Headrace {ours} in Python "
                 f"{its}; use the same versions, or plan again"
             )
-        self.id, self.out = str(head["id"]), located(head["out"])
+        _check_kind(head, _KINDS, "head")
+        self.id, self.out = head["id"], located(head["out"])
         self.overwrite, self.max_rejects, self.recipe = bool(head["overwrite"]), head["max_rejects"], head["recipe"]
         raw = dict(head["decisions"])
         self._places: list[Mapping[str, Any]] = raw["shards"]
@@ -501,9 +506,11 @@ class _PlanFile:
         if not _ID.fullmatch(self.id) or self.out.absolute() != self.out or not self.out.name:
             raise ValueError(f"id {self.id!r:.60}, out {str(self.out)!r:.60}")
         for shard in self.shards:
-            if not _SHARD.fullmatch(shard.name) or shard.stop < shard.start:
+            if not _SHARD.fullmatch(shard.name) or shard.stop < shard.start or split_name_fault(shard.split):
                 raise ValueError(f"shard {shard.name!r:.60}")
         Budget(self.max_rejects)
+        if raw["seen"] != raw["refused"] + sum(map(len, self.shards)):
+            raise ValueError(f"{raw['seen']} records, {raw['refused']} refused, and those of the shards")
         raw |= {
             "options": ImageOptions.from_json(raw["options"]),
             "info": SourceInfo(**raw["info"]),
@@ -514,7 +521,7 @@ class _PlanFile:
         for name in ("classes", "box_classes", "attributes", "keypoint_names", "notes"):
             raw[name] = tuple(raw[name])
         self.decisions = Decisions(**raw)
-        self._base = str(head["base"])
+        self._base = head["base"]
         self._names, self._splits = tuple(head["names"]), tuple(head["split_codes"])
         self._rejects: Mapping[str, Any] = head["rejects"]
 
@@ -562,6 +569,7 @@ class _PlanFile:
             path = self.folder / self.shards[i].name
             sound = entry.name == path.name and path.stat().st_size == entry.bytes
             sound = sound and (self.folder / entry.index_name).stat().st_size == result.bytes_out - entry.bytes
+            sound = sound and entry.records + result.refused == len(self.shards[i])
             return result if sound and (not thorough or _crc32c(path) == entry.crc32c) else None
         except (HeadraceError, OSError, KeyError, TypeError, ValueError):
             return None
@@ -601,6 +609,60 @@ def _put_result(sink: publishing.FolderSink, planned: _PlanFile, result: ShardRe
         sink.put(scratch / name, name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_kind(value: Any, kind: Any, name: str) -> None:
+    """Raises ValueError: a value of JSON is not of this kind: of one of these types, a list, a dict that has these."""
+    if isinstance(kind, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{name} is no list")
+        for one in value:
+            _check_kind(one, kind[0], name)
+    elif isinstance(kind, dict):
+        if not isinstance(value, dict) or kind.keys() - value.keys():
+            raise ValueError(f"{name} lacks {', '.join(kind if not isinstance(value, dict) else kind.keys() - value)}")
+        for key, of in kind.items():
+            _check_kind(value[key], of, key)
+    else:
+        fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not fits or (kind is int and not 0 <= value < 1 << 62):
+            raise ValueError(f"{name} is {value!r:.60}")
+
+
+_SECTION = {"at": int, "bytes": int, "crc32c": int}
+# What the head of a plan holds. It may come from anywhere, soundly signed.
+_KINDS: dict[str, Any] = {
+    "id": str,
+    "out": str,
+    "overwrite": bool,
+    "max_rejects": int | float,
+    "recipe": dict,
+    "base": str,
+    "names": [str],
+    "split_codes": [str],
+    "rejects": _SECTION,
+    "decisions": {
+        "options": dict,
+        "info": dict,
+        "classes": [str],
+        "box_classes": [str],
+        "with_boxes": bool,
+        "multi_label": bool,
+        "values": bool,
+        "attributes": [str],
+        "keypoints": int,
+        "keypoint_names": [str],
+        "flip_pairs": [[int]],
+        "splits": dict | list,
+        "shards": [
+            {"name": str, "split": str, "start": int, "stop": int, "heap": int, "stacks": [dict]} | _SECTION,
+        ],
+        "seen": int,
+        "refused": int,
+        "notes": [str],
+        "said": list | None,
+    },
+}
 
 
 def _stack(raw: Mapping[str, Any]) -> Stack:

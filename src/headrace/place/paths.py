@@ -236,7 +236,7 @@ def scandir(folder: str | os.PathLike[str]) -> Any:
     if not isinstance(folder, StoredPath):
         return os.scandir(folder)
     listed = _listing(folder)
-    if not listed and folder._names_key():
+    if not listed and folder._names_key() and not folder.is_dir():  # empty ones are made by consoles
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     return _Entries(Entry(name, f"{folder}/{name}", size) for name, size in listed.items())
 
@@ -377,7 +377,7 @@ def ahead(root: Path, items: Iterable[_T], files_of: Callable[[_T], Iterable[str
     if not isinstance(root, StoredPath):
         yield from items
         return
-    pool = parallel.Pool(_REQUESTS)
+    pool = parallel.Requests(_REQUESTS)
     pending: deque[tuple[_T, list[str]]] = deque()
     try:
         for item in items:

@@ -59,10 +59,14 @@ _log = logging.getLogger("headrace")
 
 
 class StoreSink:
-    """Where finished files of a dataset are put: below a folder of a place, "" for the place itself. Pickles."""
+    """Where finished files of a dataset are put: below a folder of a place, "" for the place itself. Pickles.
 
-    def __init__(self, place: RemotePlace, folder: str) -> None:
-        self.place, self.folder = place, folder
+    `run`: of the packing that they are for; nothing is put once its claim is gone, as who is cut off from an engine
+    may go on for a while.
+    """
+
+    def __init__(self, place: RemotePlace, folder: str, run: str | None = None) -> None:
+        self.place, self.folder, self.run = place, folder, run
 
     def scratch(self) -> Path:
         """A new folder of this machine to write files in before they are put; who asked for it removes it, and what the
@@ -75,6 +79,8 @@ class StoreSink:
         """Uploads the finished file at `path`, which is gone then, as the file `name`: whole or not at all. The same
         again is fine, other bytes of the same name are not. Raises StorageError."""
         name = "/".join(filter(None, (self.folder, name)))
+        if self.run is not None and not _is_claimed(self.place, self.folder, self.run):
+            raise StorageError(f"{self.place.address(name)}: is not uploaded, as its packing has ended")
         for left in range(TRIES - 1, -1, -1):
             try:
                 _upload(self.place, path, name)
@@ -92,6 +98,23 @@ class StoreSink:
                     raise
             time.sleep(0.1 * (TRIES - left))  # the client itself has tried again for as long as it may
         path.unlink(missing_ok=True)
+
+
+def _mark_of(folder: str) -> str:
+    """The object that says that somebody is at work in a folder of a place."""
+    return "/".join(filter(None, (folder, CLAIM)))
+
+
+def _is_claimed(place: RemotePlace, folder: str, run: str) -> bool:
+    """Whether a packing has the claim on a folder of a place. Raises StorageError."""
+    name = _mark_of(folder)
+    place.forget(name)
+    try:
+        return bool(json.loads(place.content(name, 1 << 16)).get("run") == run)
+    except (NotThereError, ValueError, AttributeError):
+        return False
+    finally:
+        place.forget(name)
 
 
 def _upload(place: RemotePlace, path: Path, name: str) -> None:
@@ -238,6 +261,7 @@ class Publication:
         self.run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         self.folder_name = ""
         self._before: Object | None = None  # what is replaced
+        self._finished: Collection[str] = ()  # names of the files that lay in the folder at its end
         self._is_publishing = False
         self._ended = threading.Event()
         self._beats: threading.Thread | None = None
@@ -245,13 +269,12 @@ class Publication:
     @property
     def sink(self) -> StoreSink:
         """Where other processes put files, by their names in the dataset."""
-        return StoreSink(self.place, self.folder_name)
+        return StoreSink(self.place, self.folder_name, self.run)
 
     def __enter__(self) -> Path:
-        if self.place.store.reads_only:
-            raise UsageError(f"{self.out}: a web server takes no uploads; choose s3://, gs:// or az://, or a folder")
+        stores.check_takes_uploads(self.out)
         self._before = self._current()
-        there = list(self.place.objects())
+        there = self._left()
         self._check_free(there)
         now = self.probe()
         if self._before is not None and now - self._before.modified > DAY:
@@ -301,6 +324,17 @@ class Publication:
         except NotThereError:
             return None
 
+    def _left(self) -> list[Object]:
+        """What packings have left, or are at; of what else is there, which may be a bucket of millions, nothing is kept
+        in memory. Raises UsageError: there is something else, and no dataset."""
+        found = []
+        for one in self.place.objects():
+            if _run_of(one.name) is not None:
+                found.append(one)
+            elif self._before is None and one.name != self.replaceable:  # that one has come since
+                raise self._in_the_way(one)
+        return found
+
     def _check_free(self, there: Collection[Object]) -> None:
         """Raises UsageError unless nothing, what packings left, or (with overwrite) an older dataset is there."""
         if self._before is not None:
@@ -319,10 +353,13 @@ class Publication:
                 "choose another place"
             )
         for one in there:
-            if not _RUN.match(one.name) and not (is_claimed and _OWN.fullmatch(one.name)):
-                raise UsageError(
-                    f"{self.out}: other objects stand there ({one.name}), which are not replaced; choose another place"
-                )
+            if not is_claimed and not _RUN.match(one.name):
+                raise self._in_the_way(one)
+
+    def _in_the_way(self, one: Object) -> UsageError:
+        return UsageError(
+            f"{self.out}: other objects stand there ({one.name}), which are not replaced; choose another place"
+        )
 
     def probe(self) -> datetime:
         """The store's time. Raises UsageError: it doesn't keep to conditions, so two publishers would not notice."""
@@ -357,10 +394,8 @@ class Publication:
     def _claim(self, there: Collection[Object]) -> None:
         """Decides where files go, and says that somebody is at it. Raises UsageError."""
         self.folder_name = f"{RUNS}/{self.run}"
-        if self._before is None and not any(one.name == CLAIM for one in there):
-            with contextlib.suppress(ConditionError):
-                self._put(CLAIM, self._said(), "create")
-                self.folder_name = ""
+        if self._before is None and not any(one.name == CLAIM for one in there) and self._is_taken(""):
+            self.folder_name = ""
         if self.folder_name == "":
             # Who had the claim before has published by now, if he ever does.
             self._before = self._current()
@@ -371,13 +406,30 @@ class Publication:
             self._check_free(there)
         if not self.movable:
             raise UsageError(f"{self.out}: somebody else is writing there; choose another place")
-        self._put(self._mark, self._said(), "create")
+        if not self._is_taken(self.folder_name):
+            raise StorageError(f"{self.place.address(self._mark)}: is there already; pack again")
         _log.info("%s: files go to %s", self.out, self.place.address(self.folder_name))
+
+    def _is_taken(self, folder: str) -> bool:
+        """Whether the claim on a folder is ours from now on, as nobody had it. Raises StorageError."""
+        try:
+            self._put(_mark_of(folder), self._said(), "create")
+        except ConditionError:  # an answer may be lost, and the put that was sent again refused for our own sake
+            return _is_claimed(self.place, folder, self.run)
+        return True
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the claim is still ours: who takes this packing for dead may have removed it, and begun his own.
+
+        Raises StorageError.
+        """
+        return _is_claimed(self.place, self.folder_name, self.run)
 
     @property
     def _mark(self) -> str:
         """The object that says that this packing is at work."""
-        return "/".join(filter(None, (self.folder_name, CLAIM)))
+        return _mark_of(self.folder_name)
 
     def _said(self) -> bytes:
         said = {"run": self.run, "host": platform.node(), "pid": os.getpid(), "at": f"{datetime.now(UTC):%FT%TZ}"}
@@ -386,7 +438,8 @@ class Publication:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             with contextlib.suppress(HeadraceError):
-                self._put(self._mark, self._said(), "overwrite")
+                if self._is_ours:
+                    self._put(self._mark, self._said(), "overwrite")
 
     def _end_beats(self) -> None:
         self._ended.set()
@@ -397,21 +450,22 @@ class Publication:
 
     def _finish(self) -> None:
         """Uploads all, and publishes it. Raises UsageError, StorageError."""
-        sink, last = self.sink, self.folder / self.replaceable
+        sink, last = StoreSink(self.place, self.folder_name), self.folder / self.replaceable
         with explained(last):
             data = last.read_bytes()
 
         def put(path: Path) -> None:
             sink.put(path, path.relative_to(self.folder).as_posix())
 
-        files = (path for path in sorted(self.folder.rglob("*")) if path != last and path.is_file())
+        files = [path for path in sorted(self.folder.rglob("*")) if path != last and path.is_file()]
+        self._finished = {path.relative_to(self.folder).as_posix() for path in files}
         for _ in parallel.ordered(put, files, workers=_UPLOADS, ahead=_UPLOADS):
             pass
         self._check_complete(data)
         self._publish(data)
         self._end_beats()
         with contextlib.suppress(HeadraceError):  # it is published
-            self._delete([self._mark])
+            self._unclaim()
 
     def _check_complete(self, data: bytes) -> None:
         """Raises StorageError: somebody has removed what was uploaded."""
@@ -453,7 +507,7 @@ class Publication:
             name = "/".join(filter(None, (self.folder_name, name)))
             with contextlib.suppress(HeadraceError):
                 self._put(name, (self.folder / self.replaceable).read_bytes(), "create")
-                self._delete([self._mark])
+                self._unclaim()
                 where = self.place.address(self.folder_name)
                 shutil.rmtree(self.folder, ignore_errors=True)
                 return type(error)(
@@ -463,16 +517,26 @@ class Publication:
         return type(error)(f"{error}\nnothing was published; what was made lies in {where}")
 
     def _give_up(self) -> None:
-        """Removes what was uploaded, as far as the store lets."""
+        """Removes what was uploaded, as far as the store lets; nothing once the claim is somebody else's, or gone: who
+        has taken it may have published under the same names."""
         self._end_beats()
         with contextlib.suppress(HeadraceError):
+            if not self._is_ours:
+                return
+            # From now on no sink of ours puts anything; until the last is removed nobody else writes here.
+            self._put(self._mark, json.dumps({"ended": self.run}).encode(), "overwrite")
             there = [one.name for one in self.place.objects(self.folder_name)]
             if self.folder_name:
                 there = [f"{self.folder_name}/{name.removeprefix(f'{self.folder_name}/')}" for name in there]
             else:
-                there = [name for name in there if _OWN.fullmatch(name)]
+                there = [name for name in there if _OWN.fullmatch(name) or name in self._finished]
             self._delete([name for name in there if name != self._mark])
-            self._delete([self._mark])  # last: until then nobody else writes beside what is left
+            self._delete([self._mark])
+
+    def _unclaim(self) -> None:
+        """Raises StorageError."""
+        if self._is_ours:
+            self._delete([self._mark])
 
     # --- objects ------------------------------------------------------------------------------------------------------
 
@@ -539,14 +603,17 @@ def orphans(
     try:
         data = place.content(replaceable, 1 << 32)
         folder = str(json.loads(data).get("folder", ""))
-    except (NotThereError, ValueError, AttributeError):
-        data, folder = b"", ""
+        if not (kept := _promised(data, folder)):
+            return []  # of another version, perhaps: nobody here knows what it needs
+    except NotThereError:
+        data, folder, kept = b"", "", {}
+    except (ValueError, AttributeError):
+        return []
     finally:
         place.forget(replaceable)
     found = [one for one in (place.objects() if there is None else there) if _run_of(one.name) is not None]
     now = now or datetime.now(UTC)
     alive = {_run_of(one.name) for one in found if _is_mark(one.name) and now - one.modified <= DAY}
-    kept = _promised(data, folder)
     if kept and _is_edited(data):  # earlier versions need what this one does not name
         alive.add(f"{folder}/" if folder else "")
     return [one for one in found if one.name not in kept and _run_of(one.name) not in alive]

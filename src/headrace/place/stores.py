@@ -38,6 +38,7 @@ QUIET = 5.0  # seconds that an answer is waited for without a word
 
 BUCKETS = frozenset(("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"))
 _WEB = frozenset(("http", "https"))
+_NAMED_ACCOUNTS = ("abfs", "abfss", "azure", "az", "adl")  # abfs://CONTAINER@ACCOUNT…
 # Hosts whose store obstore knows by the whole URL, with bucket or container in its path.
 _KNOWN_HOSTS = ("amazonaws.com", "windows.net", "fabric.microsoft.com", "r2.cloudflarestorage.com")
 
@@ -88,6 +89,12 @@ _opening = threading.Lock()
 def _parts(url: Url) -> tuple[str, str]:
     """(what obstore opens, the key below it). Raises UsageError."""
     split = urlsplit(str(url))
+    if split.password is not None or (split.username is not None and split.scheme not in _NAMED_ACCOUNTS):
+        # Not said again: what is an address goes into messages, logs and manifests.
+        raise UsageError(
+            f"{split.scheme}://…@{split.netloc.rpartition('@')[2]}: keys and passwords are no part of an address; set "
+            "them in the environment, in a profile or in storage_options"
+        )
     if split.scheme not in BUCKETS | _WEB:
         raise UsageError(
             f"{url}: no store is called {split.scheme}://; wanted s3://, gs://, az://, or https:// for reading"
@@ -98,8 +105,10 @@ def _parts(url: Url) -> tuple[str, str]:
         )
     if split.scheme in _WEB:
         if split.query or split.fragment:
+            # What stands behind a ? may be a signature, which belongs into no message.
             raise UsageError(
-                f"{url}: has a ? or # in it, and what stands below it would have none; pass an address without"
+                f"{split.scheme}://{split.netloc}{split.path}: has a ? or # behind it, and what stands below it would "
+                "have none; pass an address without"
             )
         if (split.hostname or "").endswith(_KNOWN_HOSTS):
             return str(url), ""
@@ -110,6 +119,14 @@ def _parts(url: Url) -> tuple[str, str]:
         if part in ("", ".", ".."):
             raise UsageError(f"{url}: {part!r} is no part of a key; wanted names between single slashes")
     return f"{split.scheme}://{root}", key.strip("/")
+
+
+def check_takes_uploads(url: Url) -> None:
+    """Raises UsageError: no such kind of store, or a web server. Nothing is opened for it."""
+    _parts(url)
+    split = urlsplit(str(url))
+    if split.scheme in _WEB and not (split.hostname or "").endswith(_KNOWN_HOSTS):
+        raise UsageError(f"{url}: a web server takes no uploads; choose s3://, gs:// or az://, or a folder")
 
 
 @functools.lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ from headrace.packing.task import Task, Tasks, make_shard
 _log = logging.getLogger("headrace")
 
 TRIES = 4  # of a shard; an engine that has tries of its own, for workers that die, counts all of them as one
+WAIT = 5.0  # seconds between two looks at the cluster, where no task ends
 AHEAD = 2  # tasks for each core: who is done has the next one, and a cluster that grows by demand sees some
 
 # What another machine may do better.
@@ -37,7 +38,7 @@ class Engine(Protocol):
     """What runs `attempt` of tasks somewhere."""
 
     def width(self) -> int:
-        """How many tasks it can do at once, now."""
+        """How many tasks it can do at once, now; 0 of a cluster without workers."""
         ...
 
     def submit(self, task: Task, last: bool, avoid: Collection[str]) -> Any:
@@ -45,8 +46,9 @@ class Engine(Protocol):
         hash."""
         ...
 
-    def first(self, running: Collection[Any]) -> tuple[Any, Attempt]:
-        """Waits until one of these has ended, and forgets it. An EngineError as its outcome: the engine gave it up."""
+    def first(self, running: Collection[Any]) -> tuple[Any, Attempt] | None:
+        """Waits until one of these has ended, and forgets it; None after `WAIT` seconds. An EngineError as its outcome:
+        the engine gave it up."""
         ...
 
     def cancel(self, running: Collection[Any]) -> None:
@@ -73,13 +75,20 @@ def run(engine: Engine, tasks: Tasks) -> Iterator[ShardResult]:
     running: dict[Any, int] = {}
     avoid: defaultdict[int, list[str]] = defaultdict(list)  # the nodes that a task has failed on
     try:
+        said = False
         while todo or running:
-            most = AHEAD * max(1, engine.width())
+            width = engine.width()
+            if not width and not said:
+                _log.warning("the cluster has no workers; waiting until it has some, Ctrl-C gives up")
+            said = not width
+            most = AHEAD * max(1, width)
             while todo and len(running) < most:
                 i = todo.popleft()
                 last = len(avoid[i]) == TRIES - 1
                 running[engine.submit(tasks[i], last, avoid[i])] = i
-            handle, made = engine.first(running)
+            if (ended := engine.first(running)) is None:
+                continue  # the cluster may be another by now
+            handle, made = ended
             i = running.pop(handle)
             if isinstance(made.outcome, ShardResult):
                 yield made.outcome

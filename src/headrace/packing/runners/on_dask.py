@@ -87,10 +87,13 @@ class _Dask:
                 allow_other_workers=bool(others),
             )
 
-    def first(self, running: Collection[Any]) -> tuple[Any, Attempt]:
+    def first(self, running: Collection[Any]) -> tuple[Any, Attempt] | None:
         try:
             with self._client.as_current():
-                done, _ = distributed.wait([*running], return_when="FIRST_COMPLETED")
+                try:
+                    done, _ = distributed.wait([*running], timeout=engine.WAIT, return_when="FIRST_COMPLETED")
+                except TimeoutError:
+                    return None
             handle = next(iter(done))
             if handle.status == "error":
                 return handle, Attempt("", EngineError(f"Dask gave a shard up: {_brief(handle.exception())}"))

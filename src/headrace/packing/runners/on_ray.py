@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from headrace.packing.shard import ShardResult
     from headrace.packing.task import Task, Tasks
 
+_log = logging.getLogger("headrace")
+
 _DEATHS = 8  # of workers that one try survives
 _CONNECTS = 10.0  # seconds to wait for a cluster to answer
 _PATIENCE = 10.0  # seconds for a task to end in order, before its process is killed
@@ -35,17 +37,19 @@ def runner(address: str | None, workers: int | None) -> Runner:
     cores = parallel.check_workers(workers)
 
     def run(tasks: Tasks, /) -> Iterator[ShardResult]:
-        with _connected(address, cores):
+        with _connected(address, cores) as is_own:
+            if workers is not None and not is_own:
+                _log.warning("workers=%d is for a Ray of its own: one that is there already is taken", workers)
             yield from engine.run(_Ray(), tasks)
 
     return run
 
 
 @contextlib.contextmanager
-def _connected(address: str | None, cores: int) -> Iterator[None]:
-    """What was begun here ends here. Raises EngineError."""
+def _connected(address: str | None, cores: int) -> Iterator[bool]:
+    """What was begun here ends here; whether it is a Ray of its own. Raises EngineError."""
     if ray.is_initialized():
-        yield
+        yield False
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     # Said before anything of Ray starts: it counts who uses it unless it is told not to, and warns of what it will do
@@ -54,19 +58,21 @@ def _connected(address: str | None, cores: int) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         _check_there(address or os.environ.get("RAY_ADDRESS"))
+        is_own = False
         try:
             ray.init(address or "auto", **quiet)
         except ConnectionError:
             if address is not None:
                 raise
             ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
+            is_own = True
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"{address}: no Ray answers there" if address else "Ray did not start here"
         raise EngineError(
             f"{where}: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
     try:
-        yield
+        yield is_own
     finally:
         ray.shutdown()
 
@@ -85,13 +91,15 @@ class _Ray:
         self._work = ray.remote(max_retries=_DEATHS, num_cpus=1)(_attempt)
 
     def width(self) -> int:
-        return int(ray.cluster_resources().get("CPU", 1))
+        return int(ray.cluster_resources().get("CPU", 0))
 
     def submit(self, task: Task, last: bool, avoid: Collection[str]) -> Any:
         return self._work.options(scheduling_strategy=_where(avoid)).remote(task, last)
 
-    def first(self, running: Collection[Any]) -> tuple[Any, Attempt]:
-        done, _ = ray.wait([*running], num_returns=1)
+    def first(self, running: Collection[Any]) -> tuple[Any, Attempt] | None:
+        done, _ = ray.wait([*running], num_returns=1, timeout=engine.WAIT)
+        if not done:
+            return None
         try:
             return done[0], ray.get(done[0])
         except RayTaskError as error:  # not of the task: it could not even begin
