@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import pickle
@@ -736,8 +737,6 @@ def test_the_verb(ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_whole_files(tmp_path: Path) -> None:
-    import hashlib
-
     cache, asked = Cache(tmp_path / "cache"), []
     data = b"0123456789" * 1000
     sha256 = hashlib.sha256(data).hexdigest()
@@ -750,12 +749,28 @@ def test_whole_files(tmp_path: Path) -> None:
     path = cache.whole("far://ds/index", sha256, blocks)
     assert path.read_bytes() == data and cache.whole("far://ds/index", sha256, blocks) == path and len(asked) == 1
     path.write_bytes(data[:-1] + b"x")
-    assert cache.whole("far://ds/index", sha256, blocks).read_bytes() == data and len(asked) == 2
-    cache.whole("far://ds/index", sha256, blocks, anew=True)
-    assert len(asked) == 3
+    assert cache.whole("far://ds/index", sha256, blocks) == path and len(asked) == 1  # who reads it finds that
+    assert cache.whole("far://ds/index", sha256, blocks, anew=True).read_bytes() == data and len(asked) == 2
+    path.unlink()
+    path.symlink_to(tmp_path / "theirs")
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    assert cache.whole("far://ds/index", sha256, blocks).read_bytes() == data and len(asked) == 3
+    assert (tmp_path / "theirs").read_bytes() == b"theirs"
     with pytest.raises(StorageError, match=r"^far://ds/other: is not what the manifest says"):
         cache.whole("far://ds/other", "0" * 64, blocks)
     assert {one.name for one in (tmp_path / "cache").iterdir()} == {TAG, path.name}
+
+
+def test_a_whole_copy_is_not_read_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path / "cache")
+    data = b"0123456789" * 1000
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = cache.whole("far://ds/index", sha256, lambda: [data])
+    path.chmod(0)
+    opened: list[object] = []
+    monkeypatch.setattr(os, "open", lambda *args, **_: opened.append(args))
+    assert cache.whole("far://ds/index", sha256, lambda: [data]) == path
+    assert not opened
 
 
 # --- bits -------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headrace import parallel
 from headrace.errors import HeadraceError
-from headrace.load.copies import Bits, Copies, Order, Payloads, Span
+from headrace.load.copies import Bits, Copies, Found, Order, Payloads, Span
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ class _Request:
         self.span, self.keep = span, keep
         self.takers: dict[int, list[_Batch]] = {}
         self.waiting: set[_Batch] = set()
-        self.found: dict[int, tuple[tuple[str, int], bytes]] | None = None  # when it is there
+        self.found: Found | None = None  # when it is there
         self.error: BaseException | None = None  # when it will not come
 
     def join(self, row: int, batch: _Batch) -> None:
@@ -74,9 +74,11 @@ class _Request:
         """Gives what was found to whoever waits for it; which batches wait for nothing more."""
         assert self.found is not None
         for row, batches in self.takers.items():
-            for batch in batches if row in self.found else ():
-                key, payload = self.found[row]
-                batch.held[key] = payload
+            if row in self.found:
+                key, part = self.found[row]
+                payload = part.tobytes()  # so that what came with it is not held as long
+                for batch in batches:
+                    batch.held[key] = payload
         for batch in self.waiting:
             batch.waits -= 1
         ready = [batch for batch in self.waiting if not batch.waits]

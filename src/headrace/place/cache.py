@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 import tempfile
 import threading
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from headrace.errors import StorageError, UsageError
-from headrace.place.local import LocalPlace, digest, explained
+from headrace.place.local import LocalPlace, explained
 
 BLOCK = 4096  # bytes that a file system frees at once, at least
 TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir: what makes a folder one that backups leave out, and `clear` empties
@@ -280,10 +281,15 @@ class Cache:
 
     def whole(self, name: str, sha256: str, blocks: Callable[[], Iterable[bytes]], *, anew: bool = False) -> Path:
         """A file with the bytes of digest `sha256`, which is what `blocks` gives, a whole file: the copy that is there,
-        or a new one. `name` is for errors. Raises StorageError, also where it comes to another digest."""
+        or a new one. `name` is for errors. Raises StorageError, also where it comes to another digest.
+
+        A copy moves in by this name when all of it came to the digest, and nobody writes to it after that. So it is not
+        read here: what a crash of the machine or a bad disk has made of it, the CRC finds that its readers hold it
+        against, and they ask `anew`.
+        """
         path = self.folder / (sha256 + _WHOLE)
         with contextlib.suppress(OSError):
-            if not anew and digest(path) == sha256:
+            if not anew and stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
                 os.utime(path)
                 return path
         with explained(self.folder):
