@@ -392,12 +392,79 @@ def test_leaving_does_not_wait_for_the_store(ds: hr.Dataset, tmp_path: Path) -> 
     waiter.start()
     try:
         assert gate.asked.wait(LIMIT)
-        loader.view.store.copies.orders.copy().pop().close()  # type: ignore[union-attr]
+        loader.view.store.copies.orders.popitem()[1].close()  # type: ignore[union-attr]
         waiter.join(LIMIT)
         assert not waiter.is_alive() and isinstance(got[0], BaseException)
     finally:
         gate.open()
     check_epochs(ds.loader(**OPTIONS), loader)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_nobody_waits_for_what_cannot_be_planned_any_more(
+    ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the interpreter ends, pools take no work, and whoever waits for some would be waited for."""
+    distant, _ = far.opened(ds.path, tmp_path / "cache")
+    found = distant.store.copies
+    assert found is not None
+    one = ahead.Ahead(found, range(3), lambda i: np.arange(i, i + 1))
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(found.pool, "submit", refuse)
+    got: list[object] = []
+
+    def take(i: int) -> None:
+        try:
+            got.append(one.take(i))
+        except BaseException as error:
+            got.append(type(error))
+
+    takers = [threading.Thread(target=take, args=(i,), daemon=True) for i in range(3)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join(LIMIT)
+    assert got == [RuntimeError] * 3
+
+
+def test_iterations_begin_while_others_make_room(ds: hr.Dataset, tmp_path: Path) -> None:
+    distant, _ = far.opened(ds.path, tmp_path / "cache")
+    found = distant.store.copies
+    assert found is not None
+    over = threading.Event()
+    wrong: list[BaseException] = []
+
+    def begin() -> None:
+        k = 0
+        while not over.is_set():
+            orders = [ahead.Ahead(found, range(1), lambda _: np.arange(1)) for _ in range(20)]
+            found.cache.own([f"{k + i:064x}" for i in range(len(orders))], "far://x", found._victims)
+            k += len(orders)
+
+    def free() -> None:
+        try:
+            for _ in range(300):
+                list(found._victims(True))
+                found.cache._touched = -1e9
+                found.cache.touch()
+        except BaseException as error:
+            wrong.append(error)
+        over.set()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for work in (begin, free)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 @pytest.mark.usefixtures("quiet")
@@ -528,6 +595,17 @@ def test_a_folder_that_cannot_be_made(ds: hr.Dataset, tmp_path: Path, caplog: py
     check_from_memory(
         ds, tmp_path / "file" / "cache", caplog, "not a directory; nothing is kept of what is read from stores"
     )
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_name_that_no_folder_can_have(ds: hr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / ("x" * 300)
+    distant, _ = far.opened(ds.path, folder)
+    with caplog.at_level(logging.WARNING, "headrace"):
+        check_epochs(ds.loader(**OPTIONS), distant.loader(**OPTIONS))
+    assert [record.message for record in caplog.records] == [
+        f"{folder}: file name too long; nothing is kept of what is read from stores"
+    ]
 
 
 @pytest.fixture
@@ -731,6 +809,21 @@ def test_the_verb(ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ended = headrace("cache", action)
         assert ended.code == 2 and "is no cache (it holds letter.txt)" in ended.err
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+
+
+def test_what_a_link_leads_to_is_left_alone(tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "cache", tmp_path / "theirs"
+    theirs.write_bytes(b"theirs")
+    folder.mkdir()
+    (folder / ("0" * 64)).symlink_to(theirs)
+    assert cache_module.clear(folder) and not folder.exists() and theirs.read_bytes() == b"theirs"
+
+
+def test_a_cache_that_was_cleared_while_a_copy_was_made(tmp_path: Path) -> None:
+    """What says that it is one was removed, and half a copy is there."""
+    (tmp_path / f"{'0' * 64}.abcdefgh.part").write_bytes(b"half")
+    assert len(files(tmp_path)) == 1
+    Cache(tmp_path).check()
 
 
 # --- whole files ------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class Ahead(Order):
         self._at = 0  # the place in `numbers` of the next batch to be looked after
         self._soon, self._coming = Bits(len(copies)), deque[tuple[int, Rows, int]]()
         self._seen, self._coming_bytes = 0, 0
-        copies.orders.add(self)
+        copies.orders[id(self)] = self
 
     def take(self, number: int) -> Payloads:
         """Payloads of a batch's records, when they are there: of those of its rows that the cache may not hold.
@@ -182,7 +182,11 @@ class Ahead(Order):
             if self._planning or self._closed or self._at >= len(self._numbers) or not self._has_room():
                 return
             self._planning = True
-        self._copies.pool.submit(self._plan)
+        try:
+            self._copies.pool.submit(self._plan)
+        except BaseException as error:  # the interpreter ends
+            self._fail(error)
+            raise
 
     def _has_room(self) -> bool:
         """Whether a next lot may begin: one does where nothing is ahead, and else when a whole one has room."""

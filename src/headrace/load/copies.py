@@ -132,7 +132,7 @@ class Copies:
         self.there = Bits(len(tables))
         self.pool = parallel.Pool(THREADS)
         self.traffic = Traffic()
-        self.orders: weakref.WeakSet[Order] = weakref.WeakSet()
+        self.orders: weakref.WeakValueDictionary[int, Order] = weakref.WeakValueDictionary()
         cache.check()
         cache.own(self.names, str(tables.home.path), self._victims)
         _all.add(self)
@@ -316,7 +316,8 @@ class Copies:
         were kept from the one before, and no choice of them makes it more. So nothing is freed for a record that is
         used already, either.
         """
-        orders = list(self.orders)
+        # Looked at in one step, as another thread may begin an iteration meanwhile.
+        orders = [order for ref in self.orders.valuerefs() if (order := ref()) is not None]
         for order in orders:
             for rows in order.unneeded():
                 self.there.clear(rows)
@@ -369,6 +370,7 @@ _all: weakref.WeakSet[Copies] = weakref.WeakSet()
 def _renew() -> None:
     for copies in _all:
         copies.traffic.renew()
+        copies.orders.clear()  # iterations of the parent
 
 
 os.register_at_fork(after_in_child=_renew)

@@ -80,7 +80,7 @@ def files(folder: Path) -> list[File]:
         _check(folder, names)
         found = []
         for name in sorted(names):
-            if _NAME.fullmatch(name) or _SCRATCH.fullmatch(name):
+            if _is_ours(name):
                 with contextlib.suppress(FileNotFoundError):
                     path = folder / name
                     status = path.stat(follow_symlinks=False)
@@ -109,8 +109,21 @@ def _check(folder: Path, names: Iterable[str]) -> None:
     if above is not None:
         raise UsageError(f"{folder}: lies in the dataset {above}; a cache has a folder of its own (HEADRACE_CACHE)")
     names = list(names)
-    if TAG not in names and (other := [name for name in names if not _NAME.fullmatch(name)]):
+    if TAG not in names and (other := [name for name in names if not _is_ours(name)]):
         raise UsageError(f"{folder}: is no cache (it holds {min(other)}); name a folder that is new (HEADRACE_CACHE)")
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_NAME.fullmatch(name) or _SCRATCH.fullmatch(name))
+
+
+def _free_on(folder: Path) -> int:
+    """Bytes that are free on the disk where a folder is, or will be."""
+    for place in (folder, *folder.parents):
+        with contextlib.suppress(OSError):  # whatever is wrong with it, who writes to it will say
+            disk = os.statvfs(place)
+            return disk.f_bavail * disk.f_frsize
+    return 0
 
 
 def _origin(path: Path) -> str | None:
@@ -128,7 +141,7 @@ def _say_origin(number: int, origin: str) -> None:
 def _remove(path: Path) -> None:
     """Removes a file, of whose bytes none stay behind with those who have it open; but for one that may be mapped."""
     with contextlib.suppress(FileNotFoundError):
-        if path.suffix != _WHOLE:
+        if path.suffix != _WHOLE and not path.is_symlink():  # what a link leads to is none of ours
             os.truncate(path, 0)
         path.unlink()
 
@@ -202,8 +215,10 @@ class Cache:
 
         `victims`, a method, is asked what of them may be freed; it is not kept alive.
         """
-        self._own.update(dict.fromkeys(names, origin))
-        self._victims.append(weakref.WeakMethod(victims))
+        with self._lock:
+            self._own.update(dict.fromkeys(names, origin))
+            self._victims = [method for method in self._victims if method() is not None]
+            self._victims.append(weakref.WeakMethod(victims))
 
     def check(self) -> None:
         """Raises UsageError: the folder is something else than a cache."""
@@ -217,9 +232,7 @@ class Cache:
             if self.asked is not None:
                 self._limit = self.asked
             else:
-                there = next(place for place in (self.folder, *self.folder.parents) if place.exists())
-                disk = os.statvfs(there)
-                self._limit = (disk.f_bavail * disk.f_frsize + self._count()) // 2
+                self._limit = (_free_on(self.folder) + self._count()) // 2
         return self._limit
 
     @property
@@ -470,7 +483,7 @@ class Cache:
         with contextlib.suppress(OSError):
             for name in [path.name for path in self.folder.iterdir()]:
                 path = self.folder / name
-                if _NAME.fullmatch(name) or _SCRATCH.fullmatch(name):
+                if _is_ours(name):
                     with contextlib.suppress(OSError):
                         status = path.stat(follow_symlinks=False)
                         yield status.st_mtime, path, status.st_blocks * 512
