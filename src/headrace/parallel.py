@@ -58,6 +58,15 @@ class Pool:
                 if self._of_process.get(os.getpid()) is executor:
                     raise
 
+    @property
+    def takes_work(self) -> bool:
+        """Whether `submit` takes work; when the interpreter ends it does not, and waits for all that is queued."""
+        try:
+            self.submit(int)
+        except RuntimeError:
+            return False
+        return True
+
     def close(self, *, wait: bool = True) -> None:
         """Ends the threads of this process when they have done what is queued; `submit` starts new ones."""
         executor = self._of_process.pop(os.getpid(), None)

@@ -430,6 +430,43 @@ def test_nobody_waits_for_what_cannot_be_planned_any_more(
     assert got == [RuntimeError] * 3
 
 
+ENDING = """
+import atexit, sys
+sys.path.insert(0, sys.argv[1])
+import threading
+from pathlib import Path
+import far
+from headrace.load import ahead, copies
+copies.THREADS, copies.RANGE = 2, 1  # a request for each record
+ahead.Filling.begin = lambda self: None
+distant, place = far.opened(Path(sys.argv[2]), Path(sys.argv[3]))
+pool = distant.store.copies.pool
+
+loader = distant.loader(batch_size=16, size=16, shuffle=True, seed=3)
+shards = distant.store
+first = {int(shards._index["offset"][row]) for row in loader.view.rows[loader._positions(0, 0)]}
+seen = set()
+
+def before(name, offset, length):  # when the first batch was asked for, nothing is answered until the interpreter ends
+    seen.add(offset)
+    while first <= seen and offset not in first and pool.takes_work:
+        threading.Event().wait(0.001)
+
+place.before = before
+atexit.register(lambda: print(len(place.requests)))
+iteration = iter(loader)
+next(iteration)
+"""
+
+
+def test_the_interpreter_ends_with_requests_on_their_way(ds: hr.Dataset, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ENDING, *map(str, (Path(__file__).parents[1], ds.path, tmp_path / "cache"))]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert int(ended.stdout) <= N - 16
+
+
 def test_iterations_begin_while_others_make_room(ds: hr.Dataset, tmp_path: Path) -> None:
     distant, _ = far.opened(ds.path, tmp_path / "cache")
     found = distant.store.copies

@@ -318,6 +318,8 @@ class Ahead(Order):
         copies, span = self._copies, request.span
         try:
             with copies.traffic.request(span.end - span.begin):
+                if not copies.pool.takes_work:
+                    self._fail(CancelledError())
                 if self._closed:
                     return
                 data, found = copies.fetch(span)
