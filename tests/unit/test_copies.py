@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import logging
+import mmap
 import os
 import pickle
 import shutil
@@ -12,7 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ import headrace as hr
 from command import headrace
 from drawn import saved
 from far import Gate
+from headrace import parallel
 from headrace.errors import DamageError, StorageError, UsageError
 from headrace.load import ahead, copies
 from headrace.load.copies import Bits
@@ -430,41 +436,32 @@ def test_nobody_waits_for_what_cannot_be_planned_any_more(
     assert got == [RuntimeError] * 3
 
 
-ENDING = """
-import atexit, sys
-sys.path.insert(0, sys.argv[1])
-import threading
-from pathlib import Path
-import far
-from headrace.load import ahead, copies
-copies.THREADS, copies.RANGE = 2, 1  # a request for each record
-ahead.Filling.begin = lambda self: None
-distant, place = far.opened(Path(sys.argv[2]), Path(sys.argv[3]))
-pool = distant.store.copies.pool
+@pytest.mark.usefixtures("quiet")
+def test_when_the_interpreter_ends_nothing_is_asked_for(
+    ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for all that pools have queued."""
+    monkeypatch.setattr(copies, "THREADS", 2)
+    monkeypatch.setattr(copies, "RANGE", 1)  # a request for each record
+    distant, place = far.opened(ds.path, tmp_path / "cache")
+    gate = Gate()
+    place.before = gate
+    loader = distant.loader(**OPTIONS)
+    got: list[object] = []
 
-loader = distant.loader(batch_size=16, size=16, shuffle=True, seed=3)
-shards = distant.store
-first = {int(shards._index["offset"][row]) for row in loader.view.rows[loader._positions(0, 0)]}
-seen = set()
+    def wait() -> None:
+        try:
+            got.extend(loader)
+        except BaseException as error:
+            got.append(type(error))
 
-def before(name, offset, length):  # when the first batch was asked for, nothing is answered until the interpreter ends
-    seen.add(offset)
-    while first <= seen and offset not in first and pool.takes_work:
-        threading.Event().wait(0.001)
-
-place.before = before
-atexit.register(lambda: print(len(place.requests)))
-iteration = iter(loader)
-next(iteration)
-"""
-
-
-def test_the_interpreter_ends_with_requests_on_their_way(ds: hr.Dataset, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", ENDING, *map(str, (Path(__file__).parents[1], ds.path, tmp_path / "cache"))]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert int(ended.stdout) <= N - 16
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    assert gate.asked.wait(LIMIT)
+    monkeypatch.setattr(parallel.Pool, "takes_work", False)
+    gate.open()
+    waiter.join(LIMIT)
+    assert got == [CancelledError] and len(place.requests) <= 2
 
 
 def test_iterations_begin_while_others_make_room(ds: hr.Dataset, tmp_path: Path) -> None:
@@ -550,6 +547,36 @@ def test_the_bound_is_kept(
 
 
 @pytest.mark.usefixtures("quiet")
+def test_nothing_stays_of_an_epoch(noise: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a set twice as large as its cache, of which half is fetched in each epoch."""
+    maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+    class Watched(mmap.mmap):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            maps.add(self)
+
+    distant, place = far.opened(noise.path, tmp_path / "cache", bytes_of(noise) // 2)
+    monkeypatch.setattr(mmap, "mmap", Watched)
+    loader = distant.loader(**OPTIONS)
+    found = distant.store.copies
+    assert found is not None
+    left = []
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            place.requests.clear()
+            for _ in loader:
+                pass
+            settle(loader)
+            assert sum(length for _, _, length in place.requests) > bytes_of(noise) / 4
+            gc.collect()
+            left.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert left[-1] - left[2] < bytes_of(noise) / 10
+    assert not maps and not found.orders and found.traffic.idle and found.traffic._bytes == 0
+
+
 def test_nothing_is_kept(ds: hr.Dataset, tmp_path: Path) -> None:
     distant, _ = far.opened(ds.path, tmp_path / "cache", 0)
     check_epochs(ds.loader(**OPTIONS), distant.loader(**OPTIONS), epochs=2)

@@ -263,3 +263,22 @@ AHEAD = [(3, 1, 3), (65, 154 << 20, 65), (65, GB, 15), (65, 8 * GB, 1), (65, 100
 def test_what_is_made_ahead_has_a_limit_of_bytes(machine: Path, wanted: int, size: int, ahead: int) -> None:
     assert parallel.ahead(wanted, size) == ahead
     assert (ahead + 1) * size <= 16 * GB or ahead == 1
+
+
+def test_a_pool_takes_no_work_when_the_interpreter_ends() -> None:
+    """Its threads learn of that while they are waited for."""
+    code = """
+import threading
+from headrace.parallel import Pool
+pool = Pool(1)
+
+def run():
+    while pool.takes_work:
+        threading.Event().wait(0.001)
+    print("ended")
+
+assert pool.takes_work
+pool.submit(run)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
