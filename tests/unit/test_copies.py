@@ -436,6 +436,33 @@ def test_nobody_waits_for_what_cannot_be_planned_any_more(
     assert got == [RuntimeError] * 3
 
 
+def test_closed_by_who_takes(ds: hr.Dataset, tmp_path: Path) -> None:
+    """Garbage is collected on any thread, also on one that is about to wait for a batch of what is collected."""
+    distant, _ = far.opened(ds.path, tmp_path / "cache")
+    found = distant.store.copies
+    assert found is not None
+    one = ahead.Ahead(found, range(3), lambda i: np.arange(i, i + 1))
+
+    class Collecting(dict[int, Any]):
+        def setdefault(self, *args: Any) -> Any:
+            one.close()
+            return super().setdefault(*args)
+
+    one._futures = Collecting()
+    got: list[object] = []
+
+    def take() -> None:
+        try:
+            got.append(one.take(0))
+        except BaseException as error:
+            got.append(type(error))
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    taker.join(LIMIT)
+    assert got == [CancelledError]
+
+
 @pytest.mark.usefixtures("quiet")
 def test_when_the_interpreter_ends_nothing_is_asked_for(
     ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

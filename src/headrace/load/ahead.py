@@ -111,7 +111,7 @@ class Ahead(Order):
         self._copies, self._numbers, self._rows_of, self._fits = copies, numbers, rows_of, fits
         self._starting, self._begun, self._outside = starting, begun, outside()
         self._used: Bits | None = None  # rows that were used in this epoch
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `close` may come with the collection of garbage, wherever it is held
         self._batches: dict[int, _Batch] = {}  # planned, and not done
         self._futures: dict[int, Future[Payloads]] = {}  # of those not planned yet, for who waits
         self._on_the_way: dict[int, _Request] = {}  # by row
@@ -130,10 +130,10 @@ class Ahead(Order):
         Raises StorageError; CancelledError after `close`.
         """
         with self._lock:
-            if self._closed:
-                raise self._error
             batch = self._batches.get(number)
             made = self._futures.setdefault(number, Future()) if batch is None else batch.made
+            if self._closed:  # perhaps by what has just been made: see _lock
+                raise self._error
         self._advance()
         return made.result()
 
