@@ -6,6 +6,7 @@ And what a process may use of its machine: a container's limits are those of its
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -52,13 +53,22 @@ class Pool:
         while True:
             executor = self._of_process.get(os.getpid())
             if executor is None:  # an executor without work has no threads, so one too many costs nothing
-                new = ThreadPoolExecutor(self.workers, thread_name_prefix="headrace")
+                new = ThreadPoolExecutor(self.workers, thread_name_prefix="headrace", initializer=_begin)
                 executor = self._of_process.setdefault(os.getpid(), new)
             try:
                 return executor.submit(function, *args, **kwargs)
             except RuntimeError:  # closed since, by another thread; or the interpreter ends
                 if self._of_process.get(os.getpid()) is executor:
                     raise
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether `submit` takes work; when the interpreter ends it does not, and waits for all that is queued."""
+        try:
+            self.submit(int)
+        except RuntimeError:
+            return False
+        return True
 
     def close(self, *, wait: bool = True) -> None:
         """Ends the threads of this process when they have done what is queued; `submit` starts new ones."""
@@ -119,7 +129,8 @@ def ordered(
 
     `workers` is a pool to share, or a number of threads that end with the iterator. An exception of the function comes
     out in its turn. Closing the iterator (leaving a loop early does) cancels what has not begun and waits for the rest,
-    after `ending`, which wakes what waits for something itself.
+    after `ending`, which wakes what waits for something itself. An iterator that was left in a cycle is closed by
+    whichever thread collects garbage: one of a pool doesn't wait, for it may be what is waited for.
     """
     pool = workers if isinstance(workers, Pool) else Pool(workers)
     process = os.getpid()
@@ -135,9 +146,22 @@ def ordered(
         if ending is not None:
             ending()
         if os.getpid() == process:  # in a forked child nobody works on what is pending
-            wait([future for future in pending if not future.cancel()])
+            running = [future for future in pending if not future.cancel()]
+            if not _is_of_a_pool():
+                wait(running)
         if pool is not workers:
-            pool.close()
+            pool.close(wait=not _is_of_a_pool())
+
+
+_thread = threading.local()
+
+
+def _begin() -> None:
+    _thread.is_of_a_pool = True
+
+
+def _is_of_a_pool() -> bool:
+    return getattr(_thread, "is_of_a_pool", False)
 
 
 def _first(pending: deque[Future[Result]]) -> Result:

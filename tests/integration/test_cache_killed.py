@@ -116,7 +116,7 @@ def test_killed_and_flipped(ds: hr.Dataset, room: float, tmp_path: Path) -> None
     with Watch(cache) as watch:
         # One pair after the other; of each, both die in the middle of what they do, after so many batches.
         for k in range(KILLS // 2):
-            pair = [loading(ds, cache, most, seed=seed, epochs=9) for seed in (k, k + 1)]
+            pair = [loading(ds, cache, most, seed=seed, epochs=1000) for seed in (k, k + 1)]
             for child in pair:
                 said = list(lines(child, int(rng.integers(1, 60))))
                 assert set(said) == {"right\n"}

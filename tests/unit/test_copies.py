@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
+import hashlib
 import logging
+import mmap
 import os
 import pickle
 import shutil
@@ -11,7 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +29,7 @@ import headrace as hr
 from command import headrace
 from drawn import saved
 from far import Gate
+from headrace import parallel
 from headrace.errors import DamageError, StorageError, UsageError
 from headrace.load import ahead, copies
 from headrace.load.copies import Bits
@@ -391,12 +398,134 @@ def test_leaving_does_not_wait_for_the_store(ds: hr.Dataset, tmp_path: Path) -> 
     waiter.start()
     try:
         assert gate.asked.wait(LIMIT)
-        loader.view.store.copies.orders.copy().pop().close()  # type: ignore[union-attr]
+        loader.view.store.copies.orders.popitem()[1].close()  # type: ignore[union-attr]
         waiter.join(LIMIT)
         assert not waiter.is_alive() and isinstance(got[0], BaseException)
     finally:
         gate.open()
     check_epochs(ds.loader(**OPTIONS), loader)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_nobody_waits_for_what_cannot_be_planned_any_more(
+    ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the interpreter ends, pools take no work, and whoever waits for some would be waited for."""
+    distant, _ = far.opened(ds.path, tmp_path / "cache")
+    found = distant.store.copies
+    assert found is not None
+    one = ahead.Ahead(found, range(3), lambda i: np.arange(i, i + 1))
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(found.pool, "submit", refuse)
+    got: list[object] = []
+
+    def take(i: int) -> None:
+        try:
+            got.append(one.take(i))
+        except BaseException as error:
+            got.append(type(error))
+
+    takers = [threading.Thread(target=take, args=(i,), daemon=True) for i in range(3)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join(LIMIT)
+    assert got == [RuntimeError] * 3
+
+
+def test_closed_by_who_takes(ds: hr.Dataset, tmp_path: Path) -> None:
+    """Garbage is collected on any thread, also on one that is about to wait for a batch of what is collected."""
+    distant, _ = far.opened(ds.path, tmp_path / "cache")
+    found = distant.store.copies
+    assert found is not None
+    one = ahead.Ahead(found, range(3), lambda i: np.arange(i, i + 1))
+
+    class Collecting(dict[int, Any]):
+        def setdefault(self, *args: Any) -> Any:
+            one.close()
+            return super().setdefault(*args)
+
+    one._futures = Collecting()
+    got: list[object] = []
+
+    def take() -> None:
+        try:
+            got.append(one.take(0))
+        except BaseException as error:
+            got.append(type(error))
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    taker.join(LIMIT)
+    assert got == [CancelledError]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_when_the_interpreter_ends_nothing_is_asked_for(
+    ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for all that pools have queued."""
+    monkeypatch.setattr(copies, "THREADS", 2)
+    monkeypatch.setattr(copies, "RANGE", 1)  # a request for each record
+    distant, place = far.opened(ds.path, tmp_path / "cache")
+    gate = Gate()
+    place.before = gate
+    loader = distant.loader(**OPTIONS)
+    got: list[object] = []
+
+    def wait() -> None:
+        try:
+            got.extend(loader)
+        except BaseException as error:
+            got.append(type(error))
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    assert gate.asked.wait(LIMIT)
+    monkeypatch.setattr(parallel.Pool, "takes_work", False)
+    gate.open()
+    waiter.join(LIMIT)
+    assert got == [CancelledError] and len(place.requests) <= 2
+
+
+def test_iterations_begin_while_others_make_room(ds: hr.Dataset, tmp_path: Path) -> None:
+    distant, _ = far.opened(ds.path, tmp_path / "cache")
+    found = distant.store.copies
+    assert found is not None
+    over = threading.Event()
+    wrong: list[BaseException] = []
+
+    def begin() -> None:
+        k = 0
+        while not over.is_set():
+            orders = [ahead.Ahead(found, range(1), lambda _: np.arange(1)) for _ in range(20)]
+            found.cache.own([f"{k + i:064x}" for i in range(len(orders))], "far://x", found._victims)
+            k += len(orders)
+
+    def free() -> None:
+        try:
+            for _ in range(300):
+                list(found._victims(True))
+                found.cache._touched = -1e9
+                found.cache.touch()
+        except BaseException as error:
+            wrong.append(error)
+        over.set()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for work in (begin, free)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 @pytest.mark.usefixtures("quiet")
@@ -445,6 +574,36 @@ def test_the_bound_is_kept(
 
 
 @pytest.mark.usefixtures("quiet")
+def test_nothing_stays_of_an_epoch(noise: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a set twice as large as its cache, of which half is fetched in each epoch."""
+    maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+    class Watched(mmap.mmap):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            maps.add(self)
+
+    distant, place = far.opened(noise.path, tmp_path / "cache", bytes_of(noise) // 2)
+    monkeypatch.setattr(mmap, "mmap", Watched)
+    loader = distant.loader(**OPTIONS)
+    found = distant.store.copies
+    assert found is not None
+    left = []
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            place.requests.clear()
+            for _ in loader:
+                pass
+            settle(loader)
+            assert sum(length for _, _, length in place.requests) > bytes_of(noise) / 4
+            gc.collect()
+            left.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert left[-1] - left[2] < bytes_of(noise) / 10
+    assert not maps and not found.orders and found.traffic.idle and found.traffic._bytes == 0
+
+
 def test_nothing_is_kept(ds: hr.Dataset, tmp_path: Path) -> None:
     distant, _ = far.opened(ds.path, tmp_path / "cache", 0)
     check_epochs(ds.loader(**OPTIONS), distant.loader(**OPTIONS), epochs=2)
@@ -527,6 +686,17 @@ def test_a_folder_that_cannot_be_made(ds: hr.Dataset, tmp_path: Path, caplog: py
     check_from_memory(
         ds, tmp_path / "file" / "cache", caplog, "not a directory; nothing is kept of what is read from stores"
     )
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_name_that_no_folder_can_have(ds: hr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / ("x" * 300)
+    distant, _ = far.opened(ds.path, folder)
+    with caplog.at_level(logging.WARNING, "headrace"):
+        check_epochs(ds.loader(**OPTIONS), distant.loader(**OPTIONS))
+    assert [record.message for record in caplog.records] == [
+        f"{folder}: file name too long; nothing is kept of what is read from stores"
+    ]
 
 
 @pytest.fixture
@@ -732,12 +902,25 @@ def test_the_verb(ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 
 
+def test_what_a_link_leads_to_is_left_alone(tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "cache", tmp_path / "theirs"
+    theirs.write_bytes(b"theirs")
+    folder.mkdir()
+    (folder / ("0" * 64)).symlink_to(theirs)
+    assert cache_module.clear(folder) and not folder.exists() and theirs.read_bytes() == b"theirs"
+
+
+def test_a_cache_that_was_cleared_while_a_copy_was_made(tmp_path: Path) -> None:
+    """What says that it is one was removed, and half a copy is there."""
+    (tmp_path / f"{'0' * 64}.abcdefgh.part").write_bytes(b"half")
+    assert len(files(tmp_path)) == 1
+    Cache(tmp_path).check()
+
+
 # --- whole files ------------------------------------------------------------------------------------------------------
 
 
 def test_whole_files(tmp_path: Path) -> None:
-    import hashlib
-
     cache, asked = Cache(tmp_path / "cache"), []
     data = b"0123456789" * 1000
     sha256 = hashlib.sha256(data).hexdigest()
@@ -750,12 +933,28 @@ def test_whole_files(tmp_path: Path) -> None:
     path = cache.whole("far://ds/index", sha256, blocks)
     assert path.read_bytes() == data and cache.whole("far://ds/index", sha256, blocks) == path and len(asked) == 1
     path.write_bytes(data[:-1] + b"x")
-    assert cache.whole("far://ds/index", sha256, blocks).read_bytes() == data and len(asked) == 2
-    cache.whole("far://ds/index", sha256, blocks, anew=True)
-    assert len(asked) == 3
+    assert cache.whole("far://ds/index", sha256, blocks) == path and len(asked) == 1  # who reads it finds that
+    assert cache.whole("far://ds/index", sha256, blocks, anew=True).read_bytes() == data and len(asked) == 2
+    path.unlink()
+    path.symlink_to(tmp_path / "theirs")
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    assert cache.whole("far://ds/index", sha256, blocks).read_bytes() == data and len(asked) == 3
+    assert (tmp_path / "theirs").read_bytes() == b"theirs"
     with pytest.raises(StorageError, match=r"^far://ds/other: is not what the manifest says"):
         cache.whole("far://ds/other", "0" * 64, blocks)
     assert {one.name for one in (tmp_path / "cache").iterdir()} == {TAG, path.name}
+
+
+def test_a_whole_copy_is_not_read_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path / "cache")
+    data = b"0123456789" * 1000
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = cache.whole("far://ds/index", sha256, lambda: [data])
+    path.chmod(0)
+    opened: list[object] = []
+    monkeypatch.setattr(os, "open", lambda *args, **_: opened.append(args))
+    assert cache.whole("far://ds/index", sha256, lambda: [data]) == path
+    assert not opened
 
 
 # --- bits -------------------------------------------------------------------------------------------------------------

@@ -53,6 +53,21 @@ def test_the_last_piece_to_end_gives_the_batch(n: int) -> None:
         assert sorted(work.drawn) == [*range(B)] and work.drafts == 1
 
 
+def test_what_could_not_be_begun_is_not_begun_again() -> None:
+    """Whoever comes later would wait for what nobody brings any more."""
+    error, begun = ValueError("no"), []
+
+    def begin() -> Draft:
+        begun.append(1)
+        raise error
+
+    for piece in pieces(begin, lambda *_: None, lambda draft: draft, n=3)[::-1]:
+        with pytest.raises(ValueError, match="no") as raised:
+            piece()
+        assert raised.value is error
+    assert len(begun) == 1
+
+
 def test_more_pieces_than_records_draw_each_once() -> None:
     work = Work(B + 3)
     assert sum(piece() is not None for piece in work.pieces) == 1

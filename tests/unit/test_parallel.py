@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import subprocess
@@ -263,3 +264,50 @@ AHEAD = [(3, 1, 3), (65, 154 << 20, 65), (65, GB, 15), (65, 8 * GB, 1), (65, 100
 def test_what_is_made_ahead_has_a_limit_of_bytes(machine: Path, wanted: int, size: int, ahead: int) -> None:
     assert parallel.ahead(wanted, size) == ahead
     assert (ahead + 1) * size <= 16 * GB or ahead == 1
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "its own"])
+def test_an_iterator_in_a_cycle_that_its_own_thread_collects(own: bool) -> None:
+    """It waits for what runs, and that is who collects it: it would wait for itself."""
+    pool, left, collected = parallel.Pool(1), threading.Event(), threading.Event()
+
+    def work(i: int) -> int:
+        if i:
+            left.wait(LIMIT)
+            gc.collect()
+            collected.set()
+        return i
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.made = parallel.ordered(work, range(9), workers=1 if own else pool, ahead=2)
+            self.me = self
+
+    gc.disable()
+    try:
+        assert next(Cycle().made) == 0
+        left.set()
+        assert collected.wait(LIMIT)
+    finally:
+        gc.enable()
+    assert pool.submit(int).result(LIMIT) == 0
+    pool.close()
+
+
+def test_a_pool_takes_no_work_when_the_interpreter_ends() -> None:
+    """Its threads learn of that while they are waited for."""
+    code = """
+import threading
+from headrace.parallel import Pool
+pool = Pool(1)
+
+def run():
+    while pool.takes_work:
+        threading.Event().wait(0.001)
+    print("ended")
+
+assert pool.takes_work
+pool.submit(run)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headrace import parallel
 from headrace.errors import HeadraceError
-from headrace.load.copies import Bits, Copies, Order, Payloads, Span
+from headrace.load.copies import Bits, Copies, Found, Order, Payloads, Span
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ class _Request:
         self.span, self.keep = span, keep
         self.takers: dict[int, list[_Batch]] = {}
         self.waiting: set[_Batch] = set()
-        self.found: dict[int, tuple[tuple[str, int], bytes]] | None = None  # when it is there
+        self.found: Found | None = None  # when it is there
         self.error: BaseException | None = None  # when it will not come
 
     def join(self, row: int, batch: _Batch) -> None:
@@ -74,9 +74,11 @@ class _Request:
         """Gives what was found to whoever waits for it; which batches wait for nothing more."""
         assert self.found is not None
         for row, batches in self.takers.items():
-            for batch in batches if row in self.found else ():
-                key, payload = self.found[row]
-                batch.held[key] = payload
+            if row in self.found:
+                key, part = self.found[row]
+                payload = part.tobytes()  # so that what came with it is not held as long
+                for batch in batches:
+                    batch.held[key] = payload
         for batch in self.waiting:
             batch.waits -= 1
         ready = [batch for batch in self.waiting if not batch.waits]
@@ -109,7 +111,7 @@ class Ahead(Order):
         self._copies, self._numbers, self._rows_of, self._fits = copies, numbers, rows_of, fits
         self._starting, self._begun, self._outside = starting, begun, outside()
         self._used: Bits | None = None  # rows that were used in this epoch
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `close` may come with the collection of garbage, wherever it is held
         self._batches: dict[int, _Batch] = {}  # planned, and not done
         self._futures: dict[int, Future[Payloads]] = {}  # of those not planned yet, for who waits
         self._on_the_way: dict[int, _Request] = {}  # by row
@@ -120,7 +122,7 @@ class Ahead(Order):
         self._at = 0  # the place in `numbers` of the next batch to be looked after
         self._soon, self._coming = Bits(len(copies)), deque[tuple[int, Rows, int]]()
         self._seen, self._coming_bytes = 0, 0
-        copies.orders.add(self)
+        copies.orders[id(self)] = self
 
     def take(self, number: int) -> Payloads:
         """Payloads of a batch's records, when they are there: of those of its rows that the cache may not hold.
@@ -128,10 +130,10 @@ class Ahead(Order):
         Raises StorageError; CancelledError after `close`.
         """
         with self._lock:
-            if self._closed:
-                raise self._error
             batch = self._batches.get(number)
             made = self._futures.setdefault(number, Future()) if batch is None else batch.made
+            if self._closed:  # perhaps by what has just been made: see _lock
+                raise self._error
         self._advance()
         return made.result()
 
@@ -180,7 +182,11 @@ class Ahead(Order):
             if self._planning or self._closed or self._at >= len(self._numbers) or not self._has_room():
                 return
             self._planning = True
-        self._copies.pool.submit(self._plan)
+        try:
+            self._copies.pool.submit(self._plan)
+        except BaseException as error:  # the interpreter ends
+            self._fail(error)
+            raise
 
     def _has_room(self) -> bool:
         """Whether a next lot may begin: one does where nothing is ahead, and else when a whole one has room."""
@@ -312,6 +318,8 @@ class Ahead(Order):
         copies, span = self._copies, request.span
         try:
             with copies.traffic.request(span.end - span.begin):
+                if not copies.pool.takes_work:
+                    self._fail(CancelledError())
                 if self._closed:
                     return
                 data, found = copies.fetch(span)

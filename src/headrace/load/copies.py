@@ -4,6 +4,7 @@ for, and what for, is left to ahead; where copies lie, and how much of them, to 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 import weakref
@@ -26,10 +27,13 @@ _GAP, _GAP_FITTING = 1 << 16, 1 << 18  # bytes between two records that are fetc
 _SMALL = 2 * BLOCK  # a record below that shares most of its blocks: to free it, its neighbours go too
 _PIECE = 1 << 16
 _LOT = 16  # rows that are freed at a time
+_MAPPED = 1 << 16  # bytes that are worth a map of their own
 _CHUNK = 1 << 16  # rows that are looked at together
 
 # Payloads that were fetched, by the copy's name and their place in it.
 Payloads: TypeAlias = dict[tuple[str, int], bytes]
+# What came with a request: by row, what `Payloads` knows it by, and its bytes, which are a part of all that came.
+Found: TypeAlias = dict[int, tuple[tuple[str, int], NDArray[np.uint8]]]
 
 
 class Bits:
@@ -128,7 +132,7 @@ class Copies:
         self.there = Bits(len(tables))
         self.pool = parallel.Pool(THREADS)
         self.traffic = Traffic()
-        self.orders: weakref.WeakSet[Order] = weakref.WeakSet()
+        self.orders: weakref.WeakValueDictionary[int, Order] = weakref.WeakValueDictionary()
         cache.check()
         cache.own(self.names, str(tables.home.path), self._victims)
         _all.add(self)
@@ -233,12 +237,12 @@ class Copies:
         end = int(self._offset[last - 1]) + int(self._length[last - 1]) + OVERHEAD_BYTES
         return Span(shard, first, last, begin, end)
 
-    def fetch(self, span: Span) -> tuple[bytes, dict[int, tuple[tuple[str, int], bytes]]]:
-        """The bytes of a request, and by row the payloads in it that are sound, with what `Payloads` knows them by.
+    def fetch(self, span: Span) -> tuple[NDArray[np.uint8], Found]:
+        """The bytes of a request, and by row the payloads in it that are sound, parts of these bytes.
 
         Raises StorageError.
         """
-        data = self._place.read(self._entries[span.shard].name, span.begin, span.end - span.begin)
+        data = self._read(span.shard, span.begin, span.end)
         found, name = {}, self.names[span.shard]
         for row, _, start, length, crc in self._where(np.arange(span.first, span.last)):
             payload = data[start - span.begin : start - span.begin + length]
@@ -246,16 +250,31 @@ class Copies:
                 found[row] = (name, start), payload
         return data, found
 
-    def keep(self, span: Span, data: bytes, rows: NDArray[np.int64], *, soon: NDArray[np.int64]) -> None:
+    def _read(self, shard: int, begin: int, end: int) -> NDArray[np.uint8]:
+        """These bytes of a shard, read-only; fewer where it ends before. Raises StorageError.
+
+        Many go into memory that is mapped for them, and goes back to the system with them: of what is allocated and
+        freed, glibc keeps for each thread what it once had, and here are 64 of them.
+        """
+        name = self._entries[shard].name
+        if end - begin < _MAPPED:
+            return np.frombuffer(self._place.read(name, begin, end - begin), np.uint8)
+        memory = mmap.mmap(-1, end - begin, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        n = self._place.read_into(name, begin, memoryview(memory))
+        data: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n)
+        data.flags.writeable = False
+        return data
+
+    def keep(self, span: Span, data: NDArray[np.uint8], rows: NDArray[np.int64], *, soon: NDArray[np.int64]) -> None:
         """Writes these rows [m] of a request, ascending and sound, into the cache. Where it is full, those of them that
         are needed `soon` [k] take the place of others."""
         left = self._keep(span, data, rows, urgent=False)
         if len(left) and not self.cache.is_full:
             self._keep(span, data, np.intersect1d(left, soon), urgent=True)
 
-    def _keep(self, span: Span, data: bytes, rows: NDArray[np.int64], *, urgent: bool) -> NDArray[np.int64]:
+    def _keep(self, span: Span, data: NDArray[np.uint8], rows: NDArray[np.int64], *, urgent: bool) -> NDArray[np.int64]:
         """Writes these rows; those that found no room."""
-        view, size, left = memoryview(data), self._entries[span.shard].bytes, rows[:0]
+        view, size, left = data.data, self._entries[span.shard].bytes, rows[:0]
         # Not in one piece, of which nothing is kept where a part has room.
         pieces = (self._offset[rows].astype(np.int64) - span.begin) // max(_PIECE, self.cache.limit // 16)
         for run in np.split(rows, np.flatnonzero((np.diff(rows) > 1) | (np.diff(pieces) > 0)) + 1):
@@ -279,8 +298,8 @@ class Copies:
             return None
         # The block at either side may hold records by half: written in part, it is no hole.
         begin, end = max(0, hole[0] - BLOCK), min(entry.bytes, hole[1] + BLOCK, hole[0] + RANGE)
-        data = self._place.read(entry.name, begin, end - begin)
-        if len(data) < end - begin or not self.cache.write(entry.sha256, entry.bytes, begin, data):
+        data = self._read(shard, begin, end)
+        if len(data) < end - begin or not self.cache.write(entry.sha256, entry.bytes, begin, data.data):
             return None
         return end
 
@@ -297,7 +316,8 @@ class Copies:
         were kept from the one before, and no choice of them makes it more. So nothing is freed for a record that is
         used already, either.
         """
-        orders = list(self.orders)
+        # Looked at in one step, as another thread may begin an iteration meanwhile.
+        orders = [order for ref in self.orders.valuerefs() if (order := ref()) is not None]
         for order in orders:
             for rows in order.unneeded():
                 self.there.clear(rows)
@@ -350,6 +370,7 @@ _all: weakref.WeakSet[Copies] = weakref.WeakSet()
 def _renew() -> None:
     for copies in _all:
         copies.traffic.renew()
+        copies.orders.clear()  # iterations of the parent
 
 
 os.register_at_fork(after_in_child=_renew)

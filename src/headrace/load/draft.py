@@ -70,12 +70,19 @@ class _Work:
     def __init__(self, begin: Callable[[], Draft], n: int) -> None:
         self._begin, self._left = begin, n
         self._draft: Draft | None = None
+        self._error: BaseException | None = None
         self._lock = threading.Lock()
 
     def draft(self) -> Draft:
         with self._lock:
+            if self._error is not None:  # begun again, it would wait for records that nobody fetches any more
+                raise self._error
             if self._draft is None:
-                self._draft = self._begin()
+                try:
+                    self._draft = self._begin()
+                except BaseException as error:
+                    self._error = error
+                    raise
             return self._draft
 
     def is_last(self) -> bool:

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 import tempfile
 import threading
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from headrace.errors import StorageError, UsageError
-from headrace.place.local import LocalPlace, digest, explained
+from headrace.place.local import LocalPlace, explained
 
 BLOCK = 4096  # bytes that a file system frees at once, at least
 TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir: what makes a folder one that backups leave out, and `clear` empties
@@ -79,7 +80,7 @@ def files(folder: Path) -> list[File]:
         _check(folder, names)
         found = []
         for name in sorted(names):
-            if _NAME.fullmatch(name) or _SCRATCH.fullmatch(name):
+            if _is_ours(name):
                 with contextlib.suppress(FileNotFoundError):
                     path = folder / name
                     status = path.stat(follow_symlinks=False)
@@ -108,8 +109,21 @@ def _check(folder: Path, names: Iterable[str]) -> None:
     if above is not None:
         raise UsageError(f"{folder}: lies in the dataset {above}; a cache has a folder of its own (HEADRACE_CACHE)")
     names = list(names)
-    if TAG not in names and (other := [name for name in names if not _NAME.fullmatch(name)]):
+    if TAG not in names and (other := [name for name in names if not _is_ours(name)]):
         raise UsageError(f"{folder}: is no cache (it holds {min(other)}); name a folder that is new (HEADRACE_CACHE)")
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_NAME.fullmatch(name) or _SCRATCH.fullmatch(name))
+
+
+def _free_on(folder: Path) -> int:
+    """Bytes that are free on the disk where a folder is, or will be."""
+    for place in (folder, *folder.parents):
+        with contextlib.suppress(OSError):  # whatever is wrong with it, who writes to it will say
+            disk = os.statvfs(place)
+            return disk.f_bavail * disk.f_frsize
+    return 0
 
 
 def _origin(path: Path) -> str | None:
@@ -127,7 +141,7 @@ def _say_origin(number: int, origin: str) -> None:
 def _remove(path: Path) -> None:
     """Removes a file, of whose bytes none stay behind with those who have it open; but for one that may be mapped."""
     with contextlib.suppress(FileNotFoundError):
-        if path.suffix != _WHOLE:
+        if path.suffix != _WHOLE and not path.is_symlink():  # what a link leads to is none of ours
             os.truncate(path, 0)
         path.unlink()
 
@@ -201,8 +215,10 @@ class Cache:
 
         `victims`, a method, is asked what of them may be freed; it is not kept alive.
         """
-        self._own.update(dict.fromkeys(names, origin))
-        self._victims.append(weakref.WeakMethod(victims))
+        with self._lock:
+            self._own.update(dict.fromkeys(names, origin))
+            self._victims = [method for method in self._victims if method() is not None]
+            self._victims.append(weakref.WeakMethod(victims))
 
     def check(self) -> None:
         """Raises UsageError: the folder is something else than a cache."""
@@ -216,9 +232,7 @@ class Cache:
             if self.asked is not None:
                 self._limit = self.asked
             else:
-                there = next(place for place in (self.folder, *self.folder.parents) if place.exists())
-                disk = os.statvfs(there)
-                self._limit = (disk.f_bavail * disk.f_frsize + self._count()) // 2
+                self._limit = (_free_on(self.folder) + self._count()) // 2
         return self._limit
 
     @property
@@ -280,10 +294,15 @@ class Cache:
 
     def whole(self, name: str, sha256: str, blocks: Callable[[], Iterable[bytes]], *, anew: bool = False) -> Path:
         """A file with the bytes of digest `sha256`, which is what `blocks` gives, a whole file: the copy that is there,
-        or a new one. `name` is for errors. Raises StorageError, also where it comes to another digest."""
+        or a new one. `name` is for errors. Raises StorageError, also where it comes to another digest.
+
+        A copy moves in by this name when all of it came to the digest, and nobody writes to it after that. So it is not
+        read here: what a crash of the machine or a bad disk has made of it, the CRC finds that its readers hold it
+        against, and they ask `anew`.
+        """
         path = self.folder / (sha256 + _WHOLE)
         with contextlib.suppress(OSError):
-            if not anew and digest(path) == sha256:
+            if not anew and stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
                 os.utime(path)
                 return path
         with explained(self.folder):
@@ -464,7 +483,7 @@ class Cache:
         with contextlib.suppress(OSError):
             for name in [path.name for path in self.folder.iterdir()]:
                 path = self.folder / name
-                if _NAME.fullmatch(name) or _SCRATCH.fullmatch(name):
+                if _is_ours(name):
                     with contextlib.suppress(OSError):
                         status = path.stat(follow_symlinks=False)
                         yield status.st_mtime, path, status.st_blocks * 512

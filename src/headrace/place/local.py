@@ -109,6 +109,12 @@ class LocalPlace:
         except OSError as error:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
+    def read_into(self, name: str, offset: int, out: memoryview) -> int:
+        """`read` into `out`, of the length that is wanted; how many bytes there were. Raises StorageError."""
+        data = self.read(name, offset, len(out))
+        out[: len(data)] = data
+        return len(data)
+
     def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
         """`read`: here nothing is a copy."""
         return self.read(name, offset, length)

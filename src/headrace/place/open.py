@@ -110,6 +110,10 @@ class Scattered:
         place, name = self._of(name)
         return place.read(name, offset, length)
 
+    def read_into(self, name: str, offset: int, out: memoryview) -> int:
+        place, name = self._of(name)
+        return place.read_into(name, offset, out)
+
     def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
         place, name = self._of(name)
         return place.record(name, offset, length, crc)

@@ -6,11 +6,11 @@ Connections, waiting and errors are left to stores; what is kept of a record on 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headrace import parallel
 from headrace.errors import NotThereError, StorageError, UsageError
@@ -22,6 +22,8 @@ from headrace.place.stores import Store
 BLOCK = 8 << 20  # bytes that are asked for at a time, where a whole object is read
 AHEAD = 4  # blocks that are on their way meanwhile
 _ENDS = 1 << 16
+_PIECE = 1 << 18  # bytes of an answer that are taken at a time, where it is large
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +77,46 @@ class RemotePlace:
 
         Raises NotThereError, StorageError: also where the object is another by now.
         """
+        found: bytes | None = self._range(name, offset, length, lambda answer: bytes(answer.bytes()))
+        return found or b""
+
+    def read_into(self, name: str, offset: int, out: memoryview) -> int:
+        """`read` into `out`, of the length that is wanted, piece by piece; how many bytes there were.
+
+        Raises NotThereError, StorageError: also where the object is another by now.
+        """
+
+        def put(answer: Any) -> int:
+            at = 0
+            for piece in answer.stream(_PIECE):
+                part = memoryview(piece)[: len(out) - at]
+                out[at : at + len(part)] = part
+                at += len(part)
+            return at
+
+        found: int | None = self._range(name, offset, len(out), put)
+        return found or 0
+
+    def _range(self, name: str, offset: int, length: int, take: Callable[[Any], _T]) -> _T | None:
+        """What `take` makes of the answer to the request for a range; None where the object ends before it."""
         known = self._known.get(name)
         if length <= 0 or (known is not None and offset >= known.size):
-            return b""
+            return None
         import obstore
 
-        def get() -> tuple[bytes, Any]:
-            found = obstore.get(self._store.api, key, options={"range": (offset, offset + length)})
-            return bytes(found.bytes()), found.meta
+        def get() -> tuple[_T, Any]:
+            answer = obstore.get(self._store.api, key, options={"range": (offset, offset + length)})
+            return take(answer), answer.meta
 
         key, address = self._store.key_of(name), self.address(name)
         try:
-            data, meta = stores.ask(address, get)
+            found, meta = stores.ask(address, get)
         except StorageError as error:
             if stores.is_past_the_end(error):
-                return b""
+                return None
             raise
         self._seen(name, meta)
-        return data
+        return found
 
     def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
         """The same of a payload whose masked CRC the caller knows, and checks."""

@@ -454,6 +454,8 @@ class Edit:
                 names |= {"index": f"headrace-{tag}.index", "rejects": f"rejects-{tag}.jsonl"}
                 files |= {"index": names["index"], "rejects": names["rejects"]}
                 known = tables.place.whole(now.index, now.files[now.index])
+                if known != tables.place.path / now.index and _crc32c(known) != now.crc32c[now.index]:
+                    known = tables.place.whole(now.index, now.files[now.index], anew=True)  # the copy was damaged
                 index.join([known, *(path for one in self._shards for path in one.indices)], scratch / "index")
                 rejects = tables.place.content(now.rejects, 1 << 40) + b"".join(one.rejects for one in self._shards)
                 (scratch / "rejects").write_bytes(rejects)
