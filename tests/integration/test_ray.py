@@ -89,6 +89,22 @@ def losing(cluster: Any, after: int) -> Callable[[Tasks], Iterator[ShardResult]]
     return run
 
 
+# First of all: where the cluster of the others is there already, it would be taken.
+def test_a_ray_of_its_own_ends_with_it(pictures: Path, packed_here: dict[str, bytes], out: Path) -> None:
+    words = ["pack", str(pictures), str(out), "--format", "names", "--pattern", PATTERN, "--max-rejects", "50%"]
+    words += ["--shards", str(SHARDS), "--runner", "ray", "--workers", "1"]
+    with mock.patch.dict(os.environ, {"RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-", dir=os.environ["HOME"])}):
+        done = headrace_process(words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert state(out) == packed_here
+        shutil.rmtree(out)
+        interrupted_by("ray", pictures, out)
+        import psutil
+
+        left = [one.info["cmdline"] for one in psutil.process_iter(["cmdline"])]
+        assert not [words for words in left if words and os.environ["RAY_TMPDIR"] in " ".join(words)]
+
+
 def test_six_workers_killed_and_a_node_lost(
     cluster: Any,
     pictures: Path,
@@ -156,21 +172,6 @@ def test_a_disk_that_is_full_once(
     monkeypatch.setattr(publish, "FolderSink", functools.partial(Full, marks=marks, shard=shard(3)))
     hr.pack(source_of(pictures), out, runner=hr.runners.ray(), **OPTIONS)
     assert state(out) == packed_here and puts(marks).count(shard(3)) == 2
-
-
-def test_a_ray_of_its_own_ends_with_it(pictures: Path, packed_here: dict[str, bytes], out: Path) -> None:
-    words = ["pack", str(pictures), str(out), "--format", "names", "--pattern", PATTERN, "--max-rejects", "50%"]
-    words += ["--shards", str(SHARDS), "--runner", "ray", "--workers", "1"]
-    with mock.patch.dict(os.environ, {"RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-", dir=os.environ["HOME"])}):
-        done = headrace_process(words)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert state(out) == packed_here
-        shutil.rmtree(out)
-        interrupted_by("ray", pictures, out)
-        import psutil
-
-        left = [one.info["cmdline"] for one in psutil.process_iter(["cmdline"])]
-        assert not [words for words in left if words and os.environ["RAY_TMPDIR"] in " ".join(words)]
 
 
 def test_no_cluster_there(pictures: Path, out: Path) -> None:
