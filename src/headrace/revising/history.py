@@ -44,13 +44,16 @@ def restore(
     by: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Makes an earlier version hold again, as a new one, whose number it gives. by: as of `edit`.
+    """Makes an earlier version hold again, as a new one, whose number it gives. by: as of `edit`; so is "cats@3".
 
     Raises UsageError (there is no such version, or it holds now), ConflictError, NotThereError, DamageError,
     StorageError.
     """
+    path, said = addressed(path, storage_options)
     home = at(path, storage_options)
-    head = Head.of(home)
+    head = Head.of(home, said)
+    if type(version) is not int:
+        raise UsageError(f"version is {version!r:.60}, wanted the number of one")
     if version == head.manifest.version:
         raise UsageError(f"{home.path}: version {version} is the one that holds now")
     return _again(head, manifest.read(home, version), "restore", by, f"version {version}" if why is None else why)
