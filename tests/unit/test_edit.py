@@ -15,7 +15,15 @@ import pytest
 
 import headrace as hr
 from drawn import picture, saved
-from headrace.errors import ConflictError, DamageError, DataError, HeadraceError, UnknownIdError, UsageError
+from headrace.errors import (
+    ConflictError,
+    DamageError,
+    DataError,
+    HeadraceError,
+    StorageError,
+    UnknownIdError,
+    UsageError,
+)
 from headrace.format import manifest, versions
 from headrace.learn import parts
 from headrace.place.open import at
@@ -776,6 +784,35 @@ def test_verify_finds_damage_of_every_version(cats: Path, name: str) -> None:
         check()
     path.unlink()
     check()
+
+
+@pytest.mark.parametrize("name", ["catalog.parquet", "headrace.index"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_nothing_goes_back_to_what_cannot_be_read(cats: Path, name: str, gone: bool) -> None:
+    with edit(cats) as e:
+        e.append([hr.Record(id="new", encoded=photos(1)[0].encoded, label_name="cow")])
+    if gone:
+        (cats / name).unlink()
+    else:
+        flip(cats / name, 200)
+    before = files(cats)
+    for back in (lambda: hr.undo(cats), lambda: hr.restore(cats, 1)):
+        with pytest.raises((DamageError, StorageError), match=name):
+            back()
+    assert files(cats) == before and len(hr.Dataset(cats).catalog) == 31
+
+
+def test_rejects_that_were_lost_are_not_forgotten(tmp_path: Path) -> None:
+    out = tmp_path / "cats"
+    refused = hr.Reject(id="bad", origin="bad.jpg", stage="header", reason="no image")
+    pack([*photos(20), refused], out, max_rejects=1)
+    (out / "rejects.jsonl").write_bytes(b"")
+    before = files(out)
+    with pytest.raises(DamageError, match=r"rejects\.jsonl: is not what was written"), edit(out) as e:
+        e.append([hr.Record(id="new", encoded=photos(1)[0].encoded, label_name="cow")])
+    with pytest.raises(DamageError, match=r"rejects\.jsonl: is not what was written"):
+        hr.compact(out, tmp_path / "packed", progress=False)
+    assert files(out) == before and not (tmp_path / "packed").exists()
 
 
 def test_a_manifest_of_another_version_in_its_place(cats: Path) -> None:

@@ -466,7 +466,7 @@ class Edit:
                 files |= {"index": names["index"], "rejects": names["rejects"]}
                 known = tables.place.whole(now.index, now.files[now.index])
                 index.join([known, *(path for one in self._shards for path in one.indices)], scratch / "index")
-                rejects = tables.place.content(now.rejects, 1 << 40) + b"".join(one.rejects for one in self._shards)
+                rejects = tables.rejects() + b"".join(one.rejects for one in self._shards)
                 (scratch / "rejects").write_bytes(rejects)
                 files |= {str(path.relative_to(scratch)): path.name for one in self._shards for path in one.files}
             digests = {

@@ -1,4 +1,4 @@
-"""Going back: earlier versions become new ones. Nothing is written for it but a manifest."""
+"""Going back: earlier versions that can be read become new ones. Nothing is written for it but a manifest."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.errors import UsageError
+from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import Manifest
+from headrace.format.tables import Tables
 from headrace.format.versions import addressed
 from headrace.place.address import Place
 from headrace.place.open import at, changing
@@ -72,5 +73,10 @@ def _undone(home: Place, now: Manifest) -> int:
 
 def _again(head: Head, earlier: Manifest, op: str, by: str | None, why: str) -> int:
     author = Author.of(by, why)
+    try:
+        Tables(head.home, earlier.version).frame(["label"])  # what can't be read shall not be the version that holds
+    except (DamageError, StorageError):
+        head.check()
+        raise
     with (change := changing(head.home, manifest.FILE)) as scratch:
         return commit(change, scratch, head, earlier, {}, author, [{"op": op, "version": earlier.version}])
