@@ -527,6 +527,25 @@ def test_an_id_that_the_same_edit_appended_is_a_reject(cats: Path) -> None:
     assert ds.manifest.seen == ds.manifest.stored + ds.manifest.rejected == 35
 
 
+def test_a_divided_source_is_appended_as_it_is_packed(cats: Path) -> None:
+    """An id that several splits have gets its split in front, and is judged by what it becomes."""
+
+    def of(k: int) -> hr.Record:
+        return hr.Record(id="new", encoded=photos(3)[k].encoded, label_name="cow")
+
+    source = {"train": [of(0)], "val": [of(1)]}
+    with pytest.raises(UsageError, match="comes divided into train, val already"), edit(cats) as e:
+        e.append(source, splits={"train": 0.5, "val": 0.5})
+    with edit(cats) as e:
+        assert e.append(source).splits == {"train": 1, "val": 1}
+        with pytest.raises(DataError, match="duplicate id 'train/new', which the dataset has"):
+            e.append(source)
+    ds = hr.Dataset(cats)
+    assert [ds[f"{split}/new"].split for split in source] == ["train", "val"] and len(ds) == 32 and ds.verify().ok
+    with pytest.raises(DataError, match="duplicate id 'val/new', which the dataset has"), edit(cats) as e:
+        e.append(source)
+
+
 def test_an_append_that_failed_is_forgotten(cats: Path) -> None:
     with edit(cats) as e:
         for _ in range(2):
