@@ -156,7 +156,7 @@ def keys_of(ids: Iterable[str]) -> Keys:
     """uint64 [n] fingerprints of record ids: what random numbers of a record are drawn by."""
     digests = bytearray()
     for id_ in ids:  # one by one: a list of a million digests takes more memory than they do
-        digests += hashlib.blake2b(id_.encode(), digest_size=8).digest()
+        digests += hashlib.blake2b(id_.encode(errors="surrogatepass"), digest_size=8).digest()
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 

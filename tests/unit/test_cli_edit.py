@@ -91,6 +91,12 @@ def test_history_and_diff(cats: Path) -> None:
     assert headrace("diff", cats).out.splitlines()[-1] == "  … and 7 more; --json tells all"
 
 
+def test_nobody_adds_lines_to_the_history(cats: Path) -> None:
+    headrace("drop", cats, "--ids", "dir/001.jpeg", "--why", "x\nversion 9: 1 record", "--by", "a\nb")
+    out = headrace("history", cats).out
+    assert len(out.splitlines()) == 3 and ", by a b, " in out and ": x version 9: 1 record\n" in out
+
+
 def test_undo_and_restore(cats: Path) -> None:
     why("relabel", cats, "dog", "--ids", "dir/001.jpeg")
     assert headrace("undo", cats).out == "cats: version 3, which is as version 1 was: 30 records\n"
@@ -114,6 +120,9 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("diff", "cats"), "version 1 was made of no other; name two versions"),
     (("undo", "cats"), "there is nothing to undo"),
     (("restore", "cats", "1"), "version 1 is the one that holds now"),
+    (("history", "cats@2"), "has no version 2; it has 1 to 1"),
+    (("history", "cats@0"), "has no version 0"),
+    (("drop", "cats", "--ids", "\udcff", "--why", "x"), "no record"),
     (("info", "cats@2"), "has no version 2; it has one version, 1"),
 ]
 

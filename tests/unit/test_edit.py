@@ -15,7 +15,15 @@ import pytest
 
 import headrace as hr
 from drawn import jpeg, picture, saved
-from headrace.errors import ConflictError, DamageError, DataError, HeadraceError, UnknownIdError, UsageError
+from headrace.errors import (
+    ConflictError,
+    DamageError,
+    DataError,
+    HeadraceError,
+    StorageError,
+    UnknownIdError,
+    UsageError,
+)
 from headrace.format import manifest, versions
 from headrace.learn import parts
 from headrace.place.open import at
@@ -235,6 +243,11 @@ REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda e: e.boxes("dir/001.jpeg", [[0, 0, 5, 5]] * 4, "left"), UsageError, "a name for each of 4 boxes"),
     (lambda e: e.boxes("dir/001.jpeg", "boxes", ["left"]), UsageError, r"wanted numbers \[n, 4\]"),
     (lambda e: e.boxes("x", [[0, 0, 5, 5]], ["left"]), UnknownIdError, "no record 'x'"),
+    (lambda e: e.drop(ids=5), UsageError, "ids is 5, wanted strings"),
+    (lambda e: e.drop(ids=[["dir/001.jpeg"]]), UsageError, r"ids has \['dir/001.jpeg'\], wanted strings"),
+    (lambda e: e.drop(ids="\udcff"), UnknownIdError, "no record"),
+    (lambda e: e.boxes(["dir/001.jpeg", "dir/002.jpeg"], []), UsageError, "wanted strings"),
+    (lambda e: e.boxes("dir/001.jpeg", [[0, 0, 5, 5]], 5), UsageError, "labels is 5, wanted a name for each"),
     (lambda e: e.append([]), DataError, "holds no images"),
     (lambda e: e.append([hr.Record(id="new", encoded=b"no")], max_rejects=1), DataError, "none of 1 records"),
 ]
@@ -263,11 +276,52 @@ def test_misuse_raises_and_changes_nothing(
         ({"why": "\ud800"}, "halves of characters"),
         ({"by": ""}, "by is ''"),
         ({"version": 4}, "no version 4"),
+        ({"version": 0}, "no version 0; it has 1 to 1"),
+        ({"version": -1}, "no version -1"),
     ],
 )
 def test_an_edit_wants_words(cats: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said), edit(cats, **options):
         pass
+
+
+@pytest.mark.parametrize("path", [None, 5, b"cats"])
+def test_what_is_no_path(path: Any) -> None:
+    for opened in (edit, hr.undo, hr.diff, hr.Dataset):
+        with pytest.raises(UsageError, match="is no path of a dataset"):
+            opened(path)
+
+
+def test_a_version_that_is_none(cats: Path) -> None:
+    edited(cats)
+    for version in (0, -1, 5):
+        with pytest.raises(UsageError, match=f"has no version {version}"):
+            versions.history(at(cats), version)
+    for odd in (None, "2", True):
+        with pytest.raises(UsageError, match="wanted the number of one"):
+            hr.restore(cats, odd)  # type: ignore[arg-type]
+    assert hr.restore(f"{cats}@4", 2) == 5
+    with pytest.raises(ConflictError, match="version 5 was made by"):
+        hr.restore(f"{cats}@4", 1)
+
+
+def test_whoever_edits_may_have_any_name(cats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ana\udcff")
+    with hr.edit(cats, why="x") as e:
+        e.drop(ids="dir/001.jpeg")
+    assert hr.Dataset(cats).history[-1].by == "ana\\udcff"
+
+
+def test_what_others_wrote_is_one_line(cats: Path) -> None:
+    why = "x\nversion 7: 1 record\u2028" + "y" * 1000
+    with edit(cats, why=why, by="an\na") as e:
+        e.drop(where="id = \n'dir/001.jpeg'")
+    with pytest.raises(ConflictError) as raised:
+        hr.undo(f"{cats}@1")
+    said = str(raised.value)
+    assert len(said.splitlines()) == 1 and len(said) < 700 and "by an a at" in said and "(x version 7: 1" in said
+    assert len(str(hr.Dataset(cats).history[-1]).splitlines()) == 1
+    assert hr.Dataset(cats).history[-1].why == why  # of which nothing is lost
 
 
 def test_an_edit_is_made_in_its_block(cats: Path) -> None:
@@ -488,6 +542,49 @@ def test_an_id_that_is_there_is_a_reject_and_one_that_was_dropped_is_free(cats: 
         e.relabel("bee", ids="dir/001.jpeg")
     assert hr.Dataset(cats)["dir/001.jpeg"].label_name == "bee"
     assert hr.Dataset(cats, version=2)["dir/001.jpeg"].label_name == "bee"  # the first one
+
+
+def test_an_id_that_the_same_edit_appended_is_a_reject(cats: Path) -> None:
+    new = [hr.Record(id=f"new {i}", encoded=photos(3)[i].encoded, label_name="cow") for i in range(3)]
+    with edit(cats) as e:
+        assert e.append(new[:2]).stored == 2
+        again = e.append(new, max_rejects=2)
+        assert again.stored == 1 and [reject.id for reject in again.rejects] == ["new 0", "new 1"]
+        with pytest.raises(DataError, match="duplicate id 'new 2', which the dataset has"):
+            e.append(new[2:])
+    ds = hr.Dataset(cats)
+    assert len(ds) == 33 == len({*ds.catalog["id"]}) and ds.verify().ok
+    assert ds.manifest.seen == ds.manifest.stored + ds.manifest.rejected == 35
+
+
+def test_a_divided_source_is_appended_as_it_is_packed(cats: Path) -> None:
+    """An id that several splits have gets its split in front, and is judged by what it becomes."""
+
+    def of(k: int) -> hr.Record:
+        return hr.Record(id="new", encoded=photos(3)[k].encoded, label_name="cow")
+
+    source = {"train": [of(0)], "val": [of(1)]}
+    with pytest.raises(UsageError, match="comes divided into train, val already"), edit(cats) as e:
+        e.append(source, splits={"train": 0.5, "val": 0.5})
+    with edit(cats) as e:
+        assert e.append(source).splits == {"train": 1, "val": 1}
+        with pytest.raises(DataError, match="duplicate id 'train/new', which the dataset has"):
+            e.append(source)
+    ds = hr.Dataset(cats)
+    assert [ds[f"{split}/new"].split for split in source] == ["train", "val"] and len(ds) == 32 and ds.verify().ok
+    with pytest.raises(DataError, match="duplicate id 'val/new', which the dataset has"), edit(cats) as e:
+        e.append(source)
+
+
+def test_an_append_that_failed_is_forgotten(cats: Path) -> None:
+    with edit(cats) as e:
+        for _ in range(2):
+            with pytest.raises(DataError, match="not an image"):
+                e.append([hr.Record(id="new", encoded=b"no", label_name="emu")])
+        assert e.append([hr.Record(id="new", encoded=photos(1)[0].encoded, label_name="cow")]).stored == 1
+    ds = hr.Dataset(cats)
+    assert len(ds) == 31 and ds.class_names == CLASSES and ds.verify().ok
+    assert (ds.manifest.seen, ds.manifest.rejected) == (31, 0)
 
 
 def test_rows_of_an_undone_append_are_others_later(cats: Path) -> None:
@@ -736,6 +833,35 @@ def test_verify_finds_damage_of_every_version(cats: Path, name: str) -> None:
         check()
     path.unlink()
     check()
+
+
+@pytest.mark.parametrize("name", ["catalog.parquet", "headrace.index"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_nothing_goes_back_to_what_cannot_be_read(cats: Path, name: str, gone: bool) -> None:
+    with edit(cats) as e:
+        e.append([hr.Record(id="new", encoded=photos(1)[0].encoded, label_name="cow")])
+    if gone:
+        (cats / name).unlink()
+    else:
+        flip(cats / name, 200)
+    before = files(cats)
+    for back in (lambda: hr.undo(cats), lambda: hr.restore(cats, 1)):
+        with pytest.raises((DamageError, StorageError), match=name):
+            back()
+    assert files(cats) == before and len(hr.Dataset(cats).catalog) == 31
+
+
+def test_rejects_that_were_lost_are_not_forgotten(tmp_path: Path) -> None:
+    out = tmp_path / "cats"
+    refused = hr.Reject(id="bad", origin="bad.jpg", stage="header", reason="no image")
+    pack([*photos(20), refused], out, max_rejects=1)
+    (out / "rejects.jsonl").write_bytes(b"")
+    before = files(out)
+    with pytest.raises(DamageError, match=r"rejects\.jsonl: is not what was written"), edit(out) as e:
+        e.append([hr.Record(id="new", encoded=photos(1)[0].encoded, label_name="cow")])
+    with pytest.raises(DamageError, match=r"rejects\.jsonl: is not what was written"):
+        hr.compact(out, tmp_path / "packed", progress=False)
+    assert files(out) == before and not (tmp_path / "packed").exists()
 
 
 def test_a_manifest_of_another_version_in_its_place(cats: Path) -> None:

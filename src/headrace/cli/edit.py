@@ -237,7 +237,7 @@ def history(ds: DatasetPath, as_json: AsJson = False) -> None:
         print_json({"versions": [one.as_json() for one in found]})
         return
     for one in found:
-        made = f", by {one.by}, {one.at}: {one.why}" if one.by else ""
+        made = f", by {versions.one_line(one.by)}, {one.at}: {versions.one_line(one.why)}" if one.by else ""
         typer.echo(f"version {one.number}: {one.records} records{made}")
         for what in one.what:
             typer.echo(f"  {versions.told(what)}")

@@ -415,6 +415,13 @@ def parts(columns: Sequence[str], path: Path, records: int) -> Iterator[pl.DataF
         yield read_columns(path, columns, records, first, PART)
 
 
+def ids_of(path: Path) -> list[str]:
+    """The ids of a catalog's file that this process has just written."""
+    with _utf8([path]) as (spelled,):
+        frame = pl.scan_parquet(spelled, glob=False, hive_partitioning=False).select("id").collect()
+        return frame["id"].to_list()
+
+
 def read_columns(
     path: Path, columns: Sequence[str], records: int, first: int = 0, n: int | None = None
 ) -> pl.DataFrame:

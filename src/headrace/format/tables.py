@@ -17,9 +17,10 @@ from headrace.format import catalog, index, manifest
 from headrace.format.frames import anywhere
 from headrace.format.index import Index
 from headrace.imaging.look import BYTES
-from headrace.place.address import Place, is_url
+from headrace.place.address import Place, is_url, reason
 from headrace.place.open import Scattered
 
+_MOST_REJECTS = 1 << 32  # bytes of their file
 _GROUPS = 16  # row groups of the catalog that are held for whoever asks for single records
 
 
@@ -158,6 +159,20 @@ class Tables:
     def ids(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
         """The ids of these rows."""
         return self.index.ids.take(rows)
+
+    def rejects(self) -> bytes:
+        """The lines of the Rejects, as they were written. Raises DamageError, StorageError."""
+        name = self.manifest.rejects
+        where = self.place.address(name)
+        try:
+            data = self.place.content(name, _MOST_REJECTS)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{where}: can't be read: {reason(error)}") from error
+        if hashlib.sha256(data).hexdigest() != self.manifest.files.get(name):
+            raise DamageError(f"{where}: is not what was written; run 'headrace verify', and bring it back")
+        return data
 
     def _group_of(self, number: int) -> pl.DataFrame:
         """A row group of the catalog, of the few that are held."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace.errors import DamageError
+from headrace.errors import DamageError, UsageError
 from headrace.format import manifest
 from headrace.format.manifest import Manifest
 from headrace.place.address import Place, Url, located
@@ -40,7 +40,8 @@ class Version:
 
     def __str__(self) -> str:
         done = ", ".join(map(told, self.what)) or "packed"
-        return f"version {self.number}, {self.records} records: {done}{f' ({self.why})' if self.why else ''}"
+        why = f" ({one_line(self.why)})" if self.why else ""
+        return f"version {self.number}, {self.records} records: {done}{why}"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"what": [dict(one) for one in self.what]}
@@ -65,11 +66,18 @@ def told(one: Mapping[str, Any]) -> str:
     if ids:
         shown = ", ".join(map(repr, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
     else:
-        shown = f"where {one['where']}" if "where" in one else ""
+        shown = f"where {one_line(one['where'])}" if "where" in one else ""
     return f"{op}{to}: {count} record{'' if count == 1 else 's'}{f' ({shown})' if shown else ''}"
 
 
 _SHOWN = 3  # ids
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    """What somebody wrote, in one line, so that no part of it can be taken for a line of another's; cut to `most`
+    characters."""
+    line = " ".join(text.split())
+    return line if most is None or len(line) <= most else f"{line[:most]}…"
 
 
 def chain(place: Place, data: bytes) -> Iterator[tuple[Manifest, bytes]]:
@@ -97,7 +105,10 @@ def history(home: Place, version: int | None = None) -> tuple[Version, ...]:
     Raises NotThereError, UsageError, DamageError, StorageError.
     """
     now = manifest.content(home)
-    place = home.within(manifest.parsed(now, home.path / manifest.FILE).folder)
+    promised = manifest.parsed(now, home.path / manifest.FILE)
+    if version is not None and not 1 <= version <= promised.version:
+        raise UsageError(f"{home.path}: has no version {version}; it has 1 to {promised.version}")
+    place = home.within(promised.folder)
     found = [Version.of(promised) for promised, _ in chain(place, now)]
     return tuple(one for one in reversed(found) if version is None or one.number <= version)
 
@@ -130,6 +141,8 @@ def addressed(
     path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> tuple[str | os.PathLike[str], int | None]:
     """("cats", 3) of "cats@3", (path, None) of what names no version, or stands there under the whole of its name."""
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise UsageError(f"{path!r:.80} is no path of a dataset, wanted one, as a str or a Path")
     text = path.text if isinstance(path, Url) else os.fspath(path)
     match = _VERSION.fullmatch(text)
     if match is None or at(located(path), storage_options).exists():

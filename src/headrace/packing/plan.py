@@ -64,6 +64,7 @@ Guard: TypeAlias = Literal["move", "drop", "refuse"]
 
 # Why a row is no record of the dataset; 0 is why it is one.
 _REFUSED, _DUPLICATE, _CLASS, _SPLIT, _KEYPOINTS, _BOX_CLASS, _LABEL, _LABELS, _ALIKE = 1, 2, 3, 4, 5, 6, 7, 8, 9
+_KNOWN = 10
 
 _MOST_CLASSES = 1 << 16  # a label above it, where nobody names the classes, is something else
 
@@ -212,6 +213,7 @@ def make_plan(
     seed: int,
     group: Group | None = None,
     guard: Guard | None = None,
+    has: Callable[[str], bool] | None = None,
     workers: int | None = None,
     progress: bool | None = None,
 ) -> Plan:
@@ -222,6 +224,7 @@ def make_plan(
     guard: what to do with near-duplicates in several splits, see pack. For it and for "look" all images are looked at,
     by `workers` threads, with a bar where `progress`.
 
+    has: whether the dataset that these will be a part of has a record of this id already.
     splits: fractions by name, or "given": each record's own. By default its own where records say one, in the order
     train, val, test or as the source says its `split_names`; else all is "train".
     Raises UsageError (an option; images of the source lie in `out`), DataError (nothing in it, or in a split; what
@@ -255,6 +258,8 @@ def make_plan(
             raise DataError(nothing_in(info))
         named, notes = _given_splits(table, info, splits)
         judged = _Judged(table, tally, *_faults(table, info, named, distinct=isinstance(source, Divided)))
+        if has is not None:
+            judged.refuse(_KNOWN, _known(judged, has))
         if group not in (None, LOOK) and not tally.grouped:
             raise UsageError(f"group is {group!r:.80}, and none of the records has one")
         points, names, pairs = _keypoints(info, judged)
@@ -607,6 +612,16 @@ def _keypoints(info: SourceInfo, judged: _Judged) -> tuple[int, tuple[str, ...],
     return k, names, pairs
 
 
+def _known(judged: _Judged, has: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """The rows bool [n] of records whose id, as it will be, is there already."""
+    known = np.zeros(len(judged.table), np.bool_)
+    for where, _ in judged.table.blocks():
+        rows = np.arange(len(known))[where]
+        rows = rows[judged.fault[rows] == 0]
+        known[rows] = [has(id_) for id_ in judged.table.ids(rows)]
+    return known
+
+
 def _strange_boxes(judged: _Judged, names: Sequence[str]) -> NDArray[np.bool_]:
     """The rows bool [n] with a box of a class that is none of these."""
     strange = np.zeros(len(judged.table), np.bool_)
@@ -658,6 +673,8 @@ def _write_rejects(
         if kind == _DUPLICATE:
             id_, origin = table.named(int(duplicates[np.searchsorted(duplicates[:, 0], row), 1]))
             return f"duplicate id {record.id!r}, first at {origin or id_}"
+        if kind == _KNOWN:
+            return f"duplicate id {record.id!r}, which the dataset has; drop that, or name this otherwise"
         if kind == _CLASS:
             return f"class {record.label_name!r} is none of the given {', '.join(info.class_names or ())}"
         if kind == _LABELS:

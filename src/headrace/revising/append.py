@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from headrace.place.address import Location
 from headrace.place.publish import FolderSink
 from headrace.progress import bar
 from headrace.record import Record, Reject
-from headrace.sources.info import SourceInfo, read
 from headrace.splits import Splits
 
 
@@ -92,7 +91,7 @@ def append(
     scratch, sink = folder / ".plan", FolderSink(folder)
     recipe = now.pack_options
     plan = make_plan(
-        _new(source, has),
+        source,
         scratch,
         out=folder,
         options=ImageOptions.from_json(recipe),
@@ -101,6 +100,7 @@ def append(
         shard_bytes=recipe.get("shard_size"),
         seed=recipe.get("seed", 0),
         group=group,
+        has=has,
     )
     with contextlib.closing(plan), bar(total=plan.seen, unit="img", desc="append", show=progress) as ticks:
         plan = _fitted(plan, now, classes, box_classes, path)
@@ -147,21 +147,6 @@ def _renamed(name: str, named: str) -> str:
     """train-v0003-00000-of-00002.tfrecord of train-00000-of-00002.tfrecord."""
     split, _, rest = name.partition("-")
     return f"{split}-{named}-{rest}"
-
-
-def _new(source: Iterable[Record | Reject], has: Callable[[str], bool]) -> Generator[Record | Reject, None, SourceInfo]:
-    """What the source gives; a Record that the dataset has is a Reject."""
-    items = read(source)
-    while True:
-        try:
-            item = next(items)
-        except StopIteration as end:
-            info: SourceInfo = end.value
-            return info
-        if isinstance(item, Record) and isinstance(item.id, str) and item.id and has(item.id):
-            reason = f"duplicate id {item.id!r}, which the dataset has; drop that, or name this otherwise"
-            item = Reject(id=item.id, origin=item.origin, stage="label", reason=reason)
-        yield item
 
 
 def _fitted(plan: Plan, now: Manifest, classes: tuple[str, ...], box_classes: tuple[str, ...], path: Location) -> Plan:

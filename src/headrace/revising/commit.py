@@ -34,7 +34,7 @@ class Head:
             raise UsageError(f"version is {version!r:.60}, wanted the number of one")
         data = manifest.content(home)
         found = manifest.parsed(data, home.path / manifest.FILE)
-        if version is not None and version > found.version:
+        if version is not None and not 1 <= version <= found.version:
             raise UsageError(f"{home.path}: has no version {version}; it has 1 to {found.version}")
         if version is not None and version < found.version:
             raise ConflictError(_told(home, versions.since(home, version)))
@@ -74,7 +74,7 @@ class Author:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
+        return getpass.getuser().encode(errors="backslashreplace").decode()
     except (KeyError, OSError, ImportError):  # a number without a name, as in a container
         return f"user {os.getuid()}"
 
@@ -120,9 +120,13 @@ def _meanwhile(head: Head) -> str:
     return _told(head.home, made)
 
 
+_SAID = 200  # characters of what others wrote
+
+
 def _told(home: Place, made: Sequence[versions.Version]) -> str:
     said = "; ".join(
-        f"version {one.number} was made by {one.by} at {one.at} ({one.why}): {', '.join(map(versions.told, one.what))}"
+        f"version {one.number} was made by {versions.one_line(one.by, _SAID)} at {one.at} "
+        f"({versions.one_line(one.why, _SAID)}): {', '.join(map(versions.told, one.what))}"
         for one in made
     )
     return f"{home.path}: was edited meanwhile, and nothing was changed: {said}. Look at it, and edit again"

@@ -44,7 +44,6 @@ from headrace.sources.walking import natural
 _SCRATCH = ".plan"
 _AT_ONCE = catalog.PART  # records whose rows are in memory
 _RECIPE = ("splits", "shards", "shard_size", "seed", "group", "guard")
-_MOST_REJECTS = 1 << 32  # bytes of their file
 _EXTRA = ("look", "warning")  # columns that no Record has
 
 
@@ -197,13 +196,13 @@ class _Source:
 
 
 def _rejects(store: Shards) -> Iterator[Reject]:
-    """The Rejects of a dataset. Raises DamageError."""
-    place, name = store.tables.place, store.manifest.rejects
-    try:
-        for line in place.content(name, _MOST_REJECTS).splitlines():
+    """The Rejects of a dataset. Raises DamageError, StorageError."""
+    for line in store.tables.rejects().splitlines():
+        try:
             yield Reject(**json.loads(line))
-    except (OSError, ValueError, TypeError) as error:
-        raise DamageError(f"{place.address(name)}: can't be read: {error}; run 'headrace verify'") from error
+        except (ValueError, TypeError) as error:
+            file = store.tables.place.address(store.manifest.rejects)
+            raise DamageError(f"{file}: can't be read: {error}; run 'headrace verify'") from error
 
 
 def _in_order(store: Shards) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,7 +184,7 @@ class Edit:
         else with one that is the same; a new one has none. of: which one it stays with, if that is known: the number of
         the box before, None for a new one. Raises UsageError, UnknownIdError.
         """
-        hit = self._hit(id, None, False)
+        hit = self._hit([id], None, False)
         (row,) = hit.rows.tolist()
         old = self._frame([*_OBJECTS, "attributes"], hit.rows).row(0, named=True)
         if old["keypoints"] is not None and old["boxes"] is None:
@@ -263,14 +264,16 @@ class Edit:
         self._check_open()
         scratch, nth = self._scratch_folder(), len(self._shards)
         named = f"v{self._now.version + 1:04d}{self._change.tag}{f'-{nth}' if nth else ''}"
-        with local.explained(scratch):
+        folder, appended = scratch / f"append-{nth}", self._appended_ids()
+        with local.explained(scratch), contextlib.ExitStack() as failed:
+            failed.callback(shutil.rmtree, folder, ignore_errors=True)  # whoever catches it may append others
             made = append(
                 source,
-                scratch / f"append-{nth}",
+                folder,
                 self._now,
                 classes=tuple(self._classes),
                 box_classes=tuple(self._box_classes),
-                has=self._has,
+                has=lambda id_: id_ in appended or self._has(id_),
                 path=self.home.path,
                 splits=splits,
                 group=group,
@@ -279,6 +282,7 @@ class Edit:
                 progress=progress,
                 named=named,
             )
+            failed.pop_all()
         self._classes, self._box_classes = list(made.classes), list(made.box_classes)
         for split in made.report.splits:
             self._number(self._splits, split)
@@ -298,11 +302,15 @@ class Edit:
         if (ids is None) == (where is None):
             raise UsageError("wanted either ids=[…] or where='…': which records are meant")
         if ids is not None:
-            named = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
-            if not named:
+            if not isinstance(ids, Iterable):
+                raise UsageError(f"ids is {ids!r:.60}, wanted strings")
+            every = [ids] if isinstance(ids, str) else list(ids)
+            if not every:
                 raise UsageError("ids is empty, wanted one at least")
-            if odd := next((one for one in named if not isinstance(one, str)), None):
-                raise UsageError(f"ids has {odd!r:.60}, wanted strings")
+            for one in every:
+                if not isinstance(one, str):
+                    raise UsageError(f"ids has {one!r:.60}, wanted strings")
+            named = list(dict.fromkeys(every))
             return _Hit(np.sort(self._rows_of(named)), {"ids": named[:_NAMED]})
         assert where is not None
         rows = self._where(where)
@@ -362,6 +370,11 @@ class Edit:
             )
         return rows
 
+    def _appended_ids(self) -> set[str]:
+        """Of the records that this edit has appended so far."""
+        parts = [path for shards in self._shards for path in shards.catalogs]
+        return {id_ for path in parts for id_ in catalog.ids_of(path)}
+
     def _has(self, id_: str) -> bool:
         try:
             return len(self._rows_of([id_])) == 1
@@ -403,7 +416,7 @@ class Edit:
             raise UsageError(
                 f"boxes of {id_!r}: labels are wanted, of {', '.join(self._box_classes[:20])}, or a new one"
             )
-        if isinstance(labels, str):
+        if isinstance(labels, str) or not isinstance(labels, Iterable | None):
             raise UsageError(f"labels is {labels!r:.60}, wanted a name for each of {len(given)} boxes")
         names = None if labels is None else tuple(labels)
         names = () if names is None and self._box_classes else names
@@ -457,7 +470,7 @@ class Edit:
                 if known != tables.place.path / now.index and _crc32c(known) != now.crc32c[now.index]:
                     known = tables.place.whole(now.index, now.files[now.index], anew=True)  # the copy was damaged
                 index.join([known, *(path for one in self._shards for path in one.indices)], scratch / "index")
-                rejects = tables.place.content(now.rejects, 1 << 40) + b"".join(one.rejects for one in self._shards)
+                rejects = tables.rejects() + b"".join(one.rejects for one in self._shards)
                 (scratch / "rejects").write_bytes(rejects)
                 files |= {str(path.relative_to(scratch)): path.name for one in self._shards for path in one.files}
             digests = {
