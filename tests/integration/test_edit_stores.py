@@ -155,6 +155,19 @@ def test_who_had_it_open_goes_on(cats: str) -> None:
     assert all_of == [1, 2] == [one.number for one in new_one.history] and new_one["new"].image.shape
 
 
+def test_a_copy_that_was_damaged_since_is_not_joined(cats: str, tmp_path: Path) -> None:
+    said = hr.Dataset(cats).manifest
+    copy = tmp_path / "cache" / f"{said.files[said.index]}.whole"
+    with hr.edit(cats, why="one more", by="ana") as e:
+        e.append(new("new"))
+        data = bytearray(copy.read_bytes())
+        for at in range(len(data) // 8, len(data), 7):
+            data[at] ^= 1
+        copy.write_bytes(data)
+    ds = hr.Dataset(cats)
+    assert ds.verify().ok and len(ds) == 21 and ds["new"].image.shape and [one.image.shape for one in ds]
+
+
 def test_a_web_server_is_not_edited(tmp_path: Path) -> None:
     hr.pack(photos(6), tmp_path / "cats", progress=False)
     with stored.serving(stored.faulty(stored.Faults(tmp_path))) as address:
