@@ -46,8 +46,8 @@ def restore(
     base: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Makes an earlier version hold again, as a new one, whose number it gives. by: as of `edit`. base, or "cats@3": the
-    version that is meant to hold now; another one that does by now is a ConflictError.
+    """Makes an earlier version hold again, as a new one, whose number it gives. by: as of `edit`. base, or "cats@3":
+    the version that is meant to hold now; another one that does by now is a ConflictError.
 
     Raises UsageError (there is no such version, or it holds now), ConflictError, NotThereError, DamageError,
     StorageError.
