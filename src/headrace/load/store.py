@@ -422,7 +422,7 @@ def _spans(begin: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[n
 
 def _splits(table: Table, names: list[str]) -> NDArray[np.int32]:
     column = table.frame(["split"])["split"]
-    return column.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int32).to_numpy()
+    return column.replace_strict(names, list(range(len(names))), default=-1, return_dtype=pl.Int32).to_numpy()
 
 
 def _labels(table: Table) -> NDArray[np.int32]:
