@@ -28,7 +28,7 @@ test: $(VENV)/.test
 	$(PYTEST) $(QUICK)
 
 test-all: $(VENV)/.all
-	HEADRACE_TESTS=all $(PYTEST) $(if $(PASSED),-m 'exhaustive or frameworks')
+	HEADRACE_TESTS=all $(PYTEST) $(if $(PASSED),-m 'exhaustive or frameworks or cluster')
 
 test-oldest: $(VENV)/.oldest
 	.venv-oldest/bin/python -m pytest $(XDIST) $(QUICK)
