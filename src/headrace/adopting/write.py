@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import polars as pl
 
@@ -22,7 +21,6 @@ from headrace.imaging import mirror
 from headrace.imaging.objects import count_faults
 from headrace.imaging.prepare import ImageOptions
 from headrace.place import local
-from headrace.place.local import LocalPlace
 from headrace.record import Reject
 from headrace.version import __version__
 
@@ -83,18 +81,11 @@ def write(
         pack_options=options.as_json(),
         schema={column: str(kind) for column, kind in catalog.SCHEMA.items()},
         files={name: local.digest(folder / name) for name in (*tables, manifest.REJECTS_FILE)},
-        crc32c={name: _crc32c(folder, name) for name in tables},
+        crc32c={name: local.crc32c(folder / name) for name in tables},
         adopted=adopted,
     )
     (folder / manifest.FILE).write_bytes(promised.to_bytes())
     return promised
-
-
-def _crc32c(folder: Path, name: str) -> int:
-    found = 0
-    for block in LocalPlace(folder).blocks(name):
-        found = google_crc32c.extend(found, block)
-    return found
 
 
 def write_tables(folder: Path, files: Sequence[ShardFile], whole: Whole) -> None:

@@ -398,7 +398,7 @@ def _check_record(
     if entry.since > 1:
         promised = _before_edits(promised, row, features)
     of_attributes = example.features_of_attributes(row, example.names_of_keys(features))
-    for key, values in (of_attributes | _features(row, image, promised)).items():
+    for key, values in (of_attributes | features_by_tables(row, image, promised)).items():
         if edited and key.startswith(_EDITABLE):
             continue
         if not any(_same(features.get(key), said) for said in (values, of_attributes.get(key)) if said is not None):
@@ -429,7 +429,7 @@ def _row(
     return catalog.Row(shard=entry.name, **shape, **known)
 
 
-def _features(row: catalog.Row, image: bytes, promised: manifest.Manifest) -> dict[str, example.Feature]:
+def features_by_tables(row: catalog.Row, image: bytes, promised: manifest.Manifest) -> dict[str, example.Feature]:
     """The features that a record has by the tables, whatever its attributes."""
     return example.features_of(
         row,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ from headrace.errors import DamageError, StorageError, UsageError
 from headrace.format.condition import check_condition
 from headrace.place import local
 from headrace.place.address import Place
-from headrace.place.local import LocalPlace
 from headrace.record import Mask
 
 FILE = "catalog.parquet"  # of the version that was packed
@@ -337,10 +335,10 @@ class File:
         is_copy = here != self._place.path / self._name
         before = _identity(here, is_copy)
         if before != self._known:
-            found = _crc32c(here)
+            found = local.crc32c(here)
             if found != self._crc32c and is_copy:
                 here = self._place.whole(self._name, self._sha256, anew=True)
-                before, found = _identity(here, is_copy), _crc32c(here)
+                before, found = _identity(here, is_copy), local.crc32c(here)
             if found != self._crc32c:
                 raise DamageError(
                     f"{self.path}: CRC-32C is 0x{found:08x}, the manifest says 0x{self._crc32c:08x}; where the dataset "
@@ -398,14 +396,6 @@ def changed(frame: pl.LazyFrame, changes: Sequence[pl.DataFrame]) -> pl.LazyFram
             for name, theirs in new.items()
         ).drop("__is", *new.values())
     return frame
-
-
-def _crc32c(path: Path) -> int:
-    """Of a whole file, opened anew: one that is open already may be another than stands there now."""
-    found = 0
-    for block in LocalPlace(path.parent).blocks(path.name):
-        found = google_crc32c.extend(found, block)
-    return found
 
 
 def parts(columns: Sequence[str], path: Path, records: int) -> Iterator[pl.DataFrame]:

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace import order
-from headrace.checking.verify import Verdict, verify
+from headrace.checking.verify import Verdict, features_by_tables, verify
 from headrace.errors import DamageError, UnknownIdError, UsageError
 from headrace.format import catalog, example, manifest
 from headrace.format.versions import Version, addressed, as_it_was, history
@@ -717,16 +717,7 @@ def _said(store: Store, row: int, found: Mapping[str, example.Feature]) -> dict[
     known = catalog.known_of(values, (values["height"], values["width"]), promised.keypoints)
     shape = {name: values[name] for name in ("format", "height", "width", "channels")}
     said = catalog.Row(shard="", **shape, **known)
-    features = example.features_of(
-        said,
-        b"",
-        with_label=bool(promised.classes),
-        multi_label=promised.multi_label,
-        with_value=promised.values,
-        with_boxes=promised.boxes is not None,
-        keypoints=promised.keypoints,
-        keypoint_names=promised.keypoint_names,
-    )
+    features = features_by_tables(said, b"", promised)
     features |= example.features_of_attributes(said, example.names_of_keys(found))
     kept = {name: feature for name, feature in features.items() if name.startswith(_SAID)}
     for name, feature in kept.items():

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
 from headrace.errors import DataError
 from headrace.format import catalog, index, manifest
 from headrace.format.equal import EqualImages, equal_images
@@ -226,15 +224,7 @@ def _write_rest(
     made = replace(
         made,
         files={file: local.digest(folder / file) for file in (*tables, manifest.REJECTS_FILE, *side_files)},
-        crc32c={file: _crc32c(folder / file) for file in tables},
+        crc32c={file: local.crc32c(folder / file) for file in tables},
     )
     (folder / manifest.FILE).write_bytes(made.to_bytes())
     return made
-
-
-def _crc32c(path: Path) -> int:
-    found = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            found = google_crc32c.extend(found, block)
-    return found

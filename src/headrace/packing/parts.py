@@ -50,7 +50,7 @@ from headrace.packing.task import Work, do, spoken
 from headrace.place import publish as publishing
 from headrace.place import stores
 from headrace.place.address import Location, located
-from headrace.place.local import explained
+from headrace.place.local import crc32c, explained
 from headrace.place.open import staging as staging_of
 from headrace.progress import bar
 from headrace.record import Record, Reject
@@ -570,7 +570,7 @@ class _PlanFile:
             sound = entry.name == path.name and path.stat().st_size == entry.bytes
             sound = sound and (self.folder / entry.index_name).stat().st_size == result.bytes_out - entry.bytes
             sound = sound and entry.records + result.refused == len(self.shards[i])
-            return result if sound and (not thorough or _crc32c(path) == entry.crc32c) else None
+            return result if sound and (not thorough or crc32c(path) == entry.crc32c) else None
         except (HeadraceError, OSError, KeyError, TypeError, ValueError):
             return None
 
@@ -673,11 +673,3 @@ def _stack(raw: Mapping[str, Any]) -> Stack:
     with explained(str(raw["path"])):
         numbers = InFile(str(raw["path"]), int(raw["offset"]), kind, shape)
     return Stack(name=str(raw["name"]), numbers=numbers, value_range=None if range_ is None else tuple(range_))
-
-
-def _crc32c(path: Path) -> int:
-    found = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found = google_crc32c.extend(found, block)
-    return found

@@ -48,13 +48,7 @@ class LocalChange:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Path:
-        begin = f".{self.head}.changing-"
-        with explained(self.folder), lock.locked(self.folder):
-            for left in lock.abandoned(self.folder, begin):
-                shutil.rmtree(left, ignore_errors=True)
-            self.scratch = self.folder / f"{begin}{lock.tag()}"
-            self.scratch.mkdir()
-            self._stack.enter_context(lock.at_work(self.scratch))
+        self.scratch = publish.hidden_in(self.folder, f".{self.head}.changing-", self._stack)
         return self.scratch
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -203,6 +203,17 @@ class LocalPlace:
             return Map(path, mmap.mmap(file.number, 0, access=mmap.ACCESS_READ))
 
 
+def crc32c(path: Path) -> int:
+    """CRC-32C of a regular file, opened anew: one that is open already may be another than stands there now.
+
+    Raises StorageError.
+    """
+    found = 0
+    for block in LocalPlace(path.parent).blocks(path.name):
+        found = google_crc32c.extend(found, block)
+    return found
+
+
 class Map:
     """A mapped file: `data` uint8 [bytes], read-only."""
 

@@ -349,6 +349,18 @@ def _is_mounted(path: Path) -> bool:
     return os.fsencode(path.resolve()) in points
 
 
+def hidden_in(folder: Path, begin: str, stack: contextlib.ExitStack) -> Path:
+    """A new folder in `folder` under a name of `begin` and a tag, this process's own while `stack` is open. What killed
+    processes left under such names is cleared. Raises StorageError."""
+    with explained(folder), lock.locked(folder):
+        for left in lock.abandoned(folder, begin):
+            shutil.rmtree(left, ignore_errors=True)
+        made = folder / f"{begin}{lock.tag()}"
+        made.mkdir()
+        stack.enter_context(lock.at_work(made))
+    return made
+
+
 class Scratch:
     """A hidden folder in `folder` whose files move into `folder` when the block ends well, else vanish.
 
@@ -362,13 +374,7 @@ class Scratch:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Path:
-        begin = f".{self.name}.writing-"
-        with explained(self.folder), lock.locked(self.folder):
-            for left in lock.abandoned(self.folder, begin):
-                shutil.rmtree(left, ignore_errors=True)
-            self.scratch = self.folder / f"{begin}{lock.tag()}"
-            self.scratch.mkdir()
-            self._stack.enter_context(lock.at_work(self.scratch))
+        self.scratch = hidden_in(self.folder, f".{self.name}.writing-", self._stack)
         return self.scratch
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

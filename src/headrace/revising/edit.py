@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +25,6 @@ from headrace.imaging.objects import FAULTS, judge_boxes
 from headrace.packing.plan import Group
 from headrace.place import local
 from headrace.place.changing import Change
-from headrace.place.local import LocalPlace
 from headrace.place.open import at, changing
 from headrace.record import Record, Reject, check_record, name_fault
 from headrace.revising.append import Appended, Shards, append
@@ -467,7 +465,7 @@ class Edit:
                 names |= {"index": f"headrace-{tag}.index", "rejects": f"rejects-{tag}.jsonl"}
                 files |= {"index": names["index"], "rejects": names["rejects"]}
                 known = tables.place.whole(now.index, now.files[now.index])
-                if known != tables.place.path / now.index and _crc32c(known) != now.crc32c[now.index]:
+                if known != tables.place.path / now.index and local.crc32c(known) != now.crc32c[now.index]:
                     known = tables.place.whole(now.index, now.files[now.index], anew=True)  # the copy was damaged
                 index.join([known, *(path for one in self._shards for path in one.indices)], scratch / "index")
                 rejects = tables.rejects() + b"".join(one.rejects for one in self._shards)
@@ -476,7 +474,7 @@ class Edit:
             digests = {
                 names[name]: local.digest(scratch / name) for name in ("catalog", "index", "rejects") if name in files
             }
-            crcs = {names[name]: _crc32c(scratch / name) for name in ("catalog", "index") if name in files}
+            crcs = {names[name]: local.crc32c(scratch / name) for name in ("catalog", "index") if name in files}
         gone = {name for kind in ("catalog", "index", "rejects") if (name := getattr(now, kind)) not in names.values()}
         reports = [shards.report for shards in self._shards]
         stored = sum(report.stored for report in reports)
@@ -566,10 +564,3 @@ def _summed(now: Manifest, added: Sequence[Shards]) -> dict[str, Any]:
                 total[reason] = total.get(reason, 0) + n
         out[name] = total
     return out
-
-
-def _crc32c(path: Path) -> int:
-    found = 0
-    for block in LocalPlace(path.parent).blocks(path.name):
-        found = google_crc32c.extend(found, block)
-    return found
