@@ -141,6 +141,32 @@ def test_neighbours_are_one_request(ds: hr.Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
+def test_what_came_since_it_was_looked_for_is_not_fetched_again(
+    ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distant, place = far.opened(ds.path, tmp_path / "cache")
+    found, asked, looked = distant.selection.store.copies, threading.Event(), set[int]()
+    assert found is not None
+    held = found.held
+    place.before = lambda *_: asked.set()
+
+    def late(rows: np.ndarray) -> Any:
+        """What is found in the cache, said when all that was asked for before has come, but to the first."""
+        before, first = held(rows), not looked
+        if not looked.issuperset(rows.tolist()):
+            looked.update(rows.tolist())
+            assert first or asked.wait(LIMIT)
+            with found.traffic.changed:
+                assert first or found.traffic.changed.wait_for(lambda: found.traffic.idle, LIMIT)
+        return before
+
+    monkeypatch.setattr(found, "held", late)
+    check_epochs(ds.loader(**OPTIONS | {"shuffle": False}), distant.loader(**OPTIONS | {"shuffle": False}))
+    assert len(looked) > 16
+    assert sum(length for _, _, length in place.requests) == bytes_of(ds)
+
+
+@pytest.mark.usefixtures("quiet")
 def test_what_is_on_its_way_is_not_asked_for_again(ds: hr.Dataset, tmp_path: Path) -> None:
     distant, place = far.opened(ds.path, tmp_path / "cache", 0)
     check_epochs(ds.loader(**OPTIONS), distant.loader(**OPTIONS))

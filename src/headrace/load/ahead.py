@@ -290,7 +290,7 @@ class Ahead(Order):
                 else:
                     for batch in batches:
                         request.join(row, batch)
-            rows = np.array(sorted(new), np.int64)
+            rows = self._arrived(lot, np.array(sorted(new), np.int64))
             self._soon.clear(np.concatenate([batch.rows for batch in lot.batches]))
             requests = []
             along = Bits(len(self._copies)) if self._copies.cache.is_full else self._soon
@@ -312,6 +312,18 @@ class Ahead(Order):
         self._copies.traffic.expect(len(requests))
         for request in sorted(requests, key=lambda request: min(batch.number for batch in request.waiting)):
             self._copies.pool.submit(self._run, request)
+
+    def _arrived(self, lot: _Lot, rows: Rows) -> Rows:
+        """Takes from the cache those of these rows [m] that came between the look at it and now; the others."""
+        there = self._copies.there.of(rows)
+        if not there.any():
+            return rows
+        held, missing = self._copies.held(rows[there])
+        for row, key in self._copies.keys(rows[there]):
+            if key in held:
+                for batch in lot.missing[row]:
+                    batch.held[key] = held[key]
+        return np.union1d(rows[~there], missing)
 
     def _run(self, request: _Request) -> None:
         """Fetches a span, hands over what is waited for, and then writes it to the cache."""

@@ -194,6 +194,10 @@ class Copies:
             self.cache.write(copy, self._entries[shard].bytes, offset, data)
         return data
 
+    def keys(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, tuple[str, int]]]:
+        """These rows, each with what `Payloads` knows it by."""
+        return ((row, (self.names[shard], start)) for row, shard, start, _, _ in self._where(rows))
+
     def held(self, rows: NDArray[np.int64]) -> tuple[Payloads, NDArray[np.int64]]:
         """Payloads of these rows that the cache holds, by the copy's name and their place in it; and the other rows."""
         found: Payloads = {}
