@@ -141,6 +141,45 @@ def test_neighbours_are_one_request(ds: hr.Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
+def test_what_lies_beside_a_record_comes_with_it_where_all_is_needed(noise: hr.Dataset, tmp_path: Path) -> None:
+    distant, place = far.opened(noise.path, tmp_path / "cache")
+    check_epochs(noise.loader(**OPTIONS), distant.loader(**OPTIONS))
+    # 16 records for who waits for the first batch, and then pieces of 128 KiB and more, of 1.5 MB.
+    assert len(place.requests) <= 16 + bytes_of(noise) // (1 << 17) + len(noise.manifest.shards)
+    assert sum(length for _, _, length in place.requests) == bytes_of(noise)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_what_lies_beside_a_record_does_not_come_where_it_is_of_no_use(
+    noise: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a rank, of whose epoch the half is another's; and where the cache has it already."""
+    monkeypatch.setattr(copies, "_GAP", 0)
+    monkeypatch.setattr(copies, "_GAP_FITTING", 0)
+    distant, place = far.opened(noise.path, tmp_path / "cache")
+    list(distant.loader(**OPTIONS | {"world": (0, 2)}))
+    assert sum(length for _, _, length in place.requests) < 0.8 * bytes_of(noise)
+
+    for name in ("half", "odd"):
+        distant, place = far.opened(noise.path, tmp_path / name)
+        found = distant.selection.store.copies
+        assert found is not None
+        there: dict[str, list[tuple[int, int]]] = {}
+        for entry in noise.manifest.shards:
+            size = entry.bytes
+            there[entry.name] = [(0, size // 2)] if name == "half" else [(k, k + 2**16) for k in range(0, size, 2**17)]
+            data = (Path(noise.path) / entry.name).read_bytes()
+            for begin, end in there[entry.name]:
+                assert found.cache.write(entry.sha256, size, begin, data[begin:end])
+        check_epochs(noise.loader(**OPTIONS), distant.loader(**OPTIONS))
+        record = bytes_of(noise) // len(noise)
+        for shard, offset, length in place.requests:
+            for begin, end in there[shard]:  # one that ends in it is needed as a whole
+                low, high = max(offset, begin), min(offset + length, end)
+                assert high - low <= record + BLOCK, (name, shard, offset, length)
+
+
+@pytest.mark.usefixtures("quiet")
 def test_what_came_since_it_was_looked_for_is_not_fetched_again(
     ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +394,7 @@ def test_a_store_without_an_answer_is_no_damage(ds: hr.Dataset, on_bad: str, tmp
     near, loader = ds.loader(**OPTIONS), distant.loader(**OPTIONS, on_bad=on_bad)
 
     def fails(name: str, offset: int, length: int) -> None:
-        if name == ds.manifest.shards[1].name and offset > 0:
+        if name == ds.manifest.shards[1].name and offset + length > ds.manifest.shards[1].bytes // 2:
             raise StorageError(f"far://{name}: no answer in 180 s")
 
     place.before = fails

@@ -27,6 +27,9 @@ Rows: TypeAlias = NDArray[np.int64]
 _BUDGET = 1 << 27  # bytes of batches that are fetched before their turn
 _LOT = 1 << 25  # bytes of batches whose records are looked for together, so that neighbours become one request
 _HORIZON = 1 << 28  # bytes of batches further on: what of them lies between is taken along
+# Bytes of a shard that are asked for together where all of it is needed, and has room: few at first, when somebody
+# waits for one record of them, and then so many that the request itself costs little beside them.
+_PIECES = 1 << 17, 1 << 20
 _BATCHES = 256  # that are looked after before their turn
 
 
@@ -95,6 +98,9 @@ class Ahead(Order):
     nothing is fetched for an iteration that is never asked. `begun`: rows that were used before the first of the
     batches; `outside`: those that the view has not. They say what may be freed, and are asked for only then. From any
     thread.
+
+    `fits`: the shards of all rows have room in the cache together. `whole`: where also the batches need each of these
+    rows, and they are most of what the shards hold; so what lies beside a record is fetched with it.
     """
 
     def __init__(
@@ -104,11 +110,13 @@ class Ahead(Order):
         rows_of: Callable[[int], Rows],
         *,
         fits: bool = False,
+        whole: Rows | None = None,
         starting: Callable[[], None] = lambda: None,
         begun: Callable[[], Iterator[Rows]] = lambda: iter(()),
         outside: Callable[[], Iterator[Rows]] = lambda: iter(()),
     ) -> None:
         self._copies, self._numbers, self._rows_of, self._fits = copies, numbers, rows_of, fits
+        self._whole, self._piece = whole, 1
         self._starting, self._begun, self._outside = starting, begun, outside()
         self._used: Bits | None = None  # rows that were used in this epoch
         self._lock = threading.RLock()  # `close` may come with the collection of garbage, wherever it is held
@@ -200,6 +208,8 @@ class Ahead(Order):
                 self._used = Bits(len(self._copies))
                 for rows in () if self._fits else self._begun():
                     self._used.set(rows)
+                if self._whole is not None:
+                    self._soon.set(self._whole)
                 self._starting()
             self._copies.cache.touch()
             while lot := self._next_lot():
@@ -238,7 +248,7 @@ class Ahead(Order):
 
     def _coming_next(self) -> tuple[int, Rows, int]:
         """The next batch's number and rows, and their bytes; and looks further on, as far as there is use for it."""
-        keeps = self._copies.cache.keeps
+        keeps = self._copies.cache.keeps and self._whole is None
         horizon = min(_HORIZON, self._copies.cache.limit // 8) if keeps else 0
         while self._seen < len(self._numbers) and (not self._coming or self._coming_bytes < horizon):
             number = self._numbers[self._seen]
@@ -294,7 +304,11 @@ class Ahead(Order):
             self._soon.clear(np.concatenate([batch.rows for batch in lot.batches]))
             requests = []
             along = Bits(len(self._copies)) if self._copies.cache.is_full else self._soon
-            for span in self._copies.spans(rows, along, fits=self._fits):
+            piece = 0
+            if self._whole is not None:
+                self._soon.set(rows)  # as what is beside them
+                piece, self._piece = self._piece, min(max(2 * self._piece, _PIECES[0]), _PIECES[1])
+            for span in self._copies.spans(rows, along, fits=self._fits, piece=piece):
                 # What lies between is kept where it is needed soon; and all of it, where all has room.
                 every = np.arange(span.first, span.last)
                 low, high = np.searchsorted(rows, (span.first, span.last))
@@ -306,11 +320,12 @@ class Ahead(Order):
                         request.join(row, batch)
                 self._on_the_way.update(dict.fromkeys(keep.tolist(), request))
                 requests.append(request)
+            requests.sort(key=lambda request: min(batch.number for batch in request.waiting))
             ready = [batch for batch in lot.batches if not batch.waits]
         for batch in ready:
             _give(batch)
         self._copies.traffic.expect(len(requests))
-        for request in sorted(requests, key=lambda request: min(batch.number for batch in request.waiting)):
+        for request in requests:
             self._copies.pool.submit(self._run, request)
 
     def _arrived(self, lot: _Lot, rows: Rows) -> Rows:
@@ -328,30 +343,31 @@ class Ahead(Order):
     def _run(self, request: _Request) -> None:
         """Fetches a span, hands over what is waited for, and then writes it to the cache."""
         copies, span = self._copies, request.span
-        try:
-            with copies.traffic.request(span.end - span.begin):
-                if not copies.pool.takes_work:
-                    self._fail(CancelledError())
-                if self._closed:
-                    return
-                data, found = copies.fetch(span)
+        with copies.expected() as memory:
+            try:
+                with copies.traffic.request(span.end - span.begin):
+                    if not copies.pool.takes_work:
+                        self._fail(CancelledError())
+                    if self._closed:
+                        return
+                    data, found = copies.fetch(span, memory)
+                    with self._lock:
+                        request.found, asked = found, np.array(list(request.takers), np.int64)
+                        ready = request.hand_over()
+                    for batch in ready:
+                        _give(batch)
+                    good = request.keep[np.isin(request.keep, np.array(list(found), np.int64))]
+                    copies.keep(span, data, good, soon=good[~np.isin(good, asked)])
+            except HeadraceError as error:
+                self._give_up(request, error)
+            except BaseException as error:
+                self._give_up(request, error)
+                raise
+            finally:
                 with self._lock:
-                    request.found, asked = found, np.array(list(request.takers), np.int64)
-                    ready = request.hand_over()
-                for batch in ready:
-                    _give(batch)
-                good = request.keep[np.isin(request.keep, np.array(list(found), np.int64))]
-                copies.keep(span, data, good, soon=good[~np.isin(good, asked)])
-        except HeadraceError as error:
-            self._give_up(request, error)
-        except BaseException as error:
-            self._give_up(request, error)
-            raise
-        finally:
-            with self._lock:
-                for row in request.keep.tolist():
-                    self._on_the_way.pop(row, None)
-            copies.traffic.expect(-1)
+                    request.found = None  # nobody asks it any more, and its memory goes to others
+                    for row in request.keep.tolist():
+                        self._on_the_way.pop(row, None)
 
     def _give_up(self, request: _Request, error: BaseException) -> None:
         with self._lock:

@@ -112,6 +112,38 @@ class Traffic:
                 self.changed.notify_all()
 
 
+class Memory:
+    """What requests come into, and is used again: what is mapped anew, the system has to clear first, and of what is
+    allocated and freed, glibc keeps for each thread what it once had, of which there are 64."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[mmap.mmap]] = {}
+        self._bytes = 0  # of all that is free, about: from any thread
+
+    def take(self, size: int) -> mmap.mmap:
+        """At least so many bytes."""
+        size = 1 << (size - 1).bit_length()
+        try:
+            memory = self._free.setdefault(size, []).pop()
+        except IndexError:
+            return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._bytes -= size
+        return memory
+
+    def give(self, memory: mmap.mmap) -> None:
+        """What `take` has given, and nothing looks at any more."""
+        if len(memory) > RANGE:
+            return
+        if self._bytes + len(memory) > _IN_FLIGHT:  # requests of another size than before
+            self.clear()
+        self._free.setdefault(len(memory), []).append(memory)
+        self._bytes += len(memory)
+
+    def clear(self) -> None:
+        """Lets go of all that is not in use."""
+        self._free, self._bytes = {}, 0
+
+
 class Copies:
     """The records of a dataset, of which `cache` holds what was fetched once: by name and place, or a batch at a time.
 
@@ -131,7 +163,7 @@ class Copies:
         self._in_record = index["image_offset"]
         self.there = Bits(len(tables))
         self.pool = parallel.Pool(THREADS)
-        self.traffic = Traffic()
+        self.traffic, self._memory = Traffic(), Memory()
         self.orders: weakref.WeakValueDictionary[int, Order] = weakref.WeakValueDictionary()
         cache.check()
         cache.own(self.names, str(tables.home.path), self._victims)
@@ -212,11 +244,14 @@ class Copies:
         self.there.set(np.setdiff1d(rows, absent))
         return found, absent
 
-    def spans(self, rows: NDArray[np.int64], along: Bits, *, fits: bool) -> list[Span]:
+    def spans(self, rows: NDArray[np.int64], along: Bits, *, fits: bool, piece: int = 0) -> list[Span]:
         """Requests that bring these rows [m], ascending: neighbours together, with what lies between them where that is
-        little, or needed soon as well (`along`), up to RANGE bytes."""
+        little, or needed soon as well (`along`), up to RANGE bytes. `piece`: instead, what is needed soon of the pieces
+        of so many bytes of a shard in which they lie, as far as the cache has none of it."""
         if not len(rows):
             return []
+        if piece:
+            return self._pieces(self.spans(rows, Bits(len(self)), fits=fits), along, piece)
         shards = self._tables.shard(rows)
         begin = self._offset[rows].astype(np.int64)
         end = begin + self._length[rows] + OVERHEAD_BYTES
@@ -232,21 +267,64 @@ class Copies:
 
     def _span(self, shard: int, first: int, last: int, along: Bits) -> Span:
         """The request of these rows, and of those after them that are needed soon."""
-        begin = int(self._offset[first])
-        stop = int(self._tables.first_row[shard + 1])
+        begin, stop = int(self._offset[first]), int(self._tables.first_row[shard + 1])
         within = int(np.searchsorted(self._offset[last:stop], begin + RANGE)) - 1  # whose end lies within, but for one
         if within > 0:
             soon = along.of(np.arange(last, last + within))
             last += within if soon.all() else int(np.argmin(soon))
-        end = int(self._offset[last - 1]) + int(self._length[last - 1]) + OVERHEAD_BYTES
-        return Span(shard, first, last, begin, end)
+        return self._made(shard, first, last)
 
-    def fetch(self, span: Span) -> tuple[NDArray[np.uint8], Found]:
-        """The bytes of a request, and by row the payloads in it that are sound, parts of these bytes.
+    def _made(self, shard: int, first: int, last: int) -> Span:
+        end = int(self._offset[last - 1]) + int(self._length[last - 1]) + OVERHEAD_BYTES
+        return Span(shard, first, last, int(self._offset[first]), end)
+
+    def _pieces(self, spans: list[Span], along: Bits, piece: int) -> list[Span]:
+        """These requests, each with what is needed soon of the pieces in which it begins and ends."""
+        found: list[Span] = []
+        for span in spans:
+            start, stop = self._tables.first_row[span.shard : span.shard + 2].tolist()
+            offset = self._offset[start:stop]
+            low, high = span.begin // piece * piece, (span.end - 1) // piece * piece + piece
+            low, high = (start + int(np.searchsorted(offset, bound)) for bound in (low, high))
+            before, after = along.of(np.arange(low, span.first)), along.of(np.arange(span.last, high))
+            first = span.first - (len(before) if before.all() else int(np.argmin(before[::-1])))
+            last = span.last + (len(after) if after.all() else int(np.argmin(after)))
+            wide = self._made(span.shard, first, last)
+            if not self._is_hole(wide):
+                wide = span
+            if found and found[-1].shard == wide.shard and wide.first < found[-1].last:
+                if span.last <= found[-1].last:
+                    continue
+                wide = self._made(wide.shard, found[-1].last, wide.last)
+            found.append(wide)
+        return found
+
+    def _is_hole(self, span: Span) -> bool:
+        """Whether the cache was never given anything of these bytes, but for blocks at their ends."""
+        entry = self._entries[span.shard]
+        hole = self.cache.hole(entry.sha256, entry.bytes, span.begin)
+        return hole is not None and hole[0] <= span.begin + BLOCK and hole[1] >= span.end - BLOCK
+
+    @contextlib.contextmanager
+    def expected(self) -> Iterator[list[mmap.mmap]]:
+        """A request that is waited for, and the memory that it comes into, which others have after it."""
+        memory: list[mmap.mmap] = []
+        try:
+            yield memory
+        finally:
+            for some in memory:
+                self._memory.give(some)
+            self.traffic.expect(-1)
+            if self.traffic.idle:
+                self._memory.clear()
+
+    def fetch(self, span: Span, memory: list[mmap.mmap]) -> tuple[NDArray[np.uint8], Found]:
+        """The bytes of a request, and by row the payloads in it that are sound, parts of these bytes; which lie in what
+        `memory` is given then.
 
         Raises StorageError.
         """
-        data = self._read(span.shard, span.begin, span.end)
+        data = self._read(span.shard, span.begin, span.end, memory)
         found, name = {}, self.names[span.shard]
         for row, _, start, length, crc in self._where(np.arange(span.first, span.last)):
             payload = data[start - span.begin : start - span.begin + length]
@@ -254,18 +332,14 @@ class Copies:
                 found[row] = (name, start), payload
         return data, found
 
-    def _read(self, shard: int, begin: int, end: int) -> NDArray[np.uint8]:
-        """These bytes of a shard, read-only; fewer where it ends before. Raises StorageError.
-
-        Many go into memory that is mapped for them, and goes back to the system with them: of what is allocated and
-        freed, glibc keeps for each thread what it once had, and here are 64 of them.
-        """
+    def _read(self, shard: int, begin: int, end: int, memory: list[mmap.mmap]) -> NDArray[np.uint8]:
+        """These bytes of a shard, read-only; fewer where it ends before. Raises StorageError."""
         name = self._entries[shard].name
         if end - begin < _MAPPED:
             return np.frombuffer(self._place.read(name, begin, end - begin), np.uint8)
-        memory = mmap.mmap(-1, end - begin, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        n = self._place.read_into(name, begin, memoryview(memory))
-        data: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n)
+        memory.append(self._memory.take(end - begin))
+        n = self._place.read_into(name, begin, memoryview(memory[-1])[: end - begin])
+        data: NDArray[np.uint8] = np.frombuffer(memory[-1], np.uint8, n)
         data.flags.writeable = False
         return data
 
@@ -302,7 +376,7 @@ class Copies:
             return None
         # The block at either side may hold records by half: written in part, it is no hole.
         begin, end = max(0, hole[0] - BLOCK), min(entry.bytes, hole[1] + BLOCK, hole[0] + RANGE)
-        data = self._read(shard, begin, end)
+        data = self._read(shard, begin, end, [])
         if len(data) < end - begin or not self.cache.write(entry.sha256, entry.bytes, begin, data.data):
             return None
         return end

@@ -461,6 +461,7 @@ class Loader:
             batches,
             rows_of,
             fits=self._fits,
+            whole=self.view.rows if self._filling is not None and self.options.world[1] == 1 else None,
             starting=(lambda: None) if self._filling is None else self._filling.begin,
             begun=begun,
             outside=functools.partial(copies.outside, self.view.rows),
