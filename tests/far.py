@@ -9,11 +9,14 @@ from typing import Any
 
 import headrace as hr
 from headrace.errors import StorageError
+from headrace.load.loader import Loader
 from headrace.load.store import Shards
 from headrace.load.view import View
 from headrace.place.address import Url
 from headrace.place.cache import Cache
 from headrace.place.local import LocalPlace
+
+LIMIT = 20  # seconds, after which what should have come is not coming
 
 
 class FarPlace(LocalPlace):
@@ -72,6 +75,22 @@ def opened(folder: Path, cache: Path, most: int | None = None) -> tuple[hr.Datas
     """The dataset in `folder`, read as if it were far away through a cache, and its place."""
     place = FarPlace(folder)
     return dataset(place, Cache(cache, most)), place
+
+
+def settle(loader: Loader) -> None:
+    """Waits until what was fetched is written: batches don't wait for that."""
+    found = loader.view.store.copies
+    assert found is not None
+    with found.traffic.changed:
+        assert found.traffic.changed.wait_for(lambda: found.traffic.idle, LIMIT)
+
+
+def end_filling() -> None:
+    """Waits for threads that fill the caches of loaders that are gone: they end with the request that runs."""
+    for thread in threading.enumerate():
+        if thread.name == "headrace-fill":
+            thread.join(LIMIT)
+            assert not thread.is_alive()
 
 
 class Gate:

@@ -65,6 +65,8 @@ def test_pixels_are_those_of_the_folder(
             for _ in range(epochs):
                 for one, other in zip(near, loader, strict=True):
                     assert one.ids == other.ids and np.array_equal(one.images, other.images)
-            del loader, loaders
+            far.settle(loader)
+            del one, loader, loaders
+            far.end_filling()
         taken = sum(file.takes for file in files(cache))
         assert taken <= room * 1.2

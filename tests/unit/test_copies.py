@@ -28,7 +28,7 @@ import far
 import headrace as hr
 from command import headrace
 from drawn import saved
-from far import Gate
+from far import LIMIT, Gate, settle
 from headrace import parallel
 from headrace.errors import DamageError, StorageError, UsageError
 from headrace.load import ahead, copies
@@ -38,7 +38,6 @@ from headrace.place import cache as cache_module
 from headrace.place.cache import BLOCK, TAG, Cache, files, folder_of
 from packed import pack, photos
 
-LIMIT = 20  # seconds, after which what should have come is not coming
 N = 120
 OPTIONS: dict[str, Any] = {"batch_size": 16, "size": 16, "shuffle": True, "seed": 3}
 
@@ -80,14 +79,6 @@ def check_epochs(near: Loader, distant: Loader, epochs: int = 1) -> None:
         for one, other in zip(near, distant, strict=True):
             assert same(one, other)
         settle(distant)
-
-
-def settle(loader: Loader) -> None:
-    """Waits until what was fetched is written: batches don't wait for that."""
-    found = loader.view.store.copies
-    assert found is not None
-    with found.traffic.changed:
-        assert found.traffic.changed.wait_for(lambda: found.traffic.idle, LIMIT)
 
 
 def bytes_of(ds: hr.Dataset) -> int:
