@@ -28,8 +28,9 @@ _BUDGET = 1 << 27  # bytes of batches that are fetched before their turn
 _LOT = 1 << 25  # bytes of batches whose records are looked for together, so that neighbours become one request
 _HORIZON = 1 << 28  # bytes of batches further on: what of them lies between is taken along
 # Bytes of a shard that are asked for together where all of it is needed, and has room: few at first, when somebody
-# waits for one record of them, and then so many that the request itself costs little beside them.
-_PIECES = 1 << 17, 1 << 20
+# waits for one record of them and may leave before the rest is of use, and twice as many after each 1/64 of all, up to
+# so many that a request itself costs little beside them.
+_PIECES, _STEPS = (1 << 17, 1 << 20), 64
 _BATCHES = 256  # that are looked after before their turn
 
 
@@ -116,7 +117,7 @@ class Ahead(Order):
         outside: Callable[[], Iterator[Rows]] = lambda: iter(()),
     ) -> None:
         self._copies, self._numbers, self._rows_of, self._fits = copies, numbers, rows_of, fits
-        self._whole, self._piece = whole, 1
+        self._whole, self._fetched, self._whole_bytes = whole, 0, 0
         self._starting, self._begun, self._outside = starting, begun, outside()
         self._used: Bits | None = None  # rows that were used in this epoch
         self._lock = threading.RLock()  # `close` may come with the collection of garbage, wherever it is held
@@ -210,6 +211,7 @@ class Ahead(Order):
                     self._used.set(rows)
                 if self._whole is not None:
                     self._soon.set(self._whole)
+                    self._whole_bytes = self._copies.bytes_of(self._whole)
                 self._starting()
             self._copies.cache.touch()
             while lot := self._next_lot():
@@ -304,11 +306,9 @@ class Ahead(Order):
             self._soon.clear(np.concatenate([batch.rows for batch in lot.batches]))
             requests = []
             along = Bits(len(self._copies)) if self._copies.cache.is_full else self._soon
-            piece = 0
             if self._whole is not None:
                 self._soon.set(rows)  # as what is beside them
-                piece, self._piece = self._piece, min(max(2 * self._piece, _PIECES[0]), _PIECES[1])
-            for span in self._copies.spans(rows, along, fits=self._fits, piece=piece):
+            for span in self._copies.spans(rows, along, fits=self._fits, piece=self._piece()):
                 # What lies between is kept where it is needed soon; and all of it, where all has room.
                 every = np.arange(span.first, span.last)
                 low, high = np.searchsorted(rows, (span.first, span.last))
@@ -320,6 +320,7 @@ class Ahead(Order):
                         request.join(row, batch)
                 self._on_the_way.update(dict.fromkeys(keep.tolist(), request))
                 requests.append(request)
+                self._fetched += span.end - span.begin
             requests.sort(key=lambda request: min(batch.number for batch in request.waiting))
             ready = [batch for batch in lot.batches if not batch.waits]
         for batch in ready:
@@ -327,6 +328,13 @@ class Ahead(Order):
         self._copies.traffic.expect(len(requests))
         for request in requests:
             self._copies.pool.submit(self._run, request)
+
+    def _piece(self) -> int:
+        """Bytes of a shard that are asked for together: 1 is as many as a record has, 0 what is needed soon."""
+        if self._whole is None:
+            return 0
+        least, most = _PIECES
+        return min(least << _STEPS * self._fetched // self._whole_bytes, most) if self._fetched else 1
 
     def _arrived(self, lot: _Lot, rows: Rows) -> Rows:
         """Takes from the cache those of these rows [m] that came between the look at it and now; the others."""
