@@ -233,8 +233,9 @@ def dealt(start: int, stop: int, counts: Sequence[int]) -> tuple[NDArray[np.int6
             return
         half = len(counts) // 2
         left, n = sum(counts[:half]), max(1, sum(counts))
-        before = (np.arange(start, stop + 1) * left + n // 2) // n  # of the positions before, those of the left half
-        is_left = np.diff(before) > 0
+        places = np.arange(start, stop + 1).astype(np.int64 if n < 1 << 31 else object)  # whose product is below 2^63
+        before = (places * left + n // 2) // n  # of the positions before, those of the left half
+        is_left = (np.diff(before) > 0).astype(bool)
         low, high = int(before[0]), int(before[-1])
         deal(where[is_left], low, high, first, counts[:half])
         deal(where[~is_left], start - low, stop - high, first + half, counts[half:])

@@ -612,7 +612,8 @@ class Dataset:
         rounded up or down: some come several times (each with another augmentation), some not, and what an epoch leaves
         out the next ones bring. A record that weighs 0 never comes. Equal weights are an epoch of each record once.
         take, repeat: an epoch of so many records, or of so many times all. Without weights an epoch goes on in the
-        permutation where the last one ended: every record once, before any comes again.
+        permutation where the last one ended: every record once, before any comes again. (So one that ends it and
+        begins the next may have a record of the end of the one and of the beginning of the other.)
 
         Raises UsageError, DataError.
         """
