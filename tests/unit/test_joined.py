@@ -412,6 +412,13 @@ def test_parts_are_gone_through_one_after_the_other(cats: hr.Dataset, fish: hr.D
         assert mine[:n] != mine[n : 2 * n]
 
 
+def test_parts_are_shuffled_apart(cats: hr.Dataset) -> None:
+    mixed = hr.mix({cats[:20]: 0.5, cats[20:]: 0.5})
+    positions = mixed.loader(seed=3).sampling.at(0, 0, 40).positions
+    one, two = positions[positions < 20], positions[positions >= 20] - 20
+    assert sorted(one) == sorted(two) == [*range(20)] and (one == two).sum() < 8
+
+
 def test_unshuffled_a_mix_is_all_once(cats: hr.Dataset, fish: hr.Dataset) -> None:
     mixed = hr.mix({cats: 0.9, fish: 0.1})
     ids = [id_ for batch in mixed.loader(shuffle=False) for id_ in batch.ids]
@@ -517,6 +524,33 @@ def test_parts_that_are_far_away(
             with iter(left) as run:  # and to leave it ends it
                 next(run)
     assert cats_place.requests and fish_place.requests
+
+
+def test_what_is_far_of_several(cats: hr.Dataset, fish: hr.Dataset, tmp_path: Path) -> None:
+    far_cats, far_fish = (far.opened(ds.path, tmp_path / ds.title)[0] for ds in (cats, fish))
+    both = far_cats[::2] + cats[:3] + far_fish
+    one, two = both.store.far
+    assert one.copies is far_cats.store.copies and two.copies is far_fish.store.copies
+    rows = both.rows[[50, 25, 7, 3, 21, 22, 40]]  # 20 of cats, 3 that are near, 30 of fish
+    assert one.rows_of(rows).tolist() == far_cats.rows[[14, 6]].tolist()
+    assert two.rows_of(rows).tolist() == far_fish.rows[[27, 2, 17]].tolist()
+    (one,) = hr.mix({far_cats[:5]: 0.5, far_cats[5:]: 0.5}).store.far  # files are asked for once
+    assert sorted(one.rows_of(np.arange(40)).tolist()) == list(range(40))
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("options", [{}, {"take": 30}, {"weights": {"cat": 3}}, {"repeat": 2}], ids=str)
+def test_what_comes_again_is_not_freed(cats: hr.Dataset, options: dict[str, Any], tmp_path: Path) -> None:
+    distant, _ = far.opened(cats.path, tmp_path / "cache", 1 << 12)
+    loader = distant.loader(batch_size=8, shuffle=True, **options)
+    ahead_ = loader._ahead(1, range(3, len(loader)), before=3)
+    assert isinstance(ahead_, ahead.Ahead)
+    ahead_.take(3)
+    assert distant.store.copies is not None
+    distant.store.copies.there.set(distant.rows)  # as if the cache held them all
+    used = [row for rows in ahead_.used() for row in rows.tolist()]
+    assert bool(used) == ("repeat" not in options and "weights" not in options)
+    ahead_.close()
 
 
 @pytest.mark.usefixtures("quiet")
