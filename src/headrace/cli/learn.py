@@ -123,6 +123,15 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced|NAME=X,…|COLUMN",
+            help="How often images are drawn: each class as often as any other, by class, or by a column of numbers; "
+            "each once by default.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     cache: Annotated[
         str | None,
         typer.Option(metavar="[memory]", help="Keep decoded images in memory; off by default.", rich_help_panel=_DATA),
@@ -300,6 +309,7 @@ def train(
         "augment": None if augment is None else tuple(name for name in augment.split(",") if name),
         "mix": mix,
         "class_weights": parse_weights(class_weights, flag="--class-weights"),
+        "sample": parse_weights(sample, flag="--sample"),
         "precision": precision,
         "devices": parse_devices(devices),
         "patience": patience,

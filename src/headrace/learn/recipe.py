@@ -44,7 +44,8 @@ class Options:
 
     `augment` holds names out of AUGMENTATIONS; `mix` is one out of MIXES. `class_weights` is how much an image of a
     class counts in the loss that is learnt by: 1 for a class that is not named, or "balanced", the same for all images
-    of a class together. `precision` is Keras's dtype policy for the network, whose outputs are float32 all the same.
+    of a class together. `sample`: how often records are drawn, as the `weights` of `Dataset.loader`. `precision` is
+    Keras's dtype policy for the network, whose outputs are float32 all the same.
     `patience` ends the training after so many epochs without a better one; better is what the task says, or `monitor`:
     the name of a value of the history, of which more is better, or less where it ends in loss, error, mae or mse;
     ":max" or ":min" behind it says which.
@@ -69,6 +70,7 @@ class Options:
     augment: tuple[str, ...] | None = None
     mix: str | None = None
     class_weights: str | Mapping[str, float] | None = None
+    sample: str | Mapping[str, float] | None = None
     precision: str = "float32"
     seed: int = 0
     patience: int | None = None

@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -35,6 +36,7 @@ from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.loader import Loader
+from headrace.load.weights import weights_of
 from headrace.place.address import is_url
 from headrace.place.local import explained
 from headrace.place.publish import sync, write_atomic
@@ -262,6 +264,7 @@ class _Training:
         if options.mix is not None:
             task = task.mixed_by(options.mix)
         weights = options.class_weights
+        check_sample(train_part.view, options.sample)
         self.class_weights = None if weights is None else task.class_weights(train_part.view, weights)
         asked = options
         if any(isinstance(callback, _RATES) for callback in callbacks):
@@ -347,6 +350,7 @@ class _Training:
             target=task.truth(part.view, drawn) if val else task.target(drawn),
             augment=() if val else tuple(AUGMENTATIONS[name] for name in filled(options.augment)),
             mix=None if val or options.mix is None else MIXES[options.mix],
+            weights=None if val else options.sample,
             drop_last=options.drop_last and not val,
             workers=options.workers,
             cache=options.cache,
@@ -601,6 +605,15 @@ class _Training:
         write_atomic(self.run.history_csv, _csv(self.history))
         write_atomic(self.run.curves, plots.png(plots.curves(self.history, best=best)))
         logs.write(self.history[-1])
+
+
+def check_sample(view: Dataset, sample: str | Mapping[str, float] | None) -> None:
+    """Raises UsageError: the records can't be drawn so."""
+    if sample is not None:
+        try:
+            weights_of(view.selection, sample)
+        except UsageError as error:
+            raise UsageError(re.sub("^weights", "sample", str(error))) from error
 
 
 def batch_weights(targets: Any, class_weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -17,11 +16,12 @@ from headrace.imaging.sheet import Tile
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.doubts import doubted
-from headrace.learn.tasks import Doubt, Head, Means, Outputs, Score, Shape, Task, as_text, listed, measured, shape_text
+from headrace.learn.tasks import Doubt, Head, Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.photos import Framing
 from headrace.load.targets import Class
+from headrace.load.weights import weights_of
 
 
 def _head(features: Any, classes: int) -> Any:
@@ -145,19 +145,11 @@ class Classification(Task):
         return shares[:, 1:] if self.one else shares
 
     def class_weights(self, view: Dataset, asked: str | Mapping[str, float]) -> NDArray[np.float32]:
-        counts = np.bincount(view.labels, minlength=len(self.class_names))
-        if isinstance(asked, str):  # as scikit-learn's compute_class_weight has it
-            return (len(view) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
-        if unknown := [name for name in asked if name not in self.class_names]:
-            raise UsageError(
-                f"class_weights has {listed(unknown)}; the classes of {view.path} are {', '.join(self.class_names)}"
-            )
-        for name, weight in asked.items():
-            if not 0 <= weight < math.inf:
-                raise UsageError(f"class_weights: {name} is {weight}, wanted a number of 0 and more")
-        weights = np.array([asked.get(name, 1.0) for name in self.class_names], np.float32)
-        if not weights[counts > 0].any():
-            raise UsageError("class_weights: all classes have 0, so that nothing is learnt")
+        weights = np.ones(len(self.class_names), np.float32)
+        try:
+            weights[view.labels] = weights_of(view.selection, asked)
+        except UsageError as error:
+            raise UsageError(f"class_{error}") from error
         return weights
 
     def compile(self, model: Any, optimizer: Any) -> None:
