@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from headrace.errors import NotThereError, UsageError
+from headrace.imaging.placement import Size
 from headrace.learn.backbones import LATER, MOMENTUM, Weights, normalised
 from headrace.learn.backend import keras
-from headrace.learn.tasks import Head
 
 Pixels = Literal["tf", "torch", "caffe", "inside"]
 
@@ -144,13 +144,23 @@ def features(
     return base(prepared(pixels, application.takes))
 
 
-def network(application: Application, head: Head) -> Callable[..., Any]:
-    """The function of (pixels, classes, **options), as a task's models are, of this network under the task's head."""
+def network(
+    application: Application,
+    head: Callable[[Any, int], Any],
+    *,
+    strides: Sequence[int] = (),
+    check: Callable[[Size], None] | None = None,
+) -> Callable[..., Any]:
+    """The function of (pixels, classes, **options), as a task's models are, of this network under a task's head.
+
+    `head` is of (features, classes), and `strides` those of the features; `check` raises UsageError where images of a
+    size (height, width) won't do.
+    """
 
     def made(pixels: Any, classes: int, **options: Any) -> Any:
-        if head.check is not None:
-            head.check(pixels.shape[1:3])
-        return head.build(features(application, pixels, strides=head.strides, **options), classes)
+        if check is not None:
+            check(pixels.shape[1:3])
+        return head(features(application, pixels, strides=strides, **options), classes)
 
     def plain(pixels: Any, classes: int, *, weights: Weights = None, frozen: bool = False) -> Any:
         return made(pixels, classes, weights=weights, frozen=frozen)

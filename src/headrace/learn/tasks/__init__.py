@@ -310,7 +310,8 @@ class Task(ABC):
             return self.models[name]
         from headrace.learn.applications import network
 
-        return network(*self._applied()[name])
+        application, head = self._applied()[name]
+        return network(application, head.build, strides=head.strides, check=head.check)
 
     def _applied(self) -> dict[str, tuple[Application, Head]]:
         """The models that the networks of keras.applications make with this task's heads, by their names."""
