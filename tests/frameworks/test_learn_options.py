@@ -19,7 +19,7 @@ import pytest
 import headrace as hr
 from command import headrace
 from headrace.errors import UsageError
-from headrace.learn import backbones
+from headrace.learn import backbones, devices
 from headrace.learn.backend import keras, precision
 from headrace.learn.recipe import Options, RunFolder
 from headrace.learn.run import Run
@@ -108,6 +108,27 @@ def test_one_number_for_two_classes_learns_from_mixed_images(packed: Path, tmp_p
     assert float(loss(task.learnt(np.array([[0.25, 0.75]])), np.array([[0.6]]))) == pytest.approx(
         -0.75 * np.log(0.6) - 0.25 * np.log(0.4), rel=1e-5
     )
+
+
+def test_mosaics_show_a_detector_four_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = np.array([[4, 4, 28, 28]], np.float32)
+    encoded = cv2.imencode(".png", np.full((32, 32, 3), 200, np.uint8))[1].tobytes()
+    records = [hr.Record(id=f"{i}.png", encoded=encoded, boxes=box, box_labels=("x",)) for i in range(8)]
+    hr.pack(records, tmp_path / "ds", splits={"train": 0.5, "val": 0.5}, progress=False)
+    seen: list[float] = []
+    step = keras.Model.train_on_batch
+
+    def counted(self: Any, x: Any, y: Any, **options: Any) -> Any:
+        seen.extend(y[..., 4].sum(axis=(1, 2)).tolist())
+        return step(self, x, y, **options)
+
+    def cells(shape: tuple[int, ...], classes: int) -> Any:
+        return keras.Sequential([keras.Input(shape), keras.layers.Conv2D(5, 8, 8, activation="sigmoid")])
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", counted)
+    options = Options(epochs=1, batch_size=4, size=32, augment=(), mix="mosaic")
+    found = train(tmp_path / "ds", out=tmp_path / "run", model=cells, options=options)
+    assert seen == [4.0] * 4 and found.best["val_loss"] > 0
 
 
 @pytest.mark.parametrize(
@@ -259,6 +280,16 @@ def test_several_devices_learn_what_one_does(packed: Path, tmp_path: Path, backe
         f"batch_size is {8 * count + 1}, and {count} devices share a batch evenly; wanted a multiple of {count}",
         f"devices is {count}, and this network has been made already: pass the function that makes it",
     ]
+
+
+def test_torch_says_how_several_devices_are_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    monkeypatch.setattr(devices, "_there", lambda: ["cuda:0", "cuda:1"])
+    said = r"devices is 'all': Keras on torch trains on one device .*torchrun, .*world='auto'"
+    with pytest.raises(UsageError, match=said), devices.in_use("all"):
+        pass
+    with devices.in_use(1) as alone:
+        assert alone.count == 1
 
 
 # --- bad input
