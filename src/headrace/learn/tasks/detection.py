@@ -20,6 +20,7 @@ from headrace.learn import backbones, boxes, networks, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
 from headrace.learn.tasks import (
+    Head,
     Hits,
     Means,
     Outputs,
@@ -57,11 +58,16 @@ def mobilenet_v2(
     """
     check_size(pixels.shape[1:3])
     features = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to="block_16_project_BN")
+    return grid_of(features, classes)
+
+
+def grid_of(features: Any, classes: int) -> Any:
+    """The cells of features [b, g, g, f]: a 3x3 convolution of 240, and a 1x1 to their numbers."""
     x = keras.layers.Conv2D(240, 3, padding="same", use_bias=False, name="conv")(features)
     x = keras.layers.BatchNormalization(momentum=backbones.MOMENTUM, name="conv_BN")(x)
     x = keras.layers.ReLU(name="conv_relu")(x)
     depth = Grid(classes=classes).depth
-    cells = keras.layers.Conv2D(depth, 1, activation="sigmoid", name="cells")
+    cells = keras.layers.Conv2D(depth, 1, activation="sigmoid", dtype="float32", name="cells")
     out = cells(x)
     cells.bias.assign(np.array([*_BIAS, *[0.0] * (depth - len(_BIAS))], np.float32))
     return out
@@ -146,12 +152,14 @@ class Detection(Task):
 
     name: ClassVar[str] = "detection"
     models: ClassVar[Mapping[str, Any]] = {"mobilenet_v2": mobilenet_v2}
+    heads: ClassVar[Mapping[str, Head]] = {"": Head(grid_of, strides=(STRIDE,), check=check_size)}
     figures: ClassVar[tuple[str, ...]] = ("precision.png",)
     columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
     compared_columns: ClassVar[tuple[str, ...]] = (*columns, "right")
     right_means: ClassVar[str] = "images of which every box is found and none is false"
     kind: ClassVar[str] = "a detector"
     learns_from: ClassVar[str] = "boxes"
+    mixes: ClassVar[tuple[str, ...]] = ("mosaic",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 4e-3,
