@@ -37,6 +37,7 @@ from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
 from headrace.splits import grouped_shares, shares
+from headrace.world import World
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -512,7 +513,7 @@ class Dataset:
         augment: Augmentation | Iterable[Augmentation] = (),
         drop_last: bool = False,
         workers: int | None = None,
-        world: tuple[int, int] = (0, 1),
+        world: World = (0, 1),
         on_bad: OnBad = "raise",
         max_bad: float | int = 0.10,
         min_visible: float = MIN_VISIBLE,
@@ -521,7 +522,8 @@ class Dataset:
     ) -> Loader:
         """Batches of this view, by number or in order: how they are iterated, repeated and resumed says Loader.
 
-        batch_size: records of a *global* batch, before `world` = (rank, ranks) takes its part of it.
+        batch_size: records of a *global* batch, before `world` = (rank, ranks) takes its part of it. "auto" asks
+        torch.distributed, JAX, or RANK and WORLD_SIZE, once the processes have met: see headrace.world.
         size, fit: what every image is brought to, an int for a square; None is the size all images of the view share.
         shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`

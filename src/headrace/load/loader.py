@@ -33,6 +33,7 @@ from headrace.load.store import Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
 from headrace.load.windows import windows_of
+from headrace.world import World, resolve
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +68,7 @@ class LoaderOptions:
     augment: tuple[Change, ...]
     drop_last: bool
     workers: int | None
-    world: tuple[int, int]
+    world: World
     on_bad: OnBad
     max_bad: float | int
     min_visible: float
@@ -88,9 +89,7 @@ class LoaderOptions:
         parallel.check_workers(self.workers)
         if self.batch_size < 1:
             raise UsageError(f"batch_size is {self.batch_size}, wanted at least 1")
-        rank, ranks = self.world
-        if not 0 <= rank < ranks:
-            raise UsageError(f"world is {self.world}, wanted (rank, size) with 0 <= rank < size")
+        resolve(self.world)
         check_order(self.order)
         if self.order == "windows" and not self.shuffle:
             raise UsageError(
@@ -141,7 +140,9 @@ class Loader:
         _check_kept(view, options, size)
         if options.mix is not None:
             _check_mix(options.mix, options.target, size, len(view.class_names))
-        _check_world(len(view), options)
+        self.world: tuple[int, int] = resolve(options.world)
+        self._asked_world = options.world == "auto"
+        _check_world(len(view), options, self.world[1])
         target, promised = options.target, view.store.manifest
         wants_boxes = target is not None and (target.wants_boxes or target.wants_keypoints)
         if target is not None:
@@ -168,7 +169,7 @@ class Loader:
         self._box_classes = len(promised.box_classes)
         # Whether objects are changed image by image, once these are drawn.
         self._by_image = isinstance(options.mix, Mosaic) or any(isinstance(some, Called) for some in options.augment)
-        b = -(-options.batch_size // options.world[1])
+        b = -(-options.batch_size // self.world[1])
         self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
@@ -181,7 +182,7 @@ class Loader:
                 weakref.finalize(self, self._filling.end).atexit = False
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
-        return Loader, (self.view, self.options), (self._position, self._begun)
+        return Loader, (self.view, replace(self.options, world=self.world)), (self._position, self._begun)
 
     def __setstate__(self, state: tuple[Position, bool]) -> None:
         self._position, self._begun = state
@@ -232,6 +233,7 @@ class Loader:
 
     def __getitem__(self, i: int) -> Batch:
         """Batch `i` of the current epoch. Raises IndexError, DamageError."""
+        self._check_asked()
         batch, bad = self._make(self.epoch, self._index(i))
         self._log(bad)
         return batch
@@ -309,6 +311,7 @@ class Loader:
         return Position(position.epoch + 1, 0) if self._begun and position.batch else position
 
     def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
+        self._check_asked()
         options, records, (k, n) = self.options, len(self.view), share
         ahead = self._ahead(start.epoch, range(start.batch + k, len(self), n), before=start.batch)
         pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
@@ -325,6 +328,16 @@ class Loader:
             delivered=self._deliver if attached else self._deliver_apart,
             ending=None if ahead is None else ahead.close,
         )
+
+    def _check_asked(self) -> None:
+        """Raises UsageError: world="auto" was asked before the processes met, so that each would load everything."""
+        if self._asked_world and (now := resolve("auto")) != self.world:
+            (rank, ranks), (was, of) = now, self.world
+            raise UsageError(
+                f"world='auto' was rank {was} of {of} when the loader was made, and this process is rank {rank} of "
+                f"{ranks} by now; make the loader after the processes have met (torch.distributed.init_process_group, "
+                "jax.distributed.initialize, in Lightning the hook train_dataloader)"
+            )
 
     def _deliver(self, position: Position, bad: tuple[str, ...]) -> None:
         self._deliver_apart(position, bad)
@@ -427,7 +440,7 @@ class Loader:
         n, options = len(self.view), self.options
         start = i * options.batch_size
         stop = min(n, start + options.batch_size)
-        rank, ranks = options.world
+        rank, ranks = self.world
         low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
         return self._ordered(epoch, low, high)
 
@@ -697,9 +710,9 @@ def _check_kept(view: View, options: LoaderOptions, size: Size) -> None:
             )
 
 
-def _check_world(n: int, options: LoaderOptions) -> None:
+def _check_world(n: int, options: LoaderOptions, ranks: int) -> None:
     """Raises UsageError when a rank's part of a batch would be empty: its mean is NaN, and layers refuse it."""
-    b, ranks = options.batch_size, options.world[1]
+    b = options.batch_size
     if b < ranks:
         raise UsageError(
             f"batch_size is {b}, the records of a batch of all {ranks} ranks together (world), so that some would get "
