@@ -324,8 +324,8 @@ class Loader:
             pool=pool,
             ahead=parallel.ahead(2 * pool.workers + self._shares - 1, n * self._piece_bytes),
             budget=Budget(most, records),
-            state=self._state,
-            delivered=self._deliver if attached else self._deliver_apart,
+            state=self.state_of,
+            delivered=self.deliver if attached else self._deliver_apart,
             ending=None if ahead is None else ahead.close,
         )
 
@@ -339,7 +339,9 @@ class Loader:
                 "jax.distributed.initialize, in Lightning the hook train_dataloader)"
             )
 
-    def _deliver(self, position: Position, bad: tuple[str, ...]) -> None:
+    def deliver(self, position: Position, bad: tuple[str, ...]) -> None:
+        """For a feed that has batches of `iterate` made ahead of what is used: what was used moves the loader here, and
+        came without these damaged records."""
         self._deliver_apart(position, bad)
         self._skipped.update(dict.fromkeys(bad))
         self._move(position, begun=True)
@@ -368,13 +370,14 @@ class Loader:
         """
         if self._held is not None:
             raise UsageError(self._held)
-        return self._state(self._position)
+        return self.state_of(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next iteration goes on where `state` was taken. Raises UsageError: it belongs to another loader."""
         self._move(self._position_in(state))
 
-    def _state(self, position: Position) -> dict[str, Any]:
+    def state_of(self, position: Position) -> dict[str, Any]:
+        """The state of this loader where it stands at `position`."""
         return {"version": STATE_VERSION, **position._asdict()} | self._identity()
 
     def _position_in(self, state: dict[str, Any]) -> Position:
@@ -409,11 +412,17 @@ class Loader:
 
         return KerasFeed(self)
 
-    def to_torch(self) -> TorchFeed:
-        """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors. Raises MissingExtraError."""
+    def to_torch(self, *, device: Any = None, dtype: Any = None, memory_format: Any = None) -> TorchFeed:
+        """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors, for a loop of one's own, Lightning and
+        Accelerate.
+
+        device: what torch.device() takes, where they come to, a batch ahead on CUDA; None is the CPU. dtype: a type
+        that images are converted to there, float16 say; their values stay 0 to 255. memory_format: torch.channels_last,
+        which they have anyway, or torch.contiguous_format. Raises MissingExtraError, UsageError.
+        """
         from headrace.feeds.torch import TorchFeed
 
-        return TorchFeed(self)
+        return TorchFeed(self, device=device, dtype=dtype, memory_format=memory_format)
 
     def to_tf(self) -> TFDataset:
         """A tf.data.Dataset of (images, targets), one epoch per iteration. Raises MissingExtraError."""
