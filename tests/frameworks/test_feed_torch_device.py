@@ -12,6 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,9 @@ def test_processes_of_a_dataloader_make_no_device(ds: hr.Dataset, monkeypatch: p
     for images, _ in torch.utils.data.DataLoader(feed, batch_size=None, num_workers=2):
         assert images.dtype == torch.float32
     feed.device = torch.device("cuda", 0)  # as if there were one
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
     with pytest.raises(hr.UsageError, match="device is 'cuda:0', to which a process of a DataLoader can't bring"):
-        list(torch.utils.data.DataLoader(feed, batch_size=None, num_workers=1))
+        iter(feed)
 
 
 # --- batches that are ahead ------------------------------------------------------------------------------------------
@@ -196,19 +198,20 @@ def test_a_forked_child_does_not_go_on_with_it(ds: hr.Dataset, lane: Lane) -> No
     got = iter(feed)
     next(got)
     context = multiprocessing.get_context("fork")
-    said = context.SimpleQueue()
+    here, there = context.Pipe(duplex=False)
 
     def child() -> None:
         try:
             next(got)
         except hr.UsageError as error:
-            said.put(str(error))
-        said.put(numbers(feed))
+            there.send(str(error))
+        there.send(numbers(feed))
 
     process = context.Process(target=child)
     process.start()
-    assert "belongs to the process it was forked from" in said.get()
-    assert len(said.get()) == 5
+    there.close()  # so that a child that died is an end of file
+    assert "belongs to the process it was forked from" in here.recv()
+    assert len(here.recv()) == 5  # a pass of its own
     process.join()
     assert len(list(got)) == 4
 

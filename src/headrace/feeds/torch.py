@@ -79,8 +79,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
         """A batch where nothing is ahead: on the CPU, or on a device that takes it in its turn."""
         images, targets = self._tensors(batch)
         if self.device is not None:
-            images, targets = _each(lambda some: some.to(self.device), (images, targets))
-        return _element(self._formed(images), targets)
+            images, targets = each(lambda some: some.to(self.device), (images, targets))
+        return element(self._formed(images), targets)
 
     def _ahead(self, lane: Any, run: Iteration, left: int) -> Iterator[Any]:
         """The `left` batches of a run, of which one more than was asked for is on its way; what is asked for counts."""
@@ -96,17 +96,18 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
             for moved, position, bad in sent:
                 images, targets = lane.take(moved)
                 self.loader.deliver(position, bad)
-                yield _element(images, targets)
+                yield element(images, targets)
                 del images, targets, moved  # nothing here holds what the device is done with
                 if os.getpid() != process:
                     raise UsageError("this iteration belongs to the process it was forked from; begin one here")
         finally:
             sent.close()
-            run.close()
+            if os.getpid() == process:  # a thread of the parent's may be in the midst of it
+                run.close()
 
     def _tensors(self, batch: Batch) -> tuple[Any, Any]:
-        images = _tensor(batch.images) if self.loader.view.keeps else _channels_first(batch.images)
-        return images, _tensor(batch.targets)
+        images = tensor(batch.images) if self.loader.view.keeps else channels_first(batch.images)
+        return images, tensor(batch.targets)
 
     def _formed(self, images: Any) -> Any:
         """Images, where they have arrived, as they were asked for."""
@@ -208,9 +209,9 @@ class Cuda:
 
     def send(self, tensors: Any, formed: Any) -> Any:
         """Sets (images, targets) off; `formed` is done to the images there. From any thread."""
-        pinned = _each(lambda some: some.pin_memory(), tensors)
+        pinned = each(lambda some: some.pin_memory(), tensors)
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
-            images, targets = _each(lambda some: some.to(self.device, non_blocking=True), pinned)
+            images, targets = each(lambda some: some.to(self.device, non_blocking=True), pinned)
             return (formed(images), targets), self.stream.record_event()
 
     def take(self, sent: Any) -> Any:
@@ -219,7 +220,7 @@ class Cuda:
         computing = torch.cuda.current_stream(self.device)
         computing.wait_event(arrived)
         # Its memory is of the stream that copies, and may be used again there only once what computes is done with it.
-        _each(lambda some: some.record_stream(computing), tensors)
+        each(lambda some: some.record_stream(computing), tensors)
         return tensors
 
 
@@ -228,29 +229,29 @@ def lane_to(device: Any) -> Cuda | None:
     return Cuda(device) if device is not None and device.type == "cuda" else None
 
 
-def _element(images: Any, targets: Any) -> Any:
+def element(images: Any, targets: Any) -> Any:
     return images if targets is None else (images, targets)
 
 
-def _each(function: Any, value: Any) -> Any:
+def each(function: Any, value: Any) -> Any:
     """`function` of each tensor of a tuple or dict of them, in the same."""
     if isinstance(value, tuple):
-        return tuple(_each(function, part) for part in value)
+        return tuple(each(function, part) for part in value)
     if isinstance(value, dict):
-        return {name: _each(function, part) for name, part in value.items()}
+        return {name: each(function, part) for name, part in value.items()}
     return None if value is None else function(value)
 
 
-def _channels_first(images: Any) -> Any:
+def channels_first(images: Any) -> Any:
     """Images uint8 [b, h, w, c] as [b, c, h, w] of the same memory."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def _tensor(value: Any) -> Any:
+def tensor(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, dict):
-        return {name: _tensor(part) for name, part in value.items()}
+        return {name: tensor(part) for name, part in value.items()}
     return torch.from_numpy(np.ascontiguousarray(native(value)))
 
 

@@ -25,6 +25,7 @@ from headrace.imaging.called import Called, left
 from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
 from headrace.load.ahead import Ahead, Filling, fitting
 from headrace.load.cache import MemoryCache
+from headrace.load.copies import Payloads
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
@@ -170,7 +171,7 @@ class Loader:
         # Whether objects are changed image by image, once these are drawn.
         self._by_image = isinstance(options.mix, Mosaic) or any(isinstance(some, Called) for some in options.augment)
         b = -(-options.batch_size // self.world[1])
-        self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+        self._shares = self._shares_of(b)
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
@@ -513,20 +514,52 @@ class Loader:
 
         return pieces(begin, fill, finish, n=self._shares)
 
+    def at(self, positions: NDArray[np.int64], *, pool: parallel.Pool | None = None) -> Batch:
+        """The records at these positions int64 [b] of the view in this order, as the current epoch has each of them:
+        for who has an order of its own. pool: threads; by default the loader's. Raises DamageError."""
+        epoch, copies, rows = self.epoch, self.view.store.copies, self.view.rows[positions]
+
+        def draft() -> Draft:
+            if copies is None:
+                return self._draft_of(epoch, positions)
+            wanted = np.unique(rows if self._cache is None else self.view.rows[self._cache.missing(positions)])
+            ahead = Ahead(copies, range(1), lambda _: wanted, fits=self._fits)
+            return self._draft_of(epoch, positions, lambda: (ahead.take(0),))
+
+        work = pieces(draft, self._fill, self._finish, n=self._shares_of(len(rows)))
+        if len(work) == 1:
+            made = work[0]()
+        else:
+            some = parallel.ordered(operator.call, work, workers=self._pool if pool is None else pool, ahead=len(work))
+            made = next(made for made in some if made is not None)
+        assert made is not None
+        self._log(made.bad)
+        return made.batch
+
+    def _shares_of(self, b: int) -> int:
+        """How many pieces a batch of `b` is made in."""
+        return max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+
     def _draft(self, epoch: int, i: int, ahead: Ahead | None = None) -> Draft:
-        """A batch before its images are drawn."""
+        """Batch `i` before its images are drawn."""
+        held = tuple if ahead is None else lambda: (ahead.take(i),)
+        return self._draft_of(epoch, self._positions(epoch, i), held)
+
+    def _draft_of(
+        self, epoch: int, positions: NDArray[np.int64], held: Callable[[], tuple[Payloads, ...]] = tuple
+    ) -> Draft:
+        """A batch of the records at these positions [b] before its images are drawn. held: see Store.drawing."""
         store, options = self.view.store, self.options
         store.check_whole()
-        positions = self._positions(epoch, i)
         rows = self.view.rows[positions]
         chances = self._chances(rows, epoch)
-        held = () if ahead is None else (ahead.take(i),)
+        payloads = held()
         placements = self._placements(rows, chances)
         return Draft(
             rows=rows,
             placements=placements,
             changes=list(zip(options.augment, chances, strict=True)),
-            draw=store.drawing(rows, *held) if self._cache is None else self._cache.drawing(positions, *held),
+            draw=store.drawing(rows, *payloads) if self._cache is None else self._cache.drawing(positions, *payloads),
             images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
