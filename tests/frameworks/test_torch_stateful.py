@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 import headrace as hr
 from packed import pack, shades
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 StatefulDataLoader = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
 
 N = 19
@@ -91,14 +91,21 @@ def test_processes_that_persist_go_on_as_well(ds: hr.Dataset) -> None:
     assert [numbers(resumed) for _ in range(3)] == [first[3:], second, third]
 
 
-def test_a_state_of_other_options_is_refused(ds: hr.Dataset, tmp_path: Path) -> None:
-    _, whole = made(ds, 2)
-    next(iter(whole))
-    feed = ds.loader(batch_size=5).to_torch()
-    other = StatefulDataLoader(feed, batch_size=None, num_workers=2)
-    other.load_state_dict(whole.state_dict())
-    with pytest.raises(hr.UsageError, match="the state belongs to another loader: its batch_size is 4"):
-        next(iter(other))
+def test_a_state_of_others_is_refused(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed, _ = made(ds, 2)
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: SimpleNamespace(id=1, num_workers=2))
+    iter(feed)
+    state = feed.state_dict()
+    assert state["share"] == [1, 2] and state["batch"] == 1
+    with pytest.raises(hr.UsageError, match=r"the state belongs to another loader: its batch_size is 4, .* is 5"):
+        ds.loader(batch_size=5).to_torch().load_state_dict(state)
+    for broken in ({"share": [1]}, {"share": "12"}, {"batch": 0}, {"batch": None}, {"epoch": "x"}, {"version": 7}):
+        with pytest.raises(hr.UsageError):
+            feed.load_state_dict(state | broken)
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: SimpleNamespace(id=1, num_workers=3))
+    feed.load_state_dict(state)
+    with pytest.raises(hr.UsageError, match="that of process 1 of 2 of a DataLoader, and this is 1 of 3; pass num_w"):
+        iter(feed)
 
 
 def test_single_records_of_a_map_style_dataset(ds: hr.Dataset) -> None:

@@ -177,6 +177,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                     )
                 self.loader.load_state_dict(state | {"batch": 0})  # its own may be past the last
                 self._share = _Share(Position(epoch, batch), (worker, workers), loaded=True)
+            case {"share": share}:
+                raise UsageError(f"the state's share {share!r:.40}, batch {state.get('batch')!r:.40} are out of range")
             case _:
                 self.loader.load_state_dict(state)
                 self._share = None
