@@ -40,8 +40,8 @@ class Classifier(L.LightningModule):
 def main(path: str, epochs: int = 3) -> None:
     L.seed_everything(0)
     ds = hr.Dataset(path)
-    parts = ds.divide(train=0.8, val=0.2)
-    feeds = [part.loader(batch_size=16, size=96).to_torch() for part in parts.values()]
+    parts = ds.divide({"train": 0.8, "val": 0.2})
+    feeds = [part.loader(batch_size=16, size=96).to_torch() for part in parts]
     keep = ModelCheckpoint("lightning", save_last=True, every_n_train_steps=20, save_on_train_epoch_end=True)
     trainer = L.Trainer(max_epochs=epochs, callbacks=[keep], logger=False, enable_progress_bar=False)
     last = Path("lightning/last.ckpt")

@@ -3,6 +3,7 @@ where it is installed)."""
 
 from __future__ import annotations
 
+import contextlib
 import runpy
 import sys
 from pathlib import Path
@@ -14,9 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from vision import torchvision_v2  # which lies there
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(pytest.skip.Exception):  # it is not installed, and nobody asks for it
         torchvision_v2()
-    except pytest.skip.Exception:
-        pass  # it is not installed, and nobody asks for it
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

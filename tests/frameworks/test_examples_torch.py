@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,13 @@ def test_ddp(ds: hr.Dataset, tmp_path: Path) -> None:
     assert sorted(line[:23] for line in said.splitlines()) == ["rank 0 of 2, epoch 0: l", "rank 1 of 2, epoch 0: l"]
     said = torchrun(1, EXAMPLES / "ddp.py", ds.path, 2, folder=tmp_path)
     assert [line[:23] for line in said.splitlines()] == ["rank 0 of 1, epoch 1: l"]
+
+
+def test_lightning_fit(ds: hr.Dataset, tmp_path: Path) -> None:
+    if importlib.util.find_spec("lightning") is None:
+        pytest.skip("lightning is not installed")
+    launch = [sys.executable, str(TESTS / "frameworks" / "run_with_torchvision.py")]
+    for epochs in (1, 2):
+        words = [*launch, str(EXAMPLES / "lightning_fit.py"), str(ds.path), str(epochs)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert f"{3 * epochs} steps, val_loss" in done.stdout, done.stderr

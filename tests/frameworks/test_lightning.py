@@ -24,7 +24,7 @@ RUN = [sys.executable, str(TESTS / "frameworks" / "run_with_torchvision.py")]
 def test_a_fit_that_is_killed_goes_on_with_the_next_batch(tmp_path: Path) -> None:
     ds = pack(shades(60), tmp_path / "ds")
     words = [*RUN, str(TESTS / "frameworks" / "run_lightning.py"), str(ds.path), str(tmp_path)]
-    killed = subprocess.run([*words, "8"], capture_output=True, text=True, timeout=300)
+    killed = subprocess.run([*words, "7"], capture_output=True, text=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -38,11 +38,8 @@ def test_a_fit_that_is_killed_goes_on_with_the_next_batch(tmp_path: Path) -> Non
     records = [int(record.id) for record in ds]
     assert said["validated"] == [records[:24], records, records, records]
 
-    assert [step for step, _ in said["resumed"]] == [8 if killed_last(tmp_path) == 8 else 6, *range(1, 16)]
+    # The killed one's last checkpoint, and then those of each step.
+    assert [step for step, _ in said["resumed"]] == [6, *range(1, 16)]
     for step, seen in said["resumed"]:
         assert [numbers for _, _, numbers, _ in seen] == [numbers for _, _, numbers, _ in whole[step:]], step
         assert [loss for _, _, _, loss in seen] == [loss for _, _, _, loss in whole[step:]], step
-
-
-def killed_last(tmp_path: Path) -> int:
-    return max(int(path.stem.partition("=")[2]) for path in (tmp_path / "killed").glob("*.ckpt"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -46,6 +48,9 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
     count of the batches. With `persistent_workers` they go on to the next epoch by themselves, and `set_epoch` does not
     reach them.
 
+    Accelerate's `prepare(model, optimizer, feed)` leaves a feed as it is: loader(world="auto") has dealt out the
+    batches, and `device=accelerator.device` brings them there.
+
     Raises UsageError: the device is not there; dtype or memory_format is none that images can have.
     """
 
@@ -61,6 +66,11 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
+        if self.loader.world[1] > 1 and _is_dealt_out():
+            raise UsageError(
+                "this feed has its part of each batch already (world), and Accelerate would deal that out once more; "
+                "pass the feed itself to prepare(), not a DataLoader of it"
+            )
         info = torch.utils.data.get_worker_info()
         if info is not None:
             if self.device is not None and self.device.type != "cpu":
@@ -229,6 +239,14 @@ class Cuda:
 def lane_to(device: Any) -> Cuda | None:
     """How batches go ahead to a device; None where each is brought there in its turn."""
     return Cuda(device) if device is not None and device.type == "cuda" else None
+
+
+def _is_dealt_out() -> bool:
+    """Whether a DataLoader that Accelerate has prepared is asking: it gives each process a part of what comes."""
+    asker: FrameType | None = sys._getframe(2)
+    while asker is not None and asker.f_globals.get("__name__") != "accelerate.data_loader":
+        asker = asker.f_back
+    return asker is not None
 
 
 def element(images: Any, targets: Any) -> Any:
