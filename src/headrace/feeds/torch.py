@@ -221,8 +221,8 @@ class Cuda:
 
     def send(self, tensors: Any, formed: Any) -> Any:
         """Sets (images, targets) off; `formed` is done to the images there. From any thread."""
-        pinned = each(lambda some: some.pin_memory(), tensors)
-        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):  # else pinning would start the first GPU
+            pinned = each(lambda some: some.pin_memory(), tensors)
             images, targets = each(lambda some: some.to(self.device, non_blocking=True), pinned)
             return (formed(images), targets), self.stream.record_event()
 
