@@ -520,7 +520,7 @@ class Loader:
 
     def _takes_all(self, batches: range) -> bool:
         """Whether it is this process alone that fetches an epoch, which needs every record of the view."""
-        alone = self.options.world[1] == 1 and batches.step == 1
+        alone = self.world[1] == 1 and batches.step == 1
         return alone and not self.sampling.repeats and self.records >= len(self.view)
 
     def _make(self, epoch: int, i: int) -> Made:
