@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import io
+import pickle
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
@@ -21,6 +23,7 @@ from drawn import saved
 from foreign import payload, write
 from headrace.errors import DamageError, NotThereError, UsageError
 from headrace.format import catalog, manifest
+from headrace.load import dataset
 from headrace.load.view import View
 from packed import CLASSES, flip, pack, photos, pixels_of, rewrite_manifest, shades, shard_of
 
@@ -166,6 +169,22 @@ def test_ids_give_a_view(ds: hr.Dataset) -> None:
                 assert view[key].rows.tolist() == view.rows[chosen].tolist()
     with pytest.raises(KeyError, match=r"ds: no record 'zzz'"):
         ds[["dir/000.jpeg", "zzz"]]
+
+
+def test_what_others_call_it_is_answered(ds: hr.Dataset) -> None:
+    for name, instead in (
+        ("take", r"ds\[:5\]"),
+        ("batch", r"ds\.loader\(batch_size=32\)"),
+        ("to_torch", r"ds\.loader\(\)\.to_torch\(\)"),
+        ("concatenate", r"a \+ b, hr\.concat"),
+        ("num_classes", r"len\(ds\.class_names\)"),
+    ):
+        with pytest.raises(AttributeError, match=f"'Dataset' object has no attribute '{name}'; it is {instead}"):
+            getattr(ds, name)
+    with pytest.raises(AttributeError, match=r"'Dataset' object has no attribute 'zzz'$"):
+        getattr(ds, "zzz")  # noqa: B009
+    assert not hasattr(ds, "take") and not any(hasattr(hr.Dataset, name) for name in dataset._INSTEAD)
+    assert pickle.loads(pickle.dumps(ds)).fingerprint == ds.fingerprint and copy.copy(ds).rows is ds.rows
 
 
 def test_whether_there_is_an_id(ds: hr.Dataset) -> None:

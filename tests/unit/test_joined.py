@@ -556,13 +556,15 @@ def test_what_comes_again_is_not_freed(cats: hr.Dataset, options: dict[str, Any]
 @pytest.mark.usefixtures("quiet")
 def test_a_store_that_fails_is_heard_of(cats: hr.Dataset, fish: hr.Dataset, tmp_path: Path) -> None:
     distant, place = far.opened(fish.path, tmp_path / "cache")
+    far_cats, _ = far.opened(cats.path, tmp_path / "other")
 
     def fail(*_: object) -> None:
         raise hr.StorageError("the store is gone")
 
     place.before = fail
-    with pytest.raises(hr.StorageError, match="the store is gone"):
-        list((cats + distant).loader(batch_size=16, shuffle=True))
+    for both in (cats + distant, far_cats + distant):
+        with pytest.raises(hr.StorageError, match="the store is gone"):
+            list(both.loader(batch_size=16, shuffle=True))
 
 
 def test_windows_that_lie_by_class_are_warned_of(

@@ -225,6 +225,8 @@ def test_repr(ds: hr.Dataset) -> None:
     text = repr(ds.where("label = 1").loader(batch_size=4, seed=3))
     assert text == "Loader(3 batches of 4, 8x8x3, shuffled by seed 3; 12 records of ds / where label = 1)"
     assert "in order" in repr(ds.loader(shuffle=False))
+    weighted = ds.loader(batch_size=4, weights={"ant": 2}, take=9)
+    assert "drawn by weight and seed 0; 9 an epoch of 37 records of ds" in repr(weighted)
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------------

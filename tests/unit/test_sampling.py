@@ -78,6 +78,28 @@ def test_the_loader_says_how_long_it_takes(rare: hr.ArrayDataset) -> None:
     assert len(seen) == N
 
 
+@pytest.mark.parametrize("ranks", range(1, 9))
+def test_any_rank_goes_on_at_any_batch(rare: hr.ArrayDataset, ranks: int) -> None:
+    """1:99 balanced, stopped after each batch by any number of ranks, and gone on with by any other."""
+    options: dict[str, Any] = {"batch_size": 50, "weights": "balanced", "seed": 3}
+    whole = rare.loader(**options)
+    epochs = [[batch.ids for batch in whole] for _ in range(2)]
+    parts = [rare.loader(**options, world=(rank, ranks)) for rank in range(ranks)]
+    taken: list[list[tuple[str, ...]]] = [[] for _ in range(ranks)]
+    runs = [iter(part) for part in parts]
+    for k in range(len(whole)):
+        state = json.loads(json.dumps(parts[k % ranks].state_dict()))
+        assert all(part.state_dict() == state for part in parts)
+        for rank, run in enumerate(runs):
+            taken[rank].append(next(run).ids)
+        other = rare.loader(**options, world=(k % 3, 3))
+        with other.iterate(state) as rest:
+            low, high = 50 * (k % 3) // 3, 50 * (k % 3 + 1) // 3
+            assert next(rest).ids == epochs[0][k][low:high]
+    assert [tuple(id_ for ids in batch for id_ in ids) for batch in zip(*taken, strict=True)] == epochs[0]
+    assert parts[0].state_dict() == {**state, "epoch": 1, "batch": 0}
+
+
 def test_batches_are_mixed(rare: hr.ArrayDataset) -> None:
     """Batches share out classes as drawing without looking would, and none of them like another."""
     loader = rare.loader(batch_size=50, weights="balanced")

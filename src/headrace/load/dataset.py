@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
 import polars as pl
@@ -97,6 +97,31 @@ _NEEDLESS = {
     **dict.fromkeys(
         ("split", "subset", "validation_split"), "a view has it: ds.split('train'), ds.divide({'train': 0.8})"
     ),
+}
+# What other libraries' datasets do, and how it is done here.
+_INSTEAD = {
+    "take": "ds[:5]",
+    "skip": "ds[5:]",
+    "head": "ds[:5], ds.catalog.head()",
+    "select": "ds[[1, 2]]",
+    "filter": "ds.where('width > 300')",
+    "batch": "ds.loader(batch_size=32)",
+    "shuffle": "ds.loader(shuffle=True)",
+    "repeat": "ds.loader(repeat=2)",
+    "map": "ds.loader(augment=…)",
+    "cache": "ds.loader(cache='memory')",
+    "prefetch": "ds.loader(), which makes batches ahead",
+    "interleave": "hr.mix({a: 0.7, b: 0.3})",
+    "sample_from_datasets": "hr.mix({a: 0.7, b: 0.3})",
+    **dict.fromkeys(("concatenate", "concat"), "a + b, hr.concat([a, b])"),
+    **dict.fromkeys(("train_test_split", "random_split"), "ds.divide({'train': 0.8, 'val': 0.2})"),
+    **{feed: f"ds.loader().{feed}()" for feed in ("to_keras", "to_torch", "to_tf", "to_jax")},
+    **dict.fromkeys(("to_pandas", "to_polars", "df"), "ds.catalog"),
+    **dict.fromkeys(("classes", "names"), "ds.class_names"),
+    **dict.fromkeys(("num_classes", "n_classes"), "len(ds.class_names)"),
+    **dict.fromkeys(("targets", "y"), "ds.labels"),
+    **dict.fromkeys(("cardinality", "size", "num_examples"), "len(ds)"),
+    **dict.fromkeys(("ids", "filenames", "file_paths"), "ds.catalog['id']"),
 }
 
 
@@ -373,6 +398,12 @@ class Dataset:
         None also where images are kept that are neither [h, w] nor [h, w, c].
         """
         return self.selection.image_size
+
+    if not TYPE_CHECKING:  # which would take any name for one that is there
+
+        def __getattr__(self, name: str) -> Never:
+            instead = f"; it is {_INSTEAD[name]} here" if name in _INSTEAD else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
     def __len__(self) -> int:
         return len(self.rows)

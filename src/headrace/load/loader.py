@@ -457,10 +457,13 @@ class Loader:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image_shape)) + (f" {self.dtype}" if self.view.keeps else "")
-        order_ = f"shuffled by seed {self.options.seed}" if self.options.shuffle else "in order"
+        how = "drawn by weight and" if self.sampling.weighted else "shuffled by"
+        order_ = f"{how} seed {self.options.seed}" if self.options.shuffle else "in order"
         if self.windows is not None:
             order_ += f" in windows of {self.windows.group} blocks of {self.windows.block}"
         records = f"{len(self.view)} records of {self.view.title}"
+        if self.records != len(self.view):
+            records = f"{self.records} an epoch of {records}"
         return f"Loader({len(self)} batches of {self.batch_size}, {shape}, {order_}; {records})"
 
     def _index(self, i: int) -> int:

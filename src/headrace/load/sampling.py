@@ -47,7 +47,8 @@ class Sampling:
     together nearly as exactly. Where the store mixes parts, each has its share of any records in a row, but for a few,
     and what was said is true of each part for itself.
 
-    `windowed`: shuffled by the window. Not shuffled, records come in their order, whatever they weigh.
+    `weighted`: whether records weigh differently. `windowed`: shuffled by the window. Not shuffled, records come in
+    their order, in whatever shares they are mixed.
     Raises UsageError: a part of a mix of which the view has no record.
     """
 
@@ -67,7 +68,7 @@ class Sampling:
         self.windows = windows_of(view.store, n) if windowed else None
         # As an epoch without any has them; and each record once says more than the same share for each.
         weights = None if weights is None or not n or weights.min() == weights.max() else weights
-        self._view_records, self._weighted = n, weights is not None
+        self._view_records, self.weighted = n, weights is not None
         mixed = view.store.shares if shuffle else ()
         # What was meant by 0.7 and by 1 / 3, not the nearest that a float can say.
         self._shares = [Fraction(share).limit_denominator(10**9) for share in mixed]
@@ -153,7 +154,7 @@ class Sampling:
     @property
     def repeats(self) -> bool:
         """Whether a record may come more than once in an epoch."""
-        return self._weighted or len(self._parts) > 1 or self.records > self._view_records
+        return self.weighted or len(self._parts) > 1 or self.records > self._view_records
 
     def identity(self) -> dict[str, Any]:
         """What a state must have in common with this, beside the view and the seed; JSON-able."""
@@ -164,5 +165,5 @@ class Sampling:
                 digest.update(np.ascontiguousarray(part.line.ends, "<f8").data)
         return {
             "take": None if self.records == self._view_records else self.records,
-            "weights": digest.hexdigest()[:16] if self._weighted else None,
+            "weights": digest.hexdigest()[:16] if self.weighted else None,
         }

@@ -40,7 +40,7 @@ class NeedsYes(UsageError):
 def home_of(dataset: Dataset) -> Place:
     """Where the dataset that is edited lies. Raises UsageError: it can't be edited here."""
     if not isinstance(dataset.store, Shards):
-        raise UsageError("arrays in memory have no versions; edit=True is of a packed or adopted dataset")
+        raise UsageError(f"{dataset.title}: has no versions; edit=True is of a packed or adopted dataset")
     if dataset.is_view:
         raise UsageError(
             f"{dataset.title}: is a part of a dataset, and edit=True edits a whole one; open that, and narrow it down "

@@ -194,5 +194,7 @@ class Session:
     def difference(self, before: int, after: int) -> tuple[Dataset, Dataset, Diff]:
         """Two versions, and what they differ in. Raises UsageError, DamageError."""
         one, other = self.at(before), self.at(after)
+        if not isinstance(one.store, Shards):
+            raise UsageError(f"{one.title}: has no versions")
         key = one.fingerprint, other.fingerprint
         return one, other, self._once("difference", key, lambda: differences.difference(one, other))
