@@ -38,6 +38,7 @@ from headrace.world import World, resolve
 if TYPE_CHECKING:
     from PIL import Image
 
+    from headrace.feeds.jax import JaxFeed
     from headrace.feeds.keras import KerasFeed
     from headrace.feeds.tf import TFDataset
     from headrace.feeds.torch import TorchFeed
@@ -325,7 +326,7 @@ class Loader:
             ahead=parallel.ahead(2 * pool.workers + self._shares - 1, n * self._piece_bytes),
             budget=Budget(most, records),
             state=self._state,
-            delivered=self._deliver if attached else self._deliver_apart,
+            delivered=self.deliver if attached else self._deliver_apart,
             ending=None if ahead is None else ahead.close,
         )
 
@@ -339,7 +340,9 @@ class Loader:
                 "jax.distributed.initialize, in Lightning the hook train_dataloader)"
             )
 
-    def _deliver(self, position: Position, bad: tuple[str, ...]) -> None:
+    def deliver(self, position: Position, bad: tuple[str, ...]) -> None:
+        """For a feed that has batches of `iterate` made ahead of what is used: what was used moves the loader here, and
+        came without these damaged records."""
         self._deliver_apart(position, bad)
         self._skipped.update(dict.fromkeys(bad))
         self._move(position, begun=True)
@@ -414,6 +417,15 @@ class Loader:
         from headrace.feeds.torch import TorchFeed
 
         return TorchFeed(self)
+
+    def to_jax(self, sharding: Any = None) -> JaxFeed:
+        """An iterable of (images uint8 [b, h, w, c], targets) as jax.Arrays, global ones with a `sharding`.
+
+        Raises MissingExtraError, UsageError (the devices can't share each batch evenly).
+        """
+        from headrace.feeds.jax import JaxFeed
+
+        return JaxFeed(self, sharding)
 
     def to_tf(self) -> TFDataset:
         """A tf.data.Dataset of (images, targets), one epoch per iteration. Raises MissingExtraError."""
