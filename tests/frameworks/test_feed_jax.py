@@ -202,11 +202,11 @@ def test_a_sharding_of_one_device_divides_nothing(four: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("size", "batch_size is 6, and the sharding divides a batch into 4 equal parts; pass a multiple of 4 to the "
+        ("size", "batch_size is 6, and the devices divide a batch into 4 equal parts; pass a multiple of 4 to the "
          "loader, such as batch_size=4 or 8"),
-        ("small", "batch_size is 2, and the sharding divides a batch into 4 equal parts; pass a multiple of 4 to the "
+        ("small", "batch_size is 2, and the devices divide a batch into 4 equal parts; pass a multiple of 4 to the "
          "loader, such as batch_size=4"),
-        ("tail", "the last of 3 batches has 3 of 19 records, and the sharding divides a batch into 4 equal parts; "
+        ("tail", "the last of 3 batches has 3 of 19 records, and the devices divide a batch into 4 equal parts; "
          "pass drop_last=True to the loader, or another batch_size"),
         ("skip", "on_bad='skip' may leave any number"),
         ("axis", "the sharding does not fit images [b, 6, 6, 3]: "),

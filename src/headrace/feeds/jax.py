@@ -9,17 +9,20 @@ import numpy as np
 
 from headrace.errors import UsageError
 from headrace.feeds import native, require
+from headrace.feeds.dividing import check_divisible
+from headrace.feeds.weighing import Weighing
 
 if TYPE_CHECKING:
-    from headrace.load.iteration import Batch, Position
+    from headrace.load.iteration import Made, Position
     from headrace.load.loader import Loader
+    from headrace.load.weights import Weights
 
 jax = require("jax", extra="jax")
 
 
 class JaxFeed:
     """Iterates (images uint8 [b, h, w, c], targets) as jax.Arrays, images alone without targets; a dict of targets
-    becomes a dict of arrays.
+    becomes a dict of arrays. With `sample_weight` it is (images, targets, weights float32 [b]).
 
     Without a sharding they are on JAX's default device. `sharding` (of a mesh, its first axis that of the batch) makes
     global arrays of all its devices: a NamedSharding is that of the images, and targets are divided along the batch as
@@ -36,8 +39,9 @@ class JaxFeed:
     does not fit into 32 bits.
     """
 
-    def __init__(self, loader: Loader, sharding: Any = None) -> None:
+    def __init__(self, loader: Loader, sharding: Any = None, *, sample_weight: Weights | None = None) -> None:
         self.loader = loader
+        self._weighing = None if sample_weight is None else Weighing(loader, sample_weight)
         self._start: Position | None = None
         self._sharding, self._along_batch = sharding, sharding
         if sharding is None:
@@ -52,7 +56,7 @@ class JaxFeed:
             self._along_batch = jax.sharding.NamedSharding(sharding.mesh, first)
         places = _places(sharding, loader.image_shape)
         _check_processes(loader, places)
-        _check_divisible(loader, len({place for places_ in places.values() for place in places_}))
+        check_divisible(loader, len({place for places_ in places.values() for place in places_}))
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -62,8 +66,8 @@ class JaxFeed:
         with self.loader.iterate() as run:
             waiting: tuple[Any, Position, tuple[str, ...]] | None = None
             left_out = 0
-            for batch in run:
-                coming = self._put(batch), run.position, run.skipped[left_out:]
+            while (made := run.made()) is not None:
+                coming = self._put(made), run.position, run.skipped[left_out:]
                 left_out = len(run.skipped)
                 if waiting is not None:
                     yield self._delivered(*waiting)
@@ -75,11 +79,15 @@ class JaxFeed:
         self.loader.deliver(position, bad)
         return arrays
 
-    def _put(self, batch: Batch) -> Any:
+    def _put(self, made: Made) -> Any:
+        batch = made.batch
         images = self._array(batch.images, self._sharding)
         if batch.targets is None:
             return images
-        return images, jax.tree.map(lambda part: self._array(part, self._along_batch), batch.targets)
+        targets = jax.tree.map(lambda part: self._array(part, self._along_batch), batch.targets)
+        if self._weighing is None:
+            return images, targets
+        return images, targets, self._array(self._weighing.of(made), self._along_batch)
 
     def _array(self, array: Any, sharding: Any) -> Any:
         array = native(array)
@@ -136,28 +144,6 @@ def _check_processes(loader: Loader, places: Places) -> None:
         raise UsageError(
             "the sharding gives one part of a batch to several processes, each of which loads a part of its own; "
             "divide the first axis by all processes"
-        )
-
-
-def _check_divisible(loader: Loader, parts: int) -> None:
-    """Raises UsageError: the devices can't share each batch evenly, as JAX wants it."""
-    b, n = loader.batch_size, len(loader.view)
-    if b % parts:
-        near = sorted({max(parts, b // parts * parts), (b // parts + 1) * parts})
-        raise UsageError(
-            f"batch_size is {b}, and the sharding divides a batch into {parts} equal parts; pass a multiple of {parts} "
-            f"to the loader, such as batch_size={' or '.join(map(str, near))}"
-        )
-    tail = 0 if loader.options.drop_last else n % b
-    if tail % parts:
-        raise UsageError(
-            f"the last of {len(loader)} batches has {tail} of {n} records, and the sharding divides a batch into "
-            f"{parts} equal parts; pass drop_last=True to the loader, or another batch_size"
-        )
-    if parts > 1 and loader.options.on_bad == "skip":
-        raise UsageError(
-            f"on_bad='skip' may leave any number of records out of a batch, and the sharding divides it into {parts} "
-            "equal parts; pass on_bad='raise' to the loader, and leave damaged records out beforehand"
         )
 
 

@@ -23,9 +23,10 @@ from typing import Any, NoReturn
 
 import headrace
 from headrace.errors import DamageError, DataError, UsageError
+from headrace.feeds import checkpoint
 from headrace.imaging.augment import AUGMENTATIONS
 from headrace.imaging.placement import Size, check_size
-from headrace.learn import checkpoint, lock, networks, parts, plots, schema, tasks
+from headrace.learn import lock, networks, parts, plots, schema, tasks
 from headrace.learn.backend import describe, deterministic, keras
 from headrace.learn.recipe import Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset
