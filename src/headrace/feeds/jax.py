@@ -96,9 +96,17 @@ class JaxFeed:
             return jax.device_put(array)
         return jax.make_array_from_process_local_data(sharding, array)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next pass is of, or what is left of it."""
+        return self.loader.due.epoch
+
     def set_epoch(self, epoch: int) -> None:
-        """The next pass is of this epoch, from its beginning."""
-        self.loader.epoch = epoch
+        """The next pass is of this epoch, from its beginning; only where a state of this very epoch was just loaded, it
+        is what is left of it."""
+        due = self.loader.due
+        if due.epoch != epoch or not due.batch:
+            self.loader.epoch = epoch
 
     @property
     def ids(self) -> tuple[str, ...]:

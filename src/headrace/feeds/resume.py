@@ -40,7 +40,7 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
 
     A training that has ended stays in it: the same script then trains nothing, or goes on where `epochs` is larger, and
     begins anew once the file is deleted. One that was stopped within an epoch (stop_training) goes on there. While the
-    loss is no number, nothing is written. With `steps_per_epoch` it is written when such an epoch ends, and not between.
+    loss is no number, nothing is written. With `steps_per_epoch` it is written when such an epoch ends, not between.
     Of several processes (`world`) the first one writes, and `path` is one that all of them see.
 
     Raises UsageError: it is no feed, or `fit` trains on something else; the file is another program's, another model's
@@ -146,7 +146,8 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.path} is damaged ({error}); delete it to begin anew") from error
         model = self.model
-        if checkpoint.differs(model, state):  # not built yet: TensorFlow does it at the first step
+        odd = checkpoint.differs(model, state)
+        if odd and not (model.built and odd.startswith("model/")):  # TensorFlow builds at the first step
             model.test_on_batch(*self.feed[0])
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
