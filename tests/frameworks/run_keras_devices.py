@@ -5,11 +5,12 @@ JSON object that test_keras_devices judges. With TensorFlow it makes two devices
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import warnings
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from run_keras_feed import Nothing, fit, ids, model
 from run_keras_resume import Broken, Steps, refused
 
 import headrace as hr
+import headrace.feeds.keras as keras_feed
 from packed import CLASSES, pack, shades
 
 BACKEND = keras.backend.backend()
@@ -30,6 +32,7 @@ N = 19
 WEIGHTS = {"ant": 3.0, "cow": 0.5}
 
 
+@cache  # the operations of two of them in one process take each other for their own
 def strategy() -> Any:
     """TensorFlow's for two devices."""
     import tensorflow as tf
@@ -53,12 +56,12 @@ class Mean(keras.layers.Layer):
         return keras.ops.expand_dims(keras.ops.mean(keras.ops.cast(x, "float32"), axis=(1, 2, 3)) / 256, -1)
 
 
-def network(outputs: int, loss: str, *, names: tuple[str, str] = ("image", "label"), **options: Any) -> Any:
+def network(outputs: int, loss: str, *, names: tuple[str, str] | None = None) -> Any:
     """Compiled, with weights that are always the same."""
-    inputs = keras.Input((8, 8, 3), name=names[0])
-    dense = keras.layers.Dense(outputs, name=names[1], kernel_initializer="ones", activation="sigmoid")
-    made = keras.Model(inputs, dense(Mean()(inputs)))
-    made.compile(keras.optimizers.SGD(0.0), {names[1]: loss} if options.pop("by_name", False) else loss, **options)
+    inputs = keras.Input((8, 8, 3), name=names[0] if names else None)
+    found = keras.layers.Dense(outputs, kernel_initializer="ones", activation="sigmoid")(Mean()(inputs))
+    made = keras.Model({names[0]: inputs}, {names[1]: found}) if names else keras.Model(inputs, found)
+    made.compile(keras.optimizers.SGD(0.0), {names[1]: loss} if names else loss, jit_compile=BACKEND == "jax")
     return made
 
 
@@ -121,19 +124,20 @@ class Two(Seconds):
 def named(ds: hr.Dataset) -> dict[str, Any]:
     feed = ds.loader(batch_size=4, target=Seconds()).to_keras(inputs="photo", outputs="score", sample_weight="balanced")
     x, y, w = feed[0]
-    made = network(1, "mse", names=("photo", "score"), by_name=True)
+    made = network(1, "mse", names=("photo", "score"))
     loss = loss_of(made, feed)
+    predicted = made.predict(ds.loader(batch_size=4, target=Nothing()).to_keras(inputs="photo"), verbose=0)
     both = ds.loader(batch_size=N, target=Two()).to_keras(inputs="photo", sample_weight=WEIGHTS)
     inputs = keras.Input((8, 8, 3), name="photo")
     mean = Mean()(inputs)
-    heads = keras.Model(inputs, {name: keras.layers.Dense(1, name=name)(mean) for name in ("half", "double")})
+    heads = keras.Model(
+        {"photo": inputs}, {name: keras.layers.Dense(1, name=name)(mean) for name in ("half", "double")}
+    )
     heads.compile("sgd", {"half": "mse", "double": "mse"})
     return {
         "batch": [list(x), list(y), list(x["photo"].shape), list(y["score"].shape), len(w)],
         "loss": loss,
-        "predict": list(
-            made.predict(ds.loader(batch_size=4, target=Nothing()).to_keras(inputs="photo"), verbose=0).shape
-        ),
+        "predict": list(predicted["score"].shape),
         "heads": sorted(heads.fit(both, verbose=0).history),
         "refused": [
             refused(lambda: ds.loader(batch_size=4, target=Two()).to_keras(outputs="score")[0]),
@@ -213,6 +217,20 @@ def unknown(ds: hr.Dataset) -> list[str]:
     return [refused(partial(namespace[name], feed))[1] for name in ("ask", "begin")]
 
 
+def versions() -> list[Any]:
+    """What is said of Keras's versions: (version, what is logged, what is raised)."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("headrace").addHandler(handler)
+    out = []
+    for version in ("3.12.1", "3.15.0", "3.16.0", "3.11.3", "4.0.0.dev1", "2.15.0"):
+        said.clear()
+        raised = refused(partial(keras_feed._check_version, version))
+        out.append([version, list(said), raised])
+    return out
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("error", message=".*ran out of data.*")
     if BACKEND == "tensorflow":
@@ -223,6 +241,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     ds = pack(shades(N), folder / "ds", shards=2)
     out = {"backend": keras.backend.backend(), "weights": weighted(ds), "names": named(ds), "unknown": unknown(ds)}
+    out["versions"] = versions()
     if BACKEND != "torch":
         out["devices"] = devices(ds, folder)
     print("RESULT", json.dumps(out), flush=True)

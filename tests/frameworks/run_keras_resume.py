@@ -72,11 +72,18 @@ def network(seed: int) -> Any:
             keras.layers.Dense(3, activation="softmax"),
         ]
     )
-    made.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    made.compile(
+        keras.optimizers.Adam(0.01),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=keras.backend.backend() == "jax",  # TensorFlow takes seconds for it, each time
+    )
     return made
 
 
-def train(ds: hr.Dataset, path: Path, steps: Steps, *, seed: int, every: int = 1, **options: Any) -> Any:
+def train(
+    ds: hr.Dataset, path: Path, steps: Steps, *, seed: int, every: int = 1, val: bool = False, **options: Any
+) -> Any:
     """One run of a script: it knows nothing of earlier ones but what lies at `path`."""
     feed = loader(ds).to_keras()
     slower = keras.callbacks.LearningRateScheduler(lambda _, rate: rate * 0.9)
@@ -84,7 +91,7 @@ def train(ds: hr.Dataset, path: Path, steps: Steps, *, seed: int, every: int = 1
     return network(seed).fit(
         feed,
         **{"epochs": EPOCHS, "verbose": 0} | options,
-        validation_data=loader(ds, shuffle=False).to_keras(),
+        validation_data=loader(ds, shuffle=False).to_keras() if val else None,
         callbacks=[slower, steps, resume],
     )
 
@@ -104,15 +111,15 @@ def refused(call: Any) -> list[str]:
 def whole(ds: hr.Dataset, folder: Path) -> dict[str, Any]:
     out: dict[str, Any] = {"backend": keras.backend.backend()}
     reference = Steps()
-    out["reference"] = [told(train(ds, folder / "reference.npz", reference, seed=1)), reference.losses]
+    out["reference"] = [told(train(ds, folder / "reference.npz", reference, seed=1, val=True)), reference.losses]
 
     out["broken"] = []
-    for every, *points in ((1, 3), (1, 5), (1, 6, 7, 13), (3, 4), (100, 8)):
+    for every, *points in ((1, 5, 6, 13), (3, 4), (100, 8)):
         path, losses = folder / f"{every}-{points}.npz", []
         for seed, at in enumerate([*points, None], start=1):
             steps = Steps(at)
             with suppress(Broken):
-                history = train(ds, path, steps, seed=seed, every=every)
+                history = train(ds, path, steps, seed=seed, every=every, val=every == 1)
             losses.append(steps.losses)
         out["broken"].append([every, points, told(history), losses])
 
@@ -136,7 +143,7 @@ def whole(ds: hr.Dataset, folder: Path) -> dict[str, Any]:
 
     path = folder / "reference.npz"
     other = loader(ds, seed=6).to_keras()
-    small = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    small = keras.Sequential([keras.Input((12, 12, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
     small.compile("sgd", "mse")
     damaged, foreign = folder / "damaged.npz", folder / "foreign.npz"
     damaged.write_bytes(path.read_bytes()[:-400])
@@ -165,7 +172,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 2:
         opened = pack(photos(N), folder / "ds", shards=2)
         print("RESULT", json.dumps(whole(opened, folder)), flush=True)
-        train(opened, folder / "killed.npz", Steps(KILLED_AT, how="kill", log=folder / "log"), seed=1)
-    history = train(hr.Dataset(folder / "ds"), folder / "killed.npz", Steps(log=folder / "log"), seed=2)
+        train(opened, folder / "killed.npz", Steps(KILLED_AT, how="kill", log=folder / "log"), seed=1, val=True)
+    history = train(hr.Dataset(folder / "ds"), folder / "killed.npz", Steps(log=folder / "log"), seed=2, val=True)
     print("RESULT", json.dumps(told(history)), flush=True)
     os._exit(0)  # see run_keras_feed

@@ -86,6 +86,19 @@ def test_targets_of_all_kinds(ds: hr.Dataset) -> None:
     assert targets["half"].tolist() == [k % 3 / 2 for k in numbers(images)]
 
 
+def test_weights_go_with_their_records(tmp_path: Path) -> None:
+    """Also where damage leaves a record out of its batch."""
+    there = pack(shades(N), tmp_path / "ds")
+    path, _, offset, _ = shard_of(there, 6)
+    flip(path, offset + 40)
+    loader = hr.Dataset(there.path).loader(batch_size=4, shuffle=True, on_bad="skip", max_bad=1)
+    seen = list(loader.to_jax(sample_weight={"bee": 2.5}))
+    assert sum(len(images) for images, _, _ in seen) == N - 1 and len(loader.skipped) == 1
+    for images, _, weights in seen:
+        assert weights.dtype == np.float32
+        assert weights.tolist() == [2.5 if k % 3 == 1 else 1 for k in numbers(images)]
+
+
 def test_arrays_as_they_are() -> None:
     """In this machine's byte order, and in 32 bits only if they fit."""
     x = np.arange(24, dtype=">f4").reshape(4, 6)

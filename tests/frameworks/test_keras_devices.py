@@ -104,6 +104,18 @@ def test_a_keras_that_asks_in_another_way_is_refused(seen: dict[str, Any]) -> No
         assert "in keras.src.trainers.to_come, line " in message and "does not know what it means" in message
 
 
+def test_a_version_that_was_not_tested_is_named(seen: dict[str, Any]) -> None:
+    """The tested ones with it, and one that can't do it is refused."""
+    for version, said, raised in seen["versions"]:
+        if version in ("3.12.1", "3.15.0"):
+            assert said == raised == []
+        elif version == "2.15.0":
+            assert said == [] and raised[1] == "keras is 2.15.0, wanted 3.12 or later; run: pip install 'keras>=3.12'"
+        else:
+            (line,) = said
+            assert line.startswith(f"keras is {version}, and this feed was tested with 3.12 to 3.15; ") and not raised
+
+
 def test_each_record_once_on_all_devices(devices: dict[str, Any]) -> None:
     epochs, planned, epoch = devices["whole"]
     assert epochs == planned and epoch == 3

@@ -58,8 +58,9 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     with `sample_weight` also weights float32 [b], of each record (targets must be there).
 
     Arrays that a dataset keeps come as they are, [b, ...] of their own type, in this machine's byte order.
-    `inputs` and `outputs` name the images and the targets, as a model with such inputs and outputs has them: then they
-    come as {inputs: images} and {outputs: targets}. Targets that are a dict have names already.
+    `inputs` and `outputs` name the images and the targets: they come as {inputs: images} and {outputs: targets}, for a
+    model of dicts, keras.Model({"photo": ...}, {"kind": ...}). Targets that are a dict have names already. Keras's
+    class_weight wants targets without names; sample_weight={...} does the same.
     By hand, from a callback too, it is a Sequence: `feed[i]` is batch i of the loader's epoch and takes nothing from
     training, and `on_epoch_end` goes on to the next epoch.
 

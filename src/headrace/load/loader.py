@@ -418,8 +418,8 @@ class Loader:
         """A keras.utils.PyDataset of (images, targets) for `model.fit`.
 
         sample_weight: what each record weighs, "balanced", a number by class, a column's name or a number for each:
-        then it is (images, targets, weights float32 [b]). inputs, outputs: names, for a model whose inputs and outputs
-        have them, {inputs: images} and {outputs: targets}. Raises MissingExtraError, UsageError.
+        then it is (images, targets, weights float32 [b]). inputs, outputs: names, for a model of dicts: {inputs:
+        images} and {outputs: targets}. Raises MissingExtraError, UsageError.
         """
         from headrace.feeds.keras import KerasFeed
 
