@@ -113,7 +113,8 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     @property
     def num_batches(self) -> int:
         """Batches of a whole pass, by which Keras counts the steps of its epochs; for a pass, its own."""
-        return len(self.loader) - (self._start.batch if _is_pass(sys._getframe(1)) else 0)
+        asker = sys._getframe(1)
+        return len(self.loader) - (self._start.batch if _is_keras(asker) and _is_pass(asker) else 0)
 
     @property
     def ids(self) -> tuple[str, ...]:
