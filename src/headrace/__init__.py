@@ -51,6 +51,7 @@ _HOME = {
     "Iteration": "headrace.load.iteration",
     "Augmentation": "headrace.imaging.augment",
     "Placement": "headrace.imaging.placement",
+    "Resume": "headrace.feeds.resume",
     "train": "headrace.learn.train",
     "evaluate": "headrace.learn.evaluate",
     "predict": "headrace.learn.predict",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from headrace.exporting.export import ExportReport
+    from headrace.feeds.resume import Resume
     from headrace.format.versions import Version
     from headrace.imaging import augment
     from headrace.imaging.augment import (
@@ -195,6 +197,7 @@ __all__ = [
     "Iteration",
     "Augmentation",
     "Placement",
+    "Resume",
     "train",
     "evaluate",
     "predict",

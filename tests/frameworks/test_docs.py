@@ -77,6 +77,14 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     assert (tmp_path / "all-faces" / "headrace.json").exists()
 
 
+def test_keras_and_jax_runs(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/keras-and-jax.md").read_text())
+    assert {kind for kind, _ in blocks} == {"python"}
+    said = _run([sys.executable, "-c", "\n".join(code for _, code in blocks)], tmp_path, {"KERAS_BACKEND": "jax"})
+    assert said.splitlines()[-1] == "1 1" and (tmp_path / "fit.npz").exists()
+
+
 def test_figures_are_made(tmp_path: Path) -> None:
     """By their script, of drawn photos, as those that are there; fonts differ between machines, so pixels may."""
     _run([sys.executable, str(ROOT / "docs/figures/make.py"), str(tmp_path)], tmp_path)

@@ -42,6 +42,13 @@ def test_what_comes(ds: hr.Dataset) -> None:
     )
 
 
+def test_weights_go_with_their_records(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=4).to_tf(sample_weight={"bee": 2.5})
+    assert feed.element_spec[2] == tf.TensorSpec([None], tf.float32)
+    for _, classes, weights in feed.as_numpy_iterator():
+        assert weights.tolist() == [2.5 if k == 1 else 1 for k in classes]
+
+
 def test_each_iteration_is_an_epoch(ds: hr.Dataset) -> None:
     feed, loader = ds.loader(batch_size=4).to_tf(), ds.loader(batch_size=4)
     for _ in range(3):

@@ -21,7 +21,8 @@ import pytest
 import headrace as hr
 from headrace.cli import main
 from headrace.errors import DataError, HeadraceError, NotThereError, UsageError
-from headrace.learn import backbones, checkpoint, lock
+from headrace.feeds import checkpoint
+from headrace.learn import backbones, lock
 from headrace.learn.backend import keras
 from headrace.learn.evaluate import evaluate
 from headrace.learn.predict import predict

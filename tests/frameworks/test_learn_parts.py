@@ -24,8 +24,9 @@ import pytest
 import tqdm.notebook
 
 from headrace.errors import DataError, HeadraceError, NotThereError, StorageError, UsageError
+from headrace.feeds import checkpoint
 from headrace.imaging.sheet import Tile
-from headrace.learn import checkpoint, lock, plots
+from headrace.learn import lock, plots
 from headrace.learn.predict import find_images
 from headrace.learn.recipe import Options, Part, Recipe, RunFolder
 from headrace.learn.tasks import Means, for_recipe

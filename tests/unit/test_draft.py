@@ -32,7 +32,7 @@ class Work:
 
     def begin(self) -> Draft:
         self.drafts += 1
-        return Draft(np.arange(B), [], [], lambda *_: None, np.zeros((B, 1), np.uint8), {}, {})
+        return Draft(np.arange(B), np.arange(B), [], [], lambda *_: None, np.zeros((B, 1), np.uint8), {}, {})
 
     def fill(self, draft: Draft, start: int, stop: int) -> None:
         self._fill(start, stop)

@@ -14,7 +14,7 @@ def test_few_are_shown() -> None:
     assert len(dir(hr)) <= 20 and set(dir(hr)) <= set(hr.__all__)
 
 
-TRAINING = ("train", "evaluate", "predict", "Run")
+TRAINING = ("train", "evaluate", "predict", "Run", "Resume")
 
 
 @pytest.mark.parametrize(

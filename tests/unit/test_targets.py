@@ -34,6 +34,15 @@ def test_class() -> None:
     assert target.decode(np.eye(3)[found]).tolist() == [2, 0, 1]
 
 
+def test_one_hot() -> None:
+    target = Class(one_hot=True)
+    found = target.encode(Labels(classes=np.array([2, 0, -1]), size=(1, 1), class_count=3))
+    assert found.dtype == np.float32 and found.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    assert target.decode(found[:2]).tolist() == [2, 0] and target != Class() == Class(one_hot=False)
+    with pytest.raises(UsageError, match="one_hot is 3, wanted True or False"):
+        Class(one_hot=3)  # type: ignore[arg-type]
+
+
 def test_boxes_are_padded() -> None:
     target = Boxes(most=3)
     found = target.encode(labels(boxes((1, 2, 3, 4)), boxes(), kinds=[[5], []]))

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 import headrace
 from headrace.errors import DamageError, DataError, UsageError
+from headrace.feeds import checkpoint
 from headrace.imaging.augment import AUGMENTATIONS
 from headrace.imaging.placement import Size, check_size
-from headrace.learn import checkpoint, devices, lock, networks, parts, plots, schema, tasks
+from headrace.learn import devices, lock, networks, parts, plots, schema, tasks
 from headrace.learn.backend import describe, deterministic, keras, precision
 from headrace.learn.recipe import MIXES, Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset

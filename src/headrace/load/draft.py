@@ -23,7 +23,8 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A batch of b records: its `rows` int64 [b], where each one's pixels go, and room for them, `images` [b, ...].
+    """A batch of b records: their `positions` int64 [b] in the view and `rows` int64 [b] in the store, where each one's
+    pixels go, and room for them, `images` [b, ...].
 
     `changes`: what changes an image that is drawn, and each image's random numbers for it. `kept`: room for what the
     dataset keeps of y, [b, ...] by name. `bad`: why a record is left out, by its place in the batch; from any thread.
@@ -31,6 +32,7 @@ class Draft:
     `objects`: those of each image, where transforms change them; else nothing, and the placements say where they are.
     """
 
+    positions: NDArray[np.int64]
     rows: NDArray[np.int64]
     placements: list[Placement]
     changes: list[tuple[Change, NDArray[np.float64]]]

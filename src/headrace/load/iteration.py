@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import call
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from headrace import parallel
@@ -30,10 +31,12 @@ class Batch(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A batch, and the addresses of the damaged records that were left out of it."""
+    """A batch, the addresses of the damaged records that were left out of it, and which records of the view are in it,
+    int64 [b]: for feeds, which may know more of them."""
 
     batch: Batch
     bad: tuple[str, ...]
+    positions: NDArray[np.int64]
 
 
 class Position(NamedTuple):
@@ -84,17 +87,27 @@ class Iteration(Iterator[Batch]):
         self._made = parallel.ordered(call, work, workers=pool, ahead=ahead, ending=ending)
 
     def __next__(self) -> Batch:
+        made = self.made()
+        if made is None:
+            raise StopIteration
+        return made.batch
+
+    def made(self) -> Made | None:
+        """The next batch, and what a feed wants to know of it; None after the last. Raises what iterating does."""
         if os.getpid() != self._process:
             raise UsageError("this iteration belongs to the process it was forked from; go on by loader.iterate(state)")
         # A batch comes with the last of its pieces to end, whichever of them that was.
-        batch, bad = next(made for made in self._made if made is not None)
+        made = next((made for made in self._made if made is not None), None)
+        if made is None:
+            return None
+        bad = made.bad
         if bad and len(self._bad) + len(bad) > self._budget.most:
             self.close()
             raise DataError(_spent([*self._bad, *bad], self._budget))
         self._bad += bad
         self._next += self._step
         self._delivered(self.position, bad)
-        return batch
+        return made
 
     @property
     def position(self) -> Position:

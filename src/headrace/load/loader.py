@@ -40,10 +40,12 @@ from headrace.world import World, resolve
 if TYPE_CHECKING:
     from PIL import Image
 
+    from headrace.feeds.jax import JaxFeed
     from headrace.feeds.keras import KerasFeed
     from headrace.feeds.tf import TFDataset
     from headrace.feeds.torch import TorchFeed
     from headrace.load.photos import Preparation
+    from headrace.load.weights import Weights
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 Cache: TypeAlias = Literal["memory"]
@@ -253,11 +255,15 @@ class Loader:
         return n // b if self.options.drop_last else -(-n // b)
 
     def __getitem__(self, i: int) -> Batch:
-        """Batch `i` of the current epoch. Raises IndexError, DamageError."""
+        """Batch `i` of the current epoch. Raises IndexError, DamageError, UsageError (world="auto" came too early)."""
+        return self.made(i).batch
+
+    def made(self, i: int) -> Made:
+        """Batch `i` of the current epoch, and what a feed wants to know of it. Raises what `loader[i]` does."""
         self._check_asked()
-        batch, bad = self._make(self.epoch, self._index(i))
-        self._log(bad)
-        return batch
+        made = self._make(self.epoch, self._index(i))
+        self._log(made.bad)
+        return made
 
     def ids(self, start: Position | None = None) -> tuple[str, ...]:
         """The ids of an epoch's records from `start` on, by default of the iteration that is due, in the order in which
@@ -431,11 +437,18 @@ class Loader:
             **self.sampling.identity(),
         }
 
-    def to_keras(self) -> KerasFeed:
-        """A keras.utils.PyDataset of (images, targets) for `model.fit`. Raises MissingExtraError."""
+    def to_keras(
+        self, *, sample_weight: Weights | None = None, inputs: str | None = None, outputs: str | None = None
+    ) -> KerasFeed:
+        """A keras.utils.PyDataset of (images, targets) for `model.fit`.
+
+        sample_weight: what each record weighs, "balanced", a number by class, a column's name or a number for each:
+        then it is (images, targets, weights float32 [b]). inputs, outputs: names, for a model of dicts: {inputs:
+        images} and {outputs: targets}. Raises MissingExtraError, UsageError.
+        """
         from headrace.feeds.keras import KerasFeed
 
-        return KerasFeed(self)
+        return KerasFeed(self, sample_weight=sample_weight, inputs=inputs, outputs=outputs)
 
     def to_torch(self, *, device: Any = None, dtype: Any = None, memory_format: Any = None) -> TorchFeed:
         """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors, for a loop of one's own, Lightning and
@@ -449,11 +462,22 @@ class Loader:
 
         return TorchFeed(self, device=device, dtype=dtype, memory_format=memory_format)
 
-    def to_tf(self) -> TFDataset:
-        """A tf.data.Dataset of (images, targets), one epoch per iteration. Raises MissingExtraError."""
+    def to_jax(self, sharding: Any = None, *, sample_weight: Weights | None = None) -> JaxFeed:
+        """An iterable of (images uint8 [b, h, w, c], targets) as jax.Arrays, global ones with a `sharding`; with
+        `sample_weight` of (images, targets, weights), as to_keras has it.
+
+        Raises MissingExtraError, UsageError (the devices can't share each batch evenly; the weights).
+        """
+        from headrace.feeds.jax import JaxFeed
+
+        return JaxFeed(self, sharding, sample_weight=sample_weight)
+
+    def to_tf(self, *, sample_weight: Weights | None = None) -> TFDataset:
+        """A tf.data.Dataset of (images, targets), one epoch per iteration; with `sample_weight` of (images, targets,
+        weights), as to_keras has it. Raises MissingExtraError, UsageError."""
         from headrace.feeds.tf import to_tf
 
-        return to_tf(self)
+        return to_tf(self, sample_weight=sample_weight)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image_shape)) + (f" {self.dtype}" if self.view.keeps else "")
@@ -592,6 +616,7 @@ class Loader:
         payloads = held()
         placements = self._placements(rows, chances)
         return Draft(
+            positions=positions,
             rows=rows,
             placements=placements,
             changes=list(zip(options.augment, chances, strict=True)),
@@ -659,7 +684,8 @@ class Loader:
         elif target is not None and labels is not None:
             targets = target.encode(labels)
         bad = tuple(draft.bad[slot] for slot in sorted(draft.bad))
-        return Made(Batch(mixed, targets, self.view.store.ids_of(rows)), bad)
+        positions = draft.positions[good] if draft.bad else draft.positions
+        return Made(Batch(mixed, targets, self.view.store.ids_of(rows)), bad, positions)
 
     def _mosaics(self, draft: Draft, good: list[int], out: NDArray[Any] | None) -> list[Objects]:
         """The objects of these images of a batch, and of what Mosaic makes of them, which is drawn into `out`."""

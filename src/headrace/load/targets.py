@@ -79,10 +79,18 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Class(Target):
-    """Class index int64 [b]."""
+    """Class index int64 [b]; with `one_hot` float32 [b, classes], 1 for the class, as categorical_crossentropy has it.
 
+    Raises UsageError: one_hot is neither True nor False.
+    """
+
+    one_hot: bool = False
     wants_boxes = False
     wants_keypoints = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.one_hot, bool):
+            raise UsageError(f"one_hot is {self.one_hot!r:.60}, wanted True or False")
 
     def check(self, facts: Facts) -> None:
         if facts.keeps_y:
@@ -97,8 +105,8 @@ class Class(Target):
                 "where('label IS NOT NULL') or pass another target"
             )
 
-    def encode(self, labels: Labels) -> NDArray[np.int64]:
-        return labels.classes
+    def encode(self, labels: Labels) -> NDArray[np.int64] | NDArray[np.float32]:
+        return self.soft(labels) if self.one_hot else labels.classes
 
     def soft(self, labels: Labels) -> NDArray[np.float32]:
         """Float32 [b, classes], 1 for the class."""

@@ -1,4 +1,7 @@
-"""A training's state between two steps, as one file: an .npz of plain arrays, written at once, no pickle."""
+"""A training's state between two steps, as one file: an .npz of plain arrays, written at once, no pickle.
+
+What a training is beside the variables of its model is left to who keeps it: learn.train, feeds.resume.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import DataError, StorageError, UsageError
-from headrace.learn.backend import keras
 from headrace.place.local import explained
 from headrace.place.publish import write_atomic
 
@@ -34,8 +36,9 @@ class Checkpoint:
         write_atomic(path, buffer.getvalue())
 
 
-def read(path: Path) -> Checkpoint:
-    """The checkpoint at `path`. Raises DataError (damaged), UsageError (its version), StorageError."""
+def read(path: Path, *, anew: str = "start the run anew with overwrite=True") -> Checkpoint:
+    """The checkpoint at `path`; `anew` is what one does to begin without it. Raises DataError (damaged), UsageError
+    (its version), StorageError."""
     with explained(path):
         if not path.is_file():
             raise StorageError(f"{path}: no regular file")
@@ -48,7 +51,7 @@ def read(path: Path) -> Checkpoint:
             raise
         except Exception as error:  # what zipfile, zlib and NumPy's parser raise of bytes that changed, nobody lists
             reason = f"{error}".partition("\n")[0] or type(error).__name__
-            raise DataError(f"{path} is damaged ({reason}); start the run anew with overwrite=True") from error
+            raise DataError(f"{path} is damaged ({reason}); {anew}") from error
     if version != _VERSION:
         raise UsageError(f"{path} has version {version!r:.80}, this headrace reads version {_VERSION}")
     return Checkpoint(arrays, progress)
@@ -65,32 +68,46 @@ def _array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     return array
 
 
-def _variables(model: Any) -> dict[str, Any]:
+def _variables(model: Any, metrics: bool) -> dict[str, Any]:
     """Every variable that a step may change, by a name that a rebuilt model gives it again."""
-    named = {f"model/{i:04d}": variable for i, variable in enumerate(model.variables)}
-    return named | {f"optimizer/{i:04d}": variable for i, variable in enumerate(model.optimizer.variables)}
+    parts = {"model": model.variables, "optimizer": model.optimizer.variables}
+    if metrics:
+        parts["metrics"] = model.metrics_variables
+    return {f"{part}/{i:04d}": variable for part, variables in parts.items() for i, variable in enumerate(variables)}
 
 
-def capture(model: Any, progress: dict[str, Any]) -> Checkpoint:
-    """A copy of the compiled model's state, with `progress` beside it."""
-    return Checkpoint(
-        {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in _variables(model).items()},
-        progress,
-    )
+def capture(model: Any, progress: dict[str, Any], *, metrics: bool = False) -> Checkpoint:
+    """A copy of the compiled model's state, with `progress` beside it; `metrics`: what they have summed up, too."""
+    from keras import ops  # by now its backend was chosen
+
+    named = _variables(model, metrics).items()
+    return Checkpoint({name: np.array(ops.convert_to_numpy(variable)) for name, variable in named}, progress)
+
+
+def differs(model: Any, checkpoint: Checkpoint) -> str | None:
+    """What of a compiled model is another than the checkpoint has it, None if nothing is."""
+    mine = capture(
+        model, {}, metrics=_has_metrics(checkpoint)
+    )  # a variable's own dtype may be another than its array's
+    wanted = {name: _kind(array) for name, array in mine.arrays.items()}
+    found = {name: _kind(array) for name, array in checkpoint.arrays.items()}
+    odd = (name for name in sorted(wanted | found) if wanted.get(name) != found.get(name))
+    return next((f"{name} is {found.get(name)}, wanted {wanted.get(name)}" for name in odd), None)
 
 
 def restore(model: Any, checkpoint: Checkpoint) -> None:
     """Put a state back into a compiled model built the same way. Raises UsageError: it is built another way."""
-    wanted = {name: _kind(array) for name, array in capture(model, {}).arrays.items()}
-    found = {name: _kind(array) for name, array in checkpoint.arrays.items()}
-    if wanted != found:
-        odd = next(name for name in sorted(wanted | found) if wanted.get(name) != found.get(name))
+    if odd := differs(model, checkpoint):
         raise UsageError(
-            f"the checkpoint holds another model: {odd} is {found.get(odd)}, wanted {wanted.get(odd)}; "
-            "resume with the model, classes and Keras version that the run began with"
+            f"the checkpoint holds another model: {odd}; resume with the model, classes and Keras version that the run "
+            "began with"
         )
-    for name, variable in _variables(model).items():
+    for name, variable in _variables(model, _has_metrics(checkpoint)).items():
         variable.assign(checkpoint.arrays[name])
+
+
+def _has_metrics(checkpoint: Checkpoint) -> bool:
+    return any(name.startswith("metrics/") for name in checkpoint.arrays)
 
 
 def _kind(array: NDArray[Any]) -> str:

@@ -1,0 +1,144 @@
+"""hr.Resume: a `fit` that was broken off, be it by kill -9, comes to the history of one that never was.
+
+Each backend has a process of its own, where `run_keras_resume` runs once for all of these tests, and one that goes on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("keras")
+
+BACKENDS = ("tensorflow", "torch", "jax")
+SCRIPT = Path(__file__).parent / "run_keras_resume.py"
+PER_EPOCH, KILLED_AT = 5, 8
+STEPS = [str(step) for step in range(1, 3 * PER_EPOCH + 1)]
+
+
+def started(backend: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def results(run: subprocess.Popen[str]) -> list[Any]:
+    output, errors = run.communicate()
+    lines = [json.loads(line.removeprefix("RESULT ")) for line in output.splitlines() if line.startswith("RESULT ")]
+    assert lines, errors
+    return lines
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, subprocess.Popen[str]]]]:
+    """All backends at once: most of their time goes into imports and compiling."""
+    begun = {}
+    for backend in BACKENDS:
+        if importlib.util.find_spec(backend) is not None:
+            folder = tmp_path_factory.mktemp(backend)
+            begun[backend] = folder, started(backend, str(folder))
+    yield begun
+    for _, run in begun.values():
+        run.kill()
+        run.communicate()
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def seen(request: pytest.FixtureRequest, runs: dict[str, tuple[Path, subprocess.Popen[str]]]) -> dict[str, Any]:
+    if request.param not in runs:
+        pytest.skip(f"{request.param} is not installed")
+    folder, run = runs[request.param]
+    (found,) = results(run)
+    assert found["backend"] == request.param and run.returncode == -signal.SIGKILL
+    (found["after the kill"],) = results(started(request.param, str(folder), "rest"))
+    found["log"] = [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+    return dict(found)
+
+
+def trained(told: list[Any]) -> list[Any]:
+    """A history without what was validated."""
+    epochs, history = told
+    return [epochs, {name: values for name, values in history.items() if not name.startswith("val_")}]
+
+
+def test_the_reference_has_all_steps(seen: dict[str, Any]) -> None:
+    (epochs, history), losses = seen["reference"]
+    assert epochs == [0, 1, 2] and list(losses) == STEPS and len(set(losses.values())) == len(STEPS)
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"} <= set(history)
+
+
+def test_broken_off_at_any_step(seen: dict[str, Any]) -> None:
+    """Once or more, at the first step of an epoch, its last and between: each step's loss is the reference's."""
+    reference, losses = seen["reference"]
+    assert [[every, *points] for every, points, *_ in seen["broken"]] == [[1, 5, 6, 13], [3, 4], [100, 8]]
+    for every, points, history, parts in seen["broken"]:
+        assert history == (reference if every == 1 else trained(reference)), (every, points)
+        assert all(part.items() <= losses.items() for part in parts), (every, points)
+        assert sorted({int(step) for part in parts for step in part}) == list(map(int, STEPS))
+        for before, after in pairwise(parts):  # and little is done twice
+            again = len(before.keys() & after.keys())
+            assert 1 <= again <= every + 1
+
+
+def test_killed_and_run_again(seen: dict[str, Any]) -> None:
+    reference, losses = seen["reference"]
+    assert seen["after the kill"] == reference
+    steps = [step for step, _ in seen["log"]]
+    assert steps == [*range(1, KILLED_AT + 1), *range(KILLED_AT, 3 * PER_EPOCH + 1)]
+    assert all(losses[str(step)] == loss for step, loss in seen["log"])
+
+
+def test_stopped_within_an_epoch_it_goes_on_there(seen: dict[str, Any]) -> None:
+    reference, losses = seen["reference"]
+    history, stopped, rest = seen["stopped"]
+    assert history == trained(reference) and stopped | rest == losses
+    assert list(stopped) == STEPS[:7] and list(rest) == STEPS[7:]
+
+
+def test_an_ended_training_trains_nothing_and_goes_on_for_more_epochs(seen: dict[str, Any]) -> None:
+    reference, losses = seen["reference"]
+    more, first, rest, none, nothing = seen["more"]
+    assert more == none == trained(reference) and nothing == {}
+    assert list(first) == STEPS[:10] and list(rest) == STEPS[10:] and first | rest == losses
+
+
+def test_epochs_of_some_steps(seen: dict[str, Any]) -> None:
+    """Of two batches, the last of a pass of one: gone on with where such an epoch ended."""
+    history, straight, losses, cut, rest = seen["in steps"]
+    assert history == straight and straight[0] == list(range(6))
+    assert list(losses) == STEPS[:10] and list(cut) == STEPS[:5]
+    assert list(rest) == STEPS[4:10] and cut | rest == losses
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "said"),
+    [
+        ("loader", "UsageError", "reference.npz: the state belongs to another loader: its seed is 5, this loader's is "
+         "6; or delete it to begin anew"),
+        ("model", "UsageError", "reference.npz: the checkpoint holds another model: "),
+        ("damaged", "DataError", "damaged.npz is damaged ("),
+        ("foreign", "DataError", "foreign.npz is damaged ("),
+        ("feed", "UsageError", "wanted what loader.to_keras() gives"),
+        ("every", "UsageError", "every is 0, wanted a whole number of batches, 1 at least"),
+        ("folder", "UsageError", "is a folder; wanted a file to write to, in a folder that exists"),
+        ("nowhere", "UsageError", "which is not there; wanted a file to write to, in a folder that exists"),
+        ("other feed", "UsageError", "fit does not train on the feed that hr.Resume was given; pass it the same"),
+    ],
+)  # fmt: skip
+def test_what_does_not_belong_together(seen: dict[str, Any], what: str, kind: str, said: str) -> None:
+    found, message = seen["refused"][what]
+    assert found == kind and said in message
