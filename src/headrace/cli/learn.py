@@ -131,7 +131,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE:FUNCTION",
-            help="vanilla (default) or mobilenet_v2 for classes and values; mobilenet_v2 for detection; for keypoints "
+            help="vanilla (default) or mobilenet_v2 for classes and values; for detection mobilenet_v2 (a grid) or "
+            "mobilenet_v2_multiscale (for small and many boxes); for keypoints "
             "mobilenet_v2 (heatmaps) or mobilenet_v2_points (coordinates). Or your own function: it gets input_shape "
             "(h, w, c) and the number of classes, and returns a Keras model for pixels from 0 to 255.",
             rich_help_panel=_MODEL,
