@@ -1,7 +1,7 @@
 """AP50 of a face detector from random weights: our training against the tutorial recipe it descends from.
 
     python benchmarks/learn_detection.py TRAIN VAL --json FILE [--epochs 80] [--seeds 0,1,2] [--most 5] [--arms a,b]
-                                         [--size 224] [--alpha 0.75]
+                                         [--size 224] [--alpha 0.75] [--steps 480]
 
 TRAIN and VAL are WIDER FACE's train and val, packed, e.g. with --size 448; photos with more than --most faces are
 left out. Every arm sees all of TRAIN for as many epochs in batches of 16 at --size, MobileNetV2 of --alpha from
@@ -15,11 +15,11 @@ of the same samples; pixels as they are, for the normalisation is computed and t
 and decay 1e-4; batch normalisation as Keras has it. It differs from it in this: all weights begin random and are
 trained, where it freezes ImageNet's; photos are resized linearly, not to the nearest pixel; its weight decay, which
 reached no weight but the last bias, and its early stopping are left out. Boxes are read back as its `detect.py` does,
-from the corner. Arm "by heart" is ours without augmentation on 64 photos for 480 steps, judged on these.
+from the corner. Arm "by heart" is ours without augmentation on 64 photos for --steps, judged on these.
 
-Arm "multiscale" is "headrace" with `--model mobilenet_v2_multiscale`. Of both, AP50 is also told by size of face, on
-photos with at most five faces and on those with more, and on TRAIN itself: what a head has no place for, it can't
-even learn by heart.
+"multiscale" and "multiscale by heart" are the same with `--model mobilenet_v2_multiscale`. AP50 is also told by size of
+face, on photos with at most five faces and on those with more, and on what was learnt from: what a head has no place
+for, it can't even learn by heart.
 
 Result: see README.md beside this file.
 """
@@ -45,7 +45,8 @@ from _measure import Arm, Job, Result, by_seed, child, facts, in_child, publish
 CELLS, BATCH = 7, 16
 RECIPE = 224  # the size of the recipe's images, and with CELLS of its grid
 FEW = 5  # faces of a photo that is no crowd
-BY_HEART, STEPS = 64, 480
+BY_HEART = 64  # photos
+MULTISCALE = "mobilenet_v2_multiscale"
 
 
 def photos(path: str, most: int) -> hr.Dataset:
@@ -53,20 +54,22 @@ def photos(path: str, most: int) -> hr.Dataset:
 
 
 def ours(job: Job, *, model: str = "mobilenet_v2") -> Result:
-    from headrace.learn.recipe import Options
-
-    options = Options(model=model, epochs=job["epochs"], size=job["size"], model_options={"alpha": job["alpha"]})
+    options = _options(job, model, epochs=job["epochs"])
     return _trained(photos(job["train"], job["most"]), photos(job["val"], job["most"]), job, options)
 
 
-def by_heart(job: Job) -> Result:
-    from headrace.learn.recipe import Options
-
+def by_heart(job: Job, *, model: str = "mobilenet_v2") -> Result:
     train = photos(job["train"], job["most"])
     ids = ", ".join(f"'{id_}'" for id_ in train.catalog["id"][:BY_HEART])
     few = train.where(f"id IN ({ids})")
-    options = Options(epochs=STEPS // -(-len(few) // BATCH), augment=(), cache="memory", size=job["size"])
-    return _trained(few, few, job, options)
+    epochs = job["steps"] // -(-len(few) // BATCH)
+    return _trained(few, few, job, _options(job, model, epochs=epochs, augment=(), cache="memory"))
+
+
+def _options(job: Job, model: str, **others: Any) -> Any:
+    from headrace.learn.recipe import Options
+
+    return Options(model=model, size=job["size"], model_options={"alpha": job["alpha"]}, **others)
 
 
 def _trained(train: hr.Dataset, val: hr.Dataset, job: Job, options: Any) -> Result:
@@ -182,11 +185,13 @@ def measure(learn: Callable[[Job], Result], job: Job) -> Result:
 ARMS = {
     "headrace": Arm(what="headrace.learn.train.train with its defaults", measure=partial(measure, ours)),
     "multiscale": Arm(
-        what="the same with --model mobilenet_v2_multiscale",
-        measure=partial(measure, partial(ours, model="mobilenet_v2_multiscale")),
+        what=f"the same with --model {MULTISCALE}", measure=partial(measure, partial(ours, model=MULTISCALE))
     ),
     "recipe": Arm(what="the tutorial's recipe", measure=partial(measure, recipe)),
-    "by heart": Arm(what="headrace on 64 photos, 480 steps, judged on these", measure=partial(measure, by_heart)),
+    "by heart": Arm(what="headrace on 64 photos, judged on these", measure=partial(measure, by_heart)),
+    "multiscale by heart": Arm(
+        what=f"the same with --model {MULTISCALE}", measure=partial(measure, partial(by_heart, model=MULTISCALE))
+    ),
 }
 
 
@@ -202,6 +207,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=480, help="of the arms that learn by heart")
     parser.add_argument("--most", type=int, default=5)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--size", type=int, default=224)
@@ -213,6 +219,7 @@ def main() -> None:
         "fingerprints": [hr.Dataset(path).fingerprint for path in (given.train, given.val)],
         "photos": [len(photos(path, given.most)) for path in (given.train, given.val)],
         "epochs": given.epochs,
+        "steps": given.steps,
         "most": given.most,
         "size": given.size,
         "alpha": given.alpha,
