@@ -16,12 +16,14 @@ from headrace.cli.command import spelled
 from headrace.cli.options import (
     parse_bytes,
     parse_dataset,
+    parse_devices,
     parse_names,
     parse_pairs,
     parse_paths,
     parse_rejects,
     parse_size,
     parse_split,
+    parse_weights,
 )
 from headrace.cli.text import count_reasons
 from headrace.errors import UsageError
@@ -115,6 +117,40 @@ def test_parse_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("x" * 5000 + ":val", "x" * 5000, "val"),  # longer than a path may be
     ]:
         assert parse_dataset(text) == (located(path), split)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (None, None),
+        ("balanced", "balanced"),
+        ("weight", "weight"),  # the name of a column, or none: the library says
+        ("cat=2,dog=.5", {"cat": 2.0, "dog": 0.5}),
+        ("a = b=1", {"a = b": 1.0}),  # a class may be called so
+        ("cat=-1", {"cat": -1.0}),
+    ],
+)
+def test_parse_weights(text: str | None, wanted: Any) -> None:
+    assert parse_weights(text, flag="--sample") == wanted
+
+
+@pytest.mark.parametrize("text", ["cat=", "cat=many", "=2", "cat=1,dog", "cat=nan", "cat=1,cat=2"])
+def test_weights_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--sample '.*': '.*' (is not NAME=NUMBER, as in cat=2,dog=1|occurs twice)"):
+        parse_weights(text, flag="--sample")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [(None, None), ("all", "all"), ("2", 2), ("0", 0), ("0,1", (0, 1)), ("3,", (3,))]
+)
+def test_parse_devices(text: str | None, wanted: Any) -> None:
+    assert parse_devices(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "gpu:0", ",", "0,,1", "9" * 5000])
+def test_devices_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--devices '.*: wanted how many, all, or numbers such as 0,1$"):
+        parse_devices(text)
 
 
 def test_parse_names_and_pairs() -> None:

@@ -970,7 +970,15 @@ TYPED: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((), {"transform": ()}, "has no transform: it is called augment here"),
     ((), {"drop_remainder": True}, "has no drop_remainder: it is called drop_last here"),
     ((), {"shufle": True}, "has no shufle: it is called shuffle here"),
-    ((), {"zzz": 1}, r"has no zzz: there are batch_size.*, cache, mix$"),
+    ((), {"batchsize": 8}, "has no batchsize: it is called batch_size here"),
+    ((), {"shuffle_buffer": 1000}, "has no shuffle_buffer: it is called shuffle here"),
+    ((), {"sampler": None}, "has no sampler: it is called weights here"),
+    ((), {"pin_memory": True}, r"has no pin_memory: the feed has it: loader\.to_torch"),
+    ((), {"prefetch_factor": 2}, "has no prefetch_factor: it makes batches ahead"),
+    ((), {"persistent_workers": True}, "has no persistent_workers: its workers are threads"),
+    ((), {"collate_fn": len}, "has no collate_fn: a batch is arrays already"),
+    ((), {"validation_split": 0.2}, r"has no validation_split: a view has it: ds\.split"),
+    ((), {"zzz": 1}, r"has no zzz: there are batch_size.*, cache, mix, weights, take, repeat$"),
     ((), {"augment": np.flip}, "augment: <function flip .*, without draws; wanted augmentations such as hr.Horizontal"),
     ((), {"augment": (HorizontalFlip(), len)}, "augment: <built-in function len>, without draws"),
     ((), {"augment": (lambda pixels, boxes, points: 1)}, "<lambda> at .*, without draws; wanted .* a function of"),
@@ -993,6 +1001,7 @@ def test_names_from_elsewhere_lead_to_arguments(ds: hr.Dataset) -> None:
     arguments = inspect.signature(ds.loader).parameters
     assert {"batch_size", "size", "workers", "augment"} <= arguments.keys()
     assert set(dataset._ELSEWHERE) <= arguments.keys() and not arguments.keys() & dataset._NAMES.keys()
+    assert not dataset._NEEDLESS.keys() & (arguments.keys() | dataset._NAMES.keys())
 
 
 def test_one_augmentation_alone(ds: hr.Dataset) -> None:

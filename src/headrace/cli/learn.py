@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.cli.command import Verb
-from headrace.cli.options import AsJson, Workers, parse_dataset, parse_size, parse_split
+from headrace.cli.options import AsJson, Workers, parse_dataset, parse_devices, parse_size, parse_split, parse_weights
 from headrace.errors import HeadraceError, UsageError
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by train.", readable=False)]
@@ -106,12 +106,29 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[mixup|cutmix|mosaic]",
+            help="Make each image of several: mixup and cutmix for classes and values, mosaic for boxes and keypoints.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     order: Annotated[
         str | None,
         typer.Option(
             metavar="[full|windows]",
             help="What is shuffled: everything, or windows of neighbouring records, for sets larger than the cache; "
             "full by default.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced|NAME=X,…|COLUMN",
+            help="How often images are drawn: each class as often as any other, by class, or by a column of numbers; "
+            "each once by default.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -131,10 +148,11 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE:FUNCTION",
-            help="vanilla (default) or mobilenet_v2 for classes and values; for detection mobilenet_v2 (a grid) or "
-            "mobilenet_v2_multiscale (for small and many boxes); for keypoints "
-            "mobilenet_v2 (heatmaps) or mobilenet_v2_points (coordinates). Or your own function: it gets input_shape "
-            "(h, w, c) and the number of classes, and returns a Keras model for pixels from 0 to 255.",
+            help="vanilla (default for classes and values), mobilenet_v2 (default for boxes and keypoints), or any of "
+            "keras.applications, such as ResNet50 or efficientnetv2-b0; for boxes with _multiscale behind it: for many "
+            "and small ones, else a grid; for keypoints with _points behind it: coordinates, else heatmaps. Or your "
+            "own function: it gets input_shape (h, w, c) and the number of classes, and returns a Keras model for "
+            "pixels from 0 to 255.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -142,7 +160,7 @@ def train(
         float | None,
         typer.Option(
             metavar="X",
-            help="Width multiplier of mobilenet_v2; 1 by default, 0.75 for detection and keypoints.",
+            help="Width multiplier of MobileNets; 1 by default, 0.75 of mobilenet_v2 for detection and keypoints.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -150,13 +168,13 @@ def train(
         str | None,
         typer.Option(
             metavar="[imagenet|FILE]",
-            help="Initial weights of mobilenet_v2; random by default.",
+            help="Initial weights of a network of keras.applications; random by default.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
     frozen: Annotated[
         bool | None,
-        typer.Option("--frozen", help="Freeze the backbone, mobilenet_v2.", rich_help_panel=_MODEL),
+        typer.Option("--frozen", help="Keep these weights as they are.", rich_help_panel=_MODEL),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -192,6 +210,30 @@ def train(
             metavar="[constant|cosine]",
             help="Learning rate schedule, cosine with a warm-up; constant by default, cosine for detection and "
             "keypoints.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced|NAME=X,…",
+            help="How much an image of a class counts in the loss, as in cat=2,dog=1; 1 by default.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[float32|mixed_float16|mixed_bfloat16]",
+            help="What the network computes in; float32 by default.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all|I,J,…",
+            help="Share each batch among N devices, all, or those of these numbers (JAX, TensorFlow); one by default.",
             rich_help_panel=_TRAINING,
         ),
     ] = None,
@@ -266,6 +308,11 @@ def train(
         "size": parse_size(size),
         "fit": fit,
         "augment": None if augment is None else tuple(name for name in augment.split(",") if name),
+        "mix": mix,
+        "class_weights": parse_weights(class_weights, flag="--class-weights"),
+        "sample": parse_weights(sample, flag="--sample"),
+        "precision": precision,
+        "devices": parse_devices(devices),
         "patience": patience,
         "monitor": monitor,
         "split": split or of,

@@ -143,6 +143,35 @@ def parse_splits(text: str) -> dict[str, float] | str | None:
     return text if text == "given" else parse_split(text)
 
 
+def parse_weights(text: str | None, flag: str) -> dict[str, float] | str | None:
+    """{"cat": 2.0, "dog": 1.0} of "cat=2,dog=1"; a word without an equals sign as it is. Raises UsageError."""
+    if text is None or "=" not in text:
+        return text
+    out: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not name or math.isnan(weight):
+            raise UsageError(f"{flag} {text!r}: {part!r} is not NAME=NUMBER, as in cat=2,dog=1")
+        if name in out:
+            raise UsageError(f"{flag} {text!r}: {name!r} occurs twice")
+        out[name] = weight
+    return out
+
+
+def parse_devices(text: str | None) -> int | str | tuple[int, ...] | None:
+    """2 of "2", "all", (0, 1) of "0,1", (0,) of "0,". Raises UsageError."""
+    if text is None or text == "all":
+        return text
+    if not re.fullmatch("[0-9]{1,9}(,[0-9]{1,9})*,?", text):
+        raise UsageError(f"--devices {text!r:.60}: wanted how many, all, or numbers such as 0,1")
+    numbers = [int(number) for number in text.split(",") if number]
+    return tuple(numbers) if "," in text else numbers[0]
+
+
 def parse_dataset(text: str) -> tuple[Location, str | None]:
     """(Path("cats"), "train") of "cats:train", (Path("cats"), None) of "cats".
 

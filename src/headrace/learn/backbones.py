@@ -33,8 +33,9 @@ _ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 
 
 def normalised(pixels: Any) -> Any:
-    """Raw pixels 0 to 255 as -1 to 1: the first layer of every model, so that all who use it agree."""
-    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(pixels)
+    """Raw pixels 0 to 255 as -1 to 1: the first layer of every model, so that all who use it agree. In float32,
+    whatever the others compute in."""
+    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalise")(pixels)
 
 
 def vanilla(pixels: Any) -> Any:

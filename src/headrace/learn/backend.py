@@ -6,6 +6,8 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +55,7 @@ if not _installed("keras"):
 
 import keras  # noqa: E402  only now: Keras reads KERAS_BACKEND once, when it is imported
 
-__all__ = ["describe", "deterministic", "jit", "keras"]
+__all__ = ["describe", "deterministic", "jit", "keras", "precision"]
 
 
 def describe() -> dict[str, str]:
@@ -82,6 +84,18 @@ def deterministic() -> None:
         flag = "--xla_gpu_deterministic_ops=true"
         if jax.default_backend() == "gpu" and flag not in os.environ.get("XLA_FLAGS", ""):
             raise UsageError(f"deterministic JAX on a GPU has to be asked for at the start: set XLA_FLAGS={flag}")
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Layers that are made meanwhile compute as Keras's dtype policy of this name says: the policy of the process is
+    the same before and after."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def jit() -> bool | Literal["auto"]:

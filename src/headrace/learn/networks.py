@@ -84,7 +84,7 @@ def build(network: Network, shape: tuple[int, ...], classes: int, *, name: str) 
 def output_shape(model: Any, shape: tuple[int, ...], *, name: str) -> tuple[int | None, ...]:
     """The shape of what the model says of images of `shape`, the batch left out. Makes its weights, where it has none.
 
-    Raises UsageError: it takes other images, its code raised, or it has several outputs.
+    Raises UsageError: it takes other images, its code raised, it has several outputs, or numbers of half precision.
     """
     try:
         out = model(keras.Input(shape))
@@ -97,6 +97,11 @@ def output_shape(model: Any, shape: tuple[int, ...], *, name: str) -> tuple[int 
     if not isinstance(out, keras.KerasTensor):
         raise UsageError(
             f"{name} has {len(keras.tree.flatten(out))} outputs in a {type(out).__name__}, wanted one array"
+        )
+    if out.dtype in ("float16", "bfloat16"):
+        raise UsageError(
+            f"{name} ends in numbers of {out.dtype}, of which a loss can't be taken exactly: give its last layer "
+            "dtype='float32'"
         )
     return tuple(out.shape[1:])
 

@@ -21,12 +21,16 @@ from headrace.imaging.placement import Fit, check_fit, check_size
 from headrace.imaging.prepare import ImageOptions
 from headrace.learn import schema
 from headrace.load.loader import Cache, Order, check_order
+from headrace.load.mix import CutMix, Mix, MixUp, Mosaic
 from headrace.load.photos import Preparation
 from headrace.place.local import content, explained
 from headrace.place.publish import write_atomic
 
 Schedule = Literal["constant", "cosine"]
 T = TypeVar("T")
+
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+MIXES: Mapping[str, Mix] = {"mixup": MixUp(), "cutmix": CutMix(), "mosaic": Mosaic()}
 
 _FORMAT, _VERSION = "headrace run", 2
 _SEEDS = 2**32 - 1  # NumPy's largest, which Keras sets too
@@ -38,14 +42,19 @@ _MOST_NUMBERS = 1 << 30  # of an image
 class Options:
     """What a training is asked for. None leaves the choice to the dataset or the task (its `defaults`).
 
-    `augment` holds names out of AUGMENTATIONS. `patience` ends the training after so many epochs without a
-    better one; better is what the task says, or `monitor`: the name of a value of the history, of which more is
-    better, or less where it ends in loss, error, mae or mse; ":max" or ":min" behind it says which.
+    `augment` holds names out of AUGMENTATIONS; `mix` is one out of MIXES. `class_weights` is how much an image of a
+    class counts in the loss that is learnt by: 1 for a class that is not named, or "balanced", the same for all images
+    of a class together. `sample`: how often records are drawn, as the `weights` of `Dataset.loader`. `precision` is
+    Keras's dtype policy for the network, whose outputs are float32 all the same.
+    `patience` ends the training after so many epochs without a better one; better is what the task says, or `monitor`:
+    the name of a value of the history, of which more is better, or less where it ends in loss, error, mae or mse;
+    ":max" or ":min" behind it says which.
     `schedule` "cosine" warms up over a twentieth of the steps and then falls to 0.
     `split` None is "train" where there is one, else everything; `val_split` None is "val" where there is one, else no
     validation. `divide` name -> share divides what is there into train, val and others by `seed`, stratified by class.
     `limit`: so many records of each part at most, evenly drawn. `drop_last` leaves a last, shorter batch out.
-    `order`: what is shuffled, as `Dataset.loader` says.
+    `order`: what is shuffled, as `Dataset.loader` says. `devices`: so many share a batch, "all", or those of these
+    numbers.
     Raises UsageError where a value can't be meant.
     """
 
@@ -59,6 +68,10 @@ class Options:
     size: int | tuple[int, int] | None = None
     fit: Fit = "stretch"
     augment: tuple[str, ...] | None = None
+    mix: str | None = None
+    class_weights: str | Mapping[str, float] | None = None
+    sample: str | Mapping[str, float] | None = None
+    precision: str = "float32"
     seed: int = 0
     patience: int | None = None
     monitor: str | None = None
@@ -72,6 +85,7 @@ class Options:
     # How the work is done, not what comes out:
     workers: int | None = None
     cache: Cache | None = None
+    devices: int | str | tuple[int, ...] | None = None
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -94,10 +108,25 @@ class Options:
             raise UsageError(f"schedule is {self.schedule!r}, wanted one of {', '.join(get_args(Schedule))}")
         if unknown := [name for name in self.augment or () if name not in AUGMENTATIONS]:
             raise UsageError(f"augment has {', '.join(unknown)}, known are {', '.join(AUGMENTATIONS)}")
+        if self.mix is not None and self.mix not in MIXES:
+            raise UsageError(f"mix is {self.mix!r}, wanted one of {', '.join(MIXES)}")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision is {self.precision!r}, wanted one of {', '.join(PRECISIONS)}")
+        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
+            raise UsageError(f"class_weights is {self.class_weights!r}, wanted balanced, or weights by class")
+        self._check_devices()
         if self.monitor is not None and not re.fullmatch(r"[^:]+(:min|:max)?", self.monitor):
             raise UsageError(f"monitor is {self.monitor!r}, wanted a name such as val_loss, or val_auc:max")
         if self.divide is not None and "train" not in self.divide:
             raise UsageError(f"divide has {', '.join(self.divide)}, wanted a share called train, and one called val")
+
+    def _check_devices(self) -> None:
+        devices = self.devices
+        several = devices if isinstance(devices, tuple) else ()
+        known = devices is None or devices == "all" or (isinstance(devices, int) and devices > 0)
+        if not (known or (several and len(set(several)) == len(several) and min(several) >= 0)):
+            said = ",".join(map(str, several)) if isinstance(devices, tuple) else devices
+            raise UsageError(f"devices is {said!r}, wanted how many, all, or different numbers such as 0,1")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], *, where: str) -> Options:
@@ -142,7 +171,18 @@ class Options:
         What None may stand for is left to the recipe. More epochs are no change while the learning rate is
         constant: the run only goes on for longer.
         """
-        free = {"workers", "cache", "checkpoint_seconds", "task", "model", "size", "split", "val_split", "divide"}
+        free = {
+            "workers",
+            "cache",
+            "devices",
+            "checkpoint_seconds",
+            "task",
+            "model",
+            "size",
+            "split",
+            "val_split",
+            "divide",
+        }
         if self.schedule != "cosine":
             free.add("epochs")
         return [

@@ -13,7 +13,7 @@ from PIL import Image
 from headrace.errors import DataError, UsageError
 from headrace.imaging.placement import place
 from headrace.learn import networks, parts, tasks
-from headrace.learn.backend import jit, keras
+from headrace.learn.backend import jit, keras, precision
 from headrace.learn.recipe import Recipe, RunFolder, filled
 from headrace.load.dataset import Dataset
 from headrace.load.facts import Facts
@@ -184,7 +184,8 @@ class Run:
         """The built-in model that the recipe names, with the run's weights: nothing else in the file is looked at."""
         recipe, path = self.recipe, self.folder.model
         try:
-            model = networks.plain(task.rebuild(recipe.model, recipe.shape, recipe.options.model_options))
+            with precision(recipe.options.precision):
+                model = networks.plain(task.rebuild(recipe.model, recipe.shape, recipe.options.model_options))
             model.load_weights(path)
         except UsageError:
             raise
@@ -201,9 +202,10 @@ class Run:
         name = recipe.model
         if isinstance(network, str):
             name, network = network, networks.from_file(network)
-        model = networks.build(network, recipe.shape, len(recipe.class_names), name=name)
-        networks.output_shape(model, recipe.shape, name=name)  # which makes its weights
-        model = networks.plain(model)  # as it was saved
+        with precision(recipe.options.precision):
+            model = networks.build(network, recipe.shape, len(recipe.class_names), name=name)
+            networks.output_shape(model, recipe.shape, name=name)  # which makes its weights
+            model = networks.plain(model)  # as it was saved
         try:
             model.load_weights(self.folder.model)
         except Exception as error:

@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -21,17 +22,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 import headrace
 from headrace.errors import DamageError, DataError, UsageError
 from headrace.imaging.augment import AUGMENTATIONS
 from headrace.imaging.placement import Size, check_size
-from headrace.learn import checkpoint, lock, networks, parts, plots, schema, tasks
-from headrace.learn.backend import describe, deterministic, keras
-from headrace.learn.recipe import Options, Recipe, RunFolder, filled, is_code, with_settings
+from headrace.learn import checkpoint, devices, lock, networks, parts, plots, schema, tasks
+from headrace.learn.backend import describe, deterministic, keras, precision
+from headrace.learn.recipe import MIXES, Options, Recipe, RunFolder, filled, is_code, with_settings
 from headrace.load.arrays import ArrayDataset
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.loader import Loader
+from headrace.load.weights import weights_of
 from headrace.place.address import is_url
 from headrace.place.local import explained
 from headrace.place.publish import sync, write_atomic
@@ -106,7 +111,7 @@ def train(
         if there:  # known before the work, and nothing in it changes meanwhile
             stack.enter_context(lock.held(run.lock))
         old = run.read_recipe() if resume else None
-        training = _prepared(run, old, dataset, val, model, callbacks, options, overwrite, settings)
+        training = _prepared(run, old, dataset, val, model, callbacks, options, overwrite, settings, stack)
         if not there:
             with explained(run.folder):
                 run.folder.mkdir(parents=True, exist_ok=True)
@@ -129,8 +134,10 @@ def _prepared(
     options: Options | None,
     overwrite: bool,
     settings: Mapping[str, Any],
+    stack: ExitStack,
 ) -> _Training:
-    """A training as it is asked for, before anything of it is written; `old` is the recipe of the run to resume."""
+    """A training as it is asked for, before anything of it is written; `old` is the recipe of the run to resume, and
+    `stack` is closed when it is over."""
     dataset = opened(dataset)
     val = _validated_by(old, dataset) if val is None else opened(val)
     if options is None:
@@ -148,7 +155,9 @@ def _prepared(
     if not old:
         _check_free(run, overwrite)
     told = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks)
-    return _Training(run, dataset, val, model, told, options)
+    among = stack.enter_context(devices.in_use(options.devices))
+    with precision(options.precision):
+        return _Training(run, dataset, val, model, told, options, among)
 
 
 def opened(dataset: Dataset | os.PathLike[str] | str) -> Dataset:
@@ -237,7 +246,9 @@ class _Training:
         network: networks.Network | None,
         callbacks: Sequence[Any],
         options: Options,
+        among: devices.Devices,
     ) -> None:
+        _check_made(network, options)
         if options.deterministic:
             deterministic()
         keras.utils.set_random_seed(options.seed)
@@ -250,6 +261,11 @@ class _Training:
             val_part = parts.learnable(val_part, task, options.limit)
             parts.check_apart(train_part.view, val_part.view)
         task = task.learning_from(train_part.view)
+        if options.mix is not None:
+            task = task.mixed_by(options.mix)
+        weights = options.class_weights
+        check_sample(train_part.view, options.sample)
+        self.class_weights = None if weights is None else task.class_weights(train_part.view, weights)
         asked = options
         if any(isinstance(callback, _RATES) for callback in callbacks):
             if options.schedule not in (None, "constant"):
@@ -258,6 +274,7 @@ class _Training:
                 )
             options = replace(options, schedule="constant")
         options = options.filled(task.defaults_for(dataset))
+        among.check_batch(filled(options.batch_size))
         size, shape, dtype = _input(dataset, options)
         if val_part is not None:
             parts.check_images(val_part.view, dataset.keeps, dtype, shape)
@@ -306,6 +323,7 @@ class _Training:
             optimizer = self.task.optimizer(_learning_rate(options, options.epochs * len(self.loader)))
             self.task.compile(self.model, optimizer)
         self.model.optimizer.build(self.model.trainable_variables)
+        self.shared = among.shared(self.model)
         steps = len(self.loader)
         self.hooks = (
             keras.callbacks.CallbackList(callbacks, model=self.model, epochs=options.epochs, steps=steps, verbose=0)
@@ -331,6 +349,8 @@ class _Training:
             seed=options.seed,
             target=task.truth(part.view, drawn) if val else task.target(drawn),
             augment=() if val else tuple(AUGMENTATIONS[name] for name in filled(options.augment)),
+            mix=None if val or options.mix is None else MIXES[options.mix],
+            weights=None if val else options.sample,
             drop_last=options.drop_last and not val,
             workers=options.workers,
             cache=options.cache,
@@ -340,10 +360,10 @@ class _Training:
         """One batch through loss and metrics before anything is made. Raises UsageError: they fail, or no `monitor`."""
         batch, means = self.loader[0], tasks.Means()
         try:
-            means.add(tasks.measured(self.model, batch, batch.targets), len(batch.ids))
+            means.add(tasks.measured(self.shared, batch, self.task.learnt(batch.targets)), len(batch.ids))
             names = [*means.values()]
             if self.val_loader:
-                found = self.task.validate(self.model, [self.val_loader[0]], own_loss=self.recipe.own_loss)
+                found = self.task.validate(self.shared, [self.val_loader[0]], own_loss=self.recipe.own_loss)
                 names += [f"val_{name}" for name in found]
         except DamageError:
             raise
@@ -369,7 +389,8 @@ class _Training:
                 shutil.rmtree(run.evaluations)
         run.write_recipe(self.recipe)
         write_atomic(run.layers, f"{networks.summary(self.inference)}\n".encode())
-        if lost := self.loader.lost():
+        # Mosaics show others each time, and to count their boxes is to draw them all.
+        if self.options.mix is None and (lost := self.loader.lost()):
             log.warning(self.task.lost_targets_message, lost)
         if self.val_loader is None:
             log.warning("no split to validate on: the epoch with the lowest training loss is kept")
@@ -473,7 +494,8 @@ class _Training:
             self._check_finite(row)
             shown.set_postfix_str(told := _told(row))
         self._tell("on_epoch_end", len(self.history), _logs(row))
-        row["learning_rate"] = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # it is a float32
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))  # of a float32
+        row["learning_rate"] = float(f"{rate:.6g}")
         self.history.append(row)
         if self.steps < len(self.loader):  # a callback ended the training amid the epoch
             self.loader.epoch += 1
@@ -494,7 +516,7 @@ class _Training:
         state = self._capture()
         self._tell("on_test_begin")
         try:
-            val = self.task.validate(self.model, self._each(self.val_loader, caught), own_loss=self.recipe.own_loss)
+            val = self.task.validate(self.shared, self._each(self.val_loader, caught), own_loss=self.recipe.own_loss)
         except _Stopped:
             self._stop(caught[0], state)
         self._tell("on_test_end", val)
@@ -516,7 +538,9 @@ class _Training:
             for batch in batches:
                 self._tell("on_train_batch_begin", self.steps)
                 self.model.reset_metrics()  # Keras summed them up over calls until keras-team/keras#22617
-                logs = self.model.train_on_batch(batch.images, batch.targets, return_dict=True)
+                targets = self.task.learnt(batch.targets)
+                weights = None if self.class_weights is None else batch_weights(batch.targets, self.class_weights)
+                logs = self.shared.train_on_batch(batch.images, targets, sample_weight=weights, return_dict=True)
                 self.means.add(logs, len(batch.ids))
                 self._tell("on_train_batch_end", self.steps, self.means.values())
                 self.steps += 1
@@ -583,6 +607,21 @@ class _Training:
         logs.write(self.history[-1])
 
 
+def check_sample(view: Dataset, sample: str | Mapping[str, float] | None) -> None:
+    """Raises UsageError: the records can't be drawn so."""
+    if sample is not None:
+        try:
+            weights_of(view.selection, sample)
+        except UsageError as error:
+            raise UsageError(re.sub("^weights", "sample", str(error))) from error
+
+
+def batch_weights(targets: Any, class_weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much each image counts, float32 [b]: of class indices [b], or shares of the classes [b, classes] in it."""
+    weights: NDArray[np.float32] = class_weights[targets] if targets.ndim == 1 else targets @ class_weights
+    return weights
+
+
 class _Logs:
     """TensorBoard's logs: `train` and `val` as two runs with the same tags, which it draws in one chart. None without
     tensorboardX. Raises StorageError."""
@@ -642,6 +681,18 @@ def _network(
         raise UsageError(f"{', '.join(options.model_options)}: options of built-in models, and this is one of your own")
     name = name or networks.name_of(network)
     return name, networks.build(network, shape, len(task.class_names), name=name)
+
+
+def _check_made(network: networks.Network | None, options: Options) -> None:
+    """Raises UsageError: the network is there already, and can't be brought to where or in what it is to compute."""
+    if not isinstance(network, keras.Model):
+        return
+    for name, asked in (("precision", options.precision != "float32"), ("devices", options.devices is not None)):
+        if asked:
+            raise UsageError(
+                f"{name} is {getattr(options, name)!r}, and this network has been made already: pass the function that "
+                "makes it"
+            )
 
 
 def _input(dataset: Dataset, options: Options) -> tuple[Size | None, tuple[int, ...], str]:

@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from headrace.load.loader import Cache, Loader, OnBad, Order
     from headrace.load.mix import Mix
     from headrace.load.targets import Target
+    from headrace.load.weights import Weights
     from headrace.viewing.serve import Viewer
 
 
-Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
+Chosen: TypeAlias = "slice | list[int] | list[bool] | list[str] | NDArray[Any] | pl.Series"
 
 _log = logging.getLogger("headrace")
 _Arguments = ParamSpec("_Arguments")
@@ -58,16 +59,43 @@ _Made = TypeVar("_Made")
 _ELSEWHERE = {
     "size": ("image_size", "img_size", "target_size", "input_size", "resize", "shape", "image_shape"),
     "workers": ("num_workers", "max_workers", "threads", "num_threads", "n_jobs", "num_parallel_calls"),
-    "batch_size": ("batch", "bs", "n"),
+    "batch_size": ("batch", "bs", "n", "batchsize", "train_batch_size"),
     "mix": ("mixup", "cutmix", "mosaic"),
     "augment": ("transform", "transforms", "augmentation", "augmentations", "map", "preprocessing"),
     "target": ("targets", "target_transform", "label_mode", "labels"),
     "fit": ("resize_mode", "mode", "crop_to_aspect_ratio", "pad_to_aspect_ratio"),
-    "drop_last": ("drop_remainder",),
-    "seed": ("random_state", "generator"),
-    "world": ("rank", "world_size", "num_replicas", "sampler", "shard"),
+    "drop_last": ("drop_remainder", "drop_uneven"),
+    "seed": ("random_state", "generator", "random_seed", "shuffle_seed"),
+    "shuffle": ("shuffle_buffer", "shuffle_files", "buffer_size", "reshuffle_each_iteration", "randomize"),
+    "world": ("rank", "world_size", "num_replicas", "shard", "num_shards", "shard_index", "shard_options"),
+    "weights": ("sampler", "sample_weights", "class_weights", "class_weight", "sampling", "oversample", "balance"),
+    "take": ("num_samples", "samples_per_epoch", "epoch_size", "limit"),
+    "repeat": ("num_epochs", "epochs", "repeats"),
+    "on_bad": ("ignore_errors", "skip_errors", "on_error"),
+    "order": ("shuffle_algo", "access_order"),
 }
 _NAMES = {theirs: ours for ours, names in _ELSEWHERE.items() for theirs in names}
+# What they need and a loader doesn't, and why.
+_NEEDLESS = {
+    **dict.fromkeys(
+        ("prefetch_factor", "prefetch", "prefetch_size", "prefetch_batches", "max_queue_size", "read_ahead"),
+        "it makes batches ahead as memory allows",
+    ),
+    **dict.fromkeys(
+        ("persistent_workers", "use_multiprocessing", "multiprocessing_context", "worker_init_fn", "timeout"),
+        "its workers are threads, which stay as long as it does",
+    ),
+    **dict.fromkeys(("pin_memory", "pin_memory_device", "device", "dtype"), "the feed has it: loader.to_torch(…)"),
+    **dict.fromkeys(("collate_fn", "batch_sampler"), "a batch is arrays already, targets as target= makes them"),
+    **dict.fromkeys(
+        ("interpolation", "antialias"), "images are made smaller by area, and larger by linear interpolation"
+    ),
+    **dict.fromkeys(("label_smoothing",), "a loss has it"),
+    **dict.fromkeys(("deterministic",), "it always is"),
+    **dict.fromkeys(
+        ("split", "subset", "validation_split"), "a view has it: ds.split('train'), ds.divide({'train': 0.8})"
+    ),
+}
 
 
 def _by_name(method: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
@@ -84,7 +112,8 @@ def _by_name(method: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]
         for name in options:
             if name not in known:
                 near = _NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
-                hint = f"it is called {near} here; " if near else ""
+                called = f"it is called {near} here; " if near else ""
+                hint = f"{_NEEDLESS[name]}; " if name in _NEEDLESS else called
                 raise UsageError(f"{method.__name__}() has no {name}: {hint}there are {', '.join(known)}")
         return method(*args, **options)
 
@@ -368,8 +397,9 @@ class Dataset:
     def __getitem__(self, key: int | np.integer[Any] | str | Chosen) -> StoredRecord | Dataset:
         """Record number `key` of this view, in constant time, or the one of this id; negative numbers from the end.
 
-        A slice, numbers [m] (which may repeat) or a mask bool [n] give a view: ds[:5], ds[[7, -1]],
-        ds[ds.catalog["width"] > 300]. Raises IndexError, UnknownIdError (a KeyError), TypeError, DamageError.
+        A slice, numbers or ids [m] (which may repeat) or a mask bool [n] give a view: ds[:5], ds[[7, -1]],
+        ds[["a.jpg", "b.jpg"]], ds[ds.catalog["width"] > 300].
+        Raises IndexError, UnknownIdError (a KeyError), TypeError, DamageError.
         """
         if isinstance(key, str):
             return self._record(self._row_of(key))
@@ -391,6 +421,11 @@ class Dataset:
         n = len(self)
         if isinstance(key, slice):
             return np.arange(n)[key]
+        if len(key) and all(isinstance(id_, str) for id_ in key):
+            rows = np.array([self._row_of(str(id_)) for id_ in key])
+            by_row = np.argsort(self.rows, kind="stable")
+            found: NDArray[np.int64] = by_row[np.searchsorted(self.rows, rows, sorter=by_row)]
+            return found
         given = np.asarray(key)
         if given.ndim != 1 or (given.dtype.kind not in "biu" and len(given)):
             raise TypeError(f"records by {given.dtype} {list(given.shape)}, {_WANTED}")
@@ -402,6 +437,19 @@ class Dataset:
             raise IndexError(f"record {outside[0]} of {n}")
         numbers = given.astype(np.int64)
         return np.where(numbers < 0, numbers + n, numbers)
+
+    def record(self, id: str) -> StoredRecord:
+        """The record of this id. Raises UnknownIdError (a KeyError), TypeError, DamageError."""
+        if not isinstance(id, str):
+            raise TypeError(f"record({id!r:.60}): wanted an id; by its number it is ds[{id!r:.60}]")
+        return self[id]
+
+    def __contains__(self, id: object) -> bool:
+        """Whether there is a record of this id."""
+        try:
+            return isinstance(id, str) and self._row_of(id) >= 0
+        except UnknownIdError:
+            return False
 
     def _row_of(self, id_: str) -> int:
         """The row of a record of this view. Raises UnknownIdError."""
@@ -518,15 +566,19 @@ class Dataset:
         min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
         mix: Mix | None = None,
+        weights: Weights | None = None,
+        take: int | None = None,
+        repeat: int | None = None,
     ) -> Loader:
         """Batches of this view, by number or in order: how they are iterated, repeated and resumed says Loader.
 
         batch_size: records of a *global* batch, before `world` = (rank, ranks) takes its part of it.
         size, fit: what every image is brought to, an int for a square; None is the size all images of the view share.
         shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
-        `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
-        and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
-        them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
+        `ds.labels`. On with `augment` or `weights`, for a mix, and for records of "train": that split, that part of
+        `divide`, and what `where` and slices leave of them; a dataset that was never divided is one split, "train". Off
+        for all others, among them a dataset of several splits as a whole and what `where` leaves of that.
+        `repr(loader)` says which it is.
         order: what is shuffled. "full" is everything. "windows" is for sets larger than the cache or a disk's patience:
         blocks of neighbours, about 8 MB each, are shuffled, and the records of up to 16 of these among each other, so
         that some 128 MB are read at a time (a cache should hold twice that). As random, repeatable and resumable, and
@@ -546,6 +598,13 @@ class Dataset:
         cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
         mix: MixUp, CutMix or Mosaic, after `augment`: each image is made of several of its batch, of a rank's part of
         it. For MixUp and CutMix a class is float32 [b, classes].
+        weights: how often records are drawn beside each other. "balanced": the records of each class as often as those
+        of any other; {"cat": 2.0}: by class, 1 for those left out; the name of a column or an attribute; a number for
+        each record. An epoch has as many records as ever, of which a class has its share, and each record its own,
+        rounded up or down: some come several times (each with another augmentation), some not, and what an epoch leaves
+        out the next ones bring. A record that weighs 0 never comes. Equal weights are an epoch of each record once.
+        take, repeat: an epoch of so many records, or of so many times all. Without weights an epoch goes on in the
+        permutation where the last one ended: every record once, before any comes again.
 
         Raises UsageError, DataError.
         """
@@ -553,11 +612,12 @@ class Dataset:
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
+        trains = self.selection.trains or bool(augment) or weights is not None or bool(self.store.shares)
         options = LoaderOptions(
             batch_size=batch_size,
             size=size,  # type: ignore[arg-type]
             fit=fit,
-            shuffle=self.selection.trains or bool(augment) if shuffle is None else shuffle,
+            shuffle=trains if shuffle is None else shuffle,
             order=order,
             seed=seed,
             target=default_target(self.selection.facts(objects=False)) if target is None else target,
@@ -570,6 +630,9 @@ class Dataset:
             min_visible=min_visible,
             cache=cache,
             mix=mix,
+            weights=weights,
+            take=take,
+            repeat=repeat,
         )
         loader = Loader(self.selection, options)
         if loader.windows is not None:
@@ -703,7 +766,7 @@ _SIDE = 160  # of an image in a notebook
 
 
 _COMPARED = 10_000  # ids that an unknown one is compared with, letter by letter
-_WANTED = "wanted a number, an id, a slice, whole numbers [m] or a mask bool [n]; where() takes a condition"
+_WANTED = "wanted a number, an id, a slice, whole numbers or ids [m] or a mask bool [n]; where() takes a condition"
 
 
 def _slice_text(some: slice) -> str:

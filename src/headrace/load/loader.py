@@ -29,10 +29,11 @@ from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
 from headrace.load.mix import Mix, Mosaic, averaged, check_mix, mosaics
+from headrace.load.sampling import Drawn, Sampling
 from headrace.load.store import Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
-from headrace.load.windows import windows_of
+from headrace.load.weights import Weights, weights_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,6 +74,9 @@ class LoaderOptions:
     min_visible: float
     cache: Cache | None
     mix: Mix | None = None
+    weights: Weights | None = None
+    take: int | None = None
+    repeat: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seed"):
@@ -96,6 +100,18 @@ class LoaderOptions:
             raise UsageError(
                 "order is 'windows', which is a way to shuffle, and these records come unshuffled (shuffle=False, or "
                 "nothing said of records that are not for training); pass shuffle=True, or leave order out"
+            )
+        if self.weights is not None and not self.shuffle:
+            raise UsageError(
+                "weights say how often records are drawn, and these come in their order (shuffle=False); leave one of "
+                "them out"
+            )
+        for name in ("take", "repeat"):
+            if (value := getattr(self, name)) is not None and _whole(name, value) < 1:
+                raise UsageError(f"{name} is {value}, wanted 1 or more")
+        if self.take is not None and self.repeat is not None:
+            raise UsageError(
+                f"take={self.take} and repeat={self.repeat} both say how long an epoch is; pass one of them"
             )
         if self.on_bad not in get_args(OnBad):
             raise UsageError(f"on_bad is {self.on_bad!r}, wanted raise or skip")
@@ -141,7 +157,8 @@ class Loader:
         _check_kept(view, options, size)
         if options.mix is not None:
             _check_mix(options.mix, options.target, size, len(view.class_names))
-        _check_world(len(view), options)
+        self.sampling = _sampling(view, options)
+        _check_world(self.sampling.records, options)
         target, promised = options.target, view.store.manifest
         wants_boxes = target is not None and (target.wants_boxes or target.wants_keypoints)
         if target is not None:
@@ -157,7 +174,7 @@ class Loader:
         self.dtype = view.store.dtype
         self.image_shape = view.store.image_shape if view.keeps else (*size, self.channels)
         self.workers = parallel.check_workers(options.workers)
-        self.windows = windows_of(view.store, len(view)) if options.order == "windows" else None
+        self.windows = self.sampling.windows
         self._position, self._begun = Position(0, 0), False
         self._held: str | None = None
         self._skipped: dict[str, None] = {}
@@ -190,6 +207,11 @@ class Loader:
     def batch_size(self) -> int:
         """Records of a global batch."""
         return self.options.batch_size
+
+    @property
+    def records(self) -> int:
+        """Records of an epoch, before `drop_last`: as many as the view has, but for `take` and `repeat`."""
+        return self.sampling.records
 
     @property
     def order(self) -> Order:
@@ -227,7 +249,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
-        n, b = len(self.view), self.batch_size
+        n, b = self.records, self.batch_size
         return n // b if self.options.drop_last else -(-n // b)
 
     def __getitem__(self, i: int) -> Batch:
@@ -265,11 +287,14 @@ class Loader:
             for slot, made in zip(good, self._mosaics(draft, good, None), strict=True):
                 objects[slot] = made
             return self._labels(draft.rows, Objects.joined(objects), draft.kept)
-        rows = self.view.rows[self._positions(epoch, self._index(i))]
+        positions, times = self._drawn(epoch, self._index(i))
+        rows = self.view.rows[positions]
         kept = self._room(len(rows))
         for slot, row in enumerate(rows.tolist()):
             self._keep(row, kept, slot)
-        return self._labels(rows, self._objects(rows, self._placements(rows, self._chances(rows, epoch))), kept)
+        return self._labels(
+            rows, self._objects(rows, self._placements(rows, self._chances(self._keys(rows, times), epoch))), kept
+        )
 
     def show(self, i: int = 0) -> Image.Image:
         """A contact sheet of batch `i` of the current epoch as a model gets it: images with what their targets say.
@@ -309,7 +334,7 @@ class Loader:
         return Position(position.epoch + 1, 0) if self._begun and position.batch else position
 
     def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
-        options, records, (k, n) = self.options, len(self.view), share
+        options, records, (k, n) = self.options, self.records, share
         ahead = self._ahead(start.epoch, range(start.batch + k, len(self), n), before=start.batch)
         pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
@@ -388,6 +413,7 @@ class Loader:
             "seed": options.seed,
             "drop_last": options.drop_last,
             "windows": None if self.windows is None else [*self.windows],
+            **self.sampling.identity(),
         }
 
     def to_keras(self) -> KerasFeed:
@@ -424,19 +450,15 @@ class Loader:
 
     def _positions(self, epoch: int, i: int) -> NDArray[np.int64]:
         """Positions int64 [b] in the view of this rank's part of global batch `i`."""
-        n, options = len(self.view), self.options
-        start = i * options.batch_size
-        stop = min(n, start + options.batch_size)
-        rank, ranks = options.world
-        low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
-        return self._ordered(epoch, low, high)
+        return self._drawn(epoch, i).positions
 
-    def _ordered(self, epoch: int, low: int, high: int) -> NDArray[np.int64]:
-        """Positions int64 [high - low] in the view of what stands at `low` to `high` in the order of an epoch."""
-        n, options = len(self.view), self.options
-        if not options.shuffle:
-            return np.arange(low, high)
-        return order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch, windows=self.windows)
+    def _drawn(self, epoch: int, i: int) -> Drawn:
+        """This rank's part of global batch `i`."""
+        start = i * self.options.batch_size
+        stop = min(self.records, start + self.options.batch_size)
+        rank, ranks = self.options.world
+        low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
+        return self.sampling.at(epoch, low, high)
 
     def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | None:
         """Who fetches these batches of an epoch before their turn, where the dataset is far away. `before`: the first
@@ -454,7 +476,9 @@ class Loader:
 
         def begun() -> Iterator[NDArray[np.int64]]:
             for low in range(0, before * self.batch_size, order.CHUNK):
-                yield self.view.rows[self._ordered(epoch, low, min(low + order.CHUNK, before * self.batch_size))]
+                yield self.view.rows[
+                    self.sampling.at(epoch, low, min(low + order.CHUNK, before * self.batch_size)).positions
+                ]
 
         return Ahead(
             copies,
@@ -495,9 +519,10 @@ class Loader:
         """A batch before its images are drawn."""
         store, options = self.view.store, self.options
         store.check_whole()
-        positions = self._positions(epoch, i)
+        positions, times = self._drawn(epoch, i)
         rows = self.view.rows[positions]
-        chances = self._chances(rows, epoch)
+        keys = self._keys(rows, times)
+        chances = self._chances(keys, epoch)
         held = () if ahead is None else (ahead.take(i),)
         placements = self._placements(rows, chances)
         return Draft(
@@ -508,6 +533,7 @@ class Loader:
             images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
+            keys=keys,
             epoch=epoch,
             objects=self._objects(rows, placements).split(len(rows)) if self._by_image else [],
         )
@@ -533,12 +559,12 @@ class Loader:
 
     def _call(self, change: Called, number: int, draft: Draft, slot: int) -> None:
         """Has a transform change one image and its objects. Raises UsageError."""
-        row, epoch, before = int(draft.rows[slot]), draft.epoch, draft.objects[slot]
+        epoch, before = draft.epoch, draft.objects[slot]
 
         def where() -> str:
             return f"record {self.view.store.ids_of(draft.rows[slot : slot + 1])[0]!r}, epoch {epoch}"
 
-        rng = order.generator(int(self.view.store.keys[row]), number, seed=self.options.seed, epoch=epoch)
+        rng = order.generator(int(draft.keys[slot]), number, seed=self.options.seed, epoch=epoch)
         boxes, points = change.apply(draft.images[slot], before.boxes, before.keypoints, rng, where=where)
         height, width = self.size
         boxes, points, there = left(
@@ -562,7 +588,7 @@ class Loader:
         targets = None
         if mix is not None and not isinstance(mix, Mosaic):
             soft = None if target is None or labels is None else target.soft(labels)
-            keys = self.view.store.keys[rows]
+            keys = draft.keys[good]
             targets = averaged(mix, images, soft, keys, mixed, seed=options.seed, epoch=draft.epoch)
         elif target is not None and labels is not None:
             targets = target.encode(labels)
@@ -577,7 +603,7 @@ class Loader:
         return mosaics(
             mix,
             objects,
-            self.view.store.keys[draft.rows[good]],
+            draft.keys[good],
             self.size,
             images=draft.images[good] if draft.bad else draft.images,
             out=out,
@@ -609,16 +635,24 @@ class Loader:
         for name, part in kept.items():
             part[slot] = self.view.store.read_kept(row, name)
 
-    def _chances(self, rows: NDArray[np.int64], epoch: int) -> list[NDArray[np.float64]]:
-        """For each augmentation, random numbers float64 [b, draws] of the records."""
+    def _keys(self, rows: NDArray[np.int64], times: NDArray[np.int64] | None) -> NDArray[np.uint64]:
+        """What random numbers of these rows [b] are drawn by, uint64, others each time that a record comes; [0] where
+        nothing is drawn by them."""
+        if not self.options.augment and self.options.mix is None:
+            return np.zeros(0, np.uint64)
+        keys = self.view.store.keys[rows]
+        return keys if times is None else order.repeats(keys, times)
+
+    def _chances(self, keys: NDArray[np.uint64], epoch: int) -> list[NDArray[np.float64]]:
+        """For each augmentation, random numbers float64 [b, draws] of records with these keys."""
         if not self.options.augment:
             return []
-        keys, seed, stream = self.view.store.keys[rows], self.options.seed, 0
+        seed, stream = self.options.seed, 0
         out = []
         for change in self.options.augment:
             streams = range(stream, stream + change.draws)
             chance = [order.uniform(keys, seed=seed, epoch=epoch, stream=s) for s in streams]
-            out.append(np.stack(chance, axis=1) if chance else np.zeros((len(rows), 0)))
+            out.append(np.stack(chance, axis=1) if chance else np.zeros((len(keys), 0)))
             stream += change.draws
         return out
 
@@ -711,6 +745,19 @@ def _check_world(n: int, options: LoaderOptions) -> None:
             f"the last of {-(-n // b)} batches has {tail} of {n} records, so some of {ranks} ranks would get none; "
             "pass drop_last=True or another batch_size"
         )
+
+
+def _sampling(view: View, options: LoaderOptions) -> Sampling:
+    """Raises UsageError, as weights_of does."""
+    n, take = len(view), options.take
+    return Sampling(
+        view,
+        seed=options.seed,
+        shuffle=options.shuffle,
+        windowed=options.order == "windows",
+        weights=None if options.weights is None else weights_of(view, options.weights),
+        records=take if options.repeat is None else n * options.repeat,
+    )
 
 
 def _cache(view: View, options: LoaderOptions, size: Size) -> MemoryCache:

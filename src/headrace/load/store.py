@@ -200,10 +200,14 @@ class Store(ABC):
     `keeps`: images are no pixels but numbers as they were given, `image_shape` of `dtype` each. `kept`: what was given
     for each image beside it, [n, ...] by name, and kept too; an array alone has the name "".
 
+    `shares`: how much of an epoch each part of a mix has, `part_names` what they are called; () where there are none.
+
     `copies`: of what lies far away, of which a loader fetches records before their turn; None where all is here.
     """
 
     copies: Copies | None = None
+    shares: tuple[float, ...] = ()
+    part_names: tuple[str, ...] = ()
     keeps: bool = False
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     image_shape: tuple[int, ...] = ()
@@ -262,6 +266,10 @@ class Store(ABC):
     @abstractmethod
     def check_whole(self) -> None:
         """Raises DamageError: a table was cut since it was opened."""
+
+    def parts_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The parts of these rows [b], by their number in `shares`, int64."""
+        return np.zeros(len(rows), np.int64)
 
     def is_current(self) -> bool:
         """Whether what was opened is still what lies there; of what lies in memory always."""

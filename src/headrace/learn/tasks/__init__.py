@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.photos import Framing
 from headrace.load.targets import Target
+
+if TYPE_CHECKING:
+    from headrace.learn.applications import Application
 
 _TASKS = {
     "classification": "headrace.learn.tasks.classification:Classification",
@@ -62,6 +67,19 @@ class Doubt:
     margin: float
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a task makes of the features of any network: `build` of (features, classes).
+
+    Features are the network's last map [b, h, w, f]; with `strides` a map of 1/stride of the image's sides, or of
+    several a list of such, the deepest last. `check` raises UsageError where images of a size (height, width) won't do.
+    """
+
+    build: Callable[[Any, int], Any]
+    strides: tuple[int, ...] = ()
+    check: Callable[[Size], None] | None = None
+
+
 class Hits(NamedTuple):
     """Of the objects of images, boxes or points: how many are found, of how many that are there; and how many of those
     said are false."""
@@ -81,6 +99,8 @@ class Task(ABC):
     # Name -> function (pixels: Keras input of raw images [b, h, w, c], classes: int, **options) -> outputs.
     # The first is the default; an option is a keyword argument of the function.
     models: ClassVar[Mapping[str, Callable[..., Any]]]
+    # What becomes of the features of a network of keras.applications, by what its name then ends in.
+    heads: ClassVar[Mapping[str, Head]]
     figures: ClassVar[tuple[str, ...]]  # file names of what a score draws
     columns: ClassVar[tuple[str, ...]]  # of the table of predictions of photos, those that are always there
     compared_columns: ClassVar[tuple[str, ...]]  # the same of the records of a dataset
@@ -88,6 +108,7 @@ class Task(ABC):
     # When an image is right, for people; None for a task that is never right, and only more or less far off.
     right_means: ClassVar[str | None]
     can_doubt: ClassVar[bool] = False  # whether `doubts` are known
+    mixes: ClassVar[tuple[str, ...]] = ("mixup", "cutmix")  # names of how images may be mixed
     one_name: ClassVar[bool] = False  # whether a single name, which a photo's own may hold, says what is in an image
     kind: ClassVar[str]  # what a model of this task is called, such as "a detector"
     learns_from: ClassVar[str]  # what a dataset must have for it, such as "boxes"
@@ -118,6 +139,23 @@ class Task(ABC):
     def learning_from(self, view: Dataset) -> Task:
         """The task for who learns from these records, all of which it can use."""
         return self
+
+    def mixed_by(self, mix: str) -> Task:
+        """The task for who learns from images that are mixed so. Raises UsageError: nothing can be said of such."""
+        if mix not in self.mixes:
+            raise UsageError(f"mix is {mix!r}; {self.name} has {', '.join(self.mixes)}")
+        return self
+
+    def class_weights(self, view: Dataset, asked: str | Mapping[str, float]) -> NDArray[np.float32]:
+        """How much an image of each class counts, float32 [classes], as `Options.class_weights` says, of these records.
+
+        Raises UsageError: unknown classes, a weight that can't be meant, or no single class to go by.
+        """
+        raise UsageError(f"class_weights are for classification, this run's task is {self.name}")
+
+    def learnt(self, targets: Any) -> Any:
+        """What a model is given to learn, of a batch's targets of `target` or, where images are mixed, of `truth`."""
+        return targets
 
     @property
     def statistics(self) -> Mapping[str, float]:
@@ -231,7 +269,7 @@ class Task(ABC):
         """A new Keras model for raw images of `shape` (h, w, c). Raises UsageError, and what models raise."""
         from headrace.learn.backend import keras
 
-        function = self.models[self.model_name(model)]
+        function = self._network(self.model_name(model))
         known = list(inspect.signature(function).parameters)[2:]
         if unknown := [option for option in options if option not in known]:
             takes = f"it takes {', '.join(known)}" if known else "it takes no options"
@@ -251,12 +289,41 @@ class Task(ABC):
         return self.build(model, shape, {**options, **later})
 
     def model_name(self, name: str | None) -> str:
-        """The name of a model of this task, the default one for None. Raises UsageError listing them."""
+        """The name of a model of this task, the default one for None; it may be spelled in any way.
+
+        Raises UsageError listing those that are spelled nearly so.
+        """
         if name is None:
             return next(iter(self.models))
-        if name not in self.models:
-            raise UsageError(f"model is {name!r}; {self.name} has {', '.join(self.models)}")
-        return name
+        known = {_plain(one): one for one in (*self._applied(), *self.models)}
+        if (found := known.get(_plain(name))) is not None:
+            return found
+        near = [known[one] for one in difflib.get_close_matches(_plain(name), known, n=6)]
+        hint = f"; near are {', '.join(near)}" if near else ""
+        raise UsageError(
+            f"model is {name!r}{hint}; {self.name} has {', '.join(self.models)}, and the networks of keras.applications"
+        )
+
+    def _network(self, name: str) -> Callable[..., Any]:
+        """The function of (pixels, classes, **options) of a model of this name."""
+        if name in self.models:
+            return self.models[name]
+        from headrace.learn.applications import network
+
+        application, head = self._applied()[name]
+        return network(application, head.build, strides=head.strides, check=head.check)
+
+    def _applied(self) -> dict[str, tuple[Application, Head]]:
+        """The models that the networks of keras.applications make with this task's heads, by their names."""
+        from headrace.learn.applications import applications
+
+        networks, heads = applications().items(), self.heads.items()
+        return {name + ending: (network, head) for name, network in networks for ending, head in heads}
+
+
+def _plain(name: str) -> str:
+    """A model's name without what people spell differently: "efficientnetv2b0" of "EfficientNetV2-B0"."""
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 @dataclass

@@ -16,16 +16,26 @@ from headrace.imaging.sheet import Tile
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.doubts import doubted
-from headrace.learn.tasks import Doubt, Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
+from headrace.learn.tasks import Doubt, Head, Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.photos import Framing
 from headrace.load.targets import Class
+from headrace.load.weights import weights_of
 
 
 def _head(features: Any, classes: int) -> Any:
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
-    return keras.layers.Dense(classes, activation="softmax", name="probabilities")(pooled)
+    return keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(pooled)
+
+
+def _same_side(middle: float) -> Any:
+    """A metric: the share of images of which the likelier class is said, where that of the second is its share."""
+
+    def accuracy(truth: Any, said: Any) -> Any:
+        return keras.ops.cast(keras.ops.equal(truth > 0.5, said > middle), "float32")
+
+    return accuracy
 
 
 def vanilla(pixels: Any, classes: int) -> Any:
@@ -54,15 +64,18 @@ class Classification(Task):
     """Targets int64 [b], the class index; outputs float32 [b, classes], a probability each.
 
     With two classes outputs may be [b, 1], the probability of the second. `logits`: outputs are before softmax or
-    sigmoid. `scores`: a sigmoid for each class; they are probabilities once they are divided by their sum.
+    sigmoid. `scores`: a sigmoid for each class; they are probabilities once they are divided by their sum. `soft`:
+    images are mixed, and targets are float32 [b, classes], shares of the classes.
     """
 
     one: bool = False
     logits: bool = False
     scores: bool = False
+    soft: bool = False
 
     name: ClassVar[str] = "classification"
     models: ClassVar[Mapping[str, Any]] = {"vanilla": vanilla, "mobilenet_v2": mobilenet_v2}
+    heads: ClassVar[Mapping[str, Head]] = {"": Head(_head)}
     figures: ClassVar[tuple[str, ...]] = ("confusion.png",)
     columns: ClassVar[tuple[str, ...]] = ("class", "probability")
     compared_columns: ClassVar[tuple[str, ...]] = ("observed", "estimated", "probability")
@@ -121,12 +134,32 @@ class Classification(Task):
     def optimizer(self, learning_rate: Any) -> Any:
         return keras.optimizers.Adam(learning_rate)
 
+    def mixed_by(self, mix: str) -> Classification:
+        super().mixed_by(mix)
+        return replace(self, soft=True)
+
+    def learnt(self, targets: NDArray[Any]) -> NDArray[Any]:
+        if not self.soft:
+            return targets
+        shares = np.eye(len(self.class_names), dtype=np.float32)[targets] if targets.ndim == 1 else targets
+        return shares[:, 1:] if self.one else shares
+
+    def class_weights(self, view: Dataset, asked: str | Mapping[str, float]) -> NDArray[np.float32]:
+        weights = np.ones(len(self.class_names), np.float32)
+        try:
+            weights[view.labels] = weights_of(view.selection, asked)
+        except UsageError as error:
+            raise UsageError(f"class_{error}") from error
+        return weights
+
     def compile(self, model: Any, optimizer: Any) -> None:
         if self.one:
             loss = keras.losses.BinaryCrossentropy(from_logits=self.logits)
-            accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0 if self.logits else 0.5)
+            middle = 0.0 if self.logits else 0.5
+            accuracy = _same_side(middle) if self.soft else keras.metrics.BinaryAccuracy("accuracy", threshold=middle)
         else:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self.logits)
+            kind = keras.losses.CategoricalCrossentropy if self.soft else keras.losses.SparseCategoricalCrossentropy
+            loss = kind(from_logits=self.logits)
             accuracy = "accuracy"
         model.compile(optimizer, loss=loss, metrics=[accuracy], jit_compile=jit())
 
@@ -142,7 +175,7 @@ class Classification(Task):
     def validate(self, model: Any, batches: Iterable[Batch], *, own_loss: bool = False) -> dict[str, float]:
         means = Means()
         for batch in batches:
-            means.add(measured(model, batch, batch.targets), len(batch.ids))
+            means.add(measured(model, batch, self.learnt(batch.targets)), len(batch.ids))
         return means.values()
 
     def score(self, outputs: Iterable[tuple[Batch, Outputs]]) -> Score:

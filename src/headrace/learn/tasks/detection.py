@@ -23,6 +23,7 @@ from headrace.learn import backbones, boxes, networks, plots
 from headrace.learn.backend import jit, keras
 from headrace.learn.boxes import Truth
 from headrace.learn.tasks import (
+    Head,
     Hits,
     Means,
     Outputs,
@@ -90,7 +91,7 @@ def grid_of(features: Any, classes: int) -> Any:
     x = keras.layers.BatchNormalization(momentum=backbones.MOMENTUM, name="conv_BN")(x)
     x = keras.layers.ReLU(name="conv_relu")(x)
     depth = Grid(classes=classes).depth
-    cells = keras.layers.Conv2D(depth, 1, activation="sigmoid", name="cells")
+    cells = keras.layers.Conv2D(depth, 1, activation="sigmoid", dtype="float32", name="cells")
     out = cells(x)
     cells.bias.assign(np.array([*_BIAS, *[0.0] * (depth - len(_BIAS))], np.float32))
     return out
@@ -114,20 +115,20 @@ def pyramid_of(features: Sequence[Any], classes: int) -> Any:
         merged.insert(0, x)
     conv = keras.layers.Conv2D(_WIDTH, 3, padding="same", use_bias=False, name="conv")
     depth = Pyramid(classes=classes).depth
-    numbers = keras.layers.Conv2D(depth, 1, name="numbers")
+    numbers = keras.layers.Conv2D(depth, 1, dtype="float32", name="numbers")
     said = []
     for stride, x in zip(PYRAMID.strides, merged, strict=True):
         x = conv(keras.layers.ReLU(name=f"merged_{stride}_relu")(x))
         x = keras.layers.BatchNormalization(momentum=backbones.MOMENTUM, name=f"conv_{stride}_BN")(x)
         x = numbers(keras.layers.ReLU(name=f"conv_{stride}_relu")(x))
-        said.append(keras.layers.Reshape((-1, depth), name=f"cells_{stride}")(x))
+        said.append(keras.layers.Reshape((-1, depth), dtype="float32", name=f"cells_{stride}")(x))
     numbers.bias.assign(np.array([*_PYRAMID_BIAS, *[0.0] * (depth - len(_PYRAMID_BIAS))], np.float32))
-    x = keras.layers.Concatenate(axis=1, name="cells")(said)
-    sides = keras.layers.Activation("softplus", name="sides")(x[..., 0:2])
-    centre = keras.layers.Activation("sigmoid", name="centre")(x[..., 2:4])
-    centre = keras.layers.Rescaling(2.0, offset=-0.5, name="around")(centre)
-    scores = keras.layers.Activation("sigmoid", name="scores")(x[..., 4:])
-    return keras.layers.Concatenate(name="boxes")([sides, centre, scores])
+    x = keras.layers.Concatenate(axis=1, dtype="float32", name="cells")(said)
+    sides = keras.layers.Activation("softplus", dtype="float32", name="sides")(x[..., 0:2])
+    centre = keras.layers.Activation("sigmoid", dtype="float32", name="centre")(x[..., 2:4])
+    centre = keras.layers.Rescaling(2.0, offset=-0.5, dtype="float32", name="around")(centre)
+    scores = keras.layers.Activation("sigmoid", dtype="float32", name="scores")(x[..., 4:])
+    return keras.layers.Concatenate(dtype="float32", name="boxes")([sides, centre, scores])
 
 
 def check_size(size: Size) -> None:
@@ -219,12 +220,17 @@ class Detection(Task):
         "mobilenet_v2": mobilenet_v2,
         "mobilenet_v2_multiscale": mobilenet_v2_multiscale,
     }
+    heads: ClassVar[Mapping[str, Head]] = {
+        "": Head(grid_of, strides=(STRIDE,), check=check_size),
+        "_multiscale": Head(pyramid_of, strides=PYRAMID.strides, check=check_sides),
+    }
     figures: ClassVar[tuple[str, ...]] = ("precision.png",)
     columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
     compared_columns: ClassVar[tuple[str, ...]] = (*columns, "right")
     right_means: ClassVar[str] = "images of which every box is found and none is false"
     kind: ClassVar[str] = "a detector"
     learns_from: ClassVar[str] = "boxes"
+    mixes: ClassVar[tuple[str, ...]] = ("mosaic",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 4e-3,

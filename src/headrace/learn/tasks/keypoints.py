@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +22,7 @@ from headrace.learn import backbones, networks, plots, points
 from headrace.learn.backend import jit, keras
 from headrace.learn.points import ALPHA, Array
 from headrace.learn.tasks import (
+    Head,
     Hits,
     Means,
     Outputs,
@@ -61,11 +62,16 @@ def mobilenet_v2(
     Options as `backbones.mobilenet_v2`. Raises UsageError: sides are no multiples of 32 pixels.
     """
     _check_size(pixels.shape[1:3])
-    *finer, x = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to=_DEPTHS)
+    return enlarged(backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to=_DEPTHS), classes)
+
+
+def enlarged(features: Sequence[Any], classes: int) -> Any:
+    """Heatmaps of features of 1/4, 1/8, 1/16 and 1/32 of the image's sides."""
+    *finer, x = features
     x = _layer(x, 1, "deepest")
-    for features, side in zip(reversed(finer), ("sixteenth", "eighth", "quarter"), strict=True):
+    for beside, side in zip(reversed(finer), ("sixteenth", "eighth", "quarter"), strict=True):
         x = keras.layers.UpSampling2D(name=f"up_to_{side}")(x)
-        x = keras.layers.Concatenate(name=f"beside_{side}")([x, features])
+        x = keras.layers.Concatenate(name=f"beside_{side}")([x, beside])
         x = _layer(x, 3, side)
     return heatmaps(x, classes)
 
@@ -78,25 +84,31 @@ def mobilenet_v2_points(
     Options and errors as `mobilenet_v2`.
     """
     _check_size(pixels.shape[1:3])
-    x = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to=_DEPTHS[-1])
-    return coordinates(_layer(x, 1, "deepest"), classes)
+    return narrowed(
+        backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to=_DEPTHS[-1]), classes
+    )
+
+
+def narrowed(features: Any, classes: int) -> Any:
+    """Coordinates of features [b, h, w, f]."""
+    return coordinates(_layer(features, 1, "deepest"), classes)
 
 
 def heatmaps(features: Any, classes: int) -> Any:
     """A map per point of features [b, h, w, f]: a softmax over its cells, as high as `HEATMAP` draws its peaks."""
     height, width = features.shape[1:3]
-    x = keras.layers.Conv2D(classes, 1, name="logits")(features)
-    x = keras.layers.Reshape((height * width, classes), name="cells")(x)
-    x = keras.layers.Softmax(axis=1, name="softmax")(x)
-    x = keras.layers.Reshape((height, width, classes), name="maps")(x)
-    return keras.layers.Rescaling(2 * math.pi * HEATMAP.sigma**2, name="heatmaps")(x)
+    x = keras.layers.Conv2D(classes, 1, dtype="float32", name="logits")(features)
+    x = keras.layers.Reshape((height * width, classes), dtype="float32", name="cells")(x)
+    x = keras.layers.Softmax(axis=1, dtype="float32", name="softmax")(x)
+    x = keras.layers.Reshape((height, width, classes), dtype="float32", name="maps")(x)
+    return keras.layers.Rescaling(2 * math.pi * HEATMAP.sigma**2, dtype="float32", name="heatmaps")(x)
 
 
 def coordinates(features: Any, classes: int) -> Any:
     """x / w, y / h and how likely it is there, [b, k, 3], of features [b, h, w, f]: all cells count, by their place."""
     x = keras.layers.Flatten(name="cells")(features)
-    x = keras.layers.Dense(3 * classes, activation="sigmoid", name="numbers")(x)
-    return keras.layers.Reshape((classes, 3), name="points")(x)
+    x = keras.layers.Dense(3 * classes, activation="sigmoid", dtype="float32", name="numbers")(x)
+    return keras.layers.Reshape((classes, 3), dtype="float32", name="points")(x)
 
 
 def _layer(x: Any, side: int, name: str) -> Any:
@@ -195,6 +207,10 @@ class Keypoints(Task):
 
     name: ClassVar[str] = "keypoints"
     models: ClassVar[Mapping[str, Any]] = {"mobilenet_v2": mobilenet_v2, "mobilenet_v2_points": mobilenet_v2_points}
+    heads: ClassVar[Mapping[str, Head]] = {
+        "": Head(enlarged, strides=(4, 8, 16, STRIDE), check=_check_size),
+        "_points": Head(narrowed, strides=(STRIDE,), check=_check_size),
+    }
     figures: ClassVar[tuple[str, ...]] = ("pck.png",)
     columns: ClassVar[tuple[str, ...]] = ("keypoint", "score", "x", "y")
     compared_columns: ClassVar[tuple[str, ...]] = (*columns, "observed_x", "observed_y")
@@ -202,6 +218,7 @@ class Keypoints(Task):
     kind: ClassVar[str] = "for keypoints"
     learns_from: ClassVar[str] = "keypoints"
     count_column: ClassVar[str] = "keypoint"
+    mixes: ClassVar[tuple[str, ...]] = ("mosaic",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 2e-3,

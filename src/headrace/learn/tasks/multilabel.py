@@ -20,6 +20,7 @@ from headrace.learn.backend import jit, keras
 from headrace.learn.doubts import doubted_sets
 from headrace.learn.tasks import (
     Doubt,
+    Head,
     Means,
     Outputs,
     Score,
@@ -41,7 +42,7 @@ _LEAST = 1e-7  # of a probability in a loss, as Keras clips it
 
 def _head(features: Any, classes: int) -> Any:
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
-    return keras.layers.Dense(classes, activation="sigmoid", name="probabilities")(pooled)
+    return keras.layers.Dense(classes, activation="sigmoid", dtype="float32", name="probabilities")(pooled)
 
 
 def vanilla(pixels: Any, classes: int) -> Any:
@@ -77,6 +78,7 @@ class MultiLabelled(Task):
 
     name: ClassVar[str] = "multilabel"
     models: ClassVar[Mapping[str, Any]] = {"vanilla": vanilla, "mobilenet_v2": mobilenet_v2}
+    heads: ClassVar[Mapping[str, Head]] = {"": Head(_head)}
     figures: ClassVar[tuple[str, ...]] = ("classes.png",)
     columns: ClassVar[tuple[str, ...]] = ("classes",)
     compared_columns: ClassVar[tuple[str, ...]] = ("observed", "estimated")

@@ -15,7 +15,7 @@ from headrace.imaging.placement import Size
 from headrace.imaging.sheet import Tile
 from headrace.learn import backbones, plots
 from headrace.learn.backend import jit, keras
-from headrace.learn.tasks import Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
+from headrace.learn.tasks import Head, Means, Outputs, Score, Shape, Task, as_text, measured, shape_text
 from headrace.load import targets
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
@@ -26,7 +26,7 @@ ops = keras.ops
 
 def _head(features: Any) -> Any:
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
-    return keras.layers.Dense(1, name="number")(pooled)
+    return keras.layers.Dense(1, dtype="float32", name="number")(pooled)
 
 
 def vanilla(pixels: Any, classes: int) -> Any:
@@ -56,6 +56,7 @@ class Value(Task):
 
     name: ClassVar[str] = "value"
     models: ClassVar[Mapping[str, Any]] = {"vanilla": vanilla, "mobilenet_v2": mobilenet_v2}
+    heads: ClassVar[Mapping[str, Head]] = {"": Head(lambda features, classes: _head(features))}
     figures: ClassVar[tuple[str, ...]] = ("values.png",)
     columns: ClassVar[tuple[str, ...]] = ("value",)
     compared_columns: ClassVar[tuple[str, ...]] = ("observed", "estimated")
@@ -101,7 +102,7 @@ class Value(Task):
 
     def build(self, model: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> Any:
         plain = super().build(model, shape, options)
-        in_their_unit = keras.layers.Rescaling(self.spread, offset=self.centre, name="value")
+        in_their_unit = keras.layers.Rescaling(self.spread, offset=self.centre, dtype="float32", name="value")
         return keras.Model(plain.inputs[0], in_their_unit(plain.outputs[0]), name=model)
 
     def target(self, size: Size) -> targets.Value:
