@@ -1,9 +1,10 @@
 """AP50 of a face detector from random weights: our training against the tutorial recipe it descends from.
 
     python benchmarks/learn_detection.py TRAIN VAL --json FILE [--epochs 80] [--seeds 0,1,2] [--most 5] [--arms a,b]
+                                         [--size 224] [--alpha 0.75] [--steps 480]
 
 TRAIN and VAL are WIDER FACE's train and val, packed, e.g. with --size 448; photos with more than --most faces are
-left out. Every arm sees all of TRAIN for as many epochs in batches of 16 at 224 x 224, MobileNetV2 alpha 0.75 from
+left out. Every arm sees all of TRAIN for as many epochs in batches of 16 at --size, MobileNetV2 of --alpha from
 random weights, and is judged on VAL after the last by the same `average_precision`. A fresh process per run, one
 after the other. FILE is written after each run, and a call with the same options goes on with the runs that it lacks.
 
@@ -14,7 +15,11 @@ of the same samples; pixels as they are, for the normalisation is computed and t
 and decay 1e-4; batch normalisation as Keras has it. It differs from it in this: all weights begin random and are
 trained, where it freezes ImageNet's; photos are resized linearly, not to the nearest pixel; its weight decay, which
 reached no weight but the last bias, and its early stopping are left out. Boxes are read back as its `detect.py` does,
-from the corner. Arm "by heart" is ours without augmentation on 64 photos for 480 steps, judged on these.
+from the corner. Arm "by heart" is ours without augmentation on 64 photos for --steps, judged on these.
+
+"multiscale" and "multiscale by heart" are the same with `--model mobilenet_v2_multiscale`. AP50 is also told by size of
+face, on photos with at most five faces and on those with more, and on what was learnt from: what a head has no place
+for, it can't even learn by heart.
 
 Result: see README.md beside this file.
 """
@@ -37,49 +42,69 @@ import numpy as np
 import headrace as hr
 from _measure import Arm, Job, Result, by_seed, child, facts, in_child, publish
 
-SIZE, CELLS, BATCH, ALPHA = 224, 7, 16, 0.75
-BY_HEART, STEPS = 64, 480
+CELLS, BATCH = 7, 16
+RECIPE = 224  # the size of the recipe's images, and with CELLS of its grid
+FEW = 5  # faces of a photo that is no crowd
+BY_HEART = 64  # photos
+MULTISCALE = "mobilenet_v2_multiscale"
 
 
 def photos(path: str, most: int) -> hr.Dataset:
     return hr.Dataset(path).where(f"array_length(boxes) <= {most}")
 
 
-def ours(job: Job) -> Result:
-    from headrace.learn.recipe import Options
-
-    return _trained(
-        photos(job["train"], job["most"]), photos(job["val"], job["most"]), job, Options(epochs=job["epochs"])
-    )
+def ours(job: Job, *, model: str = "mobilenet_v2") -> Result:
+    options = _options(job, model, epochs=job["epochs"])
+    return _trained(photos(job["train"], job["most"]), photos(job["val"], job["most"]), job, options)
 
 
-def by_heart(job: Job) -> Result:
-    from headrace.learn.recipe import Options
-
+def by_heart(job: Job, *, model: str = "mobilenet_v2") -> Result:
     train = photos(job["train"], job["most"])
     ids = ", ".join(f"'{id_}'" for id_ in train.catalog["id"][:BY_HEART])
     few = train.where(f"id IN ({ids})")
-    return _trained(few, few, job, Options(epochs=STEPS // -(-len(few) // BATCH), augment=(), cache="memory"))
+    epochs = job["steps"] // -(-len(few) // BATCH)
+    return _trained(few, few, job, _options(job, model, epochs=epochs, augment=(), cache="memory"))
+
+
+def _options(job: Job, model: str, **others: Any) -> Any:
+    from headrace.learn.recipe import Options
+
+    return Options(model=model, size=job["size"], model_options={"alpha": job["alpha"]}, **others)
 
 
 def _trained(train: hr.Dataset, val: hr.Dataset, job: Job, options: Any) -> Result:
     from dataclasses import replace
 
     from headrace.learn.evaluate import evaluate
-    from headrace.learn.train import train as run
+    from headrace.learn.run import Run
+    from headrace.learn.train import train as learn
 
     with TemporaryDirectory() as folder:
         options = replace(options, task="detection", seed=job["seed"])
-        history = run(train, out=Path(folder, "run"), options=options, progress=False).history
-        metrics = evaluate(Path(folder, "run"), val, progress=False).metrics
-    return {"loss": [row["loss"] for row in history], "ap50": metrics["ap50"], "ap": metrics["ap"]}
+        history = learn(train, out=Path(folder, "run"), options=options, progress=False).history
+        run = Run(Path(folder, "run"))
+        metrics = evaluate(run, val, progress=False).metrics
+        some = {"train": train}
+        some["few"], some["crowds"] = (val.where(f"array_length(boxes) {sign} {FEW}") for sign in ("<=", ">"))
+        others = {
+            f"ap50_{name}": evaluate(run, part, out=Path(folder, name), progress=False).metrics["ap50"]
+            for name, part in some.items()
+            if len(part)
+        }
+    sizes = {name: row["ap50"] for name, row in metrics["ap50_by_size"].items()}
+    return {
+        "loss": [row["loss"] for row in history],
+        "ap50": metrics["ap50"],
+        "ap": metrics["ap"],
+        "ap50_by_size": sizes,
+    } | others
 
 
 def recipe(job: Job) -> Result:
     from headrace.learn.backend import jit, keras
 
     keras.utils.set_random_seed(job["seed"])
-    model = _recipe_model(keras)
+    model = _recipe_model(keras, job["alpha"])
     rate = keras.optimizers.schedules.InverseTimeDecay(1e-4, decay_steps=1, decay_rate=1e-4)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss=partial(_recipe_loss, keras.ops), jit_compile=jit())
     images, numbers, grids = _samples(photos(job["train"], job["most"]))
@@ -98,9 +123,9 @@ def recipe(job: Job) -> Result:
 def _samples(dataset: hr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All photos [n, h, w, c]; and a sample per face in their order: the number of its photo [m], its grid [m, ...]."""
     images, numbers, grids = [], [], []
-    for batch in dataset.loader(batch_size=BATCH, size=SIZE, shuffle=False, target=hr.Boxes()):
+    for batch in dataset.loader(batch_size=BATCH, size=RECIPE, shuffle=False, target=hr.Boxes()):
         for image, (boxes, _) in zip(batch.images, hr.Boxes().decode(batch.targets), strict=True):
-            for x0, y0, x1, y1 in boxes / SIZE:
+            for x0, y0, x1, y1 in boxes / RECIPE:
                 grid = np.zeros((CELLS, CELLS, 5), np.float32)
                 row, column = int(y0 * CELLS), int(x0 * CELLS)
                 grid[row, column] = y1 - y0, x1 - x0, y0 * CELLS - row, x0 * CELLS - column, 1
@@ -110,8 +135,8 @@ def _samples(dataset: hr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.stack(images), np.array(numbers), np.stack(grids)
 
 
-def _recipe_model(keras: Any) -> Any:
-    base = keras.applications.MobileNetV2((SIZE, SIZE, 3), alpha=ALPHA, weights=None, include_top=False)
+def _recipe_model(keras: Any, alpha: float) -> Any:
+    base = keras.applications.MobileNetV2((RECIPE, RECIPE, 3), alpha=alpha, weights=None, include_top=False)
     x = base.get_layer("block_16_project_BN").output
     x = keras.layers.Conv2D(240, 3, padding="same", activation="relu")(x)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
@@ -138,11 +163,11 @@ def _judge(model: Any, dataset: hr.Dataset) -> Result:
     from headrace.load.targets import Found
 
     found, truth = [], []
-    for batch in dataset.loader(batch_size=BATCH, size=SIZE, shuffle=False, target=hr.Boxes()):
+    for batch in dataset.loader(batch_size=BATCH, size=RECIPE, shuffle=False, target=hr.Boxes()):
         grids = np.asarray(model.predict_on_batch(batch.images.astype(np.float32)))
         corner = np.indices((CELLS, CELLS)).transpose(1, 2, 0)
         low = (corner + grids[..., 2:4]) / CELLS
-        boxes = np.concatenate([low, low + grids[..., 0:2]], axis=-1)[..., [1, 0, 3, 2]] * SIZE
+        boxes = np.concatenate([low, low + grids[..., 0:2]], axis=-1)[..., [1, 0, 3, 2]] * RECIPE
         for box, grid in zip(boxes, grids, strict=True):
             scores = grid[..., 4].ravel()
             found.append(suppressed(Found(box.reshape(-1, 4), scores, np.zeros(len(scores), np.int64))))
@@ -159,8 +184,14 @@ def measure(learn: Callable[[Job], Result], job: Job) -> Result:
 
 ARMS = {
     "headrace": Arm(what="headrace.learn.train.train with its defaults", measure=partial(measure, ours)),
+    "multiscale": Arm(
+        what=f"the same with --model {MULTISCALE}", measure=partial(measure, partial(ours, model=MULTISCALE))
+    ),
     "recipe": Arm(what="the tutorial's recipe", measure=partial(measure, recipe)),
-    "by heart": Arm(what="headrace on 64 photos, 480 steps, judged on these", measure=partial(measure, by_heart)),
+    "by heart": Arm(what="headrace on 64 photos, judged on these", measure=partial(measure, by_heart)),
+    "multiscale by heart": Arm(
+        what=f"the same with --model {MULTISCALE}", measure=partial(measure, partial(by_heart, model=MULTISCALE))
+    ),
 }
 
 
@@ -176,8 +207,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=480, help="of the arms that learn by heart")
     parser.add_argument("--most", type=int, default=5)
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--alpha", type=float, default=0.75)
     given = parser.parse_args()
     job = {
         "train": given.train,
@@ -185,8 +219,13 @@ def main() -> None:
         "fingerprints": [hr.Dataset(path).fingerprint for path in (given.train, given.val)],
         "photos": [len(photos(path, given.most)) for path in (given.train, given.val)],
         "epochs": given.epochs,
+        "steps": given.steps,
         "most": given.most,
+        "size": given.size,
+        "alpha": given.alpha,
     }
+    if given.size != RECIPE and "recipe" in given.arms.split(","):
+        parser.error(f"the recipe's images are of {RECIPE} pixels; leave its arm out, or --size")
     runs: list[Result] = []
     if given.json.exists():
         before = json.loads(given.json.read_text())

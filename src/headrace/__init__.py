@@ -24,6 +24,7 @@ _HOME = {
     "Class": "headrace.load.targets",
     "Boxes": "headrace.load.targets",
     "Grid": "headrace.load.targets",
+    "Pyramid": "headrace.load.targets",
     "Heatmap": "headrace.load.targets",
     "Points": "headrace.load.targets",
     "MultiLabel": "headrace.load.targets",
@@ -142,7 +143,7 @@ if TYPE_CHECKING:
     from headrace.load.loader import Loader
     from headrace.load.mix import CutMix, MixUp, Mosaic
     from headrace.load.photos import PhotoLoader
-    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Target, Value
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Pyramid, Target, Value
     from headrace.packing import runners
     from headrace.packing.finish import PackReport
     from headrace.packing.pack import pack
@@ -170,6 +171,7 @@ __all__ = [
     "Class",
     "Boxes",
     "Grid",
+    "Pyramid",
     "Heatmap",
     "Points",
     "MultiLabel",

@@ -72,7 +72,8 @@ def test_detect_faces_runs(tmp_path: Path, real_data: Path) -> None:
     _check_evaluation(tmp_path / "run" / "evaluations" / "faces-val", "precision.png")
     header = (tmp_path / "found-val" / "predictions.csv").read_text().splitlines()[0].split(",")
     assert header[:3] == ["id", "split", "score"] and "right" in header
-    for name in ("faces.png", "batch.png"):
+    assert hr.Run(tmp_path / "crowds").recipe.model == "mobilenet_v2_multiscale"
+    for name in ("faces.png", "batch.png", "pyramid.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     assert (tmp_path / "all-faces" / "headrace.json").exists()
 

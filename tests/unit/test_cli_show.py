@@ -72,6 +72,7 @@ def test_a_picture_is_replaced(tmp_path: Path) -> None:
         ("boxed --batch --size 64 --n 6", {"size": 64, "n": 6}),
         ("boxed --batch --size 64 --n 6 --target boxes", {"size": 64, "n": 6, "target": hr.Boxes()}),
         ("boxed --batch --size 64 --n 6 --target grid", {"size": 64, "n": 6, "target": hr.Grid(7)}),
+        ("boxed --batch --size 64 --n 6 --target pyramid", {"size": 64, "n": 6, "target": hr.Pyramid()}),
         ("boxed --batch --size 64 --n 6 --target grid --cells 3", {"size": 64, "n": 6, "target": hr.Grid(3)}),
         ("pointed --batch --size 64 --n 6 --target heatmap", {"size": 64, "n": 6, "target": hr.Heatmap()}),
         ("pointed --batch --size 64 --n 6 --target points", {"size": 64, "n": 6, "target": hr.Points()}),
@@ -101,6 +102,10 @@ def test_batch(words: str, options: dict[str, object], there: Path, tmp_path: Pa
         ("shades --batch --target grid", "the dataset has no boxes"),
         ("shades --batch --target rings", "--target is 'rings', known are class, multilabel, value, boxes, grid"),
         ("shades --batch --target class --cells 3", "--cells are those of a grid; add --target grid"),
+        (
+            "boxed --batch --size 60 --target pyramid",
+            "images are 60x60; grids of strides (8, 16, 32) want multiples of 32",
+        ),
         ("boxed --batch --size 8 --target grid --cells 0", "cells is 0, wanted at least 1"),
         ("shades --batch --augment flip,blurr", "--augment has blurr, known are flip, crop, colour"),
         ("shades --batch --size 8px", "--size '8px': wanted N or HEIGHTxWIDTH"),

@@ -17,7 +17,7 @@ from drawn import saved
 from headrace.errors import DamageError, UsageError
 from headrace.imaging.sheet import Tile, contact_sheet
 from headrace.load import show
-from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points
+from headrace.load.targets import Boxes, Class, Grid, Heatmap, Points, Pyramid
 from headrace.load.view import View
 from packed import CLASSES, Keep, Source, faces, flip, pack, photos, pixels_of, shades, shard_of
 
@@ -237,20 +237,23 @@ def test_cells_of_a_grid(tmp_path: Path, classes: int | None) -> None:
     assert crowded
 
 
-def test_a_grid_is_decoded_and_not_the_truth_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "options"), [(Grid, {"cells": 3}), (Pyramid, {})])
+def test_cells_are_decoded_and_not_the_truth_again(tmp_path: Path, kind: Any, options: dict[str, Any]) -> None:
     """A target whose numbers are wrong is drawn wrong, and the box that it should be is dashed."""
 
-    class Wide(Grid):
+    class Wide(kind):  # type: ignore[misc]
         def encode(self, labels: Any) -> Any:
-            grid = super().encode(labels)
-            grid[..., 1] *= 2
-            return grid
+            cells = super().encode(labels)
+            cells[..., 1] *= 2
+            return cells
 
     box = np.array([[30, 20, 50, 60]], np.float32)
     image = saved(np.full((96, 96, 3), 90, np.uint8), "PNG")
     ds = pack([hr.Record(id="a", encoded=image, boxes=box, box_labels=("a",))], tmp_path / "ds")
-    for grid, across, dashed in ((Grid(3), (30, 50), False), (Wide(3), (20, 60), True)):
-        (tile,) = Seen(ds.loader(target=grid).show).tiles
+    for target, across, dashed in ((kind(**options), (30, 50), False), (Wide(**options), (20, 60), True)):
+        seen = Seen(ds.loader(target=target).show)
+        (tile,) = seen.tiles
+        assert "1 box" in seen.captions[0]
         line = np.flatnonzero(far(tile, MAGENTA, off=1)[110])  # above its centre: nothing but the two sides
         assert np.abs(line.min() - 5 * across[0]) <= 2 and np.abs(line.max() - 5 * across[1]) <= 2
         assert far(tile, (255, 255, 255), off=1).any() == dashed

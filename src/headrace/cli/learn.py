@@ -149,9 +149,10 @@ def train(
         typer.Option(
             metavar="NAME|FILE:FUNCTION",
             help="vanilla (default for classes and values), mobilenet_v2 (default for boxes and keypoints), or any of "
-            "keras.applications, such as ResNet50 or efficientnetv2-b0; for keypoints with _points behind it: "
-            "coordinates, else heatmaps. Or your own function: it gets input_shape (h, w, c) and the number of "
-            "classes, and returns a Keras model for pixels from 0 to 255.",
+            "keras.applications, such as ResNet50 or efficientnetv2-b0; for boxes with _multiscale behind it: for many "
+            "and small ones, else a grid; for keypoints with _points behind it: coordinates, else heatmaps. Or your "
+            "own function: it gets input_shape (h, w, c) and the number of classes, and returns a Keras model for "
+            "pixels from 0 to 255.",
             rich_help_panel=_MODEL,
         ),
     ] = None,

@@ -67,7 +67,7 @@ def show(
     target: Annotated[
         str | None,
         typer.Option(
-            metavar="[class|multilabel|value|boxes|grid|heatmap|points]",
+            metavar="[class|multilabel|value|boxes|grid|pyramid|heatmap|points]",
             help="What is learnt; by default the first there is of boxes, class, several classes and value.",
             rich_help_panel=_BATCH,
         ),
@@ -142,7 +142,7 @@ def _augmentations(text: str | None) -> tuple[Any, ...]:
 
 def _target(name: str | None, cells: int | None) -> Any:
     """The target of this name; None for the dataset's own. Raises UsageError."""
-    from headrace.load.targets import Boxes, Class, Grid, Heatmap, MultiLabel, Points, Target, Value
+    from headrace.load.targets import Boxes, Class, Grid, Heatmap, MultiLabel, Points, Pyramid, Target, Value
 
     if cells is not None and name != "grid":
         raise UsageError("--cells are those of a grid; add --target grid")
@@ -154,6 +154,7 @@ def _target(name: str | None, cells: int | None) -> Any:
         "value": Value,
         "boxes": Boxes,
         "grid": Grid,
+        "pyramid": Pyramid,
         "heatmap": Heatmap,
         "points": Points,
     }

@@ -33,9 +33,11 @@ def suppressed(found: Found, *, overlap: float = 0.5) -> Found:
     same = found.labels[order][:, None] == found.labels[order][None]
     rivals = (iou(found.boxes[order], found.boxes[order]) > overlap) & same
     kept: list[int] = []
+    beaten = np.zeros(len(order), bool)
     for i in range(len(order)):
-        if not rivals[i, kept].any():
+        if not beaten[i]:
             kept.append(i)
+            beaten |= rivals[i]
     best = order[kept]
     return Found(found.boxes[best], found.scores[best], found.labels[best])
 

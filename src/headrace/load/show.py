@@ -20,7 +20,7 @@ from headrace.imaging.geometry import Move
 from headrace.imaging.lettering import font, wrapped
 from headrace.imaging.sheet import LARGE, SMALL, Tile, contact_sheet, fitted, sheet_of_rows
 from headrace.load.facts import Facts
-from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Value
+from headrace.load.targets import Boxes, Class, Grid, Heatmap, Labels, MultiLabel, Points, Pyramid, Value
 from headrace.order import evenly
 
 if TYPE_CHECKING:
@@ -142,6 +142,11 @@ def _draw(canvas: _Canvas, loader: Loader, targets: Any, j: int, labels: Labels,
         canvas.cells(mine, (np.argwhere(mine) + grid[mine, 2:4]) / len(grid))
         canvas.left_out(boxes, found.boxes)
         canvas.boxes(found.boxes, found.labels if grid.shape[-1] > 5 else None)
+        lines.append(_kept_text(len(found.boxes), len(boxes), "with a cell"))
+    elif isinstance(target, Pyramid):
+        (found,) = target.decode(targets[j : j + 1], size=size)
+        canvas.left_out(boxes, found.boxes)
+        canvas.boxes(found.boxes, found.labels if targets.shape[-1] > 5 else None)
         lines.append(_kept_text(len(found.boxes), len(boxes), "with a cell"))
     elif isinstance(target, Boxes):
         ((kept, names),) = target.decode({name: values[j : j + 1] for name, values in targets.items()})

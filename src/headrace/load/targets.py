@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -287,16 +288,7 @@ class Grid(Target):
         return _depth(self.classes)
 
     def check(self, facts: Facts) -> None:
-        _check_boxes(facts)
-        names = facts.box_classes
-        classes = len(names) if self.classes is None else self.classes
-        if classes > 1:
-            if len(names) > classes:
-                raise UsageError(f"classes is {classes}, the dataset has {len(names)}: {', '.join(names)}")
-            if facts.unlabelled_boxes:
-                raise DataError(
-                    f"{facts.unlabelled_boxes} boxes have no class; pass Grid({self.cells}, classes=1) to make all one"
-                )
+        _check_classes(facts, self.classes, one=f"Grid({self.cells}, classes=1)")
 
     def encode(self, labels: Labels) -> NDArray[np.float32]:
         depth = _depth(labels.box_classes if self.classes is None else self.classes)
@@ -325,26 +317,10 @@ class Grid(Target):
         if grids.shape[1:] != (self.cells, self.cells, depth) or depth < 5:
             wanted = f"[b, {self.cells}, {self.cells}, {max(5, depth)}]"
             raise UsageError(f"the grids have shape {list(grids.shape)}, wanted {wanted}")
-        cells = grids.astype(np.float64)
-        scores, labels = cells[..., 4], np.zeros(cells.shape[:3], np.int64)
-        if depth > 5:
-            scores, labels = scores * cells[..., 5:].max(-1), cells[..., 5:].argmax(-1)
-        corner = np.indices((self.cells, self.cells)).transpose(1, 2, 0)
-        centre = (corner + cells[..., 2:4]) / self.cells * size
-        half = cells[..., 0:2] * size / 2
-        boxes = np.concatenate([centre - half, centre + half], axis=-1)[..., [1, 0, 3, 2]]
-        found = []
-        for box, score, label in zip(boxes, scores, labels, strict=True):
-            some = np.flatnonzero(score >= threshold)
-            best = some[np.argsort(-score.ravel()[some], kind="stable")]
-            found.append(
-                Found(
-                    box.reshape(-1, 4)[best].astype(np.float32),
-                    score.ravel()[best].astype(np.float32),
-                    label.ravel()[best],
-                )
-            )
-        return found
+        cells = grids.reshape(len(grids), -1, depth)
+        corner = np.indices((self.cells, self.cells)).reshape(2, -1).T
+        side = np.array(size) / self.cells
+        return _found(cells, corner * side, side, np.array(size, np.float64), threshold)
 
     def _winners(self, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Boxes that get a cell int64 [k], the cell (row, column) of each [k, 2], and where its centre is in it."""
@@ -355,6 +331,134 @@ class Grid(Target):
         order = np.argsort(-area(labels.boxes), kind="stable")
         kept = order[np.unique(number[order], return_index=True)[1]]
         return kept, cell[kept], (centre - cell)[kept]
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid(Target):
+    """Grids of several strides, one after the other: float32 [b, n, 5] = h, w, y, x, 1 in the cell of a box.
+
+    The cells of a grid are `stride` pixels high and wide and come row by row, the grid of the smallest stride first;
+    the sides of the images are multiples of all strides. The four numbers are in cells: how high and wide the box is,
+    and how far its centre lies below and to the right of the cell's top left corner. A cell without a box is 0. Of
+    classes the same holds as for `Grid`.
+
+    A box belongs to the first grid of whose cells its longer side has fewer than 8 (the ranges of sizes of FCOS, Tian
+    et al. 2019, section 3.2: below 64 pixels at stride 8), or else to the last, and there to the cell in which its
+    centre lies. When several want a cell, the largest has it, of equals the first. The others go on to the first of
+    these that is free: the next cells of that grid, towards which the centre lies, along the nearer axis, the other
+    and both; then the same of the finer grids and of the coarser ones, the nearest first. So y and x are from -0.5 to
+    1.5. What finds no free cell is lost: `lost` counts it.
+    """
+
+    strides: tuple[int, ...] = (8, 16, 32)
+    classes: int | None = None
+    wants_boxes = True
+    wants_keypoints = False
+
+    def __post_init__(self) -> None:
+        if not self.strides or self.strides[0] < 1 or list(self.strides) != sorted(set(self.strides)):
+            raise UsageError(f"strides is {self.strides}, wanted numbers of pixels, each once, the smallest first")
+        if self.classes is not None and self.classes < 1:
+            raise UsageError(f"classes is {self.classes}, wanted at least 1, or None for those of the dataset")
+
+    @property
+    def depth(self) -> int:
+        """Numbers per cell for the given `classes`: 5, or 5 + classes when there are several."""
+        return _depth(self.classes)
+
+    def cells(self, size: Size) -> int:
+        """How many cells n there are for images of `size` (height, width). Raises UsageError: sides they don't fit."""
+        return sum(rows * columns for rows, columns in self._grids(size))
+
+    def check(self, facts: Facts) -> None:
+        _check_classes(facts, self.classes, one="Pyramid(classes=1)")
+
+    def encode(self, labels: Labels) -> NDArray[np.float32]:
+        depth = _depth(labels.box_classes if self.classes is None else self.classes)
+        corner, stride = self._places(labels.size)
+        n = len(stride)
+        cells = np.zeros((len(labels.classes) * n, depth), np.float32)
+        kept, at = self._assigned(labels)
+        boxes = labels.boxes[kept].astype(np.float64)[:, [1, 0, 3, 2]] / stride[at % n, np.newaxis]
+        cells[at, 0:2] = boxes[:, 2:] - boxes[:, :2]
+        cells[at, 2:4] = (boxes[:, :2] + boxes[:, 2:]) / 2 - corner[at % n] / stride[at % n, np.newaxis]
+        cells[at, 4] = 1
+        if depth > 5:
+            cells[at, 5 + labels.box_labels[kept]] = 1
+        return cells.reshape(-1, n, depth)
+
+    def lost(self, labels: Labels) -> int:
+        """How many of the boxes get no cell, because others have all those that they could have."""
+        return len(labels.boxes) - len(self._assigned(labels)[0])
+
+    def decode(self, cells: NDArray[np.floating], *, size: Size, threshold: float = 0.5) -> list[Found]:
+        """What cells [b, n, d] say is in each of the images of `size` (height, width), as `Grid.decode` has it."""
+        depth = cells.shape[-1] if self.classes is None else self.depth
+        n = self.cells(size)
+        if cells.shape[1:] != (n, depth) or depth < 5:
+            raise UsageError(f"the cells have shape {list(cells.shape)}, wanted [b, {n}, {max(5, depth)}]")
+        corner, stride = self._places(size)
+        return _found(cells, corner, stride[:, np.newaxis], stride[:, np.newaxis], threshold)
+
+    def _grids(self, size: Size) -> list[Size]:
+        """Rows and columns of each grid."""
+        height, width = size
+        if min(size) < 1 or any(side % stride for side in size for stride in self.strides):
+            wanted = f"multiples of {math.lcm(*self.strides)} pixels"
+            raise UsageError(f"images are {height}x{width}; grids of strides {self.strides} want {wanted}")
+        return [(height // stride, width // stride) for stride in self.strides]
+
+    def _places(self, size: Size) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The top left corner (y, x) of each cell int64 [n, 2] and its stride [n], in pixels."""
+        grids = list(zip(self._grids(size), self.strides, strict=True))
+        corners = [np.indices(grid).reshape(2, -1).T * stride for grid, stride in grids]
+        return np.concatenate(corners), np.repeat(self.strides, [rows * columns for (rows, columns), _ in grids])
+
+    def _assigned(self, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Boxes that get a cell int64 [k], and which of the b * n cells of the batch each gets."""
+        choices = self._choices(labels)
+        at = np.full(len(choices), -1, np.int64)
+        taken = np.zeros(len(labels.classes) * self.cells(labels.size), bool)
+        left = np.argsort(-area(labels.boxes), kind="stable")
+        for wanted in choices.T:
+            if not len(left):
+                break
+            able = left[(wanted[left] >= 0) & ~taken[wanted[left]]]
+            winners = able[np.unique(wanted[able], return_index=True)[1]]
+            at[winners] = wanted[winners]
+            taken[wanted[winners]] = True
+            left = left[at[left] < 0]
+        kept = np.flatnonzero(at >= 0)
+        return kept, at[kept]
+
+    def _choices(self, labels: Labels) -> NDArray[np.int64]:
+        """Which of the b * n cells each box could have, int64 [m, 4 * grids], the best first; -1: beyond the image."""
+        boxes = labels.boxes.astype(np.float64)
+        middle = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, ::-1]
+        n, start, found = self.cells(labels.size), 0, []
+        for (rows, columns), stride in zip(self._grids(labels.size), self.strides, strict=True):
+            centre = middle / stride
+            cell = np.clip(np.floor(centre), 0, (rows - 1, columns - 1)).astype(np.int64)
+            off = centre - cell - 0.5
+            step = np.where(off < 0, -1, 1)
+            down, along = step * (1, 0), step * (0, 1)
+            nearer = (np.abs(off[:, :1]) >= np.abs(off[:, 1:])).astype(np.int64)  # in y than in x
+            one, other = down * nearer + along * (1 - nearer), along * nearer + down * (1 - nearer)
+            near = np.stack([cell, cell + one, cell + other, cell + step], axis=1)
+            inside = ((near >= 0) & (near < (rows, columns))).all(axis=-1)
+            number = start + near[..., 0] * columns + near[..., 1]
+            found.append(np.where(inside, labels.box_image[:, np.newaxis] * n + number, -1))
+            start += rows * columns
+        longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+        grids = len(self.strides)
+        own = np.minimum(np.searchsorted(np.array(self.strides) * _RANGE, longer, side="right"), grids - 1)
+        ranks = [[*range(level, -1, -1), *range(level + 1, grids)] for level in range(grids)]
+        order = np.array(ranks)[own]
+        choices: NDArray[np.int64] = np.stack(found, axis=1)[np.arange(len(boxes))[:, np.newaxis], order]
+        return choices.reshape(len(boxes), 4 * grids)
+
+
+_RANGE = 8  # cells that the longer side of a box of a grid has at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,6 +609,31 @@ def _check_keypoints(facts: Facts) -> None:
         )
 
 
+def _found(
+    cells: NDArray[np.floating],
+    corner: NDArray[np.floating | np.int64],
+    unit: NDArray[np.floating | np.int64],
+    whole: NDArray[np.floating | np.int64],
+    threshold: float,
+) -> list[Found]:
+    """What cells [b, n, 5 + classes] say of their images, best first, from `threshold` on.
+
+    `corner` is the top left (y, x) of each in pixels; y and x count in `unit` pixels, h and w in `whole`.
+    """
+    cells = cells.astype(np.float64)
+    scores, labels = cells[..., 4], np.zeros(cells.shape[:2], np.int64)
+    if cells.shape[-1] > 5:
+        scores, labels = scores * cells[..., 5:].max(-1), cells[..., 5:].argmax(-1)
+    centre, half = corner + cells[..., 2:4] * unit, cells[..., 0:2] * whole / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=-1)[..., [1, 0, 3, 2]].astype(np.float32)
+    found = []
+    for box, score, label in zip(boxes, scores, labels, strict=True):
+        some = np.flatnonzero(score >= threshold)
+        best = some[np.argsort(-score[some], kind="stable")]
+        found.append(Found(box[best], score[best].astype(np.float32), label[best]))
+    return found
+
+
 def _depth(classes: int | None) -> int:
     return 5 + classes if classes is not None and classes > 1 else 5
 
@@ -517,6 +646,18 @@ def _check_boxes(facts: Facts) -> None:
             f"of {facts.without_boxes} of {facts.records} records nothing is said of boxes; leave them out with "
             "where('boxes IS NOT NULL') or pass another target"
         )
+
+
+def _check_classes(facts: Facts, classes: int | None, *, one: str) -> None:
+    """Raises UsageError or DataError when boxes have not what cells of `classes` need; `one` makes all of one class."""
+    _check_boxes(facts)
+    names = facts.box_classes
+    classes = len(names) if classes is None else classes
+    if classes > 1:
+        if len(names) > classes:
+            raise UsageError(f"classes is {classes}, the dataset has {len(names)}: {', '.join(names)}")
+        if facts.unlabelled_boxes:
+            raise DataError(f"{facts.unlabelled_boxes} boxes have no class; pass {one} to make all one")
 
 
 def check_target(given: object) -> None:

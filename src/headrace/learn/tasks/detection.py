@@ -1,9 +1,12 @@
-"""Task detection: boxes in an image, one per cell of a grid at most. Models end in a sigmoid per number of a cell."""
+"""Task detection: boxes in an image, one per cell at most, of a grid (`Grid`) or of several strides (`Pyramid`).
+
+Models say a cell's numbers as those targets have them; which of both they say is seen from the shape of what they say.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -35,30 +38,51 @@ from headrace.learn.tasks import (
 from headrace.load.dataset import Dataset
 from headrace.load.iteration import Batch
 from headrace.load.photos import Framing
-from headrace.load.targets import Boxes, Found, Grid, Labels
+from headrace.load.targets import Boxes, Found, Grid, Labels, Pyramid
 
 ops = keras.ops
 
-STRIDE = 32  # pixels of a cell
+STRIDE = 32  # pixels of a cell of the grid, and of the largest of a pyramid
+GRID, PYRAMID = Grid(), Pyramid()
 
 # Below this score a cell takes no part in the average precision: what would come so late is worth nothing there.
 LEAST = 0.001
+# So many cells of an image at most, the best, are looked at for boxes (Lin et al. 2017, section 4.1): of a pyramid of
+# thousands nearly all are without any.
+MOST = 1000
 
 # Where training begins, as logits of the cell's numbers: boxes of a fifth of the image in the middle of their cells,
 # and few of them (Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1).
 _BIAS = (-1.4, -1.4, 0.0, 0.0, -3.0)
+# The same of a pyramid: boxes of three cells, fewer still, as it has forty times as many cells.
+_PYRAMID_BIAS = (3.0, 3.0, 0.0, 0.0, -4.6)
+_WIDTH = 64  # filters of the pyramid
+# The features of MobileNetV2 of strides 8, 16 and 32, each the last before the next stride.
+_DEPTHS = ("block_6_expand_relu", "block_13_expand_relu", "block_16_project_BN")
 
 
 def mobilenet_v2(
     pixels: Any, classes: int, *, alpha: float = 0.75, weights: backbones.Weights = None, frozen: bool = False
 ) -> Any:
-    """MobileNetV2's features (options as `backbones.mobilenet_v2`), a 3x3 convolution of 240, and a 1x1 to the cells.
+    """A grid of MobileNetV2's features; options as `backbones.mobilenet_v2`.
 
     Raises UsageError: the images are not square, or no multiple of 32 pixels.
     """
     check_size(pixels.shape[1:3])
-    features = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to="block_16_project_BN")
+    features = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to=_DEPTHS[-1])
     return grid_of(features, classes)
+
+
+def mobilenet_v2_multiscale(
+    pixels: Any, classes: int, *, alpha: float = 0.75, weights: backbones.Weights = None, frozen: bool = False
+) -> Any:
+    """A pyramid of MobileNetV2's features, that finds small boxes and many; options as `backbones.mobilenet_v2`.
+
+    Raises UsageError: sides of the images are no multiples of 32 pixels.
+    """
+    check_sides(pixels.shape[1:3])
+    features = backbones.mobilenet_v2(pixels, alpha=alpha, weights=weights, frozen=frozen, up_to=_DEPTHS)
+    return pyramid_of(features, classes)
 
 
 def grid_of(features: Any, classes: int) -> Any:
@@ -73,18 +97,59 @@ def grid_of(features: Any, classes: int) -> Any:
     return out
 
 
+def pyramid_of(features: Sequence[Any], classes: int) -> Any:
+    """The cells [b, n, 5 + classes] of a `Pyramid` of features [b, h / stride, w / stride, f], the finest first.
+
+    Each is brought to 64 filters and gets the coarser one, enlarged (Lin et al. 2017, "Feature Pyramid Networks");
+    then comes a 3x3 convolution and a 1x1 to the numbers, the same for all strides, that what is learnt of a face at
+    one size holds for the others (FCOS, Tian et al. 2019), each stride with normalisation of its own, as their
+    statistics differ (Tan et al. 2020, "EfficientDet"). Height and width are softplus, y and x from -0.5 to 1.5.
+    """
+    merged: list[Any] = []
+    for stride, x in reversed(list(zip(PYRAMID.strides, features, strict=True))):
+        x = keras.layers.Conv2D(_WIDTH, 1, use_bias=False, name=f"to_{stride}")(x)
+        x = keras.layers.BatchNormalization(momentum=backbones.MOMENTUM, name=f"to_{stride}_BN")(x)
+        if merged:
+            coarser = keras.layers.UpSampling2D(name=f"up_to_{stride}")(merged[0])
+            x = keras.layers.Add(name=f"merged_{stride}")([x, coarser])
+        merged.insert(0, x)
+    conv = keras.layers.Conv2D(_WIDTH, 3, padding="same", use_bias=False, name="conv")
+    depth = Pyramid(classes=classes).depth
+    numbers = keras.layers.Conv2D(depth, 1, dtype="float32", name="numbers")
+    said = []
+    for stride, x in zip(PYRAMID.strides, merged, strict=True):
+        x = conv(keras.layers.ReLU(name=f"merged_{stride}_relu")(x))
+        x = keras.layers.BatchNormalization(momentum=backbones.MOMENTUM, name=f"conv_{stride}_BN")(x)
+        x = numbers(keras.layers.ReLU(name=f"conv_{stride}_relu")(x))
+        said.append(keras.layers.Reshape((-1, depth), dtype="float32", name=f"cells_{stride}")(x))
+    numbers.bias.assign(np.array([*_PYRAMID_BIAS, *[0.0] * (depth - len(_PYRAMID_BIAS))], np.float32))
+    x = keras.layers.Concatenate(axis=1, dtype="float32", name="cells")(said)
+    sides = keras.layers.Activation("softplus", dtype="float32", name="sides")(x[..., 0:2])
+    centre = keras.layers.Activation("sigmoid", dtype="float32", name="centre")(x[..., 2:4])
+    centre = keras.layers.Rescaling(2.0, offset=-0.5, dtype="float32", name="around")(centre)
+    scores = keras.layers.Activation("sigmoid", dtype="float32", name="scores")(x[..., 4:])
+    return keras.layers.Concatenate(dtype="float32", name="boxes")([sides, centre, scores])
+
+
 def check_size(size: Size) -> None:
-    """Raises UsageError when the built-in models can't take images of `size` (height, width)."""
+    """Raises UsageError when the built-in models with a grid can't take images of `size` (height, width)."""
     height, width = size
     if height != width or height % STRIDE:
         raise UsageError(f"size is {height}x{width}; detection wants square images, a multiple of {STRIDE} pixels")
 
 
+def check_sides(size: Size) -> None:
+    """The same of those with a pyramid."""
+    height, width = size
+    if height % STRIDE or width % STRIDE:
+        raise UsageError(f"size is {height}x{width}; detection wants sides that are multiples of {STRIDE} pixels")
+
+
 def loss(truth: Any, cells: Any) -> Any:
     """A scalar, per box of the batch: focal loss of what a cell holds, over all cells; CIoU at the cells with a box.
 
-    Of grids [b, g, g, 5 + classes]. Focal loss as Lin et al. 2017, CIoU as Zheng et al. 2020; classes have plain
-    cross-entropy at the cells with a box.
+    Of grids [b, g, g, 5 + classes] or pyramids [b, n, 5 + classes]. Focal loss as Lin et al. 2017, CIoU as Zheng et al.
+    2020; classes have plain cross-entropy at the cells with a box.
     """
     truth, cells = ops.convert_to_tensor(truth), ops.convert_to_tensor(cells)
     there = truth[..., 4]
@@ -107,13 +172,13 @@ def iou(truth: Any, cells: Any) -> Any:
 
 
 def _overlap(truth: Any, cells: Any) -> tuple[Any, Any]:
-    """(IoU, CIoU) [b, g, g] of the boxes of each cell of both grids.
+    """(IoU, CIoU) [b, g, g] or [b, n] of the boxes of each cell of both.
 
     CIoU is IoU less the distance of the centres, as a share of the hull's diagonal, and less how far the aspects
     differ (Zheng et al. 2020, "Distance-IoU Loss", section 3). Where boxes don't overlap yet it draws them together
     at once, where GIoU first widens them: with few steps that decides whether small boxes are found.
     """
-    g = cells.shape[1]
+    g = cells.shape[1] if len(cells.shape) == 4 else 1  # a pyramid's sides are in cells already
 
     def corners(grid: Any) -> tuple[Any, Any, Any, Any]:
         sides, centre = grid[..., 0:2] * g, grid[..., 2:4]  # in cells; both lie in the same one
@@ -142,17 +207,23 @@ class Detected:
 
 @dataclass(frozen=True)
 class Detection(Task):
-    """Targets and outputs float32 [b, g, g, 5 + classes], as `Grid` of g `cells` has them.
+    """Targets and outputs float32 [b, g, g, 5 + classes] or [b, n, 5 + classes], as `form` has them, a target.
 
     `threshold`: the score to be shown.
     """
 
     threshold: float = 0.5
-    cells: int = 7
+    form: Grid | Pyramid = GRID
 
     name: ClassVar[str] = "detection"
-    models: ClassVar[Mapping[str, Any]] = {"mobilenet_v2": mobilenet_v2}
-    heads: ClassVar[Mapping[str, Head]] = {"": Head(grid_of, strides=(STRIDE,), check=check_size)}
+    models: ClassVar[Mapping[str, Any]] = {
+        "mobilenet_v2": mobilenet_v2,
+        "mobilenet_v2_multiscale": mobilenet_v2_multiscale,
+    }
+    heads: ClassVar[Mapping[str, Head]] = {
+        "": Head(grid_of, strides=(STRIDE,), check=check_size),
+        "_multiscale": Head(pyramid_of, strides=PYRAMID.strides, check=check_sides),
+    }
     figures: ClassVar[tuple[str, ...]] = ("precision.png",)
     columns: ClassVar[tuple[str, ...]] = ("score", "x0", "y0", "x1", "y1", "class")
     compared_columns: ClassVar[tuple[str, ...]] = (*columns, "right")
@@ -169,7 +240,7 @@ class Detection(Task):
     }
     draw_on_original: ClassVar[bool] = True
     lost_targets_message: ClassVar[str] = (
-        "%d boxes of an epoch are not learnt from: a larger one has their cell; try a larger size"
+        "%d boxes of an epoch are not learnt from: a larger one has their cell; try a larger size or a multiscale model"
     )
 
     @classmethod
@@ -181,18 +252,17 @@ class Detection(Task):
 
     def for_model(self, out: Shape, size: Size, *, ends_in: str | None, name: str) -> Detection:
         depth = Grid(classes=len(self.class_names)).depth
+        if len(out) == 2 and not any(side % STRIDE for side in size) and out == (PYRAMID.cells(size), depth):
+            return replace(self, form=PYRAMID)
         if len(out) != 3 or out[0] is None or out[0] != out[1] or out[2] != depth:
             raise UsageError(
-                f"{name} says {shape_text(out)}, wanted [b, g, g, {depth}]: a grid of g x g cells, {depth} numbers each"
+                f"{name} says {shape_text(out)}, wanted [b, g, g, {depth}]: a grid of g x g cells, {depth} numbers "
+                f"each; or [b, n, {depth}]: the cells of a Pyramid of strides {PYRAMID.strides}"
             )
-        return replace(self, cells=out[0])
+        return replace(self, form=Grid(out[0]))
 
-    @property
-    def grid(self) -> Grid:
-        return Grid(self.cells, classes=len(self.class_names))
-
-    def target(self, size: Size) -> Grid:
-        return self.grid
+    def target(self, size: Size) -> Grid | Pyramid:
+        return replace(self.form, classes=len(self.class_names))
 
     def truth(self, dataset: Dataset, size: Size) -> Boxes:
         """All boxes: what shares a cell is lost to the model, not to its judge."""
@@ -226,7 +296,7 @@ class Detection(Task):
         judged = _Judged(self)
         for batch in batches:
             cells = np.asarray(model.predict_on_batch(batch.images), np.float32)
-            truth = self.grid.encode(_labels(batch))
+            truth = self.encoded(batch)
             logs = measured(model, batch, truth) if own_loss else {"loss": float(loss(truth, cells))}
             means.add(logs, len(batch.ids))
             judged.add(batch, cells)
@@ -241,7 +311,7 @@ class Detection(Task):
         judged = _Judged(self)
         means = Means()
         for batch, cells in outputs:
-            means.add({"loss": float(loss(self.grid.encode(_labels(batch)), cells))}, len(batch.ids))
+            means.add({"loss": float(loss(self.encoded(batch), cells))}, len(batch.ids))
             judged.add(batch, cells)
         precision, shown = judged.precision(), judged.shown()
         metrics = {
@@ -271,10 +341,15 @@ class Detection(Task):
             figures={self.figures[0]: figure},
         )
 
+    def encoded(self, batch: Batch) -> NDArray[np.float32]:
+        """The targets of the `Boxes` of a batch."""
+        return self.target(batch.images.shape[1:3]).encode(_labels(batch))
+
     def decoded(self, cells: Outputs, *, size: Size, threshold: float) -> list[Found]:
-        """What grids [b, g, g, 5 + classes] say is in each of the images of `size`, in their pixels, suppressed."""
-        found = replace(self.grid, cells=cells.shape[1]).decode(cells, size=size, threshold=threshold)
-        return [boxes.suppressed(one) for one in found]
+        """What cells [b, ..., 5 + classes] say is in each of the images of `size`, in their pixels, suppressed."""
+        found = self.target(size).decode(cells, size=size, threshold=threshold)
+        best = [Found(one.boxes[:MOST], one.scores[:MOST], one.labels[:MOST]) for one in found]
+        return [boxes.suppressed(one) for one in best]
 
     def prediction(self, output: Outputs, view: Framing) -> Found:
         """In pixels of the photo."""
@@ -374,9 +449,9 @@ class _Judged:
         for i in range(len(batch.ids)):
             # Boxes without a name are all of the one class.
             self.truth.append(Truth(found[i][there[i]], np.maximum(labels[i][there[i]], 0)))
-        grid = self.task.grid.encode(_labels(batch))
-        n = float(grid[..., 4].sum())
-        self.ious += float(iou(grid, cells)) * n
+        truth = self.task.encoded(batch)
+        n = float(truth[..., 4].sum())
+        self.ious += float(iou(truth, cells)) * n
         self.cells += n
 
     def precision(self) -> boxes.Precision:
