@@ -36,7 +36,7 @@ class MissingExtraError(HeadraceError, ImportError):
 
 
 class EngineError(HeadraceError, RuntimeError):
-    """The engine that makes the shards failed: it can't be reached, or its workers die."""
+    """What does the work beside this process failed: an engine can't be reached, or its workers die."""
 
 
 class DataError(HeadraceError, ValueError):
