@@ -451,7 +451,7 @@ def predict(
 
 def export_model(
     run: RunPath,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to make; for saved_model a folder.", readable=False)],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File to make; for saved_model a folder.")],
     format: Annotated[str, typer.Option(metavar="[onnx|saved_model|torchscript]", help="What to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what export-model wrote.")] = False,
     network: Network = None,

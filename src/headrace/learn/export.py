@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from headrace import errors
 from headrace.errors import EngineError, HeadraceError, MissingExtraError, UsageError
+from headrace.imaging.prepare import ImageOptions
 from headrace.learn import networks
 from headrace.learn.backend import describe, keras
-from headrace.learn.recipe import Recipe
+from headrace.learn.recipe import Recipe, RunFolder
 from headrace.learn.run import Run
 from headrace.load.photos import Framing
 from headrace.place.address import is_url
@@ -122,11 +123,14 @@ def export(
     started = time.perf_counter()
     if format not in FORMATS:
         raise UsageError(f"format is {format!r}, wanted one of {', '.join(FORMATS)}")
+    if is_url(str(out)):
+        raise UsageError(f"{out}: a model is written to a disk of this machine; choose a path, and upload that")
     form, out = FORMATS[format], Path(out)
     if isinstance(run, Run):
         folder, network = run.folder.folder, run.network
     else:
         folder = Path(run)
+    RunFolder(folder).read_recipe()  # before anybody installs or waits for anything
     _check_installed(format, form)
     _check_free(out, form, overwrite)
     if keras.backend.backend() == form.framework:
@@ -165,26 +169,26 @@ class _Decoded(keras.layers.Layer):  # type: ignore[misc]
 def _metadata(run: Run, outputs: Mapping[str, Any]) -> dict[str, Any]:
     """All that a consumer needs beside the model."""
     recipe, task = run.recipe, run.task
-    photos = {"values": "0 to 255", "channels": "RGB" if recipe.channels == 3 else "grey"}
-    way = {
-        "size": recipe.size,
-        "fit": recipe.options.fit,
-        "channels": recipe.channels,
-        "pack_options": recipe.pack_options,
-    }
+    photos = {} if recipe.keeps else {"values": "0 to 255", "channels": "RGB" if recipe.channels == 3 else "grey"}
     return {
         "format": _FORMAT,
         "version": _VERSION,
         "headrace": __version__,
         "task": recipe.task,
-        "model": recipe.model,
+        "model": Path(recipe.model).name,  # of net.py:build, wherever that lies
         "class_names": recipe.class_names,
-        "inputs": {INPUT: _inputs(recipe)[INPUT] | ({} if recipe.keeps else photos)},
+        "inputs": {INPUT: _inputs(recipe)[INPUT] | photos},
         "outputs": {name: facts | {"is": task.serves[name]} for name, facts in _outputs(outputs).items()},
-        "preparation": None if recipe.keeps else way,
+        "preparation": None if recipe.keeps else _preparation(recipe),
         "threshold": getattr(task, "threshold", None),
         "versions": describe(),
     }
+
+
+def _preparation(recipe: Recipe) -> dict[str, Any]:
+    """How a photo comes to the model's input: as PhotoLoader takes it."""
+    packed = asdict(ImageOptions.from_json(recipe.pack_options))
+    return {"size": recipe.size, "fit": recipe.options.fit, "channels": recipe.channels, "pack_options": packed}
 
 
 def _inputs(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -333,7 +337,7 @@ def _check_installed(format: str, form: _Format) -> None:
     """Raises MissingExtraError."""
     if missing := [module for module in (form.framework, *form.needs) if not _installed(module)]:
         raise MissingExtraError(
-            f"format={format!r} is written by {_CALLED[form.framework]}, and {', '.join(missing)} "
+            f"{_CALLED[form.framework]} writes format={format!r}, and {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not installed; run: pip install 'headrace[{form.extras}]'"
         )
 
@@ -343,8 +347,6 @@ def _check_installed(format: str, form: _Format) -> None:
 
 def _check_free(out: Path, form: _Format, overwrite: bool) -> None:
     """Raises UsageError: something is at `out` that is not to be replaced. StorageError."""
-    if is_url(str(out)):
-        raise UsageError(f"{out}: a model is written to a disk of this machine; choose a path, and upload that")
     if not form.one_file:
         _staging(out, overwrite).check()
         return
@@ -484,7 +486,7 @@ def _elsewhere(
     framework, here = FORMATS[format].framework, keras.backend.backend()
     if not (network is None or isinstance(network, str)):
         raise UsageError(
-            f"format={format!r} is written by {_CALLED[framework]}, and Keras runs on {_CALLED.get(here, here)} here; "
+            f"{_CALLED[framework]} writes format={format!r}, and Keras runs on {_CALLED.get(here, here)} here; "
             "a process of its own would write it, and can't be given a network out of this one: name that as "
             f"file.py:function, or begin with KERAS_BACKEND={framework}"
         )
