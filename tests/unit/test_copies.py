@@ -131,6 +131,19 @@ def test_a_far_dataset_is_as_a_near_one(ds: hr.Dataset, options: dict[str, Any],
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"augment": hr.HorizontalFlip()}], ids=str)
+def test_far_records_in_an_order_of_ones_own(ds: hr.Dataset, options: dict[str, Any], tmp_path: Path) -> None:
+    distant, place = far.opened(ds.path, tmp_path / "cache")
+    near, away = (one.loader(**OPTIONS | options) for one in (ds, distant))
+    for positions in ([5, 90, 5, 0], [*range(100)], [0, 5], [7]):
+        assert same(near.at(np.array(positions)), away.at(np.array(positions)))
+    settle(away)
+    asked = len(place.requests)
+    away.at(np.array([90, 99]))
+    assert len(place.requests) == asked > 0
+
+
+@pytest.mark.usefixtures("quiet")
 def test_neighbours_are_one_request(ds: hr.Dataset, tmp_path: Path) -> None:
     distant, place = far.opened(ds.path, tmp_path / "cache")
     check_epochs(ds.loader(**OPTIONS | {"shuffle": False}), distant.loader(**OPTIONS | {"shuffle": False}))

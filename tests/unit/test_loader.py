@@ -436,6 +436,25 @@ def test_no_state(ds: hr.Dataset, state: Any) -> None:
         ds.loader().load_state_dict(state)
 
 
+# --- records in an order of one's own ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": hr.HorizontalFlip()}, {"cache": "memory"}, {"on_bad": "skip"}])
+def test_records_at_positions_are_those_of_batches(ds: hr.Dataset, options: dict[str, Any]) -> None:
+    loader = ds.loader(batch_size=5, shuffle=True, seed=2, **options)
+    where = {record.id: i for i, record in enumerate(ds)}
+    for epoch in (0, 2):
+        loader.epoch = epoch
+        for batch in loader.iterate():
+            found = loader.at(np.array([where[id_] for id_ in batch.ids]))
+            assert found.ids == batch.ids
+            assert np.array_equal(found.images, batch.images) and np.array_equal(found.targets, batch.targets)
+        several = loader.at(np.array([3, 0, 3, 3]))
+        assert several.ids == tuple(list(where)[i] for i in (3, 0, 3, 3))
+        assert np.array_equal(several.images[0], several.images[3])
+        assert loader.state_dict()["batch"] == 0 and loader.epoch == epoch  # it takes nothing from an iteration
+
+
 # --- world -----------------------------------------------------------------------------------------------------------
 
 

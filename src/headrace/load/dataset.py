@@ -37,11 +37,13 @@ from headrace.place.open import at
 from headrace.record import Record
 from headrace.sources.info import SourceInfo
 from headrace.splits import grouped_shares, shares
+from headrace.world import World
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from headrace.exporting.export import ExportReport
+    from headrace.feeds.torchmap import TorchDataset
     from headrace.load.loader import Cache, Loader, OnBad, Order
     from headrace.load.mix import Mix
     from headrace.load.targets import Target
@@ -512,7 +514,7 @@ class Dataset:
         augment: Augmentation | Iterable[Augmentation] = (),
         drop_last: bool = False,
         workers: int | None = None,
-        world: tuple[int, int] = (0, 1),
+        world: World = (0, 1),
         on_bad: OnBad = "raise",
         max_bad: float | int = 0.10,
         min_visible: float = MIN_VISIBLE,
@@ -521,7 +523,8 @@ class Dataset:
     ) -> Loader:
         """Batches of this view, by number or in order: how they are iterated, repeated and resumed says Loader.
 
-        batch_size: records of a *global* batch, before `world` = (rank, ranks) takes its part of it.
+        batch_size: records of a *global* batch, before `world` = (rank, ranks) takes its part of it. "auto" asks
+        torch.distributed, JAX, or RANK and WORLD_SIZE, once the processes have met: see headrace.world.
         size, fit: what every image is brought to, an int for a square; None is the size all images of the view share.
         shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
         `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
@@ -583,6 +586,45 @@ class Dataset:
                     uneven,
                 )
         return loader
+
+    @_by_name
+    def to_torch_dataset(
+        self,
+        *,
+        size: int | tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        seed: int = 0,
+        target: Target | None = None,
+        augment: Augmentation | Iterable[Augmentation] = (),
+        workers: int | None = None,
+        min_visible: float = MIN_VISIBLE,
+        cache: Cache | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> TorchDataset:
+        """A map-style torch.utils.data.Dataset of this view, for the samplers and DataLoaders that one has: item i is
+        (image uint8 [c, h, w], target) of `ds[i]`. For all else a `loader` is faster, resumes and needs no processes.
+
+        The options are those of `loader`, and an image is what a loader of them makes of it in that epoch, which
+        `set_epoch` says. transform: a function of each image, tensor uint8 [c, h, w], as torchvision's datasets take
+        it, for what makes another type of it; what moves pixels belongs into `augment`, which moves boxes, too.
+
+        Raises UsageError, DataError, MissingExtraError.
+        """
+        from headrace.feeds.torchmap import TorchDataset
+
+        loader = self.loader(
+            batch_size=1,
+            size=size,
+            fit=fit,
+            shuffle=False,
+            seed=seed,
+            target=target,
+            augment=augment,
+            workers=workers,
+            min_visible=min_visible,
+            cache=cache,
+        )
+        return TorchDataset(loader, transform=transform)
 
     def export(
         self,

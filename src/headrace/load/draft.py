@@ -105,7 +105,9 @@ class Blocks:
         self._free: deque[memoryview] = deque(maxlen=most)
 
     def take(self, b: int) -> NDArray[Any]:
-        """Room for `b` images, [b, *shape], with anything in it."""
+        """Room for `b` images, [b, *shape], with anything in it; for more than those of a batch it is new."""
+        if b > self._shape[0]:
+            return np.empty((b, *self._shape[1:]), self._dtype)
         try:
             memory = self._free.pop()
         except IndexError:

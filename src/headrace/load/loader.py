@@ -25,6 +25,7 @@ from headrace.imaging.called import Called, left
 from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
 from headrace.load.ahead import Ahead, Filling, fitting
 from headrace.load.cache import MemoryCache
+from headrace.load.copies import Payloads
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
@@ -33,6 +34,7 @@ from headrace.load.store import Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
 from headrace.load.windows import windows_of
+from headrace.world import World, resolve
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +69,7 @@ class LoaderOptions:
     augment: tuple[Change, ...]
     drop_last: bool
     workers: int | None
-    world: tuple[int, int]
+    world: World
     on_bad: OnBad
     max_bad: float | int
     min_visible: float
@@ -88,9 +90,7 @@ class LoaderOptions:
         parallel.check_workers(self.workers)
         if self.batch_size < 1:
             raise UsageError(f"batch_size is {self.batch_size}, wanted at least 1")
-        rank, ranks = self.world
-        if not 0 <= rank < ranks:
-            raise UsageError(f"world is {self.world}, wanted (rank, size) with 0 <= rank < size")
+        resolve(self.world)
         check_order(self.order)
         if self.order == "windows" and not self.shuffle:
             raise UsageError(
@@ -141,7 +141,9 @@ class Loader:
         _check_kept(view, options, size)
         if options.mix is not None:
             _check_mix(options.mix, options.target, size, len(view.class_names))
-        _check_world(len(view), options)
+        self.world: tuple[int, int] = resolve(options.world)
+        self._asked_world = options.world == "auto"
+        _check_world(len(view), options, self.world[1])
         target, promised = options.target, view.store.manifest
         wants_boxes = target is not None and (target.wants_boxes or target.wants_keypoints)
         if target is not None:
@@ -168,8 +170,8 @@ class Loader:
         self._box_classes = len(promised.box_classes)
         # Whether objects are changed image by image, once these are drawn.
         self._by_image = isinstance(options.mix, Mosaic) or any(isinstance(some, Called) for some in options.augment)
-        b = -(-options.batch_size // options.world[1])
-        self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+        b = -(-options.batch_size // self.world[1])
+        self._shares = self._shares_of(b)
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
@@ -181,7 +183,7 @@ class Loader:
                 weakref.finalize(self, self._filling.end).atexit = False
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
-        return Loader, (self.view, self.options), (self._position, self._begun)
+        return Loader, (self.view, replace(self.options, world=self.world)), (self._position, self._begun)
 
     def __setstate__(self, state: tuple[Position, bool]) -> None:
         self._position, self._begun = state
@@ -232,6 +234,7 @@ class Loader:
 
     def __getitem__(self, i: int) -> Batch:
         """Batch `i` of the current epoch. Raises IndexError, DamageError."""
+        self._check_asked()
         batch, bad = self._make(self.epoch, self._index(i))
         self._log(bad)
         return batch
@@ -309,6 +312,7 @@ class Loader:
         return Position(position.epoch + 1, 0) if self._begun and position.batch else position
 
     def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
+        self._check_asked()
         options, records, (k, n) = self.options, len(self.view), share
         ahead = self._ahead(start.epoch, range(start.batch + k, len(self), n), before=start.batch)
         pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
@@ -321,12 +325,24 @@ class Loader:
             pool=pool,
             ahead=parallel.ahead(2 * pool.workers + self._shares - 1, n * self._piece_bytes),
             budget=Budget(most, records),
-            state=self._state,
-            delivered=self._deliver if attached else self._deliver_apart,
+            state=self.state_of,
+            delivered=self.deliver if attached else self._deliver_apart,
             ending=None if ahead is None else ahead.close,
         )
 
-    def _deliver(self, position: Position, bad: tuple[str, ...]) -> None:
+    def _check_asked(self) -> None:
+        """Raises UsageError: world="auto" was asked before the processes met, so that each would load everything."""
+        if self._asked_world and (now := resolve("auto")) != self.world:
+            (rank, ranks), (was, of) = now, self.world
+            raise UsageError(
+                f"world='auto' was rank {was} of {of} when the loader was made, and this process is rank {rank} of "
+                f"{ranks} by now; make the loader after the processes have met (torch.distributed.init_process_group, "
+                "jax.distributed.initialize, in Lightning the hook train_dataloader)"
+            )
+
+    def deliver(self, position: Position, bad: tuple[str, ...]) -> None:
+        """For a feed that has batches of `iterate` made ahead of what is used: what was used moves the loader here, and
+        came without these damaged records."""
         self._deliver_apart(position, bad)
         self._skipped.update(dict.fromkeys(bad))
         self._move(position, begun=True)
@@ -355,13 +371,14 @@ class Loader:
         """
         if self._held is not None:
             raise UsageError(self._held)
-        return self._state(self._position)
+        return self.state_of(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next iteration goes on where `state` was taken. Raises UsageError: it belongs to another loader."""
         self._move(self._position_in(state))
 
-    def _state(self, position: Position) -> dict[str, Any]:
+    def state_of(self, position: Position) -> dict[str, Any]:
+        """The state of this loader where it stands at `position`."""
         return {"version": STATE_VERSION, **position._asdict()} | self._identity()
 
     def _position_in(self, state: dict[str, Any]) -> Position:
@@ -396,11 +413,17 @@ class Loader:
 
         return KerasFeed(self)
 
-    def to_torch(self) -> TorchFeed:
-        """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors. Raises MissingExtraError."""
+    def to_torch(self, *, device: Any = None, dtype: Any = None, memory_format: Any = None) -> TorchFeed:
+        """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors, for a loop of one's own, Lightning and
+        Accelerate.
+
+        device: what torch.device() takes, where they come to, a batch ahead on CUDA; None is the CPU. dtype: a type
+        that images are converted to there, float16 say; their values stay 0 to 255. memory_format: torch.channels_last,
+        which they have anyway, or torch.contiguous_format. Raises MissingExtraError, UsageError.
+        """
         from headrace.feeds.torch import TorchFeed
 
-        return TorchFeed(self)
+        return TorchFeed(self, device=device, dtype=dtype, memory_format=memory_format)
 
     def to_tf(self) -> TFDataset:
         """A tf.data.Dataset of (images, targets), one epoch per iteration. Raises MissingExtraError."""
@@ -427,7 +450,7 @@ class Loader:
         n, options = len(self.view), self.options
         start = i * options.batch_size
         stop = min(n, start + options.batch_size)
-        rank, ranks = options.world
+        rank, ranks = self.world
         low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
         return self._ordered(epoch, low, high)
 
@@ -491,20 +514,52 @@ class Loader:
 
         return pieces(begin, fill, finish, n=self._shares)
 
+    def at(self, positions: NDArray[np.int64], *, pool: parallel.Pool | None = None) -> Batch:
+        """The records at these positions int64 [b] of the view in this order, as the current epoch has each of them:
+        for who has an order of its own. pool: threads; by default the loader's. Raises DamageError."""
+        epoch, copies, rows = self.epoch, self.view.store.copies, self.view.rows[positions]
+
+        def draft() -> Draft:
+            if copies is None:
+                return self._draft_of(epoch, positions)
+            wanted = np.unique(rows if self._cache is None else self.view.rows[self._cache.missing(positions)])
+            ahead = Ahead(copies, range(1), lambda _: wanted, fits=self._fits)
+            return self._draft_of(epoch, positions, lambda: (ahead.take(0),))
+
+        work = pieces(draft, self._fill, self._finish, n=self._shares_of(len(rows)))
+        if len(work) == 1:
+            made = work[0]()
+        else:
+            some = parallel.ordered(operator.call, work, workers=self._pool if pool is None else pool, ahead=len(work))
+            made = next(made for made in some if made is not None)
+        assert made is not None
+        self._log(made.bad)
+        return made.batch
+
+    def _shares_of(self, b: int) -> int:
+        """How many pieces a batch of `b` is made in."""
+        return max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+
     def _draft(self, epoch: int, i: int, ahead: Ahead | None = None) -> Draft:
-        """A batch before its images are drawn."""
+        """Batch `i` before its images are drawn."""
+        held = tuple if ahead is None else lambda: (ahead.take(i),)
+        return self._draft_of(epoch, self._positions(epoch, i), held)
+
+    def _draft_of(
+        self, epoch: int, positions: NDArray[np.int64], held: Callable[[], tuple[Payloads, ...]] = tuple
+    ) -> Draft:
+        """A batch of the records at these positions [b] before its images are drawn. held: see Store.drawing."""
         store, options = self.view.store, self.options
         store.check_whole()
-        positions = self._positions(epoch, i)
         rows = self.view.rows[positions]
         chances = self._chances(rows, epoch)
-        held = () if ahead is None else (ahead.take(i),)
+        payloads = held()
         placements = self._placements(rows, chances)
         return Draft(
             rows=rows,
             placements=placements,
             changes=list(zip(options.augment, chances, strict=True)),
-            draw=store.drawing(rows, *held) if self._cache is None else self._cache.drawing(positions, *held),
+            draw=store.drawing(rows, *payloads) if self._cache is None else self._cache.drawing(positions, *payloads),
             images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
@@ -697,9 +752,9 @@ def _check_kept(view: View, options: LoaderOptions, size: Size) -> None:
             )
 
 
-def _check_world(n: int, options: LoaderOptions) -> None:
+def _check_world(n: int, options: LoaderOptions, ranks: int) -> None:
     """Raises UsageError when a rank's part of a batch would be empty: its mean is NaN, and layers refuse it."""
-    b, ranks = options.batch_size, options.world[1]
+    b = options.batch_size
     if b < ranks:
         raise UsageError(
             f"batch_size is {b}, the records of a batch of all {ranks} ranks together (world), so that some would get "
