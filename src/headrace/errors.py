@@ -34,9 +34,11 @@ class StorageError(HeadraceError, OSError):
 class MissingExtraError(HeadraceError, ImportError):
     """An optional package is not installed; the message holds the install line."""
 
+    __str__ = Exception.__str__  # ImportError keeps a message of its own, which the command line can't reword
+
 
 class EngineError(HeadraceError, RuntimeError):
-    """The engine that makes the shards failed: it can't be reached, or its workers die."""
+    """What does the work beside this process failed: an engine can't be reached, or its workers die."""
 
 
 class DataError(HeadraceError, ValueError):

@@ -388,3 +388,17 @@ def _run(command: list[str], folder: Path, also: Mapping[str, str] | None = None
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def test_export_model_runs(tmp_path: Path) -> None:
+    """Shell and Python in their order; the second half of the Python is what a consumer does, in one session."""
+    for library in ("onnxruntime", "onnxscript", "torch"):
+        pytest.importorskip(library)
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/export-model.md").read_text())
+    assert [kind for kind, _ in blocks] == ["python", "bash", "python", "python"]
+    (_, made), (_, shell), *asked = blocks
+    _run([sys.executable, "-c", made], tmp_path)
+    said = _run(["bash", "-euo", "pipefail", "-c", shell], tmp_path)
+    assert said.count("off Keras by") == 3
+    assert "'disc': " in _run([sys.executable, "-c", "\n".join(code for _, code in asked)], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"discs", "run", "discs.onnx", "discs.pt", "discs-saved"}

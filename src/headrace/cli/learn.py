@@ -1,4 +1,4 @@
-"""Verbs about learning: train, evaluate, predict."""
+"""Verbs about learning: train, evaluate, predict, export-model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 
 from headrace.cli.command import Verb
 from headrace.cli.options import AsJson, Workers, parse_dataset, parse_devices, parse_size, parse_split, parse_weights
+from headrace.cli.text import amount
 from headrace.errors import HeadraceError, UsageError
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by train.", readable=False)]
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
         cls=Verb,
         epilog="headrace predict run photos/test --out predicted\nheadrace predict run cats:val --out predicted",
     )(predict)
+    app.command("export-model", cls=Verb, epilog="headrace export-model run cats.onnx --format onnx")(export_model)
 
 
 def train(
@@ -493,6 +495,35 @@ def predict(
         print(f"picture: {result.picture}")
     if result.pictures:
         print(f"images with predictions drawn: {result.pictures}")
+
+
+def export_model(
+    run: RunPath,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File to make; for saved_model a folder.")],
+    format: Annotated[str, typer.Option(metavar="[onnx|saved_model|torchscript]", help="What to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what export-model wrote.")] = False,
+    network: Network = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained model for programs that have neither Headrace nor Keras.
+
+    Raw pixels go in, predictions come out. What is written must say the same of drawn images as Keras does.
+    """
+    with _quiet_stderr():
+        from headrace.learn.export import DRAWN, export
+
+    made = export(run, out, format=format, overwrite=overwrite, network=network)
+    if as_json:
+        print(json.dumps(made.json()))
+        return
+    print(f"{made.path}: {made.format}, {amount(made.bytes)}, written by {made.framework}")
+    for what, tensors in (("takes", made.inputs), ("says", made.outputs)):
+        for name, facts in tensors.items():
+            print(f"  {what} {name}: {facts['dtype']} {['b', *facts['shape'][1:]]}".replace("'", ""))
+    if made.unchecked is None:
+        print(f"  off Keras by {made.difference:.2g} at most, of {DRAWN} drawn images")
+    else:
+        print(f"  not compared with Keras: {made.unchecked}")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from headrace.load.targets import Labels, Target
 
 if TYPE_CHECKING:
     from headrace.learn.evaluate import Evaluation
+    from headrace.learn.export import Exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Answer:
 
 
 class Run:
-    """A RUN folder with the model of its best epoch, loaded: `predict`, `evaluate`, `recipe`, `model`.
+    """A RUN folder with the model of its best epoch, loaded: `predict`, `evaluate`, `export`, `recipe`, `model`.
 
     `network`: the model or function that the run was trained with, where it was the caller's own and holds code that
     Keras can't load by itself; or "file.py:function". Raises NotThereError, UsageError (no run, one without a model
@@ -46,6 +47,7 @@ class Run:
 
     def __init__(self, folder: Path | str, *, network: networks.Network | None = None) -> None:
         self.folder = RunFolder(Path(folder))
+        self.network = network
         self.recipe: Recipe = self.folder.read_recipe()
         if not self.folder.model.exists():
             raise UsageError(
@@ -96,6 +98,13 @@ class Run:
         from headrace.learn.evaluate import evaluate
 
         return evaluate(self, dataset, **options)
+
+    def export(self, out: Path | str, *, format: str, overwrite: bool = False) -> Exported:
+        """Write the model for who has neither Headrace nor Keras, as "onnx", "saved_model" or "torchscript", all in it
+        that a prediction needs: see `headrace.learn.export`."""
+        from headrace.learn.export import export
+
+        return export(self, out, format=format, overwrite=overwrite)
 
     def photos(self, images: Iterable[Photo], *, workers: int | None = None) -> PhotoLoader:
         """Photos as the model takes them, in batches. Raises UsageError: it takes no photos."""

@@ -115,6 +115,8 @@ class Task(ABC):
     common_loss: ClassVar[bool] = False  # whether the loss says something of a model that learnt by another one
     # What an Options leaves open: batch_size, learning_rate, schedule, augment, and size where images may differ in it.
     defaults: ClassVar[Mapping[str, Any]]
+    # The tensors that an exported model gives, by name, and what they are.
+    serves: ClassVar[Mapping[str, str]]
     # Whether predictions are drawn on the photo itself, a picture each, and not on what the model saw of it.
     draw_on_original: ClassVar[bool] = False
     lost_targets_message: ClassVar[str] = ""  # what is said when the loader counts %d labels as lost
@@ -202,6 +204,15 @@ class Task(ABC):
     def prediction(self, output: Outputs, view: Framing) -> Any:
         """What one image's output says, for `rows`, `right` and `tile`; `view` is how the photo came to the model."""
         return output
+
+    @abstractmethod
+    def served(self, said: Any, size: Size) -> dict[str, Any]:
+        """What a model that says float32 [b, ...] of images of `size` finds in them, in their pixels, as `prediction`
+        has it: tensors float32 [b, ...] of Keras by the names of `serves`."""
+
+    def served_units(self, size: Size) -> Mapping[str, Any]:
+        """What two numbers of `served` may differ by in shares of; 1 for names that aren't here."""
+        return {}
 
     @abstractmethod
     def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], Any]:

@@ -23,6 +23,8 @@ from headrace.load.photos import Framing
 from headrace.load.targets import Class
 from headrace.load.weights import weights_of
 
+ops = keras.ops
+
 
 def _head(features: Any, classes: int) -> Any:
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
@@ -84,6 +86,7 @@ class Classification(Task):
     learns_from: ClassVar[str] = "classes"
     common_loss: ClassVar[bool] = True
     one_name: ClassVar[bool] = True
+    serves: ClassVar[Mapping[str, str]] = {"probabilities": "the probability of each class, in their order"}
     can_doubt: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
@@ -124,6 +127,15 @@ class Classification(Task):
         if (said < 0).any() or not np.allclose(said.sum(axis=1), 1, atol=0.01):
             raise UsageError("the model's outputs are no probabilities; end it in a softmax")
         return said
+
+    def served(self, said: Any, size: Size) -> dict[str, Any]:
+        if self.logits:
+            said = ops.softmax(ops.concatenate([ops.zeros_like(said), said], axis=1) if self.one else said, axis=1)
+        elif self.one:
+            said = ops.concatenate([1 - said, said], axis=1)
+        elif self.scores:
+            said = said / ops.maximum(ops.sum(said, axis=1, keepdims=True), 1e-9)
+        return {"probabilities": said}
 
     def target(self, size: Size) -> Class:
         return Class()

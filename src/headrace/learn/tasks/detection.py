@@ -238,6 +238,10 @@ class Detection(Task):
         "augment": ("flip", "crop", "colour"),
         "size": 224,
     }
+    serves: ClassVar[Mapping[str, str]] = {
+        "boxes": "x0, y0, x1, y1 of the box of each cell, in pixels of the input and not cut to it",
+        "scores": "for each of these boxes and each class, how likely it is there; overlapping ones are not suppressed",
+    }
     draw_on_original: ClassVar[bool] = True
     lost_targets_message: ClassVar[str] = (
         "%d boxes of an epoch are not learnt from: a larger one has their cell; try a larger size or a multiscale model"
@@ -357,6 +361,21 @@ class Detection(Task):
         moved = view.back(found.boxes)
         some = area(moved) > 0
         return Found(moved[some], found.scores[some], found.labels[some])
+
+    def served(self, said: Any, size: Size) -> dict[str, Any]:
+        """Every cell as `Grid.decode` reads it, row by row: boxes [b, g * g, 4], scores [b, g * g, classes]."""
+        g, depth = self.cells, self.grid.depth
+        corner = ops.convert_to_tensor(np.indices((g, g)).transpose(1, 2, 0).reshape(g * g, 2).astype(np.float32))
+        sides = ops.convert_to_tensor(np.array(size, np.float32))
+        cells = ops.reshape(said, (-1, g * g, depth))
+        centre, half = (cells[..., 2:4] + corner) * (sides / g), cells[..., 0:2] * (sides / 2)
+        y0x0, y1x1 = centre - half, centre + half
+        boxes = ops.stack([y0x0[..., 1], y0x0[..., 0], y1x1[..., 1], y1x1[..., 0]], axis=-1)
+        there = cells[..., 4:5]
+        return {"boxes": boxes, "scores": there * cells[..., 5:] if depth > 5 else there}
+
+    def served_units(self, size: Size) -> Mapping[str, Any]:
+        return {"boxes": np.array([*size[::-1], *size[::-1]], np.float32)}
 
     def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], Truth | None]:
         if not dataset.has_boxes:

@@ -140,6 +140,42 @@ def heatmap_loss(truth: Any, maps: Any) -> Any:
     return ops.sum(there * divergence) / ops.maximum(ops.sum(there), 1.0)
 
 
+def _peaks(maps: Any, stride: int) -> Any:
+    """What `Heatmap.decode` reads out of maps [b, rows, columns, k], points [b, k, 3], by operations of Keras.
+
+    Cells are chosen by masks: gathering ties PyTorch's exporter to one size of the batch.
+    """
+    _, rows, columns, k = maps.shape
+    flat = ops.reshape(maps, (-1, rows * columns, k))
+    peak, score = ops.argmax(flat, axis=1), ops.max(flat, axis=1)
+    row, column = peak // columns, peak % columns
+    across = ops.sum(maps * ops.expand_dims(_mask(row, rows), 2), axis=1)
+    down = ops.sum(maps * ops.expand_dims(_mask(column, columns), 1), axis=2)
+    x, y = _vertex(across, column, columns), _vertex(down, row, rows)
+    found = ops.stack([(x + 0.5) * stride, (y + 0.5) * stride, ops.minimum(ops.maximum(score, 0.0), 1.0)], axis=-1)
+    return ops.where(ops.expand_dims(score, -1) > 0, found, 0.0)
+
+
+def _vertex(lines: Any, peak: Any, cells: int) -> Any:
+    """Where [b, k] lines [b, cells, k] have their maximum, given its cell: as `Heatmap` finds it."""
+    middle = ops.minimum(ops.maximum(peak, 1), cells - 2)
+    least = float(np.finfo(np.float32).tiny)
+    before, here, after = (
+        ops.log(ops.maximum(ops.sum(lines * _mask(middle + step, cells), axis=1), least)) for step in (-1, 0, 1)
+    )
+    bend = 2 * here - before - after
+    at = ops.cast(peak, lines.dtype)
+    off = (after - before) / (2 * ops.where(bend > 0, bend, 1.0))
+    place = ops.where(bend > 0, ops.cast(middle, lines.dtype) + off, at)
+    return ops.minimum(ops.maximum(place, at - 0.5), at + 0.5)
+
+
+def _mask(cell: Any, cells: int) -> Any:
+    """1 in the cell of each line, else 0: float32 [b, cells, k] of cells [b, k]."""
+    numbers = ops.reshape(ops.arange(cells, dtype="int32"), (1, cells, 1))
+    return ops.cast(ops.equal(ops.cast(ops.expand_dims(cell, 1), "int32"), numbers), "float32")
+
+
 def coordinate_loss(truth: Any, said: Any) -> Any:
     """A scalar, per labelled point: how far off it is, in tenths of the image; and, per point, whether it is there.
 
@@ -226,6 +262,7 @@ class Keypoints(Task):
         "augment": ("flip", "crop", "colour"),
         "size": 224,
     }
+    serves: ClassVar[Mapping[str, str]] = {"keypoints": "x, y in pixels of the input and the score of each keypoint"}
     draw_on_original: ClassVar[bool] = True
     lost_targets_message: ClassVar[str] = "%d objects of an epoch are not learnt from: of each image the largest is"
 
@@ -363,6 +400,14 @@ class Keypoints(Task):
     def prediction(self, output: Outputs, view: Framing) -> Array:
         """Points float32 [k, 3] = x, y in pixels of the photo, and score."""
         return view.back_points(self.decoded(output[np.newaxis], size=view.size)[0])
+
+    def served(self, said: Any, size: Size) -> dict[str, Any]:
+        if self.coordinates:
+            return {"keypoints": said * ops.convert_to_tensor(np.array([*size[::-1], 1], np.float32))}
+        return {"keypoints": _peaks(said, self.stride)}
+
+    def served_units(self, size: Size) -> Mapping[str, Any]:
+        return {"keypoints": np.array([*size[::-1], 1], np.float32)}
 
     def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], Observed | None]:
         there = type(self).of(dataset)

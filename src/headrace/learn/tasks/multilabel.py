@@ -87,6 +87,7 @@ class MultiLabelled(Task):
     learns_from: ClassVar[str] = "several classes to an image"
     can_doubt: ClassVar[bool] = True
     common_loss: ClassVar[bool] = True
+    serves: ClassVar[Mapping[str, str]] = {"probabilities": "the probability of each class by itself, in their order"}
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -122,6 +123,9 @@ class MultiLabelled(Task):
         if not ((outputs >= 0) & (outputs <= 1)).all():
             raise UsageError("the model's outputs are no probabilities; end it in a sigmoid")
         return outputs
+
+    def served(self, said: Any, size: Size) -> dict[str, Any]:
+        return {"probabilities": keras.ops.sigmoid(said) if self.logits else said}
 
     def target(self, size: Size) -> MultiLabel:
         return MultiLabel()

@@ -64,6 +64,7 @@ class Value(Task):
     kind: ClassVar[str] = "for values"
     learns_from: ClassVar[str] = "values"
     common_loss: ClassVar[bool] = True
+    serves: ClassVar[Mapping[str, str]] = {"value": "the value, in the unit of those trained on"}
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -164,6 +165,12 @@ class Value(Task):
 
     def prediction(self, output: Outputs, view: Framing) -> float:
         return float(output.reshape(()))
+
+    def served(self, said: Any, size: Size) -> dict[str, Any]:
+        return {"value": ops.reshape(said, (-1,))}
+
+    def served_units(self, size: Size) -> Mapping[str, Any]:
+        return {"value": self.spread}
 
     def ground_truth(self, dataset: Dataset) -> Callable[[Mapping[str, Any], Framing], float | None]:
         if not dataset.has_values:
