@@ -260,6 +260,15 @@ class Found(NamedTuple):
     labels: NDArray[np.int64]
 
 
+class Places(NamedTuple):
+    """Where cells lie, float64: `corner` [n, 2] is the top left (y, x) of each in pixels; what a cell says of y and x
+    counts in `unit` pixels, of h and w in `whole`, each [2] or [n, 1]."""
+
+    corner: NDArray[np.float64]
+    unit: NDArray[np.float64]
+    whole: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class Grid(Target):
     """Cells over the image: float32 [b, g, g, 5] = h / H, w / W, y, x, 1 in the cell in which a box has its centre.
@@ -317,10 +326,13 @@ class Grid(Target):
         if grids.shape[1:] != (self.cells, self.cells, depth) or depth < 5:
             wanted = f"[b, {self.cells}, {self.cells}, {max(5, depth)}]"
             raise UsageError(f"the grids have shape {list(grids.shape)}, wanted {wanted}")
-        cells = grids.reshape(len(grids), -1, depth)
+        return _found(grids.reshape(len(grids), -1, depth), self.places(size), threshold)
+
+    def places(self, size: Size) -> Places:
+        """Where the cells lie in images of `size` (height, width), row by row."""
         corner = np.indices((self.cells, self.cells)).reshape(2, -1).T
         side = np.array(size) / self.cells
-        return _found(cells, corner * side, side, np.array(size, np.float64), threshold)
+        return Places(corner * side, side, np.array(size, np.float64))
 
     def _winners(self, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Boxes that get a cell int64 [k], the cell (row, column) of each [k, 2], and where its centre is in it."""
@@ -397,8 +409,12 @@ class Pyramid(Target):
         n = self.cells(size)
         if cells.shape[1:] != (n, depth) or depth < 5:
             raise UsageError(f"the cells have shape {list(cells.shape)}, wanted [b, {n}, {max(5, depth)}]")
-        corner, stride = self._places(size)
-        return _found(cells, corner, stride[:, np.newaxis], stride[:, np.newaxis], threshold)
+        return _found(cells, self.places(size), threshold)
+
+    def places(self, size: Size) -> Places:
+        """Where the cells lie in images of `size` (height, width), in the order of their numbers."""
+        corner, stride = (some.astype(np.float64) for some in self._places(size))
+        return Places(corner, stride[:, np.newaxis], stride[:, np.newaxis])
 
     def _grids(self, size: Size) -> list[Size]:
         """Rows and columns of each grid."""
@@ -609,17 +625,9 @@ def _check_keypoints(facts: Facts) -> None:
         )
 
 
-def _found(
-    cells: NDArray[np.floating],
-    corner: NDArray[np.floating | np.int64],
-    unit: NDArray[np.floating | np.int64],
-    whole: NDArray[np.floating | np.int64],
-    threshold: float,
-) -> list[Found]:
-    """What cells [b, n, 5 + classes] say of their images, best first, from `threshold` on.
-
-    `corner` is the top left (y, x) of each in pixels; y and x count in `unit` pixels, h and w in `whole`.
-    """
+def _found(cells: NDArray[np.floating], places: Places, threshold: float) -> list[Found]:
+    """What cells [b, n, 5 + classes] say of their images, best first, from `threshold` on."""
+    corner, unit, whole = places
     cells = cells.astype(np.float64)
     scores, labels = cells[..., 4], np.zeros(cells.shape[:2], np.int64)
     if cells.shape[-1] > 5:
