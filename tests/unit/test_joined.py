@@ -261,6 +261,8 @@ def same(ds: hr.Dataset, folder: Path) -> hr.Dataset:
 
 
 def test_it_is_looked_at_in_a_browser(cats: hr.Dataset, fish: hr.Dataset) -> None:
+    for name in ("starlette", "uvicorn"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'headrace[view]'")
     with (cats + fish).view(browser=False) as viewer:
         ask = Client(viewer.address.url).enter()
         assert ask("api/records").json["total"] == 70 and ask("api/groups").status == ask("api/rejects").status == 200
