@@ -15,6 +15,7 @@ import pytest
 
 import far
 import headrace as hr
+from browsing import Client
 from drawn import picture, saved
 from headrace.errors import UsageError
 from headrace.load import ahead
@@ -257,6 +258,17 @@ def test_it_is_packed_and_looked_at_as_any(cats: hr.Dataset, fish: hr.Dataset, t
 
 def same(ds: hr.Dataset, folder: Path) -> hr.Dataset:
     return pack([hr.Record(id=f"again/{record.id}", encoded=record.encoded) for record in ds[:6]], folder / "again")
+
+
+def test_it_is_looked_at_in_a_browser(cats: hr.Dataset, fish: hr.Dataset) -> None:
+    for name in ("starlette", "uvicorn"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'headrace[view]'")
+    with (cats + fish).view(browser=False) as viewer:
+        ask = Client(viewer.address.url).enter()
+        assert ask("api/records").json["total"] == 70 and ask("api/groups").status == ask("api/rejects").status == 200
+        assert ask("api/diff").status == 400  # of versions, which it has none of
+    with pytest.raises(UsageError, match=r"cats \+ fish: has no versions; edit=True is of"):
+        (cats + fish).view(edit=True, browser=False)
 
 
 def test_what_has_no_files_of_its_own(cats: hr.Dataset, fish: hr.Dataset) -> None:
