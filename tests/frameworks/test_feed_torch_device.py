@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
+from headrace.load.iteration import Iteration
 from packed import flip, pack, photos, shades, shard_of, threads, threads_left
 
 torch = pytest.importorskip("torch")
@@ -193,14 +194,30 @@ def test_a_damaged_record_comes_in_its_turn(tmp_path: Path, lane: Lane) -> None:
     assert sizes == [2, 2, 1, 2, 2, 2]
 
 
-def test_a_forked_child_does_not_go_on_with_it(ds: hr.Dataset, lane: Lane) -> None:
-    feed = ds.loader(batch_size=4).to_torch()
+def test_a_forked_child_does_not_go_on_with_it(ds: hr.Dataset, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = {int(id_) for id_ in ds.loader(batch_size=4)[1].ids}
+    asked, goes_on = [threading.Event(), threading.Event()], threading.Event()
+    after = Iteration.__next__
+
+    def blocking(pixels: Any, boxes: Any, points: Any, rng: Any) -> Any:
+        if int(pixels[0, 0, 0]) in blocked:
+            assert goes_on.wait(timeout=60)
+        return pixels, boxes, points
+
+    def telling(run: Iteration) -> hr.Batch:
+        next((event for event in asked if not event.is_set()), asked[-1]).set()
+        return after(run)
+
+    monkeypatch.setattr(Iteration, "__next__", telling)
+    feed = ds.loader(batch_size=4, augment=blocking).to_torch()
     got = iter(feed)
     next(got)
+    assert asked[1].wait(timeout=60)  # the thread that sends is in the midst of the run when the process is forked
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
 
     def child() -> None:
+        blocked.clear()
         try:
             next(got)
         except hr.UsageError as error:
@@ -213,6 +230,7 @@ def test_a_forked_child_does_not_go_on_with_it(ds: hr.Dataset, lane: Lane) -> No
     assert "belongs to the process it was forked from" in here.recv()
     assert len(here.recv()) == 5  # a pass of its own
     process.join()
+    goes_on.set()
     assert len(list(got)) == 4
 
 
