@@ -7,7 +7,9 @@ number of workers, in every later version (tests/golden freezes them).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -150,6 +152,118 @@ def _block(number: int, n: int, seed: int, epoch: int, windows: Windows | None) 
         block = permute_windows(positions, n=n, seed=seed, epoch=epoch, windows=windows)
     block.flags.writeable = False
     return block
+
+
+def passes(
+    start: int, stop: int, *, n: int, seed: int, windows: Windows | None = None, shuffle: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Record numbers int64 [stop - start] of 0..n-1 at these places of an endless row of permutations, that of epoch 0,
+    of 1, and so on, before which those of -1, -2, … are; and which of them each is of, beside that of `start`."""
+    first, parts, of = start // n, [], []
+    for epoch in range(first, -(-stop // n)):
+        low, high = max(start - epoch * n, 0), min(stop - epoch * n, n)
+        parts.append(
+            shuffled(low, high, n=n, seed=seed, epoch=epoch, windows=windows) if shuffle else np.arange(low, high)
+        )
+        of.append(np.full(high - low, epoch - first))
+    none = np.zeros(0, np.int64)
+    return np.concatenate([none, *parts]), np.concatenate([none, *of])
+
+
+class Line(NamedTuple):
+    """Records in a row, each as long as it weighs: `numbers` int64 [k], and where each ends, `ends` float64 [k], of a
+    line from 0 to 1."""
+
+    numbers: NDArray[np.int64]
+    ends: NDArray[np.float64]
+
+
+def line(weights: NDArray[np.float64], strata: NDArray[np.integer] | None, *, seed: int) -> Line:
+    """The line of records of these weights [n], which are 0 or more, and some of them more.
+
+    Those of a stratum [n] lie together, in it those of one weight, and these shuffled by the seed; without strata they
+    lie in their order. What weighs nothing is left out.
+    """
+    numbers = np.flatnonzero(weights > 0)
+    if strata is not None:
+        numbers = numbers[permute(np.arange(len(numbers)), n=len(numbers), seed=seed, epoch=0)]
+        numbers = numbers[np.lexsort((weights[numbers], strata[numbers]))]
+    # Divided before they are summed up: the sum of large ones may be infinite.
+    lengths = weights[numbers] / weights.max(initial=1e-300)
+    ends = np.cumsum(lengths)
+    ends /= ends[-1:]
+    return Line(numbers, ends)
+
+
+# The golden ratio's share of a turn, in 2^-64: points that go round by it lie as evenly as points that don't know their
+# number can (Knuth, "The Art of Computer Programming", volume 3, 6.4, on Fibonacci hashing).
+_TURN = 0x9E3779B97F4A7C15
+
+
+def systematic(
+    samples: NDArray[np.int64], *, m: int, line: Line, seed: int, epoch: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Record numbers int64 [k] of these samples [k] out of `m` of an epoch; and how many samples of that epoch each has
+    had of its record before, but for a number that is the record's.
+
+    Systematic sampling (Madow and Madow, 1944): sample i is what lies at (i + u) / m of the line, where u goes round by
+    the golden ratio with each epoch. So a record, and what lies together on the line, has as many samples as its share
+    of m, rounded up or down; and over all epochs nearly as exactly.
+    """
+    u = ((_key(seed, _ROUNDS + 1) + epoch * _TURN) % (1 << 64) >> 11) * 2.0**-53
+    at = np.minimum(np.searchsorted(line.ends, (samples + u) / m, side="right"), len(line.ends) - 1)
+    begins = np.where(at > 0, line.ends[at - 1], 0.0)
+    return line.numbers[at], samples - np.ceil(begins * m - u).astype(np.int64)
+
+
+def dealt(start: int, stop: int, counts: Sequence[int]) -> tuple[NDArray[np.int64], list[range]]:
+    """To which of several parts the positions `start` to `stop` of an epoch go, int64 [stop - start], and which numbers
+    of each part these are; a part has `counts` of all positions.
+
+    Of any positions in a row a part has its share, but for a few. (The parts are halved again and again, and each half
+    gets its share of what both have by Bresenham's line.)
+    """
+    part = np.zeros(stop - start, np.int64)
+    spans: list[range] = []
+
+    def deal(where: NDArray[np.int64], start: int, stop: int, first: int, counts: Sequence[int]) -> None:
+        if len(counts) == 1:
+            part[where] = first
+            spans.append(range(start, stop))
+            return
+        half = len(counts) // 2
+        left, n = sum(counts[:half]), max(1, sum(counts))
+        places = np.arange(start, stop + 1).astype(np.int64 if n < 1 << 31 else object)  # whose product is below 2^63
+        before = (places * left + n // 2) // n  # of the positions before, those of the left half
+        is_left = (np.diff(before) > 0).astype(bool)
+        low, high = int(before[0]), int(before[-1])
+        deal(where[is_left], low, high, first, counts[:half])
+        deal(where[~is_left], start - low, stop - high, first + half, counts[half:])
+
+    deal(np.arange(stop - start), start, stop, 0, counts)
+    return part, spans
+
+
+def quotas(total: int, shares: Sequence[Fraction]) -> list[int]:
+    """How many of the first `total` samples of all epochs each part has that these are the shares of; they sum to it.
+
+    For any number that is larger they are as many or more.
+    """
+    if len(shares) == 1:
+        return [total]
+    half = len(shares) // 2
+    left = math.floor(total * sum(shares[:half]) / sum(shares))
+    return [*quotas(left, shares[:half]), *quotas(total - left, shares[half:])]
+
+
+def derived(seed: int, part: int) -> int:
+    """The seed of a part that is shuffled for itself."""
+    return _key(seed, part, _ROUNDS + 2)
+
+
+def repeats(keys: Keys, times: NDArray[np.int64]) -> Keys:
+    """What random numbers are drawn by when a record comes again, uint64 [n]: its key at time 0, else another one."""
+    return np.where(times == 0, keys, _mix(keys + _mix(times.astype(np.uint64) + np.uint64(1))))
 
 
 def keys_of(ids: Iterable[str]) -> Keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
@@ -307,6 +308,22 @@ def _your_own() -> tuple[list[str], list[str]]:
     """The Python and the shell blocks of the page."""
     blocks = BLOCK.findall((ROOT / "docs/tutorials/your-own.md").read_text())
     return [code for kind, code in blocks if kind == "python"], [code for kind, code in blocks if kind == "bash"]
+
+
+def test_pytorch_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    blocks = [
+        code for kind, code in BLOCK.findall((ROOT / "docs/tutorials/pytorch.md").read_text()) if kind == "python"
+    ]
+    assert len(blocks) == 5 and "torchdata" in blocks[-1]
+    if importlib.util.find_spec("torchdata") is None:
+        del blocks[-1]
+    said = _run([sys.executable, "-c", "\n".join(blocks)], tmp_path)
+    assert [line for line in said.splitlines() if line[0].isdigit() or line.startswith("torch.Size")] == [
+        "torch.Size([32, 3, 96, 96]) torch.float32 torch.int64",
+        "4 batches are left of 6",
+        *["3 batches are left"][: len(blocks) - 4],
+    ]
 
 
 def test_transforms_run(tmp_path: Path) -> None:

@@ -195,21 +195,57 @@ def test_spawned_processes_share_it_as_well(ds: hr.Dataset) -> None:
     assert numbers(given) == passes(ds, 1)[0]
 
 
-def test_one_process_does_not_say_where_all_stand(ds: hr.Dataset) -> None:
-    class Told(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
-        def __init__(self, feed: Any) -> None:
-            self.feed = feed
+class Told(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+    """What loader and feed say of where they stand, at each batch that a process of a DataLoader makes."""
 
-        def __iter__(self) -> Any:
-            for _ in self.feed:
-                try:
-                    self.feed.state_dict()
-                except hr.UsageError as error:
-                    yield str(error)
+    def __init__(self, feed: Any) -> None:
+        self.feed = feed
 
-    told = Told(ds.loader(batch_size=4).to_torch())
-    said = list(torch.utils.data.DataLoader(told, batch_size=None, num_workers=2))
-    assert len(said) == 5 and all("one process of a DataLoader can't say" in text for text in said)
+    def __iter__(self) -> Any:
+        for _ in self.feed:
+            try:
+                self.feed.loader.state_dict()
+            except hr.UsageError as error:
+                yield str(error), self.feed.state_dict()
+
+
+def test_one_process_says_where_it_stands_and_not_where_all_do(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=4).to_torch()
+    said = list(torch.utils.data.DataLoader(Told(feed), batch_size=None, num_workers=2))
+    assert len(said) == 5 and all("one process of a DataLoader can't say" in text for text, _ in said)
+    assert [(state["epoch"], state["batch"], state["share"]) for _, state in said] == [
+        (0, 2, [0, 2]),
+        (0, 3, [1, 2]),
+        (0, 4, [0, 2]),
+        (0, 5, [1, 2]),
+        (0, 6, [0, 2]),
+    ]
+    with pytest.raises(hr.UsageError, match="that of process 1 of 2 of a DataLoader, and this is none of its"):
+        feed.load_state_dict(said[1][1])
+    assert feed.state_dict() == ds.loader(batch_size=4).state_dict()
+
+
+def test_set_epoch_leaves_what_was_loaded_of_that_epoch(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=4).to_torch()
+    first, second, third = passes(ds, 3)
+    for _ in zip(range(2), feed, strict=False):
+        pass
+    state = feed.state_dict()
+    assert feed.epoch == 1  # a pass that was left is over
+    for epoch, wanted in ((0, first[2:]), (1, second), (2, third)):
+        feed.load_state_dict(state)
+        assert feed.epoch == 0
+        feed.set_epoch(epoch)
+        assert feed.epoch == epoch and numbers(feed) == wanted
+    for epoch, wanted in ((0, first), (0, first), (2, third)):  # again, and out of their order
+        feed.set_epoch(epoch)
+        assert numbers(feed) == wanted
+    for _ in zip(range(2), feed, strict=False):
+        pass
+    feed.set_epoch(3)  # left at its second batch, it begins anew
+    assert feed.state_dict()["batch"] == 0
+    feed.set_epoch(0)
+    assert numbers(feed) == first
 
 
 # Each feed, and what blocks it: the error is an ImportError of one line that says what to install.

@@ -131,6 +131,20 @@ def test_a_far_dataset_is_as_a_near_one(ds: hr.Dataset, options: dict[str, Any],
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"augment": hr.HorizontalFlip()}], ids=str)
+def test_far_records_in_an_order_of_ones_own(ds: hr.Dataset, options: dict[str, Any], tmp_path: Path) -> None:
+    distant, place = far.opened(ds.path, tmp_path / "cache")
+    near, away = (one.loader(**OPTIONS | options) for one in (ds, distant))
+    for positions in ([*range(100)], [5, 90, 5, 0], [119, 5], [7]):
+        assert same(near.at(np.array(positions)), away.at(np.array(positions)))
+        assert len(place.requests) < 10  # neighbours are one request, whatever their order
+    settle(away)
+    asked = len(place.requests)
+    away.at(np.array([90, 99]))
+    assert len(place.requests) == asked > 0
+
+
+@pytest.mark.usefixtures("quiet")
 def test_neighbours_are_one_request(ds: hr.Dataset, tmp_path: Path) -> None:
     distant, place = far.opened(ds.path, tmp_path / "cache")
     check_epochs(ds.loader(**OPTIONS | {"shuffle": False}), distant.loader(**OPTIONS | {"shuffle": False}))
@@ -834,8 +848,8 @@ def test_the_filler_gives_way_and_ends_with_the_loader(ds: hr.Dataset, tmp_path:
     assert store is not None
     store.traffic.expect(1)  # somebody waits for something all the time
     loader = distant.loader(**OPTIONS)
-    assert loader._filling is not None
-    loader._filling.begin()
+    assert loader._fetched[0].filling is not None
+    loader._fetched[0].filling.begin()
     thread = filler()
     assert thread is not None and not gate.asked.wait(0.1)
     del loader
@@ -846,7 +860,7 @@ def test_the_filler_gives_way_and_ends_with_the_loader(ds: hr.Dataset, tmp_path:
 @pytest.mark.parametrize("share", [0.9, 0], ids=["no room", "a small part"])
 def test_what_is_not_filled(ds: hr.Dataset, share: float, tmp_path: Path) -> None:
     distant, _ = far.opened(ds.path, tmp_path / "cache", int(share * bytes_of(ds)) if share else None)
-    assert (distant if share else distant[::10]).loader(**OPTIONS)._filling is None
+    assert (distant if share else distant[::10]).loader(**OPTIONS)._fetched[0].filling is None
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

@@ -99,11 +99,11 @@ def test_no_such_record(ds: hr.Dataset, i: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "i", [None, 1.5, (1, 2), {3}, [1.5], ["dir/000.jpeg"], np.zeros((2, 2), int), [None], object()]
+    "i", [None, 1.5, (1, 2), {3}, [1.5], ["dir/000.jpeg", 1], np.zeros((2, 2), int), [None], object()]
 )
 def test_no_number(ds: hr.Dataset, i: Any) -> None:
     with pytest.raises(
-        TypeError, match=r"records by .*, wanted a number, an id, a slice, whole numbers \[m\] or a mask"
+        TypeError, match=r"records by .*, wanted a number, an id, a slice, whole numbers or ids \[m\] or a mask"
     ):
         ds[i]
 
@@ -157,9 +157,29 @@ def test_no_such_records(ds: hr.Dataset, key: Any, said: str) -> None:
         ds[key]
 
 
+def test_ids_give_a_view(ds: hr.Dataset) -> None:
+    for view in (ds, ds.split("val"), ds[::-1]):
+        ids = view.catalog["id"].to_list()
+        for chosen in ([7, 3, 7], [0], [len(view) - 1, 2]):
+            names = [ids[i] for i in chosen]
+            for key in (names, np.array(names), pl.Series(names)):
+                assert view[key].rows.tolist() == view.rows[chosen].tolist()
+    with pytest.raises(KeyError, match=r"ds: no record 'zzz'"):
+        ds[["dir/000.jpeg", "zzz"]]
+
+
+def test_whether_there_is_an_id(ds: hr.Dataset) -> None:
+    assert ds[3].id in ds and "zzz" not in ds and 3 not in ds and ds[3] not in ds
+    assert ds[3].id not in ds[4:] and ds[3].id in ds[3:4]
+
+
 def test_a_record_by_its_id(ds: hr.Dataset, tmp_path: Path) -> None:
     for i in (0, 17, 59):
-        assert ds[ds[i].id].encoded == ds[i].encoded
+        assert ds[ds[i].id].encoded == ds.record(ds[i].id).encoded == ds[i].encoded
+    with pytest.raises(TypeError, match=r"record\(3\): wanted an id; by its number it is ds\[3\]"):
+        ds.record(3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no record 'zzz'"):
+        ds.record("zzz")
     val = ds.split("val")
     assert val[val[3].id].id == val[3].id
     array = hr.ArrayDataset(np.zeros((3, 2, 2, 1), np.uint8))

@@ -436,6 +436,25 @@ def test_no_state(ds: hr.Dataset, state: Any) -> None:
         ds.loader().load_state_dict(state)
 
 
+# --- records in an order of one's own ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": hr.HorizontalFlip()}, {"cache": "memory"}, {"on_bad": "skip"}])
+def test_records_at_positions_are_those_of_batches(ds: hr.Dataset, options: dict[str, Any]) -> None:
+    loader = ds.loader(batch_size=5, shuffle=True, seed=2, **options)
+    where = {record.id: i for i, record in enumerate(ds)}
+    for epoch in (0, 2):
+        loader.epoch = epoch
+        for batch in loader.iterate():
+            found = loader.at(np.array([where[id_] for id_ in batch.ids]))
+            assert found.ids == batch.ids
+            assert np.array_equal(found.images, batch.images) and np.array_equal(found.targets, batch.targets)
+        several = loader.at(np.array([3, 0, 3, 3]))
+        assert several.ids == tuple(list(where)[i] for i in (3, 0, 3, 3))
+        assert np.array_equal(several.images[0], several.images[3])
+        assert loader.state_dict()["batch"] == 0 and loader.epoch == epoch  # it takes nothing from an iteration
+
+
 # --- world -----------------------------------------------------------------------------------------------------------
 
 
@@ -970,7 +989,15 @@ TYPED: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((), {"transform": ()}, "has no transform: it is called augment here"),
     ((), {"drop_remainder": True}, "has no drop_remainder: it is called drop_last here"),
     ((), {"shufle": True}, "has no shufle: it is called shuffle here"),
-    ((), {"zzz": 1}, r"has no zzz: there are batch_size.*, cache, mix$"),
+    ((), {"batchsize": 8}, "has no batchsize: it is called batch_size here"),
+    ((), {"shuffle_buffer": 1000}, "has no shuffle_buffer: it is called shuffle here"),
+    ((), {"sampler": None}, "has no sampler: it is called weights here"),
+    ((), {"pin_memory": True}, r"has no pin_memory: the feed has it: loader\.to_torch"),
+    ((), {"prefetch_factor": 2}, "has no prefetch_factor: it makes batches ahead"),
+    ((), {"persistent_workers": True}, "has no persistent_workers: its workers are threads"),
+    ((), {"collate_fn": len}, "has no collate_fn: a batch is arrays already"),
+    ((), {"validation_split": 0.2}, r"has no validation_split: a view has it: ds\.split"),
+    ((), {"zzz": 1}, r"has no zzz: there are batch_size.*, cache, mix, weights, take, repeat$"),
     ((), {"augment": np.flip}, "augment: <function flip .*, without draws; wanted augmentations such as hr.Horizontal"),
     ((), {"augment": (HorizontalFlip(), len)}, "augment: <built-in function len>, without draws"),
     ((), {"augment": (lambda pixels, boxes, points: 1)}, "<lambda> at .*, without draws; wanted .* a function of"),
@@ -993,6 +1020,7 @@ def test_names_from_elsewhere_lead_to_arguments(ds: hr.Dataset) -> None:
     arguments = inspect.signature(ds.loader).parameters
     assert {"batch_size", "size", "workers", "augment"} <= arguments.keys()
     assert set(dataset._ELSEWHERE) <= arguments.keys() and not arguments.keys() & dataset._NAMES.keys()
+    assert not dataset._NEEDLESS.keys() & (arguments.keys() | dataset._NAMES.keys())
 
 
 def test_one_augmentation_alone(ds: hr.Dataset) -> None:

@@ -43,13 +43,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from headrace.exporting.export import ExportReport
+    from headrace.feeds.torchmap import TorchDataset
     from headrace.load.loader import Cache, Loader, OnBad, Order
     from headrace.load.mix import Mix
     from headrace.load.targets import Target
+    from headrace.load.weights import Weights
     from headrace.viewing.serve import Viewer
 
 
-Chosen: TypeAlias = "slice | list[int] | list[bool] | NDArray[np.integer] | NDArray[np.bool_] | pl.Series"
+Chosen: TypeAlias = "slice | list[int] | list[bool] | list[str] | NDArray[Any] | pl.Series"
 
 _log = logging.getLogger("headrace")
 _Arguments = ParamSpec("_Arguments")
@@ -59,16 +61,43 @@ _Made = TypeVar("_Made")
 _ELSEWHERE = {
     "size": ("image_size", "img_size", "target_size", "input_size", "resize", "shape", "image_shape"),
     "workers": ("num_workers", "max_workers", "threads", "num_threads", "n_jobs", "num_parallel_calls"),
-    "batch_size": ("batch", "bs", "n"),
+    "batch_size": ("batch", "bs", "n", "batchsize", "train_batch_size"),
     "mix": ("mixup", "cutmix", "mosaic"),
     "augment": ("transform", "transforms", "augmentation", "augmentations", "map", "preprocessing"),
     "target": ("targets", "target_transform", "label_mode", "labels"),
     "fit": ("resize_mode", "mode", "crop_to_aspect_ratio", "pad_to_aspect_ratio"),
-    "drop_last": ("drop_remainder",),
-    "seed": ("random_state", "generator"),
-    "world": ("rank", "world_size", "num_replicas", "sampler", "shard"),
+    "drop_last": ("drop_remainder", "drop_uneven"),
+    "seed": ("random_state", "generator", "random_seed", "shuffle_seed"),
+    "shuffle": ("shuffle_buffer", "shuffle_files", "buffer_size", "reshuffle_each_iteration", "randomize"),
+    "world": ("rank", "world_size", "num_replicas", "shard", "num_shards", "shard_index", "shard_options"),
+    "weights": ("sampler", "sample_weights", "class_weights", "class_weight", "sampling", "oversample", "balance"),
+    "take": ("num_samples", "samples_per_epoch", "epoch_size", "limit"),
+    "repeat": ("num_epochs", "epochs", "repeats"),
+    "on_bad": ("ignore_errors", "skip_errors", "on_error"),
+    "order": ("shuffle_algo", "access_order"),
 }
 _NAMES = {theirs: ours for ours, names in _ELSEWHERE.items() for theirs in names}
+# What they need and a loader doesn't, and why.
+_NEEDLESS = {
+    **dict.fromkeys(
+        ("prefetch_factor", "prefetch", "prefetch_size", "prefetch_batches", "max_queue_size", "read_ahead"),
+        "it makes batches ahead as memory allows",
+    ),
+    **dict.fromkeys(
+        ("persistent_workers", "use_multiprocessing", "multiprocessing_context", "worker_init_fn", "timeout"),
+        "its workers are threads, which stay as long as it does",
+    ),
+    **dict.fromkeys(("pin_memory", "pin_memory_device", "device", "dtype"), "the feed has it: loader.to_torch(…)"),
+    **dict.fromkeys(("collate_fn", "batch_sampler"), "a batch is arrays already, targets as target= makes them"),
+    **dict.fromkeys(
+        ("interpolation", "antialias"), "images are made smaller by area, and larger by linear interpolation"
+    ),
+    **dict.fromkeys(("label_smoothing",), "a loss has it"),
+    **dict.fromkeys(("deterministic",), "it always is"),
+    **dict.fromkeys(
+        ("split", "subset", "validation_split"), "a view has it: ds.split('train'), ds.divide({'train': 0.8})"
+    ),
+}
 
 
 def _by_name(method: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
@@ -85,7 +114,8 @@ def _by_name(method: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]
         for name in options:
             if name not in known:
                 near = _NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
-                hint = f"it is called {near} here; " if near else ""
+                called = f"it is called {near} here; " if near else ""
+                hint = f"{_NEEDLESS[name]}; " if name in _NEEDLESS else called
                 raise UsageError(f"{method.__name__}() has no {name}: {hint}there are {', '.join(known)}")
         return method(*args, **options)
 
@@ -347,6 +377,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __add__(self, other: Dataset) -> Dataset:
+        """The records of both, one after the other: see concat."""
+        return concat([self, other]) if isinstance(other, Dataset) else NotImplemented
+
     def __iter__(self) -> Generator[StoredRecord, None, SourceInfo]:
         """The records of this view, in its order: a Dataset is a source, and can be packed. Raises DamageError."""
         for i in range(len(self)):
@@ -369,8 +403,9 @@ class Dataset:
     def __getitem__(self, key: int | np.integer[Any] | str | Chosen) -> StoredRecord | Dataset:
         """Record number `key` of this view, in constant time, or the one of this id; negative numbers from the end.
 
-        A slice, numbers [m] (which may repeat) or a mask bool [n] give a view: ds[:5], ds[[7, -1]],
-        ds[ds.catalog["width"] > 300]. Raises IndexError, UnknownIdError (a KeyError), TypeError, DamageError.
+        A slice, numbers or ids [m] (which may repeat) or a mask bool [n] give a view: ds[:5], ds[[7, -1]],
+        ds[["a.jpg", "b.jpg"]], ds[ds.catalog["width"] > 300].
+        Raises IndexError, UnknownIdError (a KeyError), TypeError, DamageError.
         """
         if isinstance(key, str):
             return self._record(self._row_of(key))
@@ -392,6 +427,11 @@ class Dataset:
         n = len(self)
         if isinstance(key, slice):
             return np.arange(n)[key]
+        if len(key) and all(isinstance(id_, str) for id_ in key):
+            rows = np.array([self._row_of(str(id_)) for id_ in key])
+            by_row = np.argsort(self.rows, kind="stable")
+            found: NDArray[np.int64] = by_row[np.searchsorted(self.rows, rows, sorter=by_row)]
+            return found
         given = np.asarray(key)
         if given.ndim != 1 or (given.dtype.kind not in "biu" and len(given)):
             raise TypeError(f"records by {given.dtype} {list(given.shape)}, {_WANTED}")
@@ -403,6 +443,19 @@ class Dataset:
             raise IndexError(f"record {outside[0]} of {n}")
         numbers = given.astype(np.int64)
         return np.where(numbers < 0, numbers + n, numbers)
+
+    def record(self, id: str) -> StoredRecord:
+        """The record of this id. Raises UnknownIdError (a KeyError), TypeError, DamageError."""
+        if not isinstance(id, str):
+            raise TypeError(f"record({id!r:.60}): wanted an id; by its number it is ds[{id!r:.60}]")
+        return self[id]
+
+    def __contains__(self, id: object) -> bool:
+        """Whether there is a record of this id."""
+        try:
+            return isinstance(id, str) and self._row_of(id) >= 0
+        except UnknownIdError:
+            return False
 
     def _row_of(self, id_: str) -> int:
         """The row of a record of this view. Raises UnknownIdError."""
@@ -495,8 +548,12 @@ class Dataset:
         return (_features(self.store, int(row), names) for row in self.rows)
 
     def verify(self, *, workers: int | None = None) -> Verdict:
-        """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
-        assert isinstance(self.store, Shards)
+        """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses.
+
+        Raises UsageError: it is joined of several, each of which has promises of its own.
+        """
+        if not isinstance(self.store, Shards):
+            raise UsageError(f"{self.path}: is made of {len(self.store.part_names)} parts; verify each of them")
         return verify(self.store.tables.home, version=self.version, workers=workers)
 
     @_by_name
@@ -519,6 +576,9 @@ class Dataset:
         min_visible: float = MIN_VISIBLE,
         cache: Cache | None = None,
         mix: Mix | None = None,
+        weights: Weights | None = None,
+        take: int | None = None,
+        repeat: int | None = None,
     ) -> Loader:
         """Batches of this view, by number or in order: how they are iterated, repeated and resumed says Loader.
 
@@ -526,9 +586,10 @@ class Dataset:
         torch.distributed, JAX, or RANK and WORLD_SIZE, once the processes have met: see headrace.world.
         size, fit: what every image is brought to, an int for a square; None is the size all images of the view share.
         shuffle None: on for what one trains on, off for what one evaluates, so that predictions stand beside
-        `ds.labels`. On with `augment`, and for records of "train": that split, that part of `divide`, and what `where`
-        and slices leave of them; a dataset that was never divided is one split, "train". Off for all others, among
-        them a dataset of several splits as a whole and what `where` leaves of that. `repr(loader)` says which it is.
+        `ds.labels`. On with `augment` or `weights`, for a mix, and for records of "train": that split, that part of
+        `divide`, and what `where` and slices leave of them; a dataset that was never divided is one split, "train". Off
+        for all others, among them a dataset of several splits as a whole and what `where` leaves of that.
+        `repr(loader)` says which it is.
         order: what is shuffled. "full" is everything. "windows" is for sets larger than the cache or a disk's patience:
         blocks of neighbours, about 8 MB each, are shuffled, and the records of up to 16 of these among each other, so
         that some 128 MB are read at a time (a cache should hold twice that). As random, repeatable and resumable, and
@@ -548,6 +609,14 @@ class Dataset:
         cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).
         mix: MixUp, CutMix or Mosaic, after `augment`: each image is made of several of its batch, of a rank's part of
         it. For MixUp and CutMix a class is float32 [b, classes].
+        weights: how often records are drawn beside each other. "balanced": the records of each class as often as those
+        of any other; {"cat": 2.0}: by class, 1 for those left out; the name of a column or an attribute; a number for
+        each record. An epoch has as many records as ever, of which a class has its share, and each record its own,
+        rounded up or down: some come several times (each with another augmentation), some not, and what an epoch leaves
+        out the next ones bring. A record that weighs 0 never comes. Equal weights are an epoch of each record once.
+        take, repeat: an epoch of so many records, or of so many times all. Without weights an epoch goes on in the
+        permutation where the last one ended: every record once, before any comes again. (So one that ends it and
+        begins the next may have a record of the end of the one and of the beginning of the other.)
 
         Raises UsageError, DataError.
         """
@@ -555,11 +624,12 @@ class Dataset:
         from headrace.load.loader import Loader, LoaderOptions
         from headrace.load.targets import default_target
 
+        trains = self.selection.trains or bool(augment) or weights is not None or bool(self.store.shares)
         options = LoaderOptions(
             batch_size=batch_size,
             size=size,  # type: ignore[arg-type]
             fit=fit,
-            shuffle=self.selection.trains or bool(augment) if shuffle is None else shuffle,
+            shuffle=trains if shuffle is None else shuffle,
             order=order,
             seed=seed,
             target=default_target(self.selection.facts(objects=False)) if target is None else target,
@@ -572,6 +642,9 @@ class Dataset:
             min_visible=min_visible,
             cache=cache,
             mix=mix,
+            weights=weights,
+            take=take,
+            repeat=repeat,
         )
         loader = Loader(self.selection, options)
         if loader.windows is not None:
@@ -585,6 +658,45 @@ class Dataset:
                     uneven,
                 )
         return loader
+
+    @_by_name
+    def to_torch_dataset(
+        self,
+        *,
+        size: int | tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        seed: int = 0,
+        target: Target | None = None,
+        augment: Augmentation | Iterable[Augmentation] = (),
+        workers: int | None = None,
+        min_visible: float = MIN_VISIBLE,
+        cache: Cache | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> TorchDataset:
+        """A map-style torch.utils.data.Dataset of this view, for the samplers and DataLoaders that one has: item i is
+        (image uint8 [c, h, w], target) of `ds[i]`. For all else a `loader` is faster, resumes and needs no processes.
+
+        The options are those of `loader`, and an image is what a loader of them makes of it in that epoch, which
+        `set_epoch` says. transform: a function of each image, tensor uint8 [c, h, w], as torchvision's datasets take
+        it, for what makes another type of it; what moves pixels belongs into `augment`, which moves boxes, too.
+
+        Raises UsageError, DataError, MissingExtraError.
+        """
+        from headrace.feeds.torchmap import TorchDataset
+
+        loader = self.loader(
+            batch_size=1,
+            size=size,
+            fit=fit,
+            shuffle=False,
+            seed=seed,
+            target=target,
+            augment=augment,
+            workers=workers,
+            min_visible=min_visible,
+            cache=cache,
+        )
+        return TorchDataset(loader, transform=transform)
 
     def export(
         self,
@@ -681,6 +793,9 @@ class Dataset:
         if self.has_keypoints:
             sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
+        if self.store.shares:
+            mixed = zip(self.store.part_names, self.store.shares, strict=True)
+            parts.append("mixed: " + ", ".join(f"{share:g} of {name}" for name, share in mixed))
         what = "".join(f" / {what}" for what in self.selection.what)
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
@@ -701,11 +816,62 @@ class Dataset:
         return f"<div><code>{html.escape(repr(self))}</code></div><div>{''.join(cells)}</div>"
 
 
+def concat(datasets: Iterable[Dataset]) -> Dataset:
+    """The records of several datasets or views as one Dataset, those of the first first; `a + b` is the same.
+
+    Classes of one name are one class: those of the first dataset keep their numbers, others follow. Where any of them
+    has several classes to an image, all have. Ids stay, unless two datasets share one; then each id gets the name of
+    its dataset before it ("cats/1.jpg"). Views of one dataset become a view of that. What comes out is looked at,
+    divided, loaded, resumed, trained on and packed as any Dataset; it has no files of its own to be edited or verified.
+    Raises UsageError: none, or parts of which keypoints or arrays differ.
+    """
+    return _joined(datasets, "concat([a, b])")
+
+
+def mix(shares: Mapping[Dataset, float]) -> Dataset:
+    """Several datasets or views as one, `concat` of them, whose shuffled epochs have a share of each: {a: 0.7, b: 0.3}.
+
+    Any records in a row are mixed by these shares, but for a few, so that each batch is. An epoch has as many records
+    as all parts together (`take` and `repeat` of its loader say otherwise). Each part is gone through by permutations
+    of its own, one after the other and on through all epochs: every record once, before any of the part comes again.
+    Views of a mix are mixed by the same shares. Loaded with shuffle=False it is `concat`: each record once, in order.
+    Raises UsageError: shares that are not above 0 or don't sum to 1, a part without records, and as concat does.
+    """
+    if not isinstance(shares, Mapping):
+        raise UsageError(f"mix({shares!r:.60}): wanted a share for each dataset, as in mix({{a: 0.7, b: 0.3}})")
+    for dataset, share in shares.items():
+        name = repr(dataset.title) if isinstance(dataset, Dataset) else f"{dataset!r:.60}"
+        if isinstance(share, bool) or not (isinstance(share, int | float | np.number) and share > 0):
+            raise UsageError(f"mix: the share of {name} is {share!r:.60}, wanted above 0")
+    total = sum(map(float, shares.values()))
+    if shares and abs(total - 1) > 1e-6:
+        raise UsageError(f"mix: the shares sum to {total:g}, wanted 1")
+    return _joined(shares, "mix({a: 0.7, b: 0.3})", [float(share) for share in shares.values()])
+
+
+def _joined(datasets: object, typed: str, shares: Sequence[float] = ()) -> Dataset:
+    from headrace.load.joined import joined
+
+    given = [datasets] if isinstance(datasets, Dataset) or not isinstance(datasets, Iterable) else list(datasets)
+    parts: list[Dataset] = []
+    for part in given:
+        if not isinstance(part, Dataset):
+            raise UsageError(f"{part!r:.60} is no Dataset; wanted some, as in {typed}")
+        if shares and not len(part):
+            raise UsageError(f"mix: {part.title} has no records")
+        parts.append(part)
+    if not parts:
+        raise UsageError(f"there is nothing to join; wanted some, as in {typed}")
+    dataset = object.__new__(Dataset)
+    dataset.selection = joined([part.selection for part in parts], shares)
+    return dataset
+
+
 _SIDE = 160  # of an image in a notebook
 
 
 _COMPARED = 10_000  # ids that an unknown one is compared with, letter by letter
-_WANTED = "wanted a number, an id, a slice, whole numbers [m] or a mask bool [n]; where() takes a condition"
+_WANTED = "wanted a number, an id, a slice, whole numbers or ids [m] or a mask bool [n]; where() takes a condition"
 
 
 def _slice_text(some: slice) -> str:

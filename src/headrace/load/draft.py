@@ -28,6 +28,7 @@ class Draft:
 
     `changes`: what changes an image that is drawn, and each image's random numbers for it. `kept`: room for what the
     dataset keeps of y, [b, ...] by name. `bad`: why a record is left out, by its place in the batch; from any thread.
+    `keys`: what each one's random numbers are drawn by, where there are any.
     `objects`: those of each image, where transforms change them; else nothing, and the placements say where they are.
     """
 
@@ -39,6 +40,7 @@ class Draft:
     images: NDArray[Any]
     kept: dict[str, NDArray[Any]]
     bad: dict[int, str]
+    keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     epoch: int = 0
     objects: list[Objects] = field(default_factory=list)
 
@@ -107,7 +109,9 @@ class Blocks:
         self._free: deque[memoryview] = deque(maxlen=most)
 
     def take(self, b: int) -> NDArray[Any]:
-        """Room for `b` images, [b, *shape], with anything in it."""
+        """Room for `b` images, [b, *shape], with anything in it; for more than those of a batch it is new."""
+        if b > self._shape[0]:
+            return np.empty((b, *self._shape[1:]), self._dtype)
         try:
             memory = self._free.pop()
         except IndexError:

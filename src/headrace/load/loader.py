@@ -12,7 +12,7 @@ import operator
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,18 @@ from headrace.imaging import mirror
 from headrace.imaging.augment import Change, check_augment, moves, name_of
 from headrace.imaging.called import Called, left
 from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
-from headrace.load.ahead import Ahead, Filling, fitting
+from headrace.load.ahead import Ahead, Filling, Together, fitting
 from headrace.load.cache import MemoryCache
+from headrace.load.copies import Payloads
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
 from headrace.load.mix import Mix, Mosaic, averaged, check_mix, mosaics
-from headrace.load.store import Objects
+from headrace.load.sampling import Drawn, Sampling
+from headrace.load.store import Far, Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
-from headrace.load.windows import windows_of
+from headrace.load.weights import Weights, weights_of
 from headrace.world import World, resolve
 
 if TYPE_CHECKING:
@@ -76,6 +78,9 @@ class LoaderOptions:
     min_visible: float
     cache: Cache | None
     mix: Mix | None = None
+    weights: Weights | None = None
+    take: int | None = None
+    repeat: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seed"):
@@ -97,6 +102,18 @@ class LoaderOptions:
             raise UsageError(
                 "order is 'windows', which is a way to shuffle, and these records come unshuffled (shuffle=False, or "
                 "nothing said of records that are not for training); pass shuffle=True, or leave order out"
+            )
+        if self.weights is not None and not self.shuffle:
+            raise UsageError(
+                "weights say how often records are drawn, and these come in their order (shuffle=False); leave one of "
+                "them out"
+            )
+        for name in ("take", "repeat"):
+            if (value := getattr(self, name)) is not None and _whole(name, value) < 1:
+                raise UsageError(f"{name} is {value}, wanted 1 or more")
+        if self.take is not None and self.repeat is not None:
+            raise UsageError(
+                f"take={self.take} and repeat={self.repeat} both say how long an epoch is; pass one of them"
             )
         if self.on_bad not in get_args(OnBad):
             raise UsageError(f"on_bad is {self.on_bad!r}, wanted raise or skip")
@@ -144,7 +161,8 @@ class Loader:
             _check_mix(options.mix, options.target, size, len(view.class_names))
         self.world: tuple[int, int] = resolve(options.world)
         self._asked_world = options.world == "auto"
-        _check_world(len(view), options, self.world[1])
+        self.sampling = _sampling(view, options)
+        _check_world(self.sampling.records, options, self.world[1])
         target, promised = options.target, view.store.manifest
         wants_boxes = target is not None and (target.wants_boxes or target.wants_keypoints)
         if target is not None:
@@ -160,7 +178,7 @@ class Loader:
         self.dtype = view.store.dtype
         self.image_shape = view.store.image_shape if view.keeps else (*size, self.channels)
         self.workers = parallel.check_workers(options.workers)
-        self.windows = windows_of(view.store, len(view)) if options.order == "windows" else None
+        self.windows = self.sampling.windows
         self._position, self._begun = Position(0, 0), False
         self._held: str | None = None
         self._skipped: dict[str, None] = {}
@@ -172,16 +190,14 @@ class Loader:
         # Whether objects are changed image by image, once these are drawn.
         self._by_image = isinstance(options.mix, Mosaic) or any(isinstance(some, Called) for some in options.augment)
         b = -(-options.batch_size // self.world[1])
-        self._shares = max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+        self._shares = self._shares_of(b)
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
-        self._fits, self._filling = False, None
-        if view.store.copies is not None:
-            self._fits, shards = fitting(view.store.copies, view.rows)
-            if shards:
-                self._filling = Filling(view.store.copies, shards)
-                weakref.finalize(self, self._filling.end).atexit = False
+        self._fetched = [_fetched(far, view.rows) for far in view.store.far]
+        for _, _, filling in self._fetched:
+            if filling is not None:
+                weakref.finalize(self, filling.end).atexit = False
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
         return Loader, (self.view, replace(self.options, world=self.world)), (self._position, self._begun)
@@ -193,6 +209,11 @@ class Loader:
     def batch_size(self) -> int:
         """Records of a global batch."""
         return self.options.batch_size
+
+    @property
+    def records(self) -> int:
+        """Records of an epoch, before `drop_last`: as many as the view has, but for `take` and `repeat`."""
+        return self.sampling.records
 
     @property
     def order(self) -> Order:
@@ -230,7 +251,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
-        n, b = len(self.view), self.batch_size
+        n, b = self.records, self.batch_size
         return n // b if self.options.drop_last else -(-n // b)
 
     def __getitem__(self, i: int) -> Batch:
@@ -273,11 +294,14 @@ class Loader:
             for slot, made in zip(good, self._mosaics(draft, good, None), strict=True):
                 objects[slot] = made
             return self._labels(draft.rows, Objects.joined(objects), draft.kept)
-        rows = self.view.rows[self._positions(epoch, self._index(i))]
+        positions, times = self._drawn(epoch, self._index(i))
+        rows = self.view.rows[positions]
         kept = self._room(len(rows))
         for slot, row in enumerate(rows.tolist()):
             self._keep(row, kept, slot)
-        return self._labels(rows, self._objects(rows, self._placements(rows, self._chances(rows, epoch))), kept)
+        return self._labels(
+            rows, self._objects(rows, self._placements(rows, self._chances(self._keys(rows, times), epoch))), kept
+        )
 
     def show(self, i: int = 0) -> Image.Image:
         """A contact sheet of batch `i` of the current epoch as a model gets it: images with what their targets say.
@@ -318,7 +342,7 @@ class Loader:
 
     def _iteration(self, start: Position, *, attached: bool, share: tuple[int, int] = (0, 1)) -> Iteration:
         self._check_asked()
-        options, records, (k, n) = self.options, len(self.view), share
+        options, records, (k, n) = self.options, self.records, share
         ahead = self._ahead(start.epoch, range(start.batch + k, len(self), n), before=start.batch)
         pool = self._pool if n == 1 else parallel.Pool(max(1, self.workers // n))
         most = int(options.max_bad * records) if isinstance(options.max_bad, float) else options.max_bad
@@ -410,6 +434,7 @@ class Loader:
             "seed": options.seed,
             "drop_last": options.drop_last,
             "windows": None if self.windows is None else [*self.windows],
+            **self.sampling.identity(),
         }
 
     def to_keras(
@@ -425,11 +450,17 @@ class Loader:
 
         return KerasFeed(self, sample_weight=sample_weight, inputs=inputs, outputs=outputs)
 
-    def to_torch(self) -> TorchFeed:
-        """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors. Raises MissingExtraError."""
+    def to_torch(self, *, device: Any = None, dtype: Any = None, memory_format: Any = None) -> TorchFeed:
+        """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors, for a loop of one's own, Lightning and
+        Accelerate.
+
+        device: what torch.device() takes, where they come to, a batch ahead on CUDA; None is the CPU. dtype: a type
+        that images are converted to there, float16 say; their values stay 0 to 255. memory_format: torch.channels_last,
+        which they have anyway, or torch.contiguous_format. Raises MissingExtraError, UsageError.
+        """
         from headrace.feeds.torch import TorchFeed
 
-        return TorchFeed(self)
+        return TorchFeed(self, device=device, dtype=dtype, memory_format=memory_format)
 
     def to_jax(self, sharding: Any = None, *, sample_weight: Weights | None = None) -> JaxFeed:
         """An iterable of (images uint8 [b, h, w, c], targets) as jax.Arrays, global ones with a `sharding`; with
@@ -464,46 +495,50 @@ class Loader:
 
     def _positions(self, epoch: int, i: int) -> NDArray[np.int64]:
         """Positions int64 [b] in the view of this rank's part of global batch `i`."""
-        n, options = len(self.view), self.options
-        start = i * options.batch_size
-        stop = min(n, start + options.batch_size)
+        return self._drawn(epoch, i).positions
+
+    def _drawn(self, epoch: int, i: int) -> Drawn:
+        """This rank's part of global batch `i`."""
+        start = i * self.options.batch_size
+        stop = min(self.records, start + self.options.batch_size)
         rank, ranks = self.world
         low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
-        return self._ordered(epoch, low, high)
+        return self.sampling.at(epoch, low, high)
 
-    def _ordered(self, epoch: int, low: int, high: int) -> NDArray[np.int64]:
-        """Positions int64 [high - low] in the view of what stands at `low` to `high` in the order of an epoch."""
-        n, options = len(self.view), self.options
-        if not options.shuffle:
-            return np.arange(low, high)
-        return order.shuffled(low, high, n=n, seed=options.seed, epoch=epoch, windows=self.windows)
-
-    def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | None:
+    def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | Together | None:
         """Who fetches these batches of an epoch before their turn, where the dataset is far away. `before`: the first
         batch that this epoch has not used; None where these are no epoch's."""
-        copies = self.view.store.copies
-        if copies is None:
-            return None
+        each = [self._ahead_of(fetched, epoch, batches, before) for fetched in self._fetched]
+        return _joined(each)
+
+    def _ahead_of(self, fetched: _Fetched, epoch: int, batches: range, before: int | None) -> Ahead:
+        (copies, there), fits, filling = fetched
 
         def rows_of(i: int) -> NDArray[np.int64]:
             positions = self._positions(epoch, i)
-            return self.view.rows[positions if self._cache is None else self._cache.missing(positions)]
+            return there(self.view.rows[positions if self._cache is None else self._cache.missing(positions)])
 
         if before is None:
-            return Ahead(copies, batches, rows_of, fits=self._fits)
+            return Ahead(copies, batches, rows_of, fits=fits, among=len(self._fetched))
 
         def begun() -> Iterator[NDArray[np.int64]]:
             for low in range(0, before * self.batch_size, order.CHUNK):
-                yield self.view.rows[self._ordered(epoch, low, min(low + order.CHUNK, before * self.batch_size))]
+                high = min(low + order.CHUNK, before * self.batch_size)
+                yield there(self.view.rows[self.sampling.at(epoch, low, high).positions])
+
+        def outside() -> Iterator[NDArray[np.int64]]:
+            yield from copies.outside(there(self.view.rows))
 
         return Ahead(
             copies,
             batches,
             rows_of,
-            fits=self._fits,
-            starting=(lambda: None) if self._filling is None else self._filling.begin,
+            fits=fits,
+            once=not self.sampling.repeats,
+            among=len(self._fetched),
+            starting=(lambda: None) if filling is None else filling.begin,
             begun=begun,
-            outside=functools.partial(copies.outside, self.view.rows),
+            outside=outside,
         )
 
     def _make(self, epoch: int, i: int) -> Made:
@@ -512,7 +547,7 @@ class Loader:
         self._fill(draft, 0, len(draft.rows))
         return self._finish(draft)
 
-    def _pieces(self, ahead: Ahead | None, epoch: int, i: int) -> list[Callable[[], Made | None]]:
+    def _pieces(self, ahead: Ahead | Together | None, epoch: int, i: int) -> list[Callable[[], Made | None]]:
         """The work on batch `i`; the last piece to end gives it."""
         if ahead is None:
             return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
@@ -531,24 +566,56 @@ class Loader:
 
         return pieces(begin, fill, finish, n=self._shares)
 
-    def _draft(self, epoch: int, i: int, ahead: Ahead | None = None) -> Draft:
-        """A batch before its images are drawn."""
+    def at(self, positions: NDArray[np.int64], *, pool: parallel.Pool | None = None) -> Batch:
+        """The records at these positions int64 [b] of the view in this order, as the current epoch has each of them:
+        for who has an order of its own. pool: threads; by default the loader's. Raises DamageError."""
+        epoch = self.epoch
+
+        def draft() -> Draft:
+            missing = positions if self._cache is None else self._cache.missing(positions)
+            rows = np.unique(self.view.rows[missing])
+            ahead = _joined([_once(fetched, rows, among=len(self._fetched)) for fetched in self._fetched])
+            return self._draft_of(epoch, Drawn(positions, None), tuple if ahead is None else lambda: (ahead.take(0),))
+
+        work = pieces(draft, self._fill, self._finish, n=self._shares_of(len(positions)))
+        if len(work) == 1:
+            made = work[0]()
+        else:
+            some = parallel.ordered(operator.call, work, workers=self._pool if pool is None else pool, ahead=len(work))
+            made = next(made for made in some if made is not None)
+        assert made is not None
+        self._log(made.bad)
+        return made.batch
+
+    def _shares_of(self, b: int) -> int:
+        """How many pieces a batch of `b` is made in."""
+        return max(1, min(b // _LEAST, b * math.prod(self.image_shape[:2]) // _PIECE))
+
+    def _draft(self, epoch: int, i: int, ahead: Ahead | Together | None = None) -> Draft:
+        """Batch `i` before its images are drawn."""
+        held = tuple if ahead is None else lambda: (ahead.take(i),)
+        return self._draft_of(epoch, self._drawn(epoch, i), held)
+
+    def _draft_of(self, epoch: int, drawn: Drawn, held: Callable[[], tuple[Payloads, ...]] = tuple) -> Draft:
+        """A batch of these records before its images are drawn. held: see Store.drawing."""
         store, options = self.view.store, self.options
         store.check_whole()
-        positions = self._positions(epoch, i)
+        positions, times = drawn
         rows = self.view.rows[positions]
-        chances = self._chances(rows, epoch)
-        held = () if ahead is None else (ahead.take(i),)
+        keys = self._keys(rows, times)
+        chances = self._chances(keys, epoch)
+        payloads = held()
         placements = self._placements(rows, chances)
         return Draft(
             positions=positions,
             rows=rows,
             placements=placements,
             changes=list(zip(options.augment, chances, strict=True)),
-            draw=store.drawing(rows, *held) if self._cache is None else self._cache.drawing(positions, *held),
+            draw=store.drawing(rows, *payloads) if self._cache is None else self._cache.drawing(positions, *payloads),
             images=self._blocks.take(len(rows)),
             kept=self._room(len(rows)),
             bad={},
+            keys=keys,
             epoch=epoch,
             objects=self._objects(rows, placements).split(len(rows)) if self._by_image else [],
         )
@@ -574,12 +641,12 @@ class Loader:
 
     def _call(self, change: Called, number: int, draft: Draft, slot: int) -> None:
         """Has a transform change one image and its objects. Raises UsageError."""
-        row, epoch, before = int(draft.rows[slot]), draft.epoch, draft.objects[slot]
+        epoch, before = draft.epoch, draft.objects[slot]
 
         def where() -> str:
             return f"record {self.view.store.ids_of(draft.rows[slot : slot + 1])[0]!r}, epoch {epoch}"
 
-        rng = order.generator(int(self.view.store.keys[row]), number, seed=self.options.seed, epoch=epoch)
+        rng = order.generator(int(draft.keys[slot]), number, seed=self.options.seed, epoch=epoch)
         boxes, points = change.apply(draft.images[slot], before.boxes, before.keypoints, rng, where=where)
         height, width = self.size
         boxes, points, there = left(
@@ -603,7 +670,7 @@ class Loader:
         targets = None
         if mix is not None and not isinstance(mix, Mosaic):
             soft = None if target is None or labels is None else target.soft(labels)
-            keys = self.view.store.keys[rows]
+            keys = draft.keys[good]
             targets = averaged(mix, images, soft, keys, mixed, seed=options.seed, epoch=draft.epoch)
         elif target is not None and labels is not None:
             targets = target.encode(labels)
@@ -619,7 +686,7 @@ class Loader:
         return mosaics(
             mix,
             objects,
-            self.view.store.keys[draft.rows[good]],
+            draft.keys[good],
             self.size,
             images=draft.images[good] if draft.bad else draft.images,
             out=out,
@@ -651,16 +718,24 @@ class Loader:
         for name, part in kept.items():
             part[slot] = self.view.store.read_kept(row, name)
 
-    def _chances(self, rows: NDArray[np.int64], epoch: int) -> list[NDArray[np.float64]]:
-        """For each augmentation, random numbers float64 [b, draws] of the records."""
+    def _keys(self, rows: NDArray[np.int64], times: NDArray[np.int64] | None) -> NDArray[np.uint64]:
+        """What random numbers of these rows [b] are drawn by, uint64, others each time that a record comes; [0] where
+        nothing is drawn by them."""
+        if not self.options.augment and self.options.mix is None:
+            return np.zeros(0, np.uint64)
+        keys = self.view.store.keys[rows]
+        return keys if times is None else order.repeats(keys, times)
+
+    def _chances(self, keys: NDArray[np.uint64], epoch: int) -> list[NDArray[np.float64]]:
+        """For each augmentation, random numbers float64 [b, draws] of records with these keys."""
         if not self.options.augment:
             return []
-        keys, seed, stream = self.view.store.keys[rows], self.options.seed, 0
+        seed, stream = self.options.seed, 0
         out = []
         for change in self.options.augment:
             streams = range(stream, stream + change.draws)
             chance = [order.uniform(keys, seed=seed, epoch=epoch, stream=s) for s in streams]
-            out.append(np.stack(chance, axis=1) if chance else np.zeros((len(rows), 0)))
+            out.append(np.stack(chance, axis=1) if chance else np.zeros((len(keys), 0)))
             stream += change.draws
         return out
 
@@ -753,6 +828,43 @@ def _check_world(n: int, options: LoaderOptions, ranks: int) -> None:
             f"the last of {-(-n // b)} batches has {tail} of {n} records, so some of {ranks} ranks would get none; "
             "pass drop_last=True or another batch_size"
         )
+
+
+class _Fetched(NamedTuple):
+    """What lies far away, whether all of it fits the cache, and who fills that, where it is worth it."""
+
+    far: Far
+    fits: bool
+    filling: Filling | None
+
+
+def _fetched(far: Far, rows: NDArray[np.int64]) -> _Fetched:
+    """Raises UsageError, as fitting does."""
+    fits, shards = fitting(far.copies, far.rows_of(rows))
+    return _Fetched(far, fits, Filling(far.copies, shards) if shards else None)
+
+
+def _once(fetched: _Fetched, rows: NDArray[np.int64], *, among: int) -> Ahead:
+    """Who fetches these rows, as far as they lie there, as a batch of no epoch."""
+    wanted = fetched.far.rows_of(rows)
+    return Ahead(fetched.far.copies, range(1), lambda _: wanted, fits=fetched.fits, among=among)
+
+
+def _joined(each: list[Ahead]) -> Ahead | Together | None:
+    return each[0] if len(each) == 1 else Together(each) if each else None
+
+
+def _sampling(view: View, options: LoaderOptions) -> Sampling:
+    """Raises UsageError, as weights_of does."""
+    n, take = len(view), options.take
+    return Sampling(
+        view,
+        seed=options.seed,
+        shuffle=options.shuffle,
+        windowed=options.order == "windows",
+        weights=None if options.weights is None else weights_of(view, options.weights),
+        records=take if options.repeat is None else n * options.repeat,
+    )
 
 
 def _cache(view: View, options: LoaderOptions, size: Size) -> MemoryCache:
