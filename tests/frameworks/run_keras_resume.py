@@ -41,7 +41,7 @@ class Steps(keras.callbacks.Callback):
         self.losses: dict[int, float] = {}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        step = int(self.model.optimizer.iterations)
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         self.losses[step] = float(logs["loss"])
         if self.log is not None:
             with self.log.open("a") as file:
@@ -110,8 +110,9 @@ def refused(call: Any) -> list[str]:
 
 def whole(ds: hr.Dataset, folder: Path) -> dict[str, Any]:
     out: dict[str, Any] = {"backend": keras.backend.backend()}
-    reference = Steps()
-    out["reference"] = [told(train(ds, folder / "reference.npz", reference, seed=1, val=True)), reference.losses]
+    for name, val in (("reference", False), ("validated", True)):
+        steps = Steps()
+        out[name] = [told(train(ds, folder / f"{name}.npz", steps, seed=1, val=val)), steps.losses]
 
     out["broken"] = []
     for every, *points in ((1, 5, 6, 13), (3, 4), (100, 8)):

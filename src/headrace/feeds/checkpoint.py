@@ -81,7 +81,8 @@ def capture(model: Any, progress: dict[str, Any], *, metrics: bool = False) -> C
     from keras import ops  # by now its backend was chosen
 
     named = _variables(model, metrics).items()
-    return Checkpoint({name: np.array(ops.convert_to_numpy(variable)) for name, variable in named}, progress)
+    arrays = {name: np.array(ops.convert_to_numpy(variable)) for name, variable in named}
+    return Checkpoint(arrays | _generators(), progress)
 
 
 def differs(model: Any, checkpoint: Checkpoint) -> str | None:
@@ -89,8 +90,10 @@ def differs(model: Any, checkpoint: Checkpoint) -> str | None:
     mine = capture(
         model, {}, metrics=_has_metrics(checkpoint)
     )  # a variable's own dtype may be another than its array's
-    wanted = {name: _kind(array) for name, array in mine.arrays.items()}
-    found = {name: _kind(array) for name, array in checkpoint.arrays.items()}
+    wanted, found = (
+        {name: _kind(array) for name, array in some.arrays.items() if not name.startswith(_RANDOM)}
+        for some in (mine, checkpoint)
+    )
     odd = (name for name in sorted(wanted | found) if wanted.get(name) != found.get(name))
     return next((f"{name} is {found.get(name)}, wanted {wanted.get(name)}" for name in odd), None)
 
@@ -104,6 +107,37 @@ def restore(model: Any, checkpoint: Checkpoint) -> None:
         )
     for name, variable in _variables(model, _has_metrics(checkpoint)).items():
         variable.assign(checkpoint.arrays[name])
+    restore_generators(checkpoint)
+
+
+def _generators() -> dict[str, NDArray[Any]]:
+    """The states of PyTorch's own generators, from which Keras's Dropout draws there if it was given no seed."""
+    from keras import backend
+
+    if backend.backend() != "torch":
+        return {}
+    import torch
+
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return {_RANDOM + device: state.numpy() for device, state in states.items()}
+
+
+def restore_generators(checkpoint: Checkpoint) -> None:
+    """What `restore` does with the states of generators, where something has drawn from them since."""
+    states = {name.removeprefix(_RANDOM): a for name, a in checkpoint.arrays.items() if name.startswith(_RANDOM)}
+    if not states:
+        return
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(states.pop("cpu")))
+    for device, state in states.items():
+        if torch.cuda.is_available() and int(device.removeprefix("cuda")) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(torch.from_numpy(state), int(device.removeprefix("cuda")))
+
+
+_RANDOM = "random/"
 
 
 def _has_metrics(checkpoint: Checkpoint) -> bool:

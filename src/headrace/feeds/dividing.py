@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def check_divisible(loader: Loader, parts: int) -> None:
     """Raises UsageError: a batch of all ranks can't be divided into so many equal parts, or the last one can't."""
-    b, n = loader.batch_size, len(loader.view)
+    b, n = loader.batch_size, loader.records
     if b % parts:
         near = sorted({max(parts, b // parts * parts), (b // parts + 1) * parts})
         raise UsageError(

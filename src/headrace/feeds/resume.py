@@ -33,10 +33,10 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
     a writing takes as long as saving all weights does, and a kill loses at most so many steps, which are then taken
     again. The file is replaced at once, so that a kill leaves the old one or the new one.
 
-    In it are weights, optimizer, the seeds of layers (dropout), what the metrics of the epoch have summed up, where the
-    loader stands, and the history: what `fit` returns is that of the whole training. Not in it is what other callbacks
-    know, nor what code of yours draws from a global generator. Give it last in `callbacks`, so that it sees what they
-    did.
+    In it are weights, optimizer, the seeds of layers (dropout) and PyTorch's own generators, what the metrics of the
+    epoch have summed up, where the loader stands, and the history: what `fit` returns is that of the whole training.
+    Not in it is what other callbacks know, nor what code of yours draws from NumPy's or Python's generators. Give it
+    last in `callbacks`, so that it sees what they did.
 
     A training that has ended stays in it: the same script then trains nothing, or goes on where `epochs` is larger, and
     begins anew once the file is deleted. One that was stopped within an epoch (stop_training) goes on there. While the
@@ -63,9 +63,11 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         self._steps = 0  # batches that were trained on since then
         self._unwritten = 0
         self._resumed: checkpoint.Checkpoint | None = None  # until the first epoch begins
+        self._drawn: checkpoint.Checkpoint | None = None  # until its first batch comes
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._rows, self._steps, self._unwritten, self._resumed = [], 0, 0, None
+        self._rows, self._steps, self._unwritten = [], 0, 0
+        self._resumed = self._drawn = None
         if self.path.exists():
             self._resume()
         self._begin = self.feed.loader.due
@@ -80,8 +82,17 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
             self.model._initial_epoch = None  # or it would be that of the next fit, too
             if self._begin.batch and self._is_pass:  # fit has reset the metrics, and a schedule may have set its rate
                 checkpoint.restore(self.model, self._resumed)
+            elif self._is_pass:  # building the model, and Keras's look at the data, may have drawn from generators
+                checkpoint.restore_generators(self._resumed)
+            if self._begin.batch or not self._is_pass:  # and so does a pass that begins, where this one had begun
+                self._drawn = self._resumed
             self._give_history()
         self._epoch, self._steps = epoch, 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self._drawn is not None:
+            checkpoint.restore_generators(self._drawn)
+            self._drawn = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not self.feed.is_asked:
