@@ -17,6 +17,8 @@ from headrace.version import __version__
 _HOME = {
     "Dataset": "headrace.load.dataset",
     "ArrayDataset": "headrace.load.arrays",
+    "concat": "headrace.load.dataset",
+    "mix": "headrace.load.dataset",
     "Loader": "headrace.load.loader",
     "Batch": "headrace.load.iteration",
     "Class": "headrace.load.targets",
@@ -133,7 +135,7 @@ if TYPE_CHECKING:
     from headrace.learn.train import train
     from headrace.load import targets
     from headrace.load.arrays import ArrayDataset
-    from headrace.load.dataset import Dataset
+    from headrace.load.dataset import Dataset, concat, mix
     from headrace.load.facts import Facts
     from headrace.load.iteration import Batch, Iteration
     from headrace.load.loader import Loader
@@ -160,6 +162,8 @@ __all__ = [
     "runners",
     "Dataset",
     "ArrayDataset",
+    "concat",
+    "mix",
     "Loader",
     "Batch",
     "Class",

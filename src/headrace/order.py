@@ -159,15 +159,29 @@ def passes(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Record numbers int64 [stop - start] of 0..n-1 at these places of an endless row of permutations, that of epoch 0,
     of 1, and so on, before which those of -1, -2, … are; and which of them each is of, beside that of `start`."""
-    first, parts, of = start // n, [], []
-    for epoch in range(first, -(-stop // n)):
-        low, high = max(start - epoch * n, 0), min(stop - epoch * n, n)
-        parts.append(
-            shuffled(low, high, n=n, seed=seed, epoch=epoch, windows=windows) if shuffle else np.arange(low, high)
-        )
-        of.append(np.full(high - low, epoch - first))
-    none = np.zeros(0, np.int64)
-    return np.concatenate([none, *parts]), np.concatenate([none, *of])
+    places = np.arange(start - start // n * n, stop - start // n * n)
+    of, within = places // n, places % n
+    if not shuffle:
+        return within, of
+    together = max(1, _BLOCK // n) if windows is None else 1  # permutations that are computed at once
+    size = n * together
+    parts = [np.zeros(0, np.int64)]
+    for number in range(start // size, -(-stop // size)):
+        low, high = max(start - number * size, 0), min(stop - number * size, size)
+        if together == 1:
+            parts.append(shuffled(low, high, n=n, seed=seed, epoch=number, windows=windows))
+        else:
+            parts.append(_permutations(number * together, together, n, seed)[low:high])
+    return np.concatenate(parts), of
+
+
+@lru_cache(64)
+def _permutations(epoch: int, epochs: int, n: int, seed: int) -> NDArray[np.int64]:
+    """`permute` of all positions in so many epochs, one after the other, int64 [epochs * n]."""
+    keys = np.stack([_keys(seed, epoch + k) for k in range(epochs)], axis=1)
+    found = _walked(np.tile(np.arange(n), epochs), n, np.repeat(keys, n, axis=1))
+    found.flags.writeable = False
+    return found
 
 
 class Line(NamedTuple):
@@ -233,8 +247,9 @@ def dealt(start: int, stop: int, counts: Sequence[int]) -> tuple[NDArray[np.int6
             return
         half = len(counts) // 2
         left, n = sum(counts[:half]), max(1, sum(counts))
-        before = (np.arange(start, stop + 1) * left + n // 2) // n  # of the positions before, those of the left half
-        is_left = np.diff(before) > 0
+        places = np.arange(start, stop + 1).astype(np.int64 if n < 1 << 31 else object)  # whose product is below 2^63
+        before = (places * left + n // 2) // n  # of the positions before, those of the left half
+        is_left = (np.diff(before) > 0).astype(bool)
         low, high = int(before[0]), int(before[-1])
         deal(where[is_left], low, high, first, counts[:half])
         deal(where[~is_left], start - low, stop - high, first + half, counts[half:])

@@ -138,6 +138,16 @@ def test_keypoints_runs(tmp_path: Path) -> None:
     assert (tmp_path / "found" / "predictions.csv").read_text().startswith("path,keypoint,score,x,y\n")
 
 
+def test_sampling_runs(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "docs/tutorials/sampling.md").read_text())
+    assert {kind for kind, _ in blocks} == {"python"}
+    said = _run([sys.executable, "-W", "error", "-c", "\n".join(code for _, code in blocks)], tmp_path).splitlines()
+    assert said[0] == "{'go': 495, 'stop': 5}" and "'go': 250" in said[1] and "'stop': 250" in said[1]
+    assert said[2] == str([50] * 20) and said[3].endswith("of 500 seen in two epochs, 500 in four")
+    assert said[4] == "3 batches an epoch; 500 records in four, 500 of them different"
+    assert said[5:] == ["{'go': 562, 'stop': 72, 'bike': 66} bike 72", str([15] * 14)]
+
+
 def test_multilabel_and_values_run(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "docs/tutorials/multilabel-and-values.md").read_text())
     shell = [code for kind, code in blocks if kind == "bash"]

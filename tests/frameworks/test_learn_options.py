@@ -265,7 +265,7 @@ def test_several_devices_learn_what_one_does(packed: Path, tmp_path: Path, backe
     }
     done = subprocess.run(
         [sys.executable, script, packed, tmp_path, str(count)],
-        env=environment, capture_output=True, text=True, check=False, timeout=300,
+        env=environment, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -834,8 +834,8 @@ def test_the_filler_gives_way_and_ends_with_the_loader(ds: hr.Dataset, tmp_path:
     assert store is not None
     store.traffic.expect(1)  # somebody waits for something all the time
     loader = distant.loader(**OPTIONS)
-    assert loader._filling is not None
-    loader._filling.begin()
+    assert loader._fetched[0].filling is not None
+    loader._fetched[0].filling.begin()
     thread = filler()
     assert thread is not None and not gate.asked.wait(0.1)
     del loader
@@ -846,7 +846,7 @@ def test_the_filler_gives_way_and_ends_with_the_loader(ds: hr.Dataset, tmp_path:
 @pytest.mark.parametrize("share", [0.9, 0], ids=["no room", "a small part"])
 def test_what_is_not_filled(ds: hr.Dataset, share: float, tmp_path: Path) -> None:
     distant, _ = far.opened(ds.path, tmp_path / "cache", int(share * bytes_of(ds)) if share else None)
-    assert (distant if share else distant[::10]).loader(**OPTIONS)._filling is None
+    assert (distant if share else distant[::10]).loader(**OPTIONS)._fetched[0].filling is None
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

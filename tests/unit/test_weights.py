@@ -110,6 +110,12 @@ def test_classes_of_boxes_where_images_have_none(tmp_path: Path) -> None:
     assert {balanced[record.id] for record in boxed if "right" not in record.box_labels} == {8 / (2 * 6)}
 
 
+def test_a_record_counts_once_however_many_boxes_it_has(tmp_path: Path) -> None:
+    boxed = [hr.Record(**{**fields(record), "label_name": None}) for record in photos(4, boxes=True)]
+    ds = pack([boxed[0], boxed[3], boxed[1]], tmp_path / "boxed")  # with none, left right left, left
+    assert found(ds, "balanced") == pytest.approx({boxed[0].id: 3 / 4, boxed[3].id: 3 / 2, boxed[1].id: 3 / 4})
+
+
 def test_classes_of_boxes_by_their_names(tmp_path: Path) -> None:
     ds = pack(photos(8, boxes=True), tmp_path / "boxed")
     assert {*found(ds, {"right": 4, "left": 2}).values()} == {4, 2, 1}

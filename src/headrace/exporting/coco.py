@@ -52,7 +52,7 @@ _OF_IMAGES = frozenset(("image_id",))
 _OF_OBJECTS = frozenset(("annotation_id", "area", "is_crowd", "segmentation", "visibility"))
 
 # What packing changes sizes by, as the manifest calls it.
-_RESIZING = ("size", "max_side", "min_side_to")
+_RESIZING = ("size", "max_side", "min_side_to", "differs")
 
 
 class CocoWriter(Writer):

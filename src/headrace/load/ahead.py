@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -93,7 +93,8 @@ class Ahead(Order):
     `rows_of`: the rows of a batch that are to be fetched. Batches that have nothing to be fetched cost nothing. What is
     fetched is handed over from memory, and written to the cache behind it. `take` begins it all, after `starting`, so
     nothing is fetched for an iteration that is never asked. `begun`: rows that were used before the first of the
-    batches; `outside`: those that the view has not. They say what may be freed, and are asked for only then. From any
+    batches; `outside`: those that the view has not. They say what may be freed, and are asked for only then. `once`:
+    a row that was used is not needed again in this epoch. `among`: so many share what may be fetched ahead. From any
     thread.
     """
 
@@ -104,6 +105,8 @@ class Ahead(Order):
         rows_of: Callable[[int], Rows],
         *,
         fits: bool = False,
+        once: bool = True,
+        among: int = 1,
         starting: Callable[[], None] = lambda: None,
         begun: Callable[[], Iterator[Rows]] = lambda: iter(()),
         outside: Callable[[], Iterator[Rows]] = lambda: iter(()),
@@ -116,7 +119,8 @@ class Ahead(Order):
         self._futures: dict[int, Future[Payloads]] = {}  # of those not planned yet, for who waits
         self._on_the_way: dict[int, _Request] = {}  # by row
         self._bytes, self._want = 0, 0
-        self._budget = min(_BUDGET, parallel.memory() // 8)
+        self._once = once
+        self._budget = min(_BUDGET, parallel.memory() // 8) // among
         self._planning, self._closed = False, False
         self._error: BaseException = CancelledError()
         self._at = 0  # the place in `numbers` of the next batch to be looked after
@@ -129,13 +133,17 @@ class Ahead(Order):
 
         Raises StorageError; CancelledError after `close`.
         """
+        return self.asked(number).result()
+
+    def asked(self, number: int) -> Future[Payloads]:
+        """What `take` waits for. Raises as it does, where it has failed already."""
         with self._lock:
             batch = self._batches.get(number)
             made = self._futures.setdefault(number, Future()) if batch is None else batch.made
             if self._closed:  # perhaps by what has just been made: see _lock
                 raise self._error
         self._advance()
-        return made.result()
+        return made
 
     def done(self, number: int) -> None:
         """The batch is drawn, or never will be."""
@@ -173,7 +181,7 @@ class Ahead(Order):
             yield rows
 
     def used(self) -> Iterator[Rows]:
-        if self._used is not None and not self._fits:
+        if self._used is not None and not self._fits and self._once:
             yield from self._copies.there.both(self._used)
 
     def _advance(self) -> None:
@@ -365,6 +373,40 @@ class Ahead(Order):
             self._closed, self._error = True, error
         for made in waiting:
             _fail(made, error)
+
+
+class Together:
+    """What several datasets fetch for one iteration, each its own records. See Ahead."""
+
+    def __init__(self, each: Sequence[Ahead]) -> None:
+        self._each = tuple(each)
+
+    def take(self, number: int) -> Payloads:
+        """Payloads of a batch's records, of all of them. Raises as `Ahead.take` does."""
+        asked = [ahead.asked(number) for ahead in self._each]  # all of them at once, and then their answers
+        found: Payloads = {}
+        for made in asked:
+            found |= made.result()
+        return found
+
+    def done(self, number: int) -> None:
+        """The batch is drawn, or never will be."""
+        for ahead in self._each:
+            ahead.done(number)
+
+    @contextmanager
+    def until_taken(self, number: int) -> Iterator[None]:
+        """Work on a batch, which is done when that fails."""
+        try:
+            yield
+        except BaseException:
+            self.done(number)
+            raise
+
+    def close(self) -> None:
+        """Fetches no more; who waits gets a CancelledError."""
+        for ahead in self._each:
+            ahead.close()
 
 
 def _give(batch: _Batch) -> None:

@@ -375,6 +375,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __add__(self, other: Dataset) -> Dataset:
+        """The records of both, one after the other: see concat."""
+        return concat([self, other]) if isinstance(other, Dataset) else NotImplemented
+
     def __iter__(self) -> Generator[StoredRecord, None, SourceInfo]:
         """The records of this view, in its order: a Dataset is a source, and can be packed. Raises DamageError."""
         for i in range(len(self)):
@@ -542,8 +546,12 @@ class Dataset:
         return (_features(self.store, int(row), names) for row in self.rows)
 
     def verify(self, *, workers: int | None = None) -> Verdict:
-        """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses."""
-        assert isinstance(self.store, Shards)
+        """Every byte of the whole dataset against its promises: `.ok`, `.records`, `.damaged` with addresses.
+
+        Raises UsageError: it is joined of several, each of which has promises of its own.
+        """
+        if not isinstance(self.store, Shards):
+            raise UsageError(f"{self.path}: is made of {len(self.store.part_names)} parts; verify each of them")
         return verify(self.store.tables.home, version=self.version, workers=workers)
 
     @_by_name
@@ -604,7 +612,8 @@ class Dataset:
         rounded up or down: some come several times (each with another augmentation), some not, and what an epoch leaves
         out the next ones bring. A record that weighs 0 never comes. Equal weights are an epoch of each record once.
         take, repeat: an epoch of so many records, or of so many times all. Without weights an epoch goes on in the
-        permutation where the last one ended: every record once, before any comes again.
+        permutation where the last one ended: every record once, before any comes again. (So one that ends it and
+        begins the next may have a record of the end of the one and of the beginning of the other.)
 
         Raises UsageError, DataError.
         """
@@ -742,6 +751,9 @@ class Dataset:
         if self.has_keypoints:
             sets = self.store.keypoint_sets(self.rows)
             parts.append(f"{sets} sets of {self.keypoints} keypoint{'s' if self.keypoints > 1 else ''}")
+        if self.store.shares:
+            mixed = zip(self.store.part_names, self.store.shares, strict=True)
+            parts.append("mixed: " + ", ".join(f"{share:g} of {name}" for name, share in mixed))
         what = "".join(f" / {what}" for what in self.selection.what)
         return f"{type(self).__name__}({str(self.path)!r}{what}: {'; '.join(parts)})"
 
@@ -760,6 +772,57 @@ class Dataset:
                 f'<img src="data:image/jpeg;base64,{data}"><figcaption>{"<br>".join(lines)}</figcaption></figure>'
             )
         return f"<div><code>{html.escape(repr(self))}</code></div><div>{''.join(cells)}</div>"
+
+
+def concat(datasets: Iterable[Dataset]) -> Dataset:
+    """The records of several datasets or views as one Dataset, those of the first first; `a + b` is the same.
+
+    Classes of one name are one class: those of the first dataset keep their numbers, others follow. Where any of them
+    has several classes to an image, all have. Ids stay, unless two datasets share one; then each id gets the name of
+    its dataset before it ("cats/1.jpg"). Views of one dataset become a view of that. What comes out is looked at,
+    divided, loaded, resumed, trained on and packed as any Dataset; it has no files of its own to be edited or verified.
+    Raises UsageError: none, or parts of which keypoints or arrays differ.
+    """
+    return _joined(datasets, "concat([a, b])")
+
+
+def mix(shares: Mapping[Dataset, float]) -> Dataset:
+    """Several datasets or views as one, `concat` of them, whose shuffled epochs have a share of each: {a: 0.7, b: 0.3}.
+
+    Any records in a row are mixed by these shares, but for a few, so that each batch is. An epoch has as many records
+    as all parts together (`take` and `repeat` of its loader say otherwise). Each part is gone through by permutations
+    of its own, one after the other and on through all epochs: every record once, before any of the part comes again.
+    Views of a mix are mixed by the same shares. Loaded with shuffle=False it is `concat`: each record once, in order.
+    Raises UsageError: shares that are not above 0 or don't sum to 1, a part without records, and as concat does.
+    """
+    if not isinstance(shares, Mapping):
+        raise UsageError(f"mix({shares!r:.60}): wanted a share for each dataset, as in mix({{a: 0.7, b: 0.3}})")
+    for dataset, share in shares.items():
+        name = repr(dataset.title) if isinstance(dataset, Dataset) else f"{dataset!r:.60}"
+        if isinstance(share, bool) or not (isinstance(share, int | float | np.number) and share > 0):
+            raise UsageError(f"mix: the share of {name} is {share!r:.60}, wanted above 0")
+    total = sum(map(float, shares.values()))
+    if shares and abs(total - 1) > 1e-6:
+        raise UsageError(f"mix: the shares sum to {total:g}, wanted 1")
+    return _joined(shares, "mix({a: 0.7, b: 0.3})", [float(share) for share in shares.values()])
+
+
+def _joined(datasets: object, typed: str, shares: Sequence[float] = ()) -> Dataset:
+    from headrace.load.joined import joined
+
+    given = [datasets] if isinstance(datasets, Dataset) or not isinstance(datasets, Iterable) else list(datasets)
+    parts: list[Dataset] = []
+    for part in given:
+        if not isinstance(part, Dataset):
+            raise UsageError(f"{part!r:.60} is no Dataset; wanted some, as in {typed}")
+        if shares and not len(part):
+            raise UsageError(f"mix: {part.title} has no records")
+        parts.append(part)
+    if not parts:
+        raise UsageError(f"there is nothing to join; wanted some, as in {typed}")
+    dataset = object.__new__(Dataset)
+    dataset.selection = joined([part.selection for part in parts], shares)
+    return dataset
 
 
 _SIDE = 160  # of an image in a notebook

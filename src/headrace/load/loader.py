@@ -12,7 +12,7 @@ import operator
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,14 @@ from headrace.imaging import mirror
 from headrace.imaging.augment import Change, check_augment, moves, name_of
 from headrace.imaging.called import Called, left
 from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
-from headrace.load.ahead import Ahead, Filling, fitting
+from headrace.load.ahead import Ahead, Filling, Together, fitting
 from headrace.load.cache import MemoryCache
 from headrace.load.draft import Blocks, Draft, pieces
 from headrace.load.facts import Facts
 from headrace.load.iteration import Batch, Budget, Iteration, Made, Position
 from headrace.load.mix import Mix, Mosaic, averaged, check_mix, mosaics
 from headrace.load.sampling import Drawn, Sampling
-from headrace.load.store import Objects
+from headrace.load.store import Far, Objects
 from headrace.load.targets import Labels, Target, check_target
 from headrace.load.view import View
 from headrace.load.weights import Weights, weights_of
@@ -190,12 +190,10 @@ class Loader:
         self._blocks = Blocks(b, self.image_shape, self.dtype, most=2 * self.workers // self._shares + 4)
         self._piece_bytes = b * math.prod(self.image_shape) * self.dtype.itemsize // self._shares
         self._place = functools.lru_cache(_SIZES)(functools.partial(place, size=size, fit=options.fit))
-        self._fits, self._filling = False, None
-        if view.store.copies is not None:
-            self._fits, shards = fitting(view.store.copies, view.rows)
-            if shards:
-                self._filling = Filling(view.store.copies, shards)
-                weakref.finalize(self, self._filling.end).atexit = False
+        self._fetched = [_fetched(far, view.rows) for far in view.store.far]
+        for _, _, filling in self._fetched:
+            if filling is not None:
+                weakref.finalize(self, filling.end).atexit = False
 
     def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
         return Loader, (self.view, self.options), (self._position, self._begun)
@@ -460,34 +458,40 @@ class Loader:
         low, high = start + (stop - start) * rank // ranks, start + (stop - start) * (rank + 1) // ranks
         return self.sampling.at(epoch, low, high)
 
-    def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | None:
+    def _ahead(self, epoch: int, batches: range, *, before: int | None = None) -> Ahead | Together | None:
         """Who fetches these batches of an epoch before their turn, where the dataset is far away. `before`: the first
         batch that this epoch has not used; None where these are no epoch's."""
-        copies = self.view.store.copies
-        if copies is None:
-            return None
+        each = [self._ahead_of(fetched, epoch, batches, before) for fetched in self._fetched]
+        return each[0] if len(each) == 1 else Together(each) if each else None
+
+    def _ahead_of(self, fetched: _Fetched, epoch: int, batches: range, before: int | None) -> Ahead:
+        (copies, there), fits, filling = fetched
 
         def rows_of(i: int) -> NDArray[np.int64]:
             positions = self._positions(epoch, i)
-            return self.view.rows[positions if self._cache is None else self._cache.missing(positions)]
+            return there(self.view.rows[positions if self._cache is None else self._cache.missing(positions)])
 
         if before is None:
-            return Ahead(copies, batches, rows_of, fits=self._fits)
+            return Ahead(copies, batches, rows_of, fits=fits, among=len(self._fetched))
 
         def begun() -> Iterator[NDArray[np.int64]]:
             for low in range(0, before * self.batch_size, order.CHUNK):
-                yield self.view.rows[
-                    self.sampling.at(epoch, low, min(low + order.CHUNK, before * self.batch_size)).positions
-                ]
+                high = min(low + order.CHUNK, before * self.batch_size)
+                yield there(self.view.rows[self.sampling.at(epoch, low, high).positions])
+
+        def outside() -> Iterator[NDArray[np.int64]]:
+            yield from copies.outside(there(self.view.rows))
 
         return Ahead(
             copies,
             batches,
             rows_of,
-            fits=self._fits,
-            starting=(lambda: None) if self._filling is None else self._filling.begin,
+            fits=fits,
+            once=not self.sampling.repeats,
+            among=len(self._fetched),
+            starting=(lambda: None) if filling is None else filling.begin,
             begun=begun,
-            outside=functools.partial(copies.outside, self.view.rows),
+            outside=outside,
         )
 
     def _make(self, epoch: int, i: int) -> Made:
@@ -496,7 +500,7 @@ class Loader:
         self._fill(draft, 0, len(draft.rows))
         return self._finish(draft)
 
-    def _pieces(self, ahead: Ahead | None, epoch: int, i: int) -> list[Callable[[], Made | None]]:
+    def _pieces(self, ahead: Ahead | Together | None, epoch: int, i: int) -> list[Callable[[], Made | None]]:
         """The work on batch `i`; the last piece to end gives it."""
         if ahead is None:
             return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
@@ -515,7 +519,7 @@ class Loader:
 
         return pieces(begin, fill, finish, n=self._shares)
 
-    def _draft(self, epoch: int, i: int, ahead: Ahead | None = None) -> Draft:
+    def _draft(self, epoch: int, i: int, ahead: Ahead | Together | None = None) -> Draft:
         """A batch before its images are drawn."""
         store, options = self.view.store, self.options
         store.check_whole()
@@ -745,6 +749,20 @@ def _check_world(n: int, options: LoaderOptions) -> None:
             f"the last of {-(-n // b)} batches has {tail} of {n} records, so some of {ranks} ranks would get none; "
             "pass drop_last=True or another batch_size"
         )
+
+
+class _Fetched(NamedTuple):
+    """What lies far away, whether all of it fits the cache, and who fills that, where it is worth it."""
+
+    far: Far
+    fits: bool
+    filling: Filling | None
+
+
+def _fetched(far: Far, rows: NDArray[np.int64]) -> _Fetched:
+    """Raises UsageError, as fitting does."""
+    fits, shards = fitting(far.copies, far.rows_of(rows))
+    return _Fetched(far, fits, Filling(far.copies, shards) if shards else None)
 
 
 def _sampling(view: View, options: LoaderOptions) -> Sampling:

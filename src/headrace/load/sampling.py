@@ -69,7 +69,8 @@ class Sampling:
         weights = None if weights is None or not n or weights.min() == weights.max() else weights
         self._view_records, self._weighted = n, weights is not None
         mixed = view.store.shares if shuffle else ()
-        self._shares = [Fraction(share) for share in mixed]
+        # What was meant by 0.7 and by 1 / 3, not the nearest that a float can say.
+        self._shares = [Fraction(share).limit_denominator(10**9) for share in mixed]
         if mixed and n:
             of = view.store.parts_of(view.rows)
             chosen: list[NDArray[np.int64] | None] = [np.flatnonzero(of == part) for part in range(len(mixed))]
@@ -152,7 +153,7 @@ class Sampling:
     @property
     def repeats(self) -> bool:
         """Whether a record may come more than once in an epoch."""
-        return not self._is_plain
+        return self._weighted or len(self._parts) > 1 or self.records > self._view_records
 
     def identity(self) -> dict[str, Any]:
         """What a state must have in common with this, beside the view and the seed; JSON-able."""

@@ -191,6 +191,13 @@ class _Several(NamedTuple):
     says: NDArray[np.bool_]
 
 
+class Far(NamedTuple):
+    """Records that lie far away: their copies, and what rows of a dataset are called there, [m] of those that are."""
+
+    copies: Copies
+    rows_of: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+
 class Store(ABC):
     """What all views of a dataset share: its `table` and `manifest`, and images by row. Arrays have an entry per row:
 
@@ -202,7 +209,7 @@ class Store(ABC):
 
     `shares`: how much of an epoch each part of a mix has, `part_names` what they are called; () where there are none.
 
-    `copies`: of what lies far away, of which a loader fetches records before their turn; None where all is here.
+    `copies`: of a dataset that lies far away; None where it is here.
     """
 
     copies: Copies | None = None
@@ -221,6 +228,11 @@ class Store(ABC):
 
     def __len__(self) -> int:
         return self.manifest.stored
+
+    @property
+    def far(self) -> tuple[Far, ...]:
+        """What of it lies far away, of which a loader fetches records before their turn; () where all is here."""
+        return () if self.copies is None else (Far(self.copies, _same),)
 
     @property
     @abstractmethod
@@ -418,6 +430,10 @@ class Store(ABC):
     def _numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of all objects are those of these rows [b], int64 [m], and to which of the rows each belongs."""
         return _spans(self._all_objects.begin, rows)
+
+
+def _same(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows
 
 
 def _spans(begin: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

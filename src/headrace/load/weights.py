@@ -52,8 +52,7 @@ def _balanced(view: View) -> NDArray[np.float64]:
     if not len(view):
         return np.zeros(0)
     # A record counts once for each class it has, however many boxes say so.
-    classes, of = np.unique(np.stack([classes, of]), axis=1) if len(of) else (classes, of)
-    counts = np.bincount(classes, minlength=len(names))
+    counts = np.bincount(np.unique(of * len(names) + classes) % len(names), minlength=len(names))
     if not counts.any():
         raise UsageError(
             f"weights='balanced': no record of {view.title} has a class; {_WANTED[_WANTED.index(' a ') :]}"
