@@ -171,10 +171,13 @@ print(json.dumps([float(np.abs(said - given["cells"]).max()), *numbers, best["va
 # --- model, loss and task
 
 
-@pytest.mark.parametrize(("size", "classes", "depth"), [((320, 320), 1, 5), ((64, 96), 3, 8)])
-def test_the_model_has_the_cells_of_a_pyramid(size: tuple[int, int], classes: int, depth: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "classes", "depth"),
+    [(MULTISCALE, (320, 320), 1, 5), (MULTISCALE, (64, 96), 3, 8), ("MobileNet_multiscale", (64, 96), 1, 5)],
+)
+def test_the_model_has_the_cells_of_a_pyramid(name: str, size: tuple[int, int], classes: int, depth: int) -> None:
     task = Detection(tuple("abc"[:classes]))
-    model = task.build(MULTISCALE, (*size, 3), {"alpha": 0.35})
+    model = task.build(name, (*size, 3), {"alpha": 0.35})
     n = PYRAMID.cells(size)
     assert n == sum(size[0] // s * size[1] // s for s in (8, 16, 32))
     assert model.output_shape == (None, n, depth)

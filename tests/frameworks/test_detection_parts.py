@@ -387,7 +387,7 @@ def test_boxes_are_cut_to_the_photo() -> None:
     assert view.back(np.array([[0, 0, 500, 500]], np.float32)).tolist() == [[0, 0, 80, 50]]
     output = np.zeros((1, 1, 5), np.float32)
     output[0, 0] = 0.2, 0.2, 0.5, 0.1, 0.9  # to the left of all that the photo reaches: x from 0 to 6.4
-    task = TASK.for_model(output.shape[1:], (32, 32), ends_in="sigmoid", name="mine")
+    task = TASK.for_model(output.shape, (32, 32), ends_in="sigmoid", name="mine")
     assert len(task.prediction(output, Framing(16, 8, (Move(1.0, 12.0, 1.0, 0.0),), (32, 32))).boxes) == 0
     assert len(task.prediction(output, Framing(16, 8, (Move(1.0, 2.0, 1.0, 0.0),), (32, 32))).boxes) == 1
 

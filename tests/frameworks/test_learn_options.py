@@ -220,6 +220,7 @@ def test_built_in_models_end_in_float32() -> None:
             Classification(("a", "b")).build("vanilla", (32, 32, 3), {}),
             Value(("value",)).build("vanilla", (32, 32, 3), {}),
             Detection(("a",)).build("mobilenet_v2", (32, 32, 3), small),
+            Detection(("a",)).build("mobilenet_v2_multiscale", (32, 32, 3), small),
             Keypoints(("a",)).build("mobilenet_v2", (32, 32, 3), small),
             Keypoints(("a",)).build("mobilenet_v2_points", (32, 32, 3), small),
         ):

@@ -54,7 +54,7 @@ MOST = 1000
 # Where training begins, as logits of the cell's numbers: boxes of a fifth of the image in the middle of their cells,
 # and few of them (Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1).
 _BIAS = (-1.4, -1.4, 0.0, 0.0, -3.0)
-# The same of a pyramid: boxes of three cells, fewer still, as it has forty times as many cells.
+# The same of a pyramid: boxes of three cells, fewer still, as it has twenty times as many cells.
 _PYRAMID_BIAS = (3.0, 3.0, 0.0, 0.0, -4.6)
 _WIDTH = 64  # filters of the pyramid
 # The features of MobileNetV2 of strides 8, 16 and 32, each the last before the next stride.
