@@ -307,6 +307,13 @@ class Grid(Target):
         """How many of the boxes get no cell, because a larger one has it."""
         return len(labels.boxes) - len(self._winners(labels)[0])
 
+    def places(self, size: Size) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """The top left corner (y, x) of each cell [n, 2], row by row, and what the centre and the sides of its box are
+        said in, [1, 2] each: all in pixels of images of `size` (height, width)."""
+        whole = np.array(size, np.float64)
+        side = whole / self.cells
+        return np.indices((self.cells, self.cells)).reshape(2, -1).T * side, side[np.newaxis], whole[np.newaxis]
+
     def decode(self, grids: NDArray[np.floating], *, size: Size, threshold: float = 0.5) -> list[Found]:
         """What each of the grids [b, g, g, d] says is in its image of `size` (height, width), best first.
 

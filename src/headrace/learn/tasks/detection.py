@@ -280,16 +280,15 @@ class Detection(Task):
         return Found(moved[some], found.scores[some], found.labels[some])
 
     def served(self, said: Any, size: Size) -> dict[str, Any]:
-        """Every cell as `Grid.decode` reads it, row by row: boxes [b, g * g, 4], scores [b, g * g, classes]."""
-        g, depth = self.cells, self.grid.depth
-        corner = ops.convert_to_tensor(np.indices((g, g)).transpose(1, 2, 0).reshape(g * g, 2).astype(np.float32))
-        sides = ops.convert_to_tensor(np.array(size, np.float32))
-        cells = ops.reshape(said, (-1, g * g, depth))
-        centre, half = (cells[..., 2:4] + corner) * (sides / g), cells[..., 0:2] * (sides / 2)
+        """Every cell as the target's `decode` reads it, in their order: boxes [b, n, 4], scores [b, n, classes]."""
+        target = self.target(size)
+        corner, unit, side = (ops.convert_to_tensor(one.astype(np.float32)) for one in target.places(size))
+        cells = ops.reshape(said, (-1, corner.shape[0], target.depth))
+        centre, half = corner + cells[..., 2:4] * unit, cells[..., 0:2] * side / 2
         y0x0, y1x1 = centre - half, centre + half
         boxes = ops.stack([y0x0[..., 1], y0x0[..., 0], y1x1[..., 1], y1x1[..., 0]], axis=-1)
         there = cells[..., 4:5]
-        return {"boxes": boxes, "scores": there * cells[..., 5:] if depth > 5 else there}
+        return {"boxes": boxes, "scores": there * cells[..., 5:] if target.depth > 5 else there}
 
     def served_units(self, size: Size) -> Mapping[str, Any]:
         return {"boxes": np.array([*size[::-1], *size[::-1]], np.float32)}
