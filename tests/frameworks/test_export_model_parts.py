@@ -122,7 +122,9 @@ def test_boxes(classes: int) -> None:
     cells = RNG.random((6, 4, 4, depth)).astype(np.float32)
     found = served(task, cells)
     assert found["boxes"].shape == (6, 16, 4) and found["scores"].shape == (6, 16, classes)
-    for one, boxes, scores in zip(task.grid.decode(cells, size=SIZE, threshold=0), *found.values(), strict=True):
+    for one, boxes, scores in zip(
+        task.target(SIZE).decode(cells, size=SIZE, threshold=0), *found.values(), strict=True
+    ):
         order = np.argsort(-scores.max(axis=1), kind="stable")
         np.testing.assert_allclose(boxes[order], one.boxes, atol=1e-4)
         np.testing.assert_allclose(scores.max(axis=1)[order], one.scores, atol=1e-6)
