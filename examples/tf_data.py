@@ -18,7 +18,7 @@ def main(path: str, epochs: int = 3) -> None:
     batches = loader.to_tf()  # of (uint8 [b, 96, 96, 3], int64 [b])
 
     def thumbnails(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        small = tf.image.resize(tf.cast(images, tf.float32) / 255, (12, 12), antialias=True)
+        small = tf.image.resize(tf.cast(images, tf.float32) / 127.5 - 1, (12, 12), antialias=True)
         return tf.reshape(small, (-1, 12 * 12 * 3)), labels
 
     batches = batches.map(thumbnails, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
@@ -31,7 +31,7 @@ def main(path: str, epochs: int = 3) -> None:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, pixels @ weights + bias)
             loss = tf.reduce_mean(losses)
         for variable, gradient in zip((weights, bias), tape.gradient(loss, (weights, bias)), strict=True):
-            variable.assign_sub(0.05 * gradient)
+            variable.assign_sub(0.01 * gradient)
         return tf.reduce_sum(losses)
 
     for epoch in range(epochs):

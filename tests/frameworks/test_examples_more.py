@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from packed import pack, photos
+import headrace as hr
+from drawn import picture, saved
+from packed import pack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -24,7 +27,11 @@ def run(name: str, *words: Path | str | int) -> str:
 
 def test_tf_data(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
-    said = run("tf_data.py", pack(photos(60), tmp_path / "ds").path)
+    records = []
+    for i in range(60):
+        half = picture(seed=i) // 2 + np.uint8(127 * (i % 2))  # dark or light
+        records.append(hr.Record(id=f"{i}.png", encoded=saved(half, "PNG"), label_name=("dark", "light")[i % 2]))
+    said = run("tf_data.py", pack(records, tmp_path / "ds").path)
     losses = [float(loss) for loss in re.findall(r"^epoch \d: loss ([0-9.]+)$", said, re.MULTILINE)]
     assert len(losses) == 3 and losses[2] < losses[0]
 
