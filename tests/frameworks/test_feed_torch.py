@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import headrace as hr
+from headrace.errors import UsageError
 from headrace.load.facts import Facts
+from headrace.load.iteration import Iteration
 from headrace.load.targets import Labels
 from packed import pack, photos, shades, threads, threads_left
 
@@ -49,12 +51,31 @@ def test_it_is_the_loaders_batch(ds: hr.Dataset) -> None:
 
 def test_nothing_is_copied(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = ds.loader(batch_size=4)
-    batch = loader[0]
-    monkeypatch.setattr(type(loader), "__iter__", lambda self: iter([batch]))
+    made = loader.made(0)
+    batch = made.batch
+    left = [None, made]
+    monkeypatch.setattr(Iteration, "made", lambda self: left.pop())
     ((images, targets),) = loader.to_torch()
     assert images.data_ptr() == batch.images.ctypes.data and targets.data_ptr() == batch.targets.ctypes.data
     images[0, 0, 0, 0] = 77
     assert batch.images[0, 0, 0, 0] == 77
+
+
+def test_weights_go_with_their_records(ds: hr.Dataset) -> None:
+    """In a process of a DataLoader, too; and they come to the device with their batch."""
+    weights = [int(id_) + 0.5 for id_ in ds.catalog["id"]]
+    for options in ({}, {"device": "cpu"}):
+        feed = ds.loader(batch_size=4, shuffle=True).to_torch(sample_weight=weights, **options)
+        for batches in (feed, torch.utils.data.DataLoader(feed, batch_size=None, num_workers=2)):
+            seen = [
+                (int(image.max()), float(weight))
+                for images, _, weights in batches
+                for image, weight in zip(images, weights, strict=True)
+            ]
+            assert sorted(seen) == [(k, k + 0.5) for k in range(N)]
+            assert all(weights.dtype == torch.float32 for *_, weights in feed)
+    with pytest.raises(UsageError, match="there are none; leave it out"):
+        hr.ArrayDataset(np.zeros((4, 8, 8), np.uint8)).loader().to_torch(sample_weight=[1, 2, 3, 4])
 
 
 def test_grey(tmp_path: Path) -> None:

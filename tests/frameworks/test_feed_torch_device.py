@@ -121,9 +121,9 @@ class Lane:
         self.taken, self.threads = 0, set[str]()
 
     def send(self, tensors: Any, formed: Any) -> Any:
-        images, targets = tensors
+        images, beside = tensors
         self.threads.add(threading.current_thread().name)
-        moved = formed(images.clone()), targets.clone()
+        moved = formed(images.clone()), feeds_torch.each(torch.clone, beside)
         self.sent[sum(event.is_set() for event in list(self.sent.values()))].set()
         return moved
 
@@ -164,6 +164,15 @@ def test_it_resumes_at_every_batch(ds: hr.Dataset, lane: Lane, k: int) -> None:
     assert numbers(resumed) == (epochs[0][k:] or epochs[1])
 
 
+def test_weights_are_ahead_with_their_batch(ds: hr.Dataset, lane: Lane) -> None:
+    weights = np.zeros(N)
+    for row, id_ in enumerate(ds.catalog["id"]):
+        weights[row] = int(id_) + 0.5
+    for images, _, some in ds.loader(batch_size=4, shuffle=True).to_torch(sample_weight=weights):
+        assert some.tolist() == [shade + 0.5 for shade in images[:, 0, 0, 0].tolist()]
+    assert lane.taken == 5
+
+
 def test_leaving_it_leaves_no_thread(ds: hr.Dataset, lane: Lane) -> None:
     before = threads()
     feed = ds.loader(batch_size=2, workers=4).to_torch()
@@ -197,18 +206,18 @@ def test_a_damaged_record_comes_in_its_turn(tmp_path: Path, lane: Lane) -> None:
 def test_a_forked_child_does_not_go_on_with_it(ds: hr.Dataset, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = {int(id_) for id_ in ds.loader(batch_size=4)[1].ids}
     asked, goes_on = [threading.Event(), threading.Event()], threading.Event()
-    after = Iteration.__next__
+    after = Iteration.made
 
     def blocking(pixels: Any, boxes: Any, points: Any, rng: Any) -> Any:
         if int(pixels[0, 0, 0]) in blocked:
             assert goes_on.wait(timeout=60)
         return pixels, boxes, points
 
-    def telling(run: Iteration) -> hr.Batch:
+    def telling(run: Iteration) -> Any:
         next((event for event in asked if not event.is_set()), asked[-1]).set()
         return after(run)
 
-    monkeypatch.setattr(Iteration, "__next__", telling)
+    monkeypatch.setattr(Iteration, "made", telling)
     feed = ds.loader(batch_size=4, augment=blocking).to_torch()
     got = iter(feed)
     next(got)

@@ -13,11 +13,13 @@ import numpy as np
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.feeds import native, require
+from headrace.feeds.weighing import Weighing
 from headrace.load.iteration import Position
 
 if TYPE_CHECKING:
-    from headrace.load.iteration import Batch, Iteration
+    from headrace.load.iteration import Iteration, Made
     from headrace.load.loader import Loader
+    from headrace.load.weights import Weights
 
 torch = require("torch", extra="torch")
 
@@ -27,7 +29,8 @@ _FORMATS = ("channels_last", "contiguous_format")
 
 
 class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
-    """Iterates (images uint8 [b, c, h, w], targets) as tensors, images alone without targets; one epoch at a time.
+    """Iterates (images uint8 [b, c, h, w], targets) as tensors, images alone without targets; one epoch at a time. With
+    `sample_weight` it is (images, targets, weights float32 [b]).
 
     Images share memory with the loader's batch: their layout is channels_last, which is what convolutions like best.
     Class targets are int64, as cross_entropy wants them; a dict of targets becomes a dict of tensors. It needs no
@@ -51,11 +54,20 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
     Accelerate's `prepare(model, optimizer, feed)` leaves a feed as it is: loader(world="auto") has dealt out the
     batches, and `device=accelerator.device` brings them there.
 
-    Raises UsageError: the device is not there; dtype or memory_format is none that images can have.
+    Raises UsageError: the device is not there; dtype or memory_format is none that images can have; the weights.
     """
 
-    def __init__(self, loader: Loader, *, device: Any = None, dtype: Any = None, memory_format: Any = None) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        memory_format: Any = None,
+        sample_weight: Weights | None = None,
+    ) -> None:
         self.loader = loader
+        self._weighing = None if sample_weight is None else Weighing(loader, sample_weight)
         self.device = None if device is None else _device(device)
         self.dtype = _dtype(dtype)
         self.memory_format = _memory_format(memory_format, axes=1 + len(loader.image_shape))
@@ -82,32 +94,32 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
         self._start = self.loader.due
         lane = lane_to(self.device)
         if lane is None:
-            return map(self._here, iter(self.loader))
+            return map(self._here, iter(iter(self.loader).made, None))
         return self._ahead(lane, self.loader.iterate(), len(self) - self._start.batch)
 
-    def _here(self, batch: Batch) -> Any:
+    def _here(self, made: Made) -> Any:
         """A batch where nothing is ahead: on the CPU, or on a device that takes it in its turn."""
-        images, targets = self._tensors(batch)
+        images, beside = self._tensors(made)
         if self.device is not None:
-            images, targets = each(lambda some: some.to(self.device), (images, targets))
-        return element(self._formed(images), targets)
+            images, beside = each(lambda some: some.to(self.device), (images, beside))
+        return element(self._formed(images), *beside)
 
     def _ahead(self, lane: Any, run: Iteration, left: int) -> Iterator[Any]:
         """The `left` batches of a run, of which one more than was asked for is on its way; what is asked for counts."""
 
         def send(_: int) -> _Sent:
-            before = len(run.skipped)
-            images, targets = self._tensors(next(run))
-            return _Sent(lane.send((images, targets), self._formed), run.position, run.skipped[before:])
+            before, made = len(run.skipped), run.made()
+            assert made is not None  # `left` are
+            return _Sent(lane.send(self._tensors(made), self._formed), run.position, run.skipped[before:])
 
         process = os.getpid()
         sent = parallel.ordered(send, range(left), workers=1, ahead=1)
         try:
             for moved, position, bad in sent:
-                images, targets = lane.take(moved)
+                images, beside = lane.take(moved)
                 self.loader.deliver(position, bad)
-                yield element(images, targets)
-                del images, targets, moved  # nothing here holds what the device is done with
+                yield element(images, *beside)
+                del images, beside, moved  # nothing here holds what the device is done with
                 if os.getpid() != process:
                     raise UsageError("this iteration belongs to the process it was forked from; begin one here")
         finally:
@@ -115,9 +127,12 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
             if os.getpid() == process:  # a thread of the parent's may be in the midst of it
                 run.close()
 
-    def _tensors(self, batch: Batch) -> tuple[Any, Any]:
+    def _tensors(self, made: Made) -> tuple[Any, tuple[Any, Any]]:
+        """Images, and what comes beside them: targets and weights."""
+        batch = made.batch
         images = tensor(batch.images) if self.loader.view.keeps else channels_first(batch.images)
-        return images, tensor(batch.targets)
+        weights = None if self._weighing is None else self._weighing.of(made)
+        return images, (tensor(batch.targets), tensor(weights))
 
     def _formed(self, images: Any) -> Any:
         """Images, where they have arrived, as they were asked for."""
@@ -145,7 +160,7 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
         if batch < len(self):
             start = self.loader.state_of(Position(epoch, batch - worker))
             with self.loader.iterate(start, share=(worker, workers)) as run:
-                for made in run:
+                for made in iter(run.made, None):
                     batch += workers
                     self._share = share._replace(due=Position(epoch, batch))
                     yield self._here(made)
@@ -220,11 +235,11 @@ class Cuda:
         self.stream = torch.cuda.Stream(self.device)
 
     def send(self, tensors: Any, formed: Any) -> Any:
-        """Sets (images, targets) off; `formed` is done to the images there. From any thread."""
+        """Sets (images, what comes beside them) off; `formed` is done to the images there. From any thread."""
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):  # else pinning would start the first GPU
             pinned = each(lambda some: some.pin_memory(), tensors)
-            images, targets = each(lambda some: some.to(self.device, non_blocking=True), pinned)
-            return (formed(images), targets), self.stream.record_event()
+            images, beside = each(lambda some: some.to(self.device, non_blocking=True), pinned)
+            return (formed(images), beside), self.stream.record_event()
 
     def take(self, sent: Any) -> Any:
         """What was sent, for the stream that computes: it waits for it, and this process does not."""
@@ -249,8 +264,10 @@ def _is_dealt_out() -> bool:
     return asker is not None
 
 
-def element(images: Any, targets: Any) -> Any:
-    return images if targets is None else (images, targets)
+def element(images: Any, targets: Any, weights: Any = None) -> Any:
+    if targets is None:
+        return images
+    return (images, targets) if weights is None else (images, targets, weights)
 
 
 def each(function: Any, value: Any) -> Any:

@@ -450,9 +450,16 @@ class Loader:
 
         return KerasFeed(self, sample_weight=sample_weight, inputs=inputs, outputs=outputs)
 
-    def to_torch(self, *, device: Any = None, dtype: Any = None, memory_format: Any = None) -> TorchFeed:
+    def to_torch(
+        self,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        memory_format: Any = None,
+        sample_weight: Weights | None = None,
+    ) -> TorchFeed:
         """An iterable of (images uint8 [b, c, h, w], targets) as torch tensors, for a loop of one's own, Lightning and
-        Accelerate.
+        Accelerate; with `sample_weight` of (images, targets, weights), as to_keras has it.
 
         device: what torch.device() takes, where they come to, a batch ahead on CUDA; None is the CPU. dtype: a type
         that images are converted to there, float16 say; their values stay 0 to 255. memory_format: torch.channels_last,
@@ -460,7 +467,7 @@ class Loader:
         """
         from headrace.feeds.torch import TorchFeed
 
-        return TorchFeed(self, device=device, dtype=dtype, memory_format=memory_format)
+        return TorchFeed(self, device=device, dtype=dtype, memory_format=memory_format, sample_weight=sample_weight)
 
     def to_jax(self, sharding: Any = None, *, sample_weight: Weights | None = None) -> JaxFeed:
         """An iterable of (images uint8 [b, h, w, c], targets) as jax.Arrays, global ones with a `sharding`; with
