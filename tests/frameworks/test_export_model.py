@@ -125,6 +125,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_torch(folder: Path) -> dict[str, Any]:
     """What the exports said that PyTorch makes, all in one process, by the name of their files."""
+    pytest.importorskip("torch")
     done = subprocess.run(
         [sys.executable, str(HERE / "run_export_model.py"), str(folder), *TASKS],
         env=os.environ | {"KERAS_BACKEND": "torch"},
