@@ -108,7 +108,7 @@ def test_a_random_crop_drops_what_it_hides(tmp_path: Path) -> None:
         batch_size=200, size=60, augment=(hr.RandomResizedCrop(scale=(0.1, 0.3), ratio=(1, 1)),)
     )
     rows = loader.view.rows[loader._positions(0, 0)]
-    placements = loader._placements(rows, loader._chances(rows, 0))
+    placements = loader._placements(rows, loader._chances(loader._keys(rows, None), 0))
     batch = loader[0]
     kinds = set()
     for image, mask, placement in zip(batch.images, batch.targets["mask"], placements, strict=True):

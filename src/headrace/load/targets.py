@@ -326,7 +326,7 @@ class Grid(Target):
         if grids.shape[1:] != (self.cells, self.cells, depth) or depth < 5:
             wanted = f"[b, {self.cells}, {self.cells}, {max(5, depth)}]"
             raise UsageError(f"the grids have shape {list(grids.shape)}, wanted {wanted}")
-        return _found(grids.reshape(len(grids), -1, depth), self.places(size), threshold)
+        return _found(grids.reshape(len(grids), self.cells**2, depth), self.places(size), threshold)
 
     def places(self, size: Size) -> Places:
         """Where the cells lie in images of `size` (height, width), row by row."""
