@@ -422,10 +422,17 @@ class Store(ABC):
         (key,) = order.keys_of([id_])
         at = int(np.searchsorted(self.keys, key, sorter=self._by_key))
         while at < len(self) and self.keys[row := int(self._by_key[at])] == key:
-            if self.ids_of(np.array([row])) == (id_,) and (dropped or self.live is None or (self.live == row).any()):
+            if self.ids_of(np.array([row])) == (id_,) and (dropped or self._lives(row)):
                 return row
             at += 1
         return None
+
+    def _lives(self, row: int) -> bool:
+        live = self.live
+        if live is None:
+            return True
+        at = int(np.searchsorted(live, row))
+        return at < len(live) and int(live[at]) == row
 
     def _numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of all objects are those of these rows [b], int64 [m], and to which of the rows each belongs."""
