@@ -478,6 +478,21 @@ def test_parts_of_one_dataset_are_mixed(cats: hr.Dataset) -> None:
     assert mixed["003"].image[0, 0, 0] == 3 and "where label_name = 'cat'" in repr(mixed)
 
 
+def test_a_record_of_several_parts_is_found_in_each(cats: hr.Dataset) -> None:
+    both = hr.mix({cats: 0.5, cats[5:9]: 0.5})
+    ids = [record.id for record in cats[5:9]]
+    for view, positions in (
+        (both, [5, 6, 7, 8]),
+        (both[40:], [0, 1, 2, 3]),
+        (both[[2, 43, 41, 6]], [None, 3, None, 1]),
+    ):
+        for id_, position in zip(ids, positions, strict=True):
+            assert (id_ in view) == (position is not None)
+            if position is not None:
+                assert view[[id_]].rows.tolist() == [view.rows[position]] and view[id_].id == id_
+    assert both[40:][[ids[2], ids[0]]].rows.tolist() == [42, 40]
+
+
 def test_weights_are_within_the_parts_of_a_mix(cats: hr.Dataset, fish: hr.Dataset) -> None:
     mixed = hr.mix({cats: 0.5, fish: 0.5})
     (batch,) = list(mixed.loader(batch_size=400, take=400, weights={"cat": 3, "ant": 0}))

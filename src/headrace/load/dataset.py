@@ -483,9 +483,9 @@ class Dataset:
         at = np.searchsorted(self.rows, rows, sorter=by_row)
         there = at < len(self)
         there[there] = self.rows[by_row[at[there]]] == rows[there]
-        if not there.all():
-            self._row_of(ids[int(np.argmin(there))])  # which says what is wrong
-        positions: NDArray[np.int64] = by_row[at]
+        for k in np.flatnonzero(~there).tolist():
+            rows[k] = self._row_of(ids[k])  # of another row, or it says what is wrong
+        positions: NDArray[np.int64] = by_row[np.searchsorted(self.rows, rows, sorter=by_row)]
         return positions
 
     def record(self, id: str) -> StoredRecord:
@@ -503,10 +503,10 @@ class Dataset:
 
     def _row_of(self, id_: str) -> int:
         """The row of a record of this view. Raises UnknownIdError."""
-        row = self.store.row_of(id_)
-        if row is not None and (self.some_rows is None or (self.rows == row).any()):
-            return row
+        row = self.store.row_of(id_, among=self.some_rows)
         if row is not None:
+            return row
+        if self.store.row_of(id_) is not None:
             raise UnknownIdError(f"{self.title}: no record {id_!r}; the dataset has it, and this view of it doesn't")
         if self.store.row_of(id_, dropped=True) is not None:
             raise UnknownIdError(f"{self.title}: no record {id_!r}; it was dropped, and earlier versions have it")

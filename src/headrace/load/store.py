@@ -417,12 +417,14 @@ class Store(ABC):
         """The rows int64 [n] by their keys."""
         return np.argsort(self.keys, kind="stable")
 
-    def row_of(self, id_: str, *, dropped: bool = False) -> int | None:
-        """The row of a record by its id, None where there is none; `dropped`: also where it was dropped."""
+    def row_of(self, id_: str, *, among: NDArray[np.int64] | None = None, dropped: bool = False) -> int | None:
+        """The row of a record by its id, None where there is none; `among`: of these rows [b], as a record that several
+        parts have has several; `dropped`: also where it was dropped."""
         (key,) = order.keys_of([id_])
         at = int(np.searchsorted(self.keys, key, sorter=self._by_key))
         while at < len(self) and self.keys[row := int(self._by_key[at])] == key:
-            if self.ids_of(np.array([row])) == (id_,) and (dropped or self._lives(row)):
+            is_of_id = self.ids_of(np.array([row])) == (id_,) and (dropped or self._lives(row))
+            if is_of_id and (among is None or (among == row).any()):
                 return row
             at += 1
         return None
