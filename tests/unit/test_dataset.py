@@ -102,7 +102,8 @@ def test_no_such_record(ds: hr.Dataset, i: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "i", [None, 1.5, (1, 2), {3}, [1.5], ["dir/000.jpeg", 1], np.zeros((2, 2), int), [None], object()]
+    "i",
+    [None, 1.5, (1, 2), {3}, [1.5], ["dir/000.jpeg", 1], np.zeros((2, 2), int), [[1], [2, 3]], [None], object()],
 )
 def test_no_number(ds: hr.Dataset, i: Any) -> None:
     with pytest.raises(
@@ -169,6 +170,27 @@ def test_ids_give_a_view(ds: hr.Dataset) -> None:
                 assert view[key].rows.tolist() == view.rows[chosen].tolist()
     with pytest.raises(KeyError, match=r"ds: no record 'zzz'"):
         ds[["dir/000.jpeg", "zzz"]]
+    val = ds.split("val")
+    (other,) = ds.split("train").sample(1)
+    for ids in ([val[0].id, other.id], [other.id]):
+        with pytest.raises(KeyError, match=f"no record '{other.id}'; the dataset has it, and this view of it doesn't"):
+            val[ids]
+    with pytest.raises(KeyError, match=f"no record '{other.id}'; the dataset has it"):
+        ds[:0][[other.id]]
+    with pytest.raises(KeyError, match="no record 'zzz'"):
+        ds[:0][["zzz"]]
+
+
+def test_many_ids_are_found_at_once(ds: hr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other is looked for in a million rows each time."""
+
+    def one(self: hr.Dataset, id_: str) -> int:
+        raise AssertionError(id_)
+
+    view = ds[::-1]
+    ids = view.catalog["id"].to_list()
+    monkeypatch.setattr(hr.Dataset, "_row_of", one)
+    assert view[ids].rows.tolist() == view.rows.tolist()
 
 
 def test_what_others_call_it_is_answered(ds: hr.Dataset) -> None:

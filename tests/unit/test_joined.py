@@ -17,6 +17,7 @@ import far
 import headrace as hr
 from browsing import Client
 from drawn import picture, saved
+from headrace import order
 from headrace.errors import UsageError
 from headrace.load import ahead
 from packed import Keep, Source, faces, flip, pack, photos, shard_of
@@ -158,8 +159,22 @@ def test_ids_that_two_datasets_share_get_their_names(cats: hr.Dataset, same_ids:
 def test_datasets_of_one_name_are_told_apart(tmp_path: Path) -> None:
     a, b = (pack(pets(["x"] * 3, start=k), tmp_path / str(k) / "ds") for k in (0, 50))
     assert {record.id.split("/")[0] for record in a + b} == {"ds", "ds-2"} and (a + b).title == "ds + ds-2"
+    c = pack(pets(["x"] * 3, start=100), tmp_path / "ds-2")  # which one of them is called already
+    every = hr.concat([a, b, c])
+    assert every.title == "ds + ds-2 + ds-2-2" and len({record.id for record in every}) == len(every) == 9
+    assert every["ds-2-2/002"].image[0, 0, 0] == 102 and every["ds-2/002"].image[0, 0, 0] == 52
     again = hr.concat([a, hr.Dataset(a.path), b[:0]])
     assert [record.id for record in again] == [record.id for record in a] * 2  # opened twice, it is one
+
+
+def test_parts_without_records(cats: hr.Dataset, fish: hr.Dataset) -> None:
+    none = cats[:0] + fish[:0]
+    assert len(none) == 0 and none.image_size is None and len(none.catalog) == 0 and none.splits == {}
+    assert list(none.loader(size=8)) == [] and none.class_names == (cats + fish).class_names
+    with pytest.raises(UsageError, match="pass size="):
+        none.loader()
+    some = cats[:0] + fish[:3] + cats[:0]
+    assert some.image_size == (8, 8) and [record.id for record in some] == [record.id for record in fish[:3]]
 
 
 def test_arrays_and_packed_ones(cats: hr.Dataset) -> None:
@@ -463,6 +478,21 @@ def test_parts_of_one_dataset_are_mixed(cats: hr.Dataset) -> None:
     assert mixed["003"].image[0, 0, 0] == 3 and "where label_name = 'cat'" in repr(mixed)
 
 
+def test_a_record_of_several_parts_is_found_in_each(cats: hr.Dataset) -> None:
+    both = hr.mix({cats: 0.5, cats[5:9]: 0.5})
+    ids = [record.id for record in cats[5:9]]
+    for view, positions in (
+        (both, [5, 6, 7, 8]),
+        (both[40:], [0, 1, 2, 3]),
+        (both[[2, 43, 41, 6]], [None, 3, None, 1]),
+    ):
+        for id_, position in zip(ids, positions, strict=True):
+            assert (id_ in view) == (position is not None)
+            if position is not None:
+                assert view[[id_]].rows.tolist() == [view.rows[position]] and view[id_].id == id_
+    assert both[40:][[ids[2], ids[0]]].rows.tolist() == [42, 40]
+
+
 def test_weights_are_within_the_parts_of_a_mix(cats: hr.Dataset, fish: hr.Dataset) -> None:
     mixed = hr.mix({cats: 0.5, fish: 0.5})
     (batch,) = list(mixed.loader(batch_size=400, take=400, weights={"cat": 3, "ant": 0}))
@@ -480,6 +510,15 @@ def test_shares_belong_to_a_state(cats: hr.Dataset, fish: hr.Dataset) -> None:
     for other in (hr.mix({cats: 0.6, fish: 0.4}), cats + fish):
         with pytest.raises(UsageError, match="its dataset is"):
             other.loader(shuffle=True).load_state_dict(state)
+
+
+def test_a_share_of_next_to_nothing(cats: hr.Dataset, fish: hr.Dataset, same_ids: hr.Dataset) -> None:
+    loader = hr.mix({cats: 1 - 2e-10, fish: 1e-10, same_ids: 1e-10}).loader(batch_size=16)
+    counts = Counter(id_.split("/")[0] for batch in loader for id_ in batch.ids)
+    assert counts.total() == 80 and counts["cats"] >= 78
+    # Of so many epochs each has an epoch.
+    begun, ended = (order.quotas(epoch * 80, loader.sampling._shares) for epoch in (0, 10**10))
+    assert [after - before for before, after in zip(begun, ended, strict=True)][1:] == [80, 80]
 
 
 def test_a_mix_in_windows(cats: hr.Dataset, fish: hr.Dataset) -> None:

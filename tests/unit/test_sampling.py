@@ -328,6 +328,12 @@ def test_a_state_is_of_one_way_to_sample(rare: hr.ArrayDataset) -> None:
     rare.loader().load_state_dict(old)
 
 
+@pytest.mark.parametrize("options", [{"take": np.int64(50)}, {"repeat": np.int32(2)}], ids=str)
+def test_numbers_of_numpy_are_numbers(rare: hr.ArrayDataset, options: dict[str, Any]) -> None:
+    state = json.loads(json.dumps(rare.loader(**options).state_dict()))
+    rare.loader(**{name: int(value) for name, value in options.items()}).load_state_dict(state)
+
+
 # --- arithmetic ------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import headrace as hr
@@ -42,7 +43,10 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> hr.Dataset:
         records(
             ["cat"] * 6 + ["dog"] * 3 + ["fish"],
             value=[float(k) for k in range(10)],
-            attributes=[{"w": k % 3, "mood": "good", "some": 1} if k else {"w": 0.5, "mood": "bad"} for k in range(10)],
+            attributes=[
+                {"w": k % 3, "mood": "good", "some": 1} if k else {"w": 0.5, "mood": "bad", "huge": 10**400}
+                for k in range(10)
+            ],
         ),
         tmp_path_factory.mktemp("pets") / "pets",
     )
@@ -165,7 +169,10 @@ def test_a_number_for_each(pets: hr.Dataset) -> None:
         ([np.nan] * 10, "weights: nan for record '000'"),
         ([0] * 10, "weights are 0 for all 10"),
         (["1"] * 10, "wanted 'balanced', a number by class"),
-        (np.ones((10, 1)), "wanted 'balanced', a number by class"),
+        ({"cat": 10**400}, "for class 'cat', wanted a number of 0 or more"),
+        ("huge", "attribute 'huge' has 1000000000"),
+        (np.ones((10, 1)), "weights are float64 [10, 1], wanted 'balanced', a number by class"),
+        (pl.Series(["1"] * 10), "weights are String [10], wanted"),
         ([[1], [1, 2]], "wanted 'balanced', a number by class"),
         (3, "weights are 3, wanted 'balanced'"),
         (None, "weights are None, wanted"),
@@ -174,7 +181,7 @@ def test_a_number_for_each(pets: hr.Dataset) -> None:
 def test_what_is_no_weight(pets: hr.Dataset, spec: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         weights_of(pets.selection, spec)
-    assert message in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_column_with_nulls(tmp_path: Path) -> None:
@@ -199,5 +206,7 @@ def test_records_without_a_class(tmp_path: Path) -> None:
 
 def test_nothing_to_weigh_by(tmp_path: Path) -> None:
     ds = pack(records([None, None]), tmp_path / "ds")
-    with pytest.raises(UsageError, match="ds has no classes to weigh by; a column's name or a number for each record"):
+    with pytest.raises(
+        UsageError, match="ds has no classes to weigh by; wanted a column's name or a number for each record"
+    ):
         weights_of(ds.selection, "balanced")

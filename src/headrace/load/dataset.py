@@ -459,11 +459,11 @@ class Dataset:
         if isinstance(key, slice):
             return np.arange(n)[key]
         if len(key) and all(isinstance(id_, str) for id_ in key):
-            rows = np.array([self._row_of(str(id_)) for id_ in key])
-            by_row = np.argsort(self.rows, kind="stable")
-            found: NDArray[np.int64] = by_row[np.searchsorted(self.rows, rows, sorter=by_row)]
-            return found
-        given = np.asarray(key)
+            return self._of_ids([str(id_) for id_ in key])
+        try:
+            given = np.asarray(key)
+        except ValueError:  # lists of several lengths
+            raise TypeError(f"records by {key!r:.60}, {_WANTED}") from None
         if given.ndim != 1 or (given.dtype.kind not in "biu" and len(given)):
             raise TypeError(f"records by {given.dtype} {list(given.shape)}, {_WANTED}")
         if given.dtype.kind == "b":
@@ -474,6 +474,19 @@ class Dataset:
             raise IndexError(f"record {outside[0]} of {n}")
         numbers = given.astype(np.int64)
         return np.where(numbers < 0, numbers + n, numbers)
+
+    def _of_ids(self, ids: list[str]) -> NDArray[np.int64]:
+        """Where the records of these ids [m], one at least, are in this view, int64 [m]. Raises UnknownIdError."""
+        found = [self.store.row_of(id_) for id_ in ids]
+        rows = np.array([-1 if row is None else row for row in found])
+        by_row = np.argsort(self.rows, kind="stable")
+        at = np.searchsorted(self.rows, rows, sorter=by_row)
+        there = at < len(self)
+        there[there] = self.rows[by_row[at[there]]] == rows[there]
+        for k in np.flatnonzero(~there).tolist():
+            rows[k] = self._row_of(ids[k])  # of another row, or it says what is wrong
+        positions: NDArray[np.int64] = by_row[np.searchsorted(self.rows, rows, sorter=by_row)]
+        return positions
 
     def record(self, id: str) -> StoredRecord:
         """The record of this id. Raises UnknownIdError (a KeyError), TypeError, DamageError."""
@@ -490,10 +503,10 @@ class Dataset:
 
     def _row_of(self, id_: str) -> int:
         """The row of a record of this view. Raises UnknownIdError."""
-        row = self.store.row_of(id_)
-        if row is not None and (self.some_rows is None or (self.rows == row).any()):
-            return row
+        row = self.store.row_of(id_, among=self.some_rows)
         if row is not None:
+            return row
+        if self.store.row_of(id_) is not None:
             raise UnknownIdError(f"{self.title}: no record {id_!r}; the dataset has it, and this view of it doesn't")
         if self.store.row_of(id_, dropped=True) is not None:
             raise UnknownIdError(f"{self.title}: no record {id_!r}; it was dropped, and earlier versions have it")

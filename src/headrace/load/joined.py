@@ -5,7 +5,7 @@ sampling's; each part's files, copies and checks stay its own.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -371,13 +371,12 @@ def _which(store: Store) -> object:
 
 def _names(stores: Sequence[Store]) -> list[str]:
     """What the datasets are called, no two of them the same."""
-    of, given = _datasets(stores), Counter[str]()
-    names: dict[int, str] = {}
+    of, names = _datasets(stores), dict[int, str]()
     for number, store in zip(of, stores, strict=True):
         if number not in names:
-            name = store.path.absolute().name
-            given[name] += 1
-            names[number] = name if given[name] == 1 else f"{name}-{given[name]}"
+            name, given = store.path.absolute().name, {*names.values()}
+            others = (f"{name}-{k}" for k in itertools.count(2))  # which one may be called, too
+            names[number] = next(some for some in itertools.chain([name], others) if some not in given)
     return [names[number] for number in of]
 
 

@@ -109,8 +109,10 @@ class LoaderOptions:
                 "them out"
             )
         for name in ("take", "repeat"):
-            if (value := getattr(self, name)) is not None and _whole(name, value) < 1:
-                raise UsageError(f"{name} is {value}, wanted 1 or more")
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _whole(name, value))
+                if value < 1:
+                    raise UsageError(f"{name} is {value}, wanted 1 or more")
         if self.take is not None and self.repeat is not None:
             raise UsageError(
                 f"take={self.take} and repeat={self.repeat} both say how long an epoch is; pass one of them"

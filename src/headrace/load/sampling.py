@@ -70,8 +70,8 @@ class Sampling:
         weights = None if weights is None or not n or weights.min() == weights.max() else weights
         self._view_records, self.weighted = n, weights is not None
         mixed = view.store.shares if shuffle else ()
-        # What was meant by 0.7 and by 1 / 3, not the nearest that a float can say.
-        self._shares = [Fraction(share).limit_denominator(10**9) for share in mixed]
+        # What was meant by 0.7 and by 1 / 3, not the nearest that a float can say; but never 0.
+        self._shares = [Fraction(share).limit_denominator(10**9) or Fraction(share) for share in mixed]
         if mixed and n:
             of = view.store.parts_of(view.rows)
             chosen: list[NDArray[np.int64] | None] = [np.flatnonzero(of == part) for part in range(len(mixed))]

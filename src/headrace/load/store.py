@@ -417,15 +417,24 @@ class Store(ABC):
         """The rows int64 [n] by their keys."""
         return np.argsort(self.keys, kind="stable")
 
-    def row_of(self, id_: str, *, dropped: bool = False) -> int | None:
-        """The row of a record by its id, None where there is none; `dropped`: also where it was dropped."""
+    def row_of(self, id_: str, *, among: NDArray[np.int64] | None = None, dropped: bool = False) -> int | None:
+        """The row of a record by its id, None where there is none; `among`: of these rows [b], as a record that several
+        parts have has several; `dropped`: also where it was dropped."""
         (key,) = order.keys_of([id_])
         at = int(np.searchsorted(self.keys, key, sorter=self._by_key))
         while at < len(self) and self.keys[row := int(self._by_key[at])] == key:
-            if self.ids_of(np.array([row])) == (id_,) and (dropped or self.live is None or (self.live == row).any()):
+            is_of_id = self.ids_of(np.array([row])) == (id_,) and (dropped or self._lives(row))
+            if is_of_id and (among is None or (among == row).any()):
                 return row
             at += 1
         return None
+
+    def _lives(self, row: int) -> bool:
+        live = self.live
+        if live is None:
+            return True
+        at = int(np.searchsorted(live, row))
+        return at < len(live) and int(live[at]) == row
 
     def _numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of all objects are those of these rows [b], int64 [m], and to which of the rows each belongs."""

@@ -106,7 +106,8 @@ class View:
         h, w = self.store.height, self.store.width
         if self.some_rows is not None and len(self):
             h, w = h[self.rows], w[self.rows]
-        return (int(h[0]), int(w[0])) if h[0] and (h == h[0]).all() and (w == w[0]).all() else None
+        alike = len(h) and h[0] and (h == h[0]).all() and (w == w[0]).all()
+        return (int(h[0]), int(w[0])) if alike else None
 
     @property
     def has_boxes(self) -> bool:

@@ -6,6 +6,7 @@ What is done with them, drawing records (sampling) or weighing losses (feeds), i
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +22,7 @@ from headrace.load.view import View
 Weights: TypeAlias = "Literal['balanced'] | Mapping[str, float] | str | Sequence[float] | NDArray[Any]"
 
 _WANTED = "wanted 'balanced', a number by class, a column's name or a number for each record"
+_WANTED_BESIDE = "wanted a column's name or a number for each record"  # where no class is known
 
 
 def weights_of(view: View, spec: Weights) -> NDArray[np.float64]:
@@ -54,9 +56,7 @@ def _balanced(view: View) -> NDArray[np.float64]:
     # A record counts once for each class it has, however many boxes say so.
     counts = np.bincount(np.unique(of * len(names) + classes) % len(names), minlength=len(names))
     if not counts.any():
-        raise UsageError(
-            f"weights='balanced': no record of {view.title} has a class; {_WANTED[_WANTED.index(' a ') :]}"
-        )
+        raise UsageError(f"weights='balanced': no record of {view.title} has a class; {_WANTED_BESIDE}")
     there = counts > 0
     per_class = np.zeros(len(names))
     per_class[there] = len(view) / (np.count_nonzero(there) * counts[there])
@@ -75,8 +75,7 @@ def _by_class(view: View, spec: Mapping[Any, Any]) -> NDArray[np.float64]:
             near = difflib.get_close_matches(str(key), names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; the classes are {_some(names)}"
             raise UsageError(f"weights: {view.title} has no class {key!r}{hint}")
-        numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        if not (numeric and 0 <= value < np.inf):
+        if not (_is_number(value) and 0 <= value < np.inf):
             raise UsageError(f"weights: {value!r:.60} for class {key!r}, wanted a number of 0 or more")
         per_class[number] = value
     return _heaviest(view, per_class, classes, of, none=1.0)
@@ -104,7 +103,7 @@ def _classes(view: View, named: Sequence[str] = ()) -> tuple[tuple[str, ...], ND
         known = labels >= 0
         return boxes, labels[known], of[known]
     if not images:
-        raise UsageError(f"weights: {view.title} has no classes to weigh by; {_WANTED[_WANTED.index('a column') :]}")
+        raise UsageError(f"weights: {view.title} has no classes to weigh by; {_WANTED_BESIDE}")
     labels, of = store.classes_of(view.rows)
     without = len(view) - len(of)
     if without and not promised.multi_label:
@@ -149,7 +148,9 @@ def _given(view: View, spec: Any) -> NDArray[np.float64]:
     except ValueError:
         found = np.empty(0, object)
     if found.dtype.kind not in "iuf" or found.ndim != 1:
-        raise UsageError(f"weights are {spec!r:.60}, {_WANTED}")
+        # Arrays and columns have several lines.
+        given = f"{getattr(spec, 'dtype', found.dtype)} {[*spec.shape]}" if hasattr(spec, "shape") else f"{spec!r:.60}"
+        raise UsageError(f"weights are {given}, {_WANTED}")
     if len(found) != len(view):
         raise UsageError(
             f"weights are {len(found)} numbers, for the {len(view)} records of {view.title}; wanted one for each"
@@ -167,7 +168,10 @@ def _checked(found: NDArray[np.float64], what: str, view: View) -> NDArray[np.fl
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is one that float64 can hold, and no bool."""
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+        return False
+    return not isinstance(value, int) or abs(value) <= sys.float_info.max
 
 
 def _some(names: Sequence[str]) -> str:
