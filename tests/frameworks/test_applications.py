@@ -156,6 +156,7 @@ def test_every_task_takes_them() -> None:
     [
         ("ResNet50", {"alpha": 0.5}, UsageError, "ResNet50 has no option alpha; it takes weights, frozen"),
         ("MobileNet", {"alpha": 0.0}, UsageError, "alpha is 0.0, wanted a number above 0"),
+        ("MobileNet", {"alpha": 0.001}, UsageError, r"alpha is 0\.001, which MobileNet can't have; .*filters"),
         ("MobileNet", {"alpha": 0.3, "weights": "imagenet"}, UsageError, r"no such imagenet weights \(.*alpha"),
         ("VGG16", {"weights": "none.h5"}, NotThereError, "there is no such weights file"),
         ("VGG16", {"frozen": True}, UsageError, "learns nothing"),

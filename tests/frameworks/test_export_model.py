@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -19,10 +20,10 @@ import pytest
 import headrace as hr
 from command import headrace
 from faces import Faces
-from headrace.errors import EngineError, MissingExtraError, NotThereError, UsageError
+from headrace.errors import EngineError, MissingExtraError, NotThereError, StorageError, UsageError
 from headrace.imaging.geometry import iou
 from headrace.learn import export as exporting
-from headrace.learn.backend import keras
+from headrace.learn.backend import keras, precision
 from headrace.learn.run import Run
 from headrace.load.photos import PhotoLoader
 
@@ -436,6 +437,45 @@ def test_what_a_framework_refuses_leaves_nothing(
     with pytest.raises(UsageError, match=r"says: Exception encountered when calling Half.call\(\). no such operation$"):
         runs["classification"].export(tmp_path / "model.onnx", format="onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(writer: Callable[..., None], runs: dict[str, Run], tmp_path: Path) -> None:
+    def fails(served: Any, path: Path) -> None:
+        path.write_bytes(b"half a model")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer(fails, _says([]))
+    with pytest.raises(StorageError, match=r"model.onnx: no space left on device$"):
+        runs["classification"].export(tmp_path / "model.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torchscript_on_a_full_disk_does_not_end_the_process() -> None:
+    """As PyTorch's own writer does, by std::terminate."""
+    torch = pytest.importorskip("torch")
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+
+    class Model(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, images: Any, training: bool) -> Any:
+            return {"value": images * 2.0}
+
+    served = exporting._Served(Model(), ("value",), np.ones((2, 3), np.float32), "{}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DeprecationWarning, and of the tracer
+        with pytest.raises(OSError, match="No space left"):
+            exporting._write_torchscript(served, Path("/dev/full"))
+
+
+def test_bfloat16_is_left_out_where_no_runtime_has_it() -> None:
+    with precision("mixed_bfloat16"):
+        pixels = keras.Input((8, 8, 3))
+        inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])
+        model = keras.Model(pixels, keras.layers.Dense(2, dtype="float32")(inner(pixels)))
+    conv = inner.layers[-1]
+    with exporting._without_bfloat16(model):
+        assert conv.compute_dtype == "float32"
+    assert conv.compute_dtype == "bfloat16"
 
 
 def test_only_what_was_exported_is_replaced(writer: Callable[..., None], runs: dict[str, Run], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from headrace.errors import NotThereError, UsageError
 from headrace.imaging.placement import Size
+from headrace.learn import networks
 from headrace.learn.backbones import LATER, MOMENTUM, Weights, normalised
 from headrace.learn.backend import keras
 
@@ -135,7 +136,7 @@ def features(
     if channels == 1:
         pixels = keras.layers.Concatenate(name="grey_to_colour")([pixels, pixels, pixels])
     base = _base(application, (height, width, 3), None if weights is LATER else weights, alpha)
-    for layer in _flat(base):
+    for layer in networks.layers(base):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
     out: Any = [_map(base, name, (height, width), stride) for stride in strides] or base.outputs[0]
@@ -173,14 +174,6 @@ def network(
     return of_any_width if application.has_alpha else plain
 
 
-def _flat(model: Any) -> list[Any]:
-    """All layers of a model and of those in it."""
-    found = []
-    for layer in model.layers:
-        found += _flat(layer) if isinstance(layer, keras.Model) else [layer]
-    return found
-
-
 def _map(base: Any, name: str, size: tuple[int, int], stride: int) -> Any:
     """What the last layer gives that has a map of 1/stride of the image. Raises UsageError: none has."""
     wanted = (size[0] // stride, size[1] // stride)
@@ -216,9 +209,11 @@ def _made(application: Application, weights: str | None, options: Mapping[str, A
             warnings.filterwarnings("ignore", message=".*input_shape.*", category=UserWarning)
             return application.function(weights=weights, **options)
     except Exception as error:
+        if weights is None and "alpha" in options:
+            raise UsageError(f"alpha is {options['alpha']}, which {name} can't have; {_line(error)}") from error
         if weights is None:
             raise
-        reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        reason = _line(error)
         if weights != "imagenet":
             raise UsageError(
                 f"{weights} does not fit a {name} without top ({reason}); give one that was made with it"
@@ -230,6 +225,10 @@ def _made(application: Application, weights: str | None, options: Mapping[str, A
             f"keras.applications.{name}(include_top=False).save_weights('base.weights.h5') and give that file as "
             "weights"
         ) from error
+
+
+def _line(error: Exception) -> str:
+    return f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
 
 
 def _scale_as_imagenet(base: Any) -> None:

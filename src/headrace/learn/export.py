@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import errors
-from headrace.errors import EngineError, HeadraceError, MissingExtraError, UsageError
+from headrace.errors import EngineError, HeadraceError, MissingExtraError, StorageError, UsageError
 from headrace.imaging.prepare import ImageOptions
 from headrace.learn import networks
 from headrace.learn.backend import describe, keras
@@ -112,7 +112,8 @@ def export(
     what `Run.predict` says of them out; b may be any number.
 
     format: "onnx", one file, by PyTorch; "saved_model", a folder, by TensorFlow; "torchscript", one file, by PyTorch.
-    Where Keras runs on another framework, a process of its own writes it.
+    Where Keras runs on another framework, a process of its own writes it. In ONNX a run of mixed_bfloat16 computes in
+    float32, and says what Keras says in that.
     Images are of the very kind that the run's loader makes: uint8 0 to 255 in RGB or grey, or arrays as they are.
     What is written is asked about drawn images before it stands at `out`, and must say what Keras says (WITHIN).
     network: as for `Run`. overwrite: replaces `out`, if this wrote it.
@@ -270,7 +271,9 @@ def _write_torchscript(served: _Served, path: Path) -> None:
     module = _module(served, as_dict=True)
     # Of a dict PyTorch wants to hear that it is one with the same names each time (strict).
     traced = torch.jit.trace(module, torch.from_numpy(served.example[:2]), strict=False, check_trace=False)
-    torch.jit.save(traced, path, _extra_files={METADATA: served.metadata})
+    buffer = io.BytesIO()  # of a disk that is full PyTorch's own writer says nothing: it ends the process
+    torch.jit.save(traced, buffer, _extra_files={METADATA: served.metadata})
+    path.write_bytes(buffer.getbuffer())
 
 
 def _load_torchscript(path: Path) -> Ask:
@@ -390,14 +393,16 @@ def _written(folder: Path, out: Path, format: str, network: networks.Network | N
     form = FORMATS[format]
     # A trace of PyTorch's holds the device that it was made on, and the CPU is everywhere.
     on = keras.device("cpu") if form.framework == "torch" else contextlib.nullcontext()
-    with on:
+    with on, contextlib.ExitStack() as stack:
         run = Run(folder, network=network)
+        if format == "onnx":
+            stack.enter_context(_without_bfloat16(run.model))
         served = _served(run)
         with _place(out, form, overwrite) as path:
             try:
-                with _quiet():
+                with explained(out), _quiet():
                     form.write(served, path)
-            except OSError:
+            except StorageError:
                 raise
             except Exception as error:  # of a network that it knows no operation for, frameworks raise anything
                 raise UsageError(
@@ -413,6 +418,21 @@ def _written(folder: Path, out: Path, format: str, network: networks.Network | N
         "difference": difference,
         "unchecked": unchecked,
     }
+
+
+@contextlib.contextmanager
+def _without_bfloat16(model: Any) -> Iterator[None]:
+    """The layers of a mixed_bfloat16 network compute in float32, as their weights are: runtimes of ONNX have no
+    convolutions of bfloat16."""
+    changed = [(layer, layer.dtype_policy) for layer in networks.layers(model)]
+    changed = [(layer, policy) for layer, policy in changed if policy.name == "mixed_bfloat16"]
+    for layer, _ in changed:
+        layer.dtype_policy = "float32"
+    try:
+        yield
+    finally:
+        for layer, policy in changed:
+            layer.dtype_policy = policy
 
 
 def _judged(run: Run, served: _Served, format: str, path: Path) -> tuple[float | None, str | None]:

@@ -119,6 +119,14 @@ def plain(model: Any) -> Any:
     return keras.Model(pixels, out, name=model.name)
 
 
+def layers(model: Any) -> list[Any]:
+    """All layers of a model and of those in it."""
+    found = []
+    for layer in model.layers:
+        found += layers(layer) if isinstance(layer, keras.Model) else [layer]
+    return found
+
+
 def summary(model: Any) -> str:
     """The layers of a model as a table."""
     said: list[str] = []
