@@ -311,6 +311,7 @@ def test_torch_says_how_several_devices_are_had(monkeypatch: pytest.MonkeyPatch)
         (["--class-weights", "disc=x"], "--class-weights 'disc=x': 'disc=x' is not NAME=NUMBER"),
         (["--class-weights", "disk=2"], "class 'disk'; did you mean 'disc'?"),
         (["--class-weights", "disc=-1"], "class_weights: -1.0 for class 'disc', wanted a number of 0 or more"),
+        (["--class-weights", "disc=1e300"], "class_weights: 1e+300 is larger than float32 can hold"),
         (["--class-weights", "disc=0,frame=0"], "class_weights are 0 for all 48 records"),
         (["--sample", "wide"], "sample: "),
         (["--sample", "disk=2"], "class 'disk'; did you mean 'disc'?"),

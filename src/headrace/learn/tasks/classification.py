@@ -159,9 +159,12 @@ class Classification(Task):
     def class_weights(self, view: Dataset, asked: str | Mapping[str, float]) -> NDArray[np.float32]:
         weights = np.ones(len(self.class_names), np.float32)
         try:
-            weights[view.labels] = weights_of(view.selection, asked)
+            found = weights_of(view.selection, asked)
         except UsageError as error:
             raise UsageError(f"class_{error}") from error
+        if found.max(initial=0) > np.finfo(np.float32).max:
+            raise UsageError(f"class_weights: {found.max():g} is larger than float32 can hold")
+        weights[view.labels] = found
         return weights
 
     def compile(self, model: Any, optimizer: Any) -> None:
