@@ -152,6 +152,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                 f"{workers}; pass num_workers={share.of[1]} again"
             )
         self._share = share._replace(loaded=False)
+        # From now on, not from its end: of a pass that is left early some processes may have asked for all their share.
+        self.loader.epoch = share.due.epoch + 1
         self.loader.hold("one process of a DataLoader can't say where the others stand; ask the feed in it for its own")
         return self._of_share(self._share)
 
@@ -164,7 +166,6 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                     batch += workers
                     self._share = share._replace(due=Position(epoch, batch))
                     yield self._here(made)
-        self.loader.epoch = epoch + 1  # also where this process had none of the last batches
 
     @property
     def epoch(self) -> int:
