@@ -173,6 +173,11 @@ def test_weights_are_ahead_with_their_batch(ds: hr.Dataset, lane: Lane) -> None:
     assert lane.taken == 5
 
 
+def test_an_epoch_of_no_batches_ends(ds: hr.Dataset, lane: Lane) -> None:
+    feed = ds.loader(batch_size=N + 1, drop_last=True).to_torch()
+    assert [(list(feed), feed.epoch) for _ in range(2)] == [([], 1), ([], 2)]
+
+
 def test_leaving_it_leaves_no_thread(ds: hr.Dataset, lane: Lane) -> None:
     before = threads()
     feed = ds.loader(batch_size=2, workers=4).to_torch()

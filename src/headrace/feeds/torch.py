@@ -122,6 +122,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                 del images, beside, moved  # nothing here holds what the device is done with
                 if os.getpid() != process:
                     raise UsageError("this iteration belongs to the process it was forked from; begin one here")
+            if not len(self):
+                self.loader.deliver(run.position, ())
         finally:
             sent.close()
             if os.getpid() == process:  # a thread of the parent's may be in the midst of it
