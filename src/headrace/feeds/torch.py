@@ -54,7 +54,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
     Accelerate's `prepare(model, optimizer, feed)` leaves a feed as it is: loader(world="auto") has dealt out the
     batches, and `device=accelerator.device` brings them there.
 
-    Raises UsageError: the device is not there; dtype or memory_format is none that images can have; the weights.
+    Raises UsageError: the device is not there; dtype or memory_format is none that images, or kept numbers, can
+    have; the weights.
     """
 
     def __init__(
@@ -70,6 +71,11 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
         self._weighing = None if sample_weight is None else Weighing(loader, sample_weight)
         self.device = None if device is None else _device(device)
         self.dtype = _dtype(dtype)
+        if dtype is not None and not _holds(dtype, loader.dtype):
+            raise UsageError(
+                f"dtype is {dtype}, which can't hold all of {loader.dtype}, as x is kept; leave it out, or take "
+                "a float that can, such as torch.float32"
+            )
         self.memory_format = _memory_format(memory_format, axes=1 + len(loader.image_shape))
         self._start: Position | None = None
         self._share: _Share | None = None
@@ -323,6 +329,14 @@ def _dtype(dtype: Any) -> Any:
     if dtype is not None and not any(dtype is getattr(torch, name) for name in _DTYPES):
         raise UsageError(f"dtype is {dtype!r:.60}, wanted one of {', '.join(f'torch.{name}' for name in _DTYPES)}")
     return dtype
+
+
+def _holds(dtype: Any, kept: np.dtype[Any]) -> bool:
+    """Whether numbers of this type can become those of a `dtype`, rounded at most, and never others."""
+    if kept.kind not in "iu":
+        return kept.kind == "b" or (kept.kind == "f" and dtype.is_floating_point)
+    most = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    return bool(most.min <= np.iinfo(kept).min and np.iinfo(kept).max <= most.max)
 
 
 def _memory_format(memory_format: Any, *, axes: int) -> Any:
