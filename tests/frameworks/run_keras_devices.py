@@ -144,6 +144,7 @@ def named(ds: hr.Dataset) -> dict[str, Any]:
             refused(lambda: ds.loader(batch_size=4).to_keras(inputs="")),
             refused(lambda: ds.loader(batch_size=4).to_keras(sample_weight={"dog": 2.0})),
             refused(lambda: ds.loader(batch_size=4, mix=hr.MixUp()).to_keras(sample_weight=WEIGHTS)),
+            refused(lambda: ds.loader(batch_size=N + 1, drop_last=True).to_keras()),
         ],
     }
 

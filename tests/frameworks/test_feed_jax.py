@@ -159,6 +159,31 @@ def test_damage_is_counted_when_its_batch_comes(tmp_path: Path) -> None:
         list(hr.Dataset(there.path).loader(batch_size=4, shuffle=False).to_jax())
 
 
+def test_a_damaged_record_comes_in_its_turn(tmp_path: Path) -> None:
+    there = pack(shades(12), tmp_path / "ds")
+    path, _, offset, length = shard_of(there, 5)
+    flip(path, offset + 12 + length // 2)
+    feed = hr.Dataset(there.path).loader(batch_size=2, shuffle=False).to_jax()
+    got = iter(feed)
+    assert [len(next(got)[0]) for _ in range(2)] == [2, 2]
+    with pytest.raises(hr.DamageError, match="record"):
+        next(got)
+    assert feed.state_dict()["batch"] == 2
+
+
+def test_an_epoch_of_no_batches_ends(ds: hr.Dataset) -> None:
+    feed = ds.loader(batch_size=N + 1, drop_last=True).to_jax()
+    assert [(list(feed), feed.epoch) for _ in range(2)] == [([], 1), ([], 2)]
+
+
+def test_a_sharding_of_more_axes_than_images() -> None:
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch", None, None, None, None))
+    loader = hr.ArrayDataset(np.zeros((4, 8, 8, 3), np.uint8), list("abab")).loader(batch_size=4)
+    with pytest.raises(hr.UsageError, match=r"the sharding has 5 axes, .*, and images have 4, \[b, 8, 8, 3\]"):
+        loader.to_jax(sharding)
+
+
 def test_a_broken_off_pass_leaves_no_thread(ds: hr.Dataset) -> None:
     before = threads()
     feed = ds.loader(batch_size=2, workers=3).to_jax()

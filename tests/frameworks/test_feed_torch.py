@@ -210,6 +210,16 @@ def test_processes_that_persist_go_on_to_the_next_epoch(ds: hr.Dataset, start: i
     assert [numbers(given) for _ in range(3)] == [first[start:], *others]
 
 
+@pytest.mark.parametrize("taken", [1, 2, 3])
+def test_processes_that_persist_are_of_one_epoch_after_a_break(ds: hr.Dataset, taken: int) -> None:
+    # A process that was asked for more than its share by then must not be an epoch ahead of the other.
+    feed = ds.loader(batch_size=4, workers=2).to_torch()
+    given = torch.utils.data.DataLoader(feed, batch_size=None, num_workers=2, persistent_workers=True)
+    first, *others = passes(ds, 3)
+    assert numbers(itertools.islice(iter(given), taken)) == first[:taken]
+    assert [numbers(given) for _ in range(2)] == others
+
+
 def test_spawned_processes_share_it_as_well(ds: hr.Dataset) -> None:
     feed = ds.loader(batch_size=4, augment=(hr.HorizontalFlip(),)).to_torch()
     given = torch.utils.data.DataLoader(feed, batch_size=None, num_workers=2, multiprocessing_context="spawn")

@@ -66,6 +66,36 @@ def test_kept_arrays_are_converted_as_well() -> None:
         loader.to_torch(memory_format=torch.channels_last)
 
 
+# (type that is kept, type that is asked for, whether each number comes as itself, rounded at most)
+HELD = [
+    ("uint16", "int16", False),  # 40000 would be -25536
+    ("int16", "uint8", False),
+    ("uint16", "float16", False),  # which ends at 65504
+    ("int32", "float16", False),
+    ("float32", "int32", False),
+    ("complex64", "float32", False),
+    ("uint16", "int32", True),
+    ("int8", "int16", True),
+    ("int16", "float16", True),
+    ("int64", "float32", True),
+    (">u2", "float32", True),
+    ("bool", "uint8", True),
+    ("float64", "float16", True),
+]
+
+
+@pytest.mark.parametrize(("kept", "asked", "held"), HELD)
+def test_kept_numbers_never_become_others(kept: str, asked: str, held: bool) -> None:
+    x = np.zeros((4, 3), kept)
+    loader = hr.ArrayDataset(x, list("abab"), dtype="keep").loader(shuffle=False)
+    if held:
+        ((images, _),) = loader.to_torch(dtype=getattr(torch, asked))
+        assert images.dtype == getattr(torch, asked)
+    else:
+        with pytest.raises(hr.UsageError, match=f"dtype is torch.{asked}, which can't hold all of {kept}, as x is"):
+            loader.to_torch(dtype=getattr(torch, asked))
+
+
 REFUSED = [
     ({"device": "cuda:77"}, "device is 'cuda:77', and there are cpu"),
     ({"device": "gpu"}, "device is 'gpu', and there are cpu"),
@@ -171,6 +201,11 @@ def test_weights_are_ahead_with_their_batch(ds: hr.Dataset, lane: Lane) -> None:
     for images, _, some in ds.loader(batch_size=4, shuffle=True).to_torch(sample_weight=weights):
         assert some.tolist() == [shade + 0.5 for shade in images[:, 0, 0, 0].tolist()]
     assert lane.taken == 5
+
+
+def test_an_epoch_of_no_batches_ends(ds: hr.Dataset, lane: Lane) -> None:
+    feed = ds.loader(batch_size=N + 1, drop_last=True).to_torch()
+    assert [(list(feed), feed.epoch) for _ in range(2)] == [([], 1), ([], 2)]
 
 
 def test_leaving_it_leaves_no_thread(ds: hr.Dataset, lane: Lane) -> None:

@@ -92,11 +92,12 @@ def test_named_inputs_and_outputs(seen: dict[str, Any]) -> None:
 
 
 def test_what_does_not_go_together(seen: dict[str, Any]) -> None:
-    dict_targets, empty, unknown, mixed = (message for _, message in seen["names"]["refused"])
+    dict_targets, empty, unknown, mixed, none = (message for _, message in seen["names"]["refused"])
     assert dict_targets == "outputs is 'score', and the targets have names, half, double; leave it out"
     assert empty == "inputs is '', wanted the name that the model gives it, or None"
     assert "has no class 'dog'" in unknown
     assert mixed.startswith("sample_weight is of single records, and mix=")
+    assert none.startswith("no batches: Loader(0 batches of ")
 
 
 def test_a_keras_that_asks_in_another_way_is_refused(seen: dict[str, Any]) -> None:

@@ -104,6 +104,10 @@ def test_an_epoch_is_every_record_once(ds: hr.Dataset, shuffle: bool, batch_size
 def test_drop_last_of_less_than_a_batch(ds: hr.Dataset) -> None:
     loader = ds.loader(batch_size=100, drop_last=True)
     assert len(loader) == 0 and list(loader) == []
+    # An epoch like any other: who goes on until some are over comes to an end.
+    assert loader.epoch == 1 and list(loader) == [] and loader.epoch == 2 and not loader.due.batch
+    iter(loader)  # which is left before its end
+    assert list(loader.iterate()) == [] and loader.epoch == 2
 
 
 def test_pixels_and_targets_are_the_records(ds: hr.Dataset) -> None:

@@ -144,6 +144,28 @@ def test_a_loader_that_was_made_too_early_says_so(monkeypatch: pytest.MonkeyPatc
         use(given)  # who says a world means it
 
 
+def test_a_copy_that_is_sent_to_ranks_says_so_as_well(monkeypatch: pytest.MonkeyPatch, ds: hr.Dataset) -> None:
+    there = pickle.loads(pickle.dumps(ds.loader(batch_size=4, world="auto")))  # as a launcher's function is given it
+    assert len(list(there)) == len(there)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"was rank 0 of 1 when the loader was made, and .* is rank 1 of 2 by now"):
+        next(iter(there))
+
+
+def test_a_loader_stays_that_of_its_rank_when_nobody_knows_of_ranks(
+    monkeypatch: pytest.MonkeyPatch, ds: hr.Dataset
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    loader = ds.loader(batch_size=4, world="auto")
+    wanted = [batch.ids for batch in loader]
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")  # as after destroy_process_group
+    loader.epoch = 0
+    assert [batch.ids for batch in loader] == wanted
+
+
 def test_a_copy_keeps_the_world_that_was_found(monkeypatch: pytest.MonkeyPatch, ds: hr.Dataset) -> None:
     says(monkeypatch, env="1 2")
     loader = ds.loader(world="auto", batch_size=6, drop_last=True)

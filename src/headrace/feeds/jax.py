@@ -66,14 +66,21 @@ class JaxFeed:
         with self.loader.iterate() as run:
             waiting: tuple[Any, Position, tuple[str, ...]] | None = None
             left_out = 0
-            while (made := run.made()) is not None:
-                coming = self._put(made), run.position, run.skipped[left_out:]
-                left_out = len(run.skipped)
+            try:
+                while (made := run.made()) is not None:
+                    coming = self._put(made), run.position, run.skipped[left_out:]
+                    left_out = len(run.skipped)
+                    if waiting is not None:
+                        yield self._delivered(*waiting)
+                    waiting = coming
+            except Exception:  # in its turn: the batch before it is good
                 if waiting is not None:
                     yield self._delivered(*waiting)
-                waiting = coming
+                raise
             if waiting is not None:
                 yield self._delivered(*waiting)
+            elif not len(self):
+                self.loader.deliver(run.position, ())
 
     def _delivered(self, arrays: Any, position: Position, bad: tuple[str, ...]) -> Any:
         self.loader.deliver(position, bad)
@@ -128,6 +135,11 @@ def _places(sharding: Any, image_shape: tuple[int, ...]) -> Places:
     """Which parts of a batch the devices of each process take. Raises UsageError: the images can't be divided so."""
     shape = (len(sharding.device_set), *image_shape)
     places: Places = {}
+    if isinstance(sharding, jax.sharding.NamedSharding) and len(sharding.spec) > len(shape):
+        raise UsageError(
+            f"the sharding has {len(sharding.spec)} axes, {sharding.spec}, and images have {len(shape)}, "
+            f"[b, {', '.join(map(str, image_shape))}]"
+        )
     try:
         for device, (along, *_) in sharding.devices_indices_map(shape).items():
             places.setdefault(device.process_index, set()).add((along.start, along.stop))

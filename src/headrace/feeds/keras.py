@@ -78,8 +78,8 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     too, to be a multiple of them (drop_last=True), tf.distribute all but the last one. Of several processes each has
     its part of a batch where the loader knows them (`world`); DataParallel is then told auto_shard_dataset=False.
 
-    Raises UsageError: names for targets that have theirs, or that are not there; weights; the devices can't share each
-    batch; a Keras asks in a way that this does not know.
+    Raises UsageError: no batches; names for targets that have theirs, or that are not there; weights; the devices can't
+    share each batch; a Keras asks in a way that this does not know.
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
         # A single worker, so that Keras puts no queue of its own between: what that holds at the end of an epoch, or of
         # the look at the shapes, comes in the next one, and other batches never do (3.15, all backends).
         super().__init__(workers=1, use_multiprocessing=False)
+        if not len(loader):
+            raise UsageError(f"no batches: {loader!r}")
         self.loader = loader
         _check_name("inputs", inputs)
         _check_name("outputs", outputs)

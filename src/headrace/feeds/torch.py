@@ -54,7 +54,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
     Accelerate's `prepare(model, optimizer, feed)` leaves a feed as it is: loader(world="auto") has dealt out the
     batches, and `device=accelerator.device` brings them there.
 
-    Raises UsageError: the device is not there; dtype or memory_format is none that images can have; the weights.
+    Raises UsageError: the device is not there; dtype or memory_format is none that images, or kept numbers, can
+    have; the weights.
     """
 
     def __init__(
@@ -70,6 +71,11 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
         self._weighing = None if sample_weight is None else Weighing(loader, sample_weight)
         self.device = None if device is None else _device(device)
         self.dtype = _dtype(dtype)
+        if dtype is not None and not _holds(dtype, loader.dtype):
+            raise UsageError(
+                f"dtype is {dtype}, which can't hold all of {loader.dtype}, as x is kept; leave it out, or take "
+                "a float that can, such as torch.float32"
+            )
         self.memory_format = _memory_format(memory_format, axes=1 + len(loader.image_shape))
         self._start: Position | None = None
         self._share: _Share | None = None
@@ -122,6 +128,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                 del images, beside, moved  # nothing here holds what the device is done with
                 if os.getpid() != process:
                     raise UsageError("this iteration belongs to the process it was forked from; begin one here")
+            if not len(self):
+                self.loader.deliver(run.position, ())
         finally:
             sent.close()
             if os.getpid() == process:  # a thread of the parent's may be in the midst of it
@@ -152,6 +160,8 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                 f"{workers}; pass num_workers={share.of[1]} again"
             )
         self._share = share._replace(loaded=False)
+        # From now on, not from its end: of a pass that is left early some processes may have asked for all their share.
+        self.loader.epoch = share.due.epoch + 1
         self.loader.hold("one process of a DataLoader can't say where the others stand; ask the feed in it for its own")
         return self._of_share(self._share)
 
@@ -164,7 +174,6 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                     batch += workers
                     self._share = share._replace(due=Position(epoch, batch))
                     yield self._here(made)
-        self.loader.epoch = epoch + 1  # also where this process had none of the last batches
 
     @property
     def epoch(self) -> int:
@@ -320,6 +329,14 @@ def _dtype(dtype: Any) -> Any:
     if dtype is not None and not any(dtype is getattr(torch, name) for name in _DTYPES):
         raise UsageError(f"dtype is {dtype!r:.60}, wanted one of {', '.join(f'torch.{name}' for name in _DTYPES)}")
     return dtype
+
+
+def _holds(dtype: Any, kept: np.dtype[Any]) -> bool:
+    """Whether numbers of this type can become those of a `dtype`, rounded at most, and never others."""
+    if kept.kind not in "iu":
+        return kept.kind == "b" or (kept.kind == "f" and dtype.is_floating_point)
+    most = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    return bool(most.min <= np.iinfo(kept).min and np.iinfo(kept).max <= most.max)
 
 
 def _memory_format(memory_format: Any, *, axes: int) -> Any:

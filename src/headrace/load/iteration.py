@@ -99,6 +99,8 @@ class Iteration(Iterator[Batch]):
         # A batch comes with the last of its pieces to end, whichever of them that was.
         made = next((made for made in self._made if made is not None), None)
         if made is None:
+            if not self._batches:  # else who goes on until an epoch is over would wait for ever
+                self._delivered(self.position, ())
             return None
         bad = made.bad
         if bad and len(self._bad) + len(bad) > self._budget.most:

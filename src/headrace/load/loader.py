@@ -201,11 +201,13 @@ class Loader:
             if filling is not None:
                 weakref.finalize(self, filling.end).atexit = False
 
-    def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool]]:
-        return Loader, (self.view, replace(self.options, world=self.world)), (self._position, self._begun)
+    def __reduce__(self) -> tuple[type[Loader], tuple[View, LoaderOptions], tuple[Position, bool, bool]]:
+        # It stays the rank that it is, as for processes of a DataLoader; one that is another complains.
+        state = self._position, self._begun, self._asked_world
+        return Loader, (self.view, replace(self.options, world=self.world)), state
 
-    def __setstate__(self, state: tuple[Position, bool]) -> None:
-        self._position, self._begun = state
+    def __setstate__(self, state: tuple[Position, bool, bool]) -> None:
+        self._position, self._begun, self._asked_world = state
 
     @property
     def batch_size(self) -> int:
@@ -363,7 +365,8 @@ class Loader:
 
     def _check_asked(self) -> None:
         """Raises UsageError: world="auto" was asked before the processes met, so that each would load everything."""
-        if self._asked_world and (now := resolve("auto")) != self.world:
+        # Where nobody knows of ranks any more, or in a process beside them, it is the one that it was.
+        if self._asked_world and (now := resolve("auto")) not in (self.world, (0, 1)):
             (rank, ranks), (was, of) = now, self.world
             raise UsageError(
                 f"world='auto' was rank {was} of {of} when the loader was made, and this process is rank {rank} of "
