@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import headrace as hr
+from headrace import feeds
 from headrace.errors import UsageError
 from headrace.load.facts import Facts
 from headrace.load.iteration import Iteration
@@ -76,6 +77,14 @@ def test_weights_go_with_their_records(ds: hr.Dataset) -> None:
             assert all(weights.dtype == torch.float32 for *_, weights in feed)
     with pytest.raises(UsageError, match="there are none; leave it out"):
         hr.ArrayDataset(np.zeros((4, 8, 8), np.uint8)).loader().to_torch(sample_weight=[1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("2.4.0", ""), ("2.13.0+cpu", ""), ("2.3.1", "2.3.1"), ("2.14.0", "2.14.0"), ("dev", "dev")]
+)
+def test_a_version_of_another_time_is_said(version: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    feeds.warn_untested("torch", version, (2, 4), (2, 13), "look")
+    assert caplog.messages == [f"torch is {said}, and this feed is for 2.4 to 2.13; look"] * bool(said)
 
 
 def test_grey(tmp_path: Path) -> None:

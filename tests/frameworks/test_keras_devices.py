@@ -114,7 +114,7 @@ def test_a_version_that_was_not_tested_is_named(seen: dict[str, Any]) -> None:
             assert said == [] and raised[1] == "keras is 2.15.0, wanted 3.12 or later; run: pip install 'keras>=3.12'"
         else:
             (line,) = said
-            assert line.startswith(f"keras is {version}, and this feed was tested with 3.12 to 3.15; ") and not raised
+            assert line.startswith(f"keras is {version}, and this feed is for 3.12 to 3.15; ") and not raised
 
 
 def test_each_record_once_on_all_devices(devices: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,26 @@ def require(module: str, *, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(f"{module} is not installed ({error}): pip install 'headrace[{extra}]'") from error
+
+
+Version = tuple[int, int]
+
+
+def release(version: str) -> Version:
+    """Its first two numbers; (0, 0) for what has none."""
+    try:
+        major, minor, *_ = version.split(".")
+        return int(major), int(minor)
+    except ValueError:
+        return 0, 0
+
+
+def warn_untested(name: str, found: str, oldest: Version, newest: Version, see: str) -> None:
+    """Says when a framework is older or newer than those that its feed is for, and what to `see` then."""
+    if not oldest <= release(found) <= newest:
+        logging.getLogger("headrace").warning(
+            "%s is %s, and this feed is for %d.%d to %d.%d; %s", name, found, *oldest, *newest, see
+        )
 
 
 def native(value: Any) -> Any:

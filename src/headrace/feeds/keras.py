@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import UsageError
-from headrace.feeds import native, require
+from headrace.feeds import native, release, require, warn_untested
 from headrace.feeds.dividing import check_divisible
 from headrace.feeds.weighing import Weighing
 
@@ -36,18 +36,11 @@ _log = logging.getLogger("headrace")
 
 def _check_version(found: str) -> None:
     """Says once when this Keras is none of those that were tested. Raises UsageError: it can't be one."""
-    oldest, newest = (".".join(map(str, version)) for version in TESTED)
-    try:
-        version = tuple(int(part) for part in found.split(".")[:2])
-    except ValueError:
-        version = (0, 0)
-    if version[0] < 3:
+    if release(found)[0] < 3:
+        oldest = ".".join(map(str, TESTED[0]))
         raise UsageError(f"keras is {found}, wanted {oldest} or later; run: pip install 'keras>={oldest}'")
-    if not TESTED[0] <= version <= TESTED[1]:
-        _log.warning(
-            "keras is %s, and this feed was tested with %s to %s; it refuses what it does not know, but see that an "
-            "epoch has all its batches", found, oldest, newest,
-        )  # fmt: skip
+    see = "it refuses what it does not know, but see that an epoch has all its batches"
+    warn_untested("keras", found, *TESTED, see)
 
 
 _check_version(keras.__version__)

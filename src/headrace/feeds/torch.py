@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace import parallel
 from headrace.errors import UsageError
-from headrace.feeds import native, require
+from headrace.feeds import native, require, warn_untested
 from headrace.feeds.weighing import Weighing
 from headrace.load.iteration import Position
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headrace.load.weights import Weights
 
 torch = require("torch", extra="torch")
+warn_untested("torch", torch.__version__, (2, 4), (2, 13), "see that batches come as they should")
 
 # Those that hold 0 to 255 as they are; the others of torch have no room for them, or no arithmetic.
 _DTYPES = ("uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
