@@ -31,7 +31,8 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
 
     feed: the one that `fit` trains on, and nothing else: validate on a feed of another loader. every: batches between
     two writings, beside the one at the end of each epoch; a writing takes as long as saving all weights does, and a
-    kill loses at most so many steps, which are then taken again. The file is replaced at once, so that a kill leaves the old one or the new one.
+    kill loses at most so many steps, which are then taken again. The file is replaced at once, so that a kill leaves
+    the old one or the new one.
 
     In it are weights, optimizer, the seeds of layers (dropout) and PyTorch's own generators, what the metrics of the
     epoch have summed up, where the loader stands, and the history: what `fit` returns is that of the whole training.
