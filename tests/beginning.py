@@ -16,6 +16,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ EVENTS = ("os.mkdir", "os.rename", "os.remove", "fcntl.flock")
 def main() -> None:
     dataset, run = sys.argv[1], RunFolder(Path(sys.argv[2]))
     options = Options(epochs=1)
-    prepared = train._prepared(run, None, dataset, None, None, (), options, False, {})
+    prepared = train._prepared(run, None, dataset, None, None, (), options, False, {}, ExitStack())
     train._prepared = lambda *_: prepared
     train._Training.go = lambda self, progress: None  # type: ignore[method-assign, assignment, return-value]
     faults: list[str] = []
