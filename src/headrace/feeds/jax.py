@@ -10,6 +10,7 @@ import numpy as np
 from headrace.errors import UsageError
 from headrace.feeds import native, require
 from headrace.feeds.dividing import check_divisible
+from headrace.feeds.passes import Passes
 from headrace.feeds.weighing import Weighing
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 jax = require("jax", extra="jax")
 
 
-class JaxFeed:
+class JaxFeed(Passes):
     """Iterates (images uint8 [b, h, w, c], targets) as jax.Arrays, images alone without targets; a dict of targets
     becomes a dict of arrays. With `sample_weight` it is (images, targets, weights float32 [b]).
 
@@ -42,7 +43,6 @@ class JaxFeed:
     def __init__(self, loader: Loader, sharding: Any = None, *, sample_weight: Weights | None = None) -> None:
         self.loader = loader
         self._weighing = None if sample_weight is None else Weighing(loader, sample_weight)
-        self._start: Position | None = None
         self._sharding, self._along_batch = sharding, sharding
         if sharding is None:
             return
@@ -57,9 +57,6 @@ class JaxFeed:
         places = _places(sharding, loader.image_shape)
         _check_processes(loader, places)
         check_divisible(loader, len({place for places_ in places.values() for place in places_}))
-
-    def __len__(self) -> int:
-        return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         self._start = self.loader.due
@@ -102,24 +99,6 @@ class JaxFeed:
         if sharding is None:
             return jax.device_put(array)
         return jax.make_array_from_process_local_data(sharding, array)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next pass is of, or what is left of it."""
-        return self.loader.due.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next pass is of this epoch, from its beginning; only where a state of this very epoch was just loaded, it
-        is what is left of it."""
-        due = self.loader.due
-        if due.epoch != epoch or not due.batch:
-            self.loader.epoch = epoch
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the records of the pass that was begun last, or of the first to come, in their order: what
-        predictions are of. Raises UsageError: damaged records were left out."""
-        return self.loader.ids(self._start)
 
     def state_dict(self) -> dict[str, Any]:
         return self.loader.state_dict()

@@ -13,6 +13,7 @@ import numpy as np
 from headrace import parallel
 from headrace.errors import UsageError
 from headrace.feeds import native, require, warn_untested
+from headrace.feeds.passes import Passes
 from headrace.feeds.weighing import Weighing
 from headrace.load.iteration import Position
 
@@ -29,7 +30,7 @@ _DTYPES = ("uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32",
 _FORMATS = ("channels_last", "contiguous_format")
 
 
-class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+class TorchFeed(Passes, torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
     """Iterates (images uint8 [b, c, h, w], targets) as tensors, images alone without targets; one epoch at a time. With
     `sample_weight` it is (images, targets, weights float32 [b]).
 
@@ -78,11 +79,7 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                 "a float that can, such as torch.float32"
             )
         self.memory_format = _memory_format(memory_format, axes=1 + len(loader.image_shape))
-        self._start: Position | None = None
         self._share: _Share | None = None
-
-    def __len__(self) -> int:
-        return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         if self.loader.world[1] > 1 and _is_dealt_out():
@@ -175,24 +172,6 @@ class TorchFeed(torch.utils.data.IterableDataset):  # type: ignore[misc, name-de
                     batch += workers
                     self._share = share._replace(due=Position(epoch, batch))
                     yield self._here(made)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next pass is of, or what is left of it."""
-        return self.loader.due.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next pass is of this epoch, from its beginning; only where a state of this very epoch was just loaded, it
-        is what is left of it. A pass is of the epoch after the last one's without it, too."""
-        due = self.loader.due
-        if due.epoch != epoch or not due.batch:
-            self.loader.epoch = epoch
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the records of the pass that was begun last, or of the first to come, in their order: what
-        predictions are of. Raises UsageError: damaged records were left out."""
-        return self.loader.ids(self._start)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass stands, JSON-able; in one of a DataLoader's processes, where it stands with its share."""

@@ -166,15 +166,6 @@ class Ahead(Order):
                 self._used.set(batch.rows)
         self._advance()
 
-    @contextmanager
-    def until_taken(self, number: int) -> Iterator[None]:
-        """Work on a batch, which is done when that fails."""
-        try:
-            yield
-        except BaseException:
-            self.done(number)
-            raise
-
     def close(self) -> None:
         """Fetches no more; who waits gets a CancelledError."""
         with self._lock:
@@ -217,9 +208,6 @@ class Ahead(Order):
                 self._used = Bits(len(self._copies))
                 for rows in () if self._fits else self._begun():
                     self._used.set(rows)
-                if self._whole is not None:
-                    self._soon.set(self._whole)
-                    self._whole_bytes = self._copies.bytes_of(self._whole)
                 self._starting()
             self._copies.cache.touch()
             while lot := self._next_lot():
@@ -311,9 +299,12 @@ class Ahead(Order):
                     for batch in batches:
                         request.join(row, batch)
             rows = self._arrived(lot, np.array(sorted(new), np.int64))
+            if self._whole is not None and not self._whole_bytes:  # not before something is missing
+                self._soon.set(self._whole)
+                self._whole_bytes = self._copies.bytes_of(self._whole)
             self._soon.clear(np.concatenate([batch.rows for batch in lot.batches]))
             requests = []
-            along = Bits(len(self._copies)) if self._copies.cache.is_full else self._soon
+            along = self._copies.nothing if self._copies.cache.is_full else self._soon
             if self._whole is not None:
                 self._soon.set(rows)  # as what is beside them
             for span in self._copies.spans(rows, along, fits=self._fits, piece=self._piece()):
@@ -418,19 +409,20 @@ class Together:
         for ahead in self._each:
             ahead.done(number)
 
-    @contextmanager
-    def until_taken(self, number: int) -> Iterator[None]:
-        """Work on a batch, which is done when that fails."""
-        try:
-            yield
-        except BaseException:
-            self.done(number)
-            raise
-
     def close(self) -> None:
         """Fetches no more; who waits gets a CancelledError."""
         for ahead in self._each:
             ahead.close()
+
+
+@contextmanager
+def until_taken(ahead: Ahead | Together, number: int) -> Iterator[None]:
+    """Work on a batch, which is done when that fails."""
+    try:
+        yield
+    except BaseException:
+        ahead.done(number)
+        raise
 
 
 def _give(batch: _Batch) -> None:

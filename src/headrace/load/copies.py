@@ -149,6 +149,7 @@ class Copies:
 
     Raises UsageError: the cache's folder is something else.
 
+    `nothing`: no row, as bits.
     `there`: of which rows this process knows that the cache holds them, a bit each. Others may have freed them since;
     who misses one finds out, and then nothing is known any more of its shard.
     """
@@ -161,7 +162,7 @@ class Copies:
         index = tables.index
         self._offset, self._length, self._crc = index["offset"], index["length"], index["crc"]
         self._in_record = index["image_offset"]
-        self.there = Bits(len(tables))
+        self.there, self.nothing = Bits(len(tables)), Bits(len(tables))
         self.pool = parallel.Pool(THREADS)
         self.traffic, self._memory = Traffic(), Memory()
         self.orders: weakref.WeakValueDictionary[int, Order] = weakref.WeakValueDictionary()
@@ -251,7 +252,7 @@ class Copies:
         if not len(rows):
             return []
         if piece:
-            return self._pieces(self.spans(rows, Bits(len(self)), fits=fits), along, piece)
+            return self._pieces(self.spans(rows, self.nothing, fits=fits), along, piece)
         shards = self._tables.shard(rows)
         begin = self._offset[rows].astype(np.int64)
         end = begin + self._length[rows] + OVERHEAD_BYTES

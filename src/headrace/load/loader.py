@@ -23,7 +23,7 @@ from headrace.imaging import mirror
 from headrace.imaging.augment import Change, check_augment, moves, name_of
 from headrace.imaging.called import Called, left
 from headrace.imaging.placement import Fit, Placement, Size, check_fit, check_size, place
-from headrace.load.ahead import Ahead, Filling, Together, fitting
+from headrace.load.ahead import Ahead, Filling, Together, fitting, until_taken
 from headrace.load.cache import MemoryCache
 from headrace.load.copies import Payloads
 from headrace.load.draft import Blocks, Draft, pieces
@@ -574,11 +574,11 @@ class Loader:
             return pieces(lambda: self._draft(epoch, i), self._fill, self._finish, n=self._shares)
 
         def begin() -> Draft:
-            with ahead.until_taken(i):
+            with until_taken(ahead, i):
                 return self._draft(epoch, i, ahead)
 
         def fill(draft: Draft, start: int, stop: int) -> None:
-            with ahead.until_taken(i):
+            with until_taken(ahead, i):
                 self._fill(draft, start, stop)
 
         def finish(draft: Draft) -> Made:
