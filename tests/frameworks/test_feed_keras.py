@@ -6,17 +6,14 @@ where `run_keras_feed` runs once for all of these tests.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from backends import BACKENDS, Running, result_of, running
 
 pytest.importorskip("keras")
 
@@ -25,40 +22,15 @@ ONCE = Counter(range(N))
 Epoch = list[list[int]]
 
 
-BACKENDS = ("tensorflow", "torch", "jax")
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """All backends at once: most of their time goes into imports and compiling."""
-    script = Path(__file__).parent / "run_keras_feed.py"
-    started = {
-        backend: subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path_factory.mktemp(backend))],
-            env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for backend in BACKENDS
-        if importlib.util.find_spec(backend) is not None
-    }
-    yield started
-    for run in started.values():
-        run.kill()
-        run.communicate()
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running("run_keras_feed.py", tmp_path_factory) as begun:
+        yield begun
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def seen(request: pytest.FixtureRequest, runs: dict[str, subprocess.Popen[str]]) -> dict[str, Any]:
-    if request.param not in runs:
-        pytest.skip(f"{request.param} is not installed")
-    output, errors = runs[request.param].communicate()
-    lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
-    assert lines, errors
-    found: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
-    assert found["backend"] == request.param
-    return found
+def seen(request: pytest.FixtureRequest, runs: Running) -> dict[str, Any]:
+    return result_of(runs, request.param)
 
 
 def records(epoch: Epoch) -> Counter[int]:

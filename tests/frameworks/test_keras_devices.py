@@ -6,53 +6,27 @@ backend has a process of its own, where `run_keras_devices` runs once for all of
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("keras")
+from backends import BACKENDS, Running, result_of, running
 
-BACKENDS = ("tensorflow", "torch", "jax")
+pytest.importorskip("keras")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    script = Path(__file__).parent / "run_keras_devices.py"
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    started = {
-        backend: subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path_factory.mktemp(backend))],
-            env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "XLA_FLAGS": flags},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for backend in BACKENDS
-        if importlib.util.find_spec(backend) is not None
-    }
-    yield started
-    for run in started.values():
-        run.kill()
-        run.communicate()
+    with running("run_keras_devices.py", tmp_path_factory, XLA_FLAGS=flags) as begun:
+        yield begun
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def seen(request: pytest.FixtureRequest, runs: dict[str, subprocess.Popen[str]]) -> dict[str, Any]:
-    if request.param not in runs:
-        pytest.skip(f"{request.param} is not installed")
-    output, errors = runs[request.param].communicate()
-    lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
-    assert lines, errors
-    found: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
-    assert found["backend"] == request.param
-    return found
+def seen(request: pytest.FixtureRequest, runs: Running) -> dict[str, Any]:
+    return result_of(runs, request.param)
 
 
 @pytest.fixture

@@ -5,68 +5,37 @@ Each backend has a process of its own, where `run_keras_resume` runs once for al
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends import BACKENDS, Running, result, result_of, running, started
+
 pytest.importorskip("keras")
 
-BACKENDS = ("tensorflow", "torch", "jax")
-SCRIPT = Path(__file__).parent / "run_keras_resume.py"
+SCRIPT = "run_keras_resume.py"
 PER_EPOCH, KILLED_AT = 5, 8
 STEPS = [str(step) for step in range(1, 3 * PER_EPOCH + 1)]
 
 
-def started(backend: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments],
-        env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def results(run: subprocess.Popen[str]) -> list[Any]:
-    output, errors = run.communicate()
-    lines = [json.loads(line.removeprefix("RESULT ")) for line in output.splitlines() if line.startswith("RESULT ")]
-    assert lines, errors
-    return lines
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, subprocess.Popen[str]]]]:
-    """All backends at once: most of their time goes into imports and compiling."""
-    begun = {}
-    for backend in BACKENDS:
-        if importlib.util.find_spec(backend) is not None:
-            folder = tmp_path_factory.mktemp(backend)
-            begun[backend] = folder, started(backend, str(folder))
-    yield begun
-    for _, run in begun.values():
-        run.kill()
-        run.communicate()
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(SCRIPT, tmp_path_factory) as begun:
+        yield begun
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def seen(request: pytest.FixtureRequest, runs: dict[str, tuple[Path, subprocess.Popen[str]]]) -> dict[str, Any]:
-    if request.param not in runs:
-        pytest.skip(f"{request.param} is not installed")
+def seen(request: pytest.FixtureRequest, runs: Running) -> dict[str, Any]:
+    found = result_of(runs, request.param)
     folder, run = runs[request.param]
-    (found,) = results(run)
-    assert found["backend"] == request.param and run.returncode == -signal.SIGKILL
-    (found["after the kill"],) = results(started(request.param, str(folder), "rest"))
+    assert run.returncode == -signal.SIGKILL
+    found["after the kill"] = result(started(SCRIPT, request.param, str(folder), "rest"))
     found["log"] = [json.loads(line) for line in (folder / "log").read_text().splitlines()]
-    return dict(found)
+    return found
 
 
 def test_the_reference_has_all_steps(seen: dict[str, Any]) -> None:
