@@ -1,0 +1,26 @@
+"""How much Python does, in lines it runs: the same in every run, as no time is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+def lines(call: Callable[[], object]) -> int:
+    """How many lines of Python a call runs in this thread, those of what it calls among them."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, what: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
