@@ -37,6 +37,7 @@ from headrace.load.loader import Loader
 from headrace.place import cache as cache_module
 from headrace.place.cache import BLOCK, TAG, Cache, files, folder_of
 from packed import pack, photos
+from stored import until
 
 N = 120
 OPTIONS: dict[str, Any] = {"batch_size": 16, "size": 16, "shuffle": True, "seed": 3}
@@ -154,6 +155,66 @@ def test_what_lies_beside_a_record_comes_with_it_where_all_is_needed(noise: hr.D
     assert sum(length for _, _, length in place.requests) == bytes_of(noise)
 
 
+def test_a_piece_leaves_out_what_is_on_its_way(noise: hr.Dataset, tmp_path: Path) -> None:
+    distant, _ = far.opened(noise.path, tmp_path / "cache")
+    found = distant.store.copies
+    assert found is not None
+    rows = np.array([3, 6])
+    for others, wanted in (
+        ([4, 5], [(3, 7)]),
+        ([4, 5, 2, 7, 9], [(2, 8)]),
+        ([4], [(3, 5), (6, 7)]),
+        ([], [(3, 4), (6, 7)]),
+    ):
+        along = Bits(len(noise))
+        along.set(np.array([*rows, *others]))
+        spans = found.spans(rows, along, fits=True, piece=1 << 17)
+        assert [(span.first, span.last) for span in spans] == wanted
+        (span,) = found.spans(rows, along, fits=True)  # where a gap costs less than a request
+        assert (span.first, span.last) == (3, 8 if 7 in others else 7)
+
+
+def test_nothing_comes_twice(noise: hr.Dataset, tmp_path: Path) -> None:
+    """The cache is filled behind the batches: not while it is found out what they need, nor what is on its way."""
+    for k in range(20):
+        distant, place = far.opened(noise.path, tmp_path / str(k))
+        loader = distant.loader(**OPTIONS)
+        for _ in loader:
+            pass
+        settle(loader)
+        assert sum(length for _, _, length in place.requests) == bytes_of(noise)
+
+
+def test_requests_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one is not passed over for ever, and one above the bound runs alone."""
+    monkeypatch.setattr(copies, "_IN_FLIGHT", 10)
+    traffic, ran, running = copies.Traffic(), list[int](), list[int]()
+    gates = {size: threading.Event() for size in (6, 12, 4, 3)}
+
+    def run(size: int) -> None:
+        with traffic.request(size):
+            running.append(size)
+            ran.append(size)
+            gates[size].wait(LIMIT)
+            running.remove(size)
+
+    threads = []
+    for n, size in enumerate(gates):
+        threads.append(threading.Thread(target=run, args=(size,)))
+        threads[-1].start()
+        until(lambda: len(traffic._queue) + len(running) == n + 1)  # noqa: B023
+    assert running == [6]  # 4 would have room beside it
+    gates[6].set()
+    until(lambda: running == [12])
+    gates[12].set()
+    until(lambda: len(running) == 2)
+    gates[4].set()
+    gates[3].set()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert ran[:2] == [6, 12] and sorted(ran[2:]) == [3, 4] and traffic._bytes == 0
+
+
 @pytest.mark.usefixtures("quiet")
 def test_what_lies_beside_a_record_does_not_come_where_it_is_of_no_use(
     noise: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -201,7 +262,7 @@ def test_what_came_since_it_was_looked_for_is_not_fetched_again(
             looked.update(rows.tolist())
             assert first or asked.wait(LIMIT)
             with found.traffic.changed:
-                assert first or found.traffic.changed.wait_for(lambda: found.traffic.idle, LIMIT)
+                assert first or found.traffic.changed.wait_for(lambda: found.traffic.requests == 0, LIMIT)
         return before
 
     monkeypatch.setattr(found, "held", late)
@@ -847,7 +908,11 @@ def filler() -> threading.Thread | None:
     return next((thread for thread in threading.enumerate() if thread.name == "headrace-fill"), None)
 
 
-def test_what_fits_is_filled_behind_the_training(noise: hr.Dataset, tmp_path: Path) -> None:
+def test_what_fits_is_filled_behind_the_training(
+    noise: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "_BUDGET", bytes_of(noise) // 4)
+    monkeypatch.setattr(ahead, "_PIECES", (1, 1))
     distant, place = far.opened(noise.path, tmp_path / "cache")
     loader = distant.loader(**OPTIONS)
     gate = Gate()

@@ -28,9 +28,9 @@ _BUDGET = 1 << 27  # bytes of batches that are fetched before their turn
 _LOT = 1 << 25  # bytes of batches whose records are looked for together, so that neighbours become one request
 _HORIZON = 1 << 28  # bytes of batches further on: what of them lies between is taken along
 # Bytes of a shard that are asked for together where all of it is needed, and has room: few at first, when somebody
-# waits for one record of them and may leave before the rest is of use, and twice as many after each 1/64 of all, up to
+# waits for one record of them and may leave before the rest is of use, and twice as many after each 1/256 of all, up to
 # so many that a request itself costs little beside them.
-_PIECES, _STEPS = (1 << 17, 1 << 20), 64
+_PIECES, _STEPS = (1 << 17, 1 << 21), 256
 _BATCHES = 256  # that are looked after before their turn
 
 
@@ -190,9 +190,11 @@ class Ahead(Order):
             if self._planning or self._closed or self._at >= len(self._numbers) or not self._has_room():
                 return
             self._planning = True
+        self._copies.traffic.expect(plans=1)
         try:
             self._copies.pool.submit(self._plan)
         except BaseException as error:  # the interpreter ends
+            self._copies.traffic.expect(plans=-1)
             self._fail(error)
             raise
 
@@ -215,6 +217,8 @@ class Ahead(Order):
         except BaseException as error:  # whoever waits must hear of it
             self._fail(error)
             raise
+        finally:
+            self._copies.traffic.expect(plans=-1)
 
     def _next_lot(self) -> list[_Batch]:
         """The batches to be looked after next; none where there is no room."""
@@ -268,6 +272,7 @@ class Ahead(Order):
             if not len(batch.wanted):
                 _give(batch)
         lot = _Lot(busy)
+        self._copies.traffic.expect(plans=len(busy))
         for batch in busy:
             self._copies.pool.submit(self._look, lot, batch)
 
@@ -286,6 +291,8 @@ class Ahead(Order):
         except BaseException as error:
             self._fail(error)
             raise
+        finally:
+            self._copies.traffic.expect(plans=-1)
 
     def _fetch(self, lot: _Lot) -> None:
         """Asks for all that a lot misses and that is not on its way already, what is needed first first."""
@@ -467,7 +474,7 @@ class Filling:
         self._ended = True
         copies = self._copies()
         if copies is not None:
-            copies.traffic.expect(0)
+            copies.traffic.expect()
 
     def _run(self) -> None:
         for shard in self._shards:

@@ -8,6 +8,7 @@ import mmap
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
@@ -76,40 +77,52 @@ class Span(NamedTuple):
 
 
 class Traffic:
-    """What is on its way: how many requests are waited for, and the bytes of those that run."""
+    """What is on its way: `requests` that are waited for, the bytes of those that run, and how many find out what else
+    to ask for."""
 
     def __init__(self) -> None:
-        self._waited_for, self._bytes = 0, 0
         self.renew()
 
     def renew(self) -> None:
         """As nothing is on its way, with a new lock: for a forked child."""
-        self._waited_for, self._bytes = 0, 0
+        self.requests, self._plans, self._bytes = 0, 0, 0
+        self._queue: deque[tuple[int, threading.Lock]] = deque()  # requests that may not run yet, and their locks
         self.changed = threading.Condition()
 
-    def expect(self, n: int) -> None:
-        """So many more requests are waited for."""
+    def expect(self, requests: int = 0, *, plans: int = 0) -> None:
+        """So many more are waited for; fewer, where they are negative."""
         with self.changed:
-            self._waited_for += n
+            self.requests += requests
+            self._plans += plans
             self.changed.notify_all()
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits for anything."""
-        return self._waited_for <= 0
+        """Whether nobody waits for anything, or is about to."""
+        return self.requests <= 0 and self._plans <= 0
 
     @contextlib.contextmanager
     def request(self, size: int) -> Iterator[None]:
-        """Waits until a request of so many bytes may run, and is one."""
+        """Waits until a request of so many bytes may run, each in its turn, and is one."""
+        turn = threading.Lock()
+        turn.acquire()
         with self.changed:
-            self.changed.wait_for(lambda: self._bytes == 0 or self._bytes + size <= _IN_FLIGHT)
-            self._bytes += size
+            self._queue.append((size, turn))
+            self._admit()
+        turn.acquire()
         try:
             yield
         finally:
             with self.changed:
                 self._bytes -= size
-                self.changed.notify_all()
+                self._admit()
+
+    def _admit(self) -> None:
+        """Lets those run that may, and wakes no other."""
+        while self._queue and (self._bytes == 0 or self._bytes + self._queue[0][0] <= _IN_FLIGHT):
+            size, turn = self._queue.popleft()
+            self._bytes += size
+            turn.release()
 
 
 class Memory:
@@ -251,20 +264,27 @@ class Copies:
         of so many bytes of a shard in which they lie, as far as the cache has none of it."""
         if not len(rows):
             return []
-        if piece:
-            return self._pieces(self.spans(rows, self.nothing, fits=fits), along, piece)
         shards = self._tables.shard(rows)
         begin = self._offset[rows].astype(np.int64)
         end = begin + self._length[rows] + OVERHEAD_BYTES
         near = (shards[1:] == shards[:-1]) & (begin[1:] - end[:-1] <= (_GAP_FITTING if fits else _GAP))
+
+        def goes_on(k: int) -> bool:
+            """Whether row k comes with the one before it. A piece is only of what is not there, nor on its way."""
+            if shards[k] != shards[start] or end[k] - begin[start] > RANGE:
+                return False
+            if near[k - 1] != bool(piece):
+                return bool(near[k - 1])
+            return bool(along.of(np.arange(rows[k - 1] + 1, rows[k])).all())
+
+        further = self.nothing if piece else along
         found, start = [], 0
         for k in range(1, len(rows) + 1):
-            together = k < len(rows) and shards[k] == shards[start] and end[k] - begin[start] <= RANGE
-            if together and (near[k - 1] or along.of(np.arange(rows[k - 1] + 1, rows[k])).all()):
+            if k < len(rows) and goes_on(k):
                 continue
-            found.append(self._span(int(shards[start]), int(rows[start]), int(rows[k - 1]) + 1, along))
+            found.append(self._span(int(shards[start]), int(rows[start]), int(rows[k - 1]) + 1, further))
             start = k
-        return found
+        return self._pieces(found, along, piece) if piece else found
 
     def _span(self, shard: int, first: int, last: int, along: Bits) -> Span:
         """The request of these rows, and of those after them that are needed soon."""

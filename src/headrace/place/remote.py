@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from headrace import parallel
 from headrace.errors import NotThereError, StorageError, UsageError
 from headrace.place import stores
@@ -22,7 +24,7 @@ from headrace.place.stores import Store
 BLOCK = 8 << 20  # bytes that are asked for at a time, where a whole object is read
 AHEAD = 4  # blocks that are on their way meanwhile
 _ENDS = 1 << 16
-_PIECE = 1 << 18  # bytes of an answer that are taken at a time, where it is large
+_PIECE = 1 << 20  # bytes of an answer that are taken at a time, where it is large
 _T = TypeVar("_T")
 
 
@@ -87,10 +89,10 @@ class RemotePlace:
         """
 
         def put(answer: Any) -> int:
-            at = 0
+            at, whole = 0, np.frombuffer(out, np.uint8)
             for piece in answer.stream(_PIECE):
-                part = memoryview(piece)[: len(out) - at]
-                out[at : at + len(part)] = part
+                part = np.frombuffer(piece, np.uint8)[: len(out) - at]
+                whole[at : at + len(part)] = part
                 at += len(part)
             return at
 
