@@ -47,13 +47,13 @@ def ds(bucket: Bucket, tmp_path: Path) -> hr.Dataset:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of what is asked of the store."""
     asked: list[str] = []
-    read = RemotePlace.read
+    view = RemotePlace.view
 
-    def counted(self: RemotePlace, name: str, offset: int, length: int) -> bytes:
+    def counted(self: RemotePlace, name: str, offset: int, length: int) -> memoryview:
         asked.append(name)
-        return read(self, name, offset, length)
+        return view(self, name, offset, length)
 
-    monkeypatch.setattr(RemotePlace, "read", counted)
+    monkeypatch.setattr(RemotePlace, "view", counted)
     return asked
 
 

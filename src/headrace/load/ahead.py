@@ -357,31 +357,30 @@ class Ahead(Order):
     def _run(self, request: _Request) -> None:
         """Fetches a span, hands over what is waited for, and then writes it to the cache."""
         copies, span = self._copies, request.span
-        with copies.expected() as memory:
-            try:
-                with copies.traffic.request(span.end - span.begin):
-                    if not copies.pool.takes_work:
-                        self._fail(CancelledError())
-                    if self._closed:
-                        return
-                    data, found = copies.fetch(span, memory)
-                    with self._lock:
-                        request.found, asked = found, np.array(list(request.takers), np.int64)
-                        ready = request.hand_over()
-                    for batch in ready:
-                        _give(batch)
-                    good = request.keep[np.isin(request.keep, np.array(list(found), np.int64))]
-                    copies.keep(span, data, good, soon=good[~np.isin(good, asked)])
-            except HeadraceError as error:
-                self._give_up(request, error)
-            except BaseException as error:
-                self._give_up(request, error)
-                raise
-            finally:
+        try:
+            with copies.traffic.request(span.end - span.begin):
+                if not copies.pool.takes_work:
+                    self._fail(CancelledError())
+                if self._closed:
+                    return
+                data, found = copies.fetch(span)
                 with self._lock:
-                    request.found = None  # nobody asks it any more, and its memory goes to others
-                    for row in request.keep.tolist():
-                        self._on_the_way.pop(row, None)
+                    request.found, asked = found, np.array(list(request.takers), np.int64)
+                    ready = request.hand_over()
+                for batch in ready:
+                    _give(batch)
+                good = request.keep[np.isin(request.keep, np.array(list(found), np.int64))]
+                copies.keep(span, data, good, soon=good[~np.isin(good, asked)])
+        except HeadraceError as error:
+            self._give_up(request, error)
+        except BaseException as error:
+            self._give_up(request, error)
+            raise
+        finally:
+            with self._lock:
+                for row in request.keep.tolist():
+                    self._on_the_way.pop(row, None)
+            copies.traffic.expect(-1)
 
     def _give_up(self, request: _Request, error: BaseException) -> None:
         with self._lock:

@@ -4,7 +4,6 @@ for, and what for, is left to ahead; where copies lie, and how much of them, to 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import threading
 import weakref
@@ -28,7 +27,6 @@ _GAP, _GAP_FITTING = 1 << 16, 1 << 18  # bytes between two records that are fetc
 _SMALL = 2 * BLOCK  # a record below that shares most of its blocks: to free it, its neighbours go too
 _PIECE = 1 << 16
 _LOT = 16  # rows that are freed at a time
-_MAPPED = 1 << 16  # bytes that are worth a map of their own
 _CHUNK = 1 << 16  # rows that are looked at together
 
 # Payloads that were fetched, by the copy's name and their place in it.
@@ -125,38 +123,6 @@ class Traffic:
             turn.release()
 
 
-class Memory:
-    """What requests come into, and is used again: what is mapped anew, the system has to clear first, and of what is
-    allocated and freed, glibc keeps for each thread what it once had, of which there are 64."""
-
-    def __init__(self) -> None:
-        self._free: dict[int, list[mmap.mmap]] = {}
-        self._bytes = 0  # of all that is free, about: from any thread
-
-    def take(self, size: int) -> mmap.mmap:
-        """At least so many bytes."""
-        size = 1 << (size - 1).bit_length()
-        try:
-            memory = self._free.setdefault(size, []).pop()
-        except IndexError:
-            return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._bytes -= size
-        return memory
-
-    def give(self, memory: mmap.mmap) -> None:
-        """What `take` has given, and nothing looks at any more."""
-        if len(memory) > RANGE:
-            return
-        if self._bytes + len(memory) > _IN_FLIGHT:  # requests of another size than before
-            self.clear()
-        self._free.setdefault(len(memory), []).append(memory)
-        self._bytes += len(memory)
-
-    def clear(self) -> None:
-        """Lets go of all that is not in use."""
-        self._free, self._bytes = {}, 0
-
-
 class Copies:
     """The records of a dataset, of which `cache` holds what was fetched once: by name and place, or a batch at a time.
 
@@ -177,7 +143,7 @@ class Copies:
         self._in_record = index["image_offset"]
         self.there, self.nothing = Bits(len(tables)), Bits(len(tables))
         self.pool = parallel.Pool(THREADS)
-        self.traffic, self._memory = Traffic(), Memory()
+        self.traffic = Traffic()
         self.orders: weakref.WeakValueDictionary[int, Order] = weakref.WeakValueDictionary()
         cache.check()
         cache.own(self.names, str(tables.home.path), self._victims)
@@ -326,26 +292,12 @@ class Copies:
         hole = self.cache.hole(entry.sha256, entry.bytes, span.begin)
         return hole is not None and hole[0] <= span.begin + BLOCK and hole[1] >= span.end - BLOCK
 
-    @contextlib.contextmanager
-    def expected(self) -> Iterator[list[mmap.mmap]]:
-        """A request that is waited for, and the memory that it comes into, which others have after it."""
-        memory: list[mmap.mmap] = []
-        try:
-            yield memory
-        finally:
-            for some in memory:
-                self._memory.give(some)
-            self.traffic.expect(-1)
-            if self.traffic.idle:
-                self._memory.clear()
-
-    def fetch(self, span: Span, memory: list[mmap.mmap]) -> tuple[NDArray[np.uint8], Found]:
-        """The bytes of a request, and by row the payloads in it that are sound, parts of these bytes; which lie in what
-        `memory` is given then.
+    def fetch(self, span: Span) -> tuple[NDArray[np.uint8], Found]:
+        """The bytes of a request, and by row the payloads in it that are sound, parts of these bytes.
 
         Raises StorageError.
         """
-        data = self._read(span.shard, span.begin, span.end, memory)
+        data = self._read(span.shard, span.begin, span.end)
         found, name = {}, self.names[span.shard]
         for row, _, start, length, crc in self._where(np.arange(span.first, span.last)):
             payload = data[start - span.begin : start - span.begin + length]
@@ -353,16 +305,9 @@ class Copies:
                 found[row] = (name, start), payload
         return data, found
 
-    def _read(self, shard: int, begin: int, end: int, memory: list[mmap.mmap]) -> NDArray[np.uint8]:
+    def _read(self, shard: int, begin: int, end: int) -> NDArray[np.uint8]:
         """These bytes of a shard, read-only; fewer where it ends before. Raises StorageError."""
-        name = self._entries[shard].name
-        if end - begin < _MAPPED:
-            return np.frombuffer(self._place.read(name, begin, end - begin), np.uint8)
-        memory.append(self._memory.take(end - begin))
-        n = self._place.read_into(name, begin, memoryview(memory[-1])[: end - begin])
-        data: NDArray[np.uint8] = np.frombuffer(memory[-1], np.uint8, n)
-        data.flags.writeable = False
-        return data
+        return np.frombuffer(self._place.view(self._entries[shard].name, begin, end - begin), np.uint8)
 
     def keep(self, span: Span, data: NDArray[np.uint8], rows: NDArray[np.int64], *, soon: NDArray[np.int64]) -> None:
         """Writes these rows [m] of a request, ascending and sound, into the cache. Where it is full, those of them that
@@ -397,7 +342,7 @@ class Copies:
             return None
         # The block at either side may hold records by half: written in part, it is no hole.
         begin, end = max(0, hole[0] - BLOCK), min(entry.bytes, hole[1] + BLOCK, hole[0] + RANGE)
-        data = self._read(shard, begin, end, [])
+        data = self._read(shard, begin, end)
         if len(data) < end - begin or not self.cache.write(entry.sha256, entry.bytes, begin, data.data):
             return None
         return end

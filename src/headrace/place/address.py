@@ -97,8 +97,8 @@ class Place(Protocol):
     def read(self, name: str, offset: int, length: int) -> bytes:
         """The bytes `offset` to `offset + length` of a file; fewer where it ends before."""
 
-    def read_into(self, name: str, offset: int, out: memoryview) -> int:
-        """`read` into memory of the caller's, of the length that is wanted; how many bytes there were."""
+    def view(self, name: str, offset: int, length: int) -> memoryview:
+        """What `read` gives, read-only, in the memory that it came into: nothing is copied."""
 
     def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
         """The same of a payload whose masked CRC the caller knows, and checks: a copy with this CRC will do."""

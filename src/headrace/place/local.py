@@ -109,11 +109,9 @@ class LocalPlace:
         except OSError as error:
             raise StorageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
-    def read_into(self, name: str, offset: int, out: memoryview) -> int:
-        """`read` into `out`, of the length that is wanted; how many bytes there were. Raises StorageError."""
-        data = self.read(name, offset, len(out))
-        out[: len(data)] = data
-        return len(data)
+    def view(self, name: str, offset: int, length: int) -> memoryview:
+        """What `read` gives. Raises StorageError."""
+        return memoryview(self.read(name, offset, length))
 
     def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
         """`read`: here nothing is a copy."""

@@ -110,9 +110,9 @@ class Scattered:
         place, name = self._of(name)
         return place.read(name, offset, length)
 
-    def read_into(self, name: str, offset: int, out: memoryview) -> int:
+    def view(self, name: str, offset: int, length: int) -> memoryview:
         place, name = self._of(name)
-        return place.read_into(name, offset, out)
+        return place.view(name, offset, length)
 
     def record(self, name: str, offset: int, length: int, crc: int) -> bytes:
         place, name = self._of(name)

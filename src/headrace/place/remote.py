@@ -12,8 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from headrace import parallel
 from headrace.errors import NotThereError, StorageError, UsageError
 from headrace.place import stores
@@ -24,7 +22,6 @@ from headrace.place.stores import Store
 BLOCK = 8 << 20  # bytes that are asked for at a time, where a whole object is read
 AHEAD = 4  # blocks that are on their way meanwhile
 _ENDS = 1 << 16
-_PIECE = 1 << 20  # bytes of an answer that are taken at a time, where it is large
 _T = TypeVar("_T")
 
 
@@ -79,25 +76,13 @@ class RemotePlace:
 
         Raises NotThereError, StorageError: also where the object is another by now.
         """
-        found: bytes | None = self._range(name, offset, length, lambda answer: bytes(answer.bytes()))
-        return found or b""
+        return bytes(self.view(name, offset, length))
 
-    def read_into(self, name: str, offset: int, out: memoryview) -> int:
-        """`read` into `out`, of the length that is wanted, piece by piece; how many bytes there were.
-
-        Raises NotThereError, StorageError: also where the object is another by now.
-        """
-
-        def put(answer: Any) -> int:
-            at, whole = 0, np.frombuffer(out, np.uint8)
-            for piece in answer.stream(_PIECE):
-                part = np.frombuffer(piece, np.uint8)[: len(out) - at]
-                whole[at : at + len(part)] = part
-                at += len(part)
-            return at
-
-        found: int | None = self._range(name, offset, len(out), put)
-        return found or 0
+    def view(self, name: str, offset: int, length: int) -> memoryview:
+        """What `read` gives, read-only, in the memory that it came into. Raises as `read` does."""
+        # Not as a stream of parts: each of these is cleared and copied with the interpreter's lock held.
+        found: memoryview | None = self._range(name, offset, length, lambda answer: memoryview(answer.bytes()))
+        return memoryview(b"") if found is None else found
 
     def _range(self, name: str, offset: int, length: int, take: Callable[[Any], _T]) -> _T | None:
         """What `take` makes of the answer to the request for a range; None where the object ends before it."""
