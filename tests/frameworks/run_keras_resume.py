@@ -150,8 +150,8 @@ def whole(ds: hr.Dataset, folder: Path) -> dict[str, Any]:
     damaged.write_bytes(path.read_bytes()[:-400])
     foreign.write_text("{}")
 
-    def fit(path: Path, model: Any, feed: Any, of: Any = None) -> Any:
-        return lambda: model.fit(feed, verbose=0, callbacks=[hr.Resume(path, of or feed)])
+    def fit(path: Path, model: Any, feed: Any, of: Any = None, **options: Any) -> Any:
+        return lambda: model.fit(feed, verbose=0, callbacks=[hr.Resume(path, of or feed)], **options)
 
     out["refused"] = {
         "loader": refused(fit(path, network(1), other)),
@@ -162,6 +162,7 @@ def whole(ds: hr.Dataset, folder: Path) -> dict[str, Any]:
         "every": refused(lambda: hr.Resume(path, other, every=0)),
         "folder": refused(lambda: hr.Resume(folder, other)),
         "nowhere": refused(lambda: hr.Resume(folder / "none" / "fit.npz", other)),
+        "validated": refused(fit(folder / "n.npz", network(1), other, validation_data=other.loader.to_keras())),
         "other feed": refused(fit(folder / "n.npz", network(1), other, loader(ds).to_keras())),
     }
     return out

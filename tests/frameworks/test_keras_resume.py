@@ -100,6 +100,7 @@ def test_epochs_of_some_steps(seen: dict[str, Any]) -> None:
         ("every", "UsageError", "every is 0, wanted a whole number of batches, 1 at least"),
         ("folder", "UsageError", "is a folder; wanted a file to write to, in a folder that exists"),
         ("nowhere", "UsageError", "which is not there; wanted a file to write to, in a folder that exists"),
+        ("validated", "UsageError", "fit validates on the loader that it trains on, each in epochs of the other"),
         ("other feed", "UsageError", "fit does not train on the feed that hr.Resume was given; pass it the same"),
     ],
 )  # fmt: skip

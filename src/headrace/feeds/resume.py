@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -44,8 +46,8 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
     loss is no number, nothing is written. With `steps_per_epoch` it is written when such an epoch ends, not between.
     Of several processes (`world`) the first one writes, and `path` is one that all of them see.
 
-    Raises UsageError: it is no feed, or `fit` trains on something else; the file is another program's, another model's
-    or another loader's. DataError: it is damaged. StorageError.
+    Raises UsageError: it is no feed, or `fit` trains on something else, or validates on its loader; the file is another
+    program's, another model's or another loader's. DataError: it is damaged. StorageError.
     """
 
     def __init__(self, path: os.PathLike[str] | str, feed: KerasFeed, *, every: int = 100) -> None:
@@ -67,6 +69,12 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         self._drawn: checkpoint.Checkpoint | None = None  # until its first batch comes
 
     def on_train_begin(self, logs: Any = None) -> None:
+        other = _validated_on()
+        if isinstance(other, KerasFeed) and other.loader is self.feed.loader:
+            raise UsageError(
+                "fit validates on the loader that it trains on, each in epochs of the other; give validation_data a "
+                "feed of a loader of its own"
+            )
         self._rows, self._steps, self._unwritten = [], 0, 0
         self._resumed = self._drawn = None
         if self.path.exists():
@@ -184,6 +192,16 @@ class Resume(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
             for name, value in row.items():
                 history.history.setdefault(name, []).append(value)
         self._resumed = None
+
+
+def _validated_on() -> Any:
+    """The validation_data of the `fit` that calls this."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and "validation_data" in frame.f_locals:
+            return frame.f_locals["validation_data"]
+        frame = frame.f_back
+    return None
 
 
 def _plain(value: Any) -> Any:
