@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import UsageError
+from headrace.errors import DataError, UsageError
 from headrace.feeds import native, release, require, warn_untested
 from headrace.feeds.dividing import check_divisible
 from headrace.feeds.weighing import Weighing
@@ -72,7 +72,8 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
     its part of a batch where the loader knows them (`world`); DataParallel is then told auto_shard_dataset=False.
 
     Raises UsageError: no batches; names for targets that have theirs, or that are not there; weights; the devices can't
-    share each batch; a Keras asks in a way that this does not know.
+    share each batch; a Keras asks in a way that this does not know. DataError: nothing is left of a batch whose damaged
+    records are to be left out (on_bad="skip").
     """
 
     def __init__(
@@ -178,6 +179,11 @@ class KerasFeed(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
             if now is None or now.asker is not asker:
                 self._pass = now = self._begin(asker)
             made = now.batches.made()
+            if now.batches.passed:
+                raise DataError(
+                    f"of a batch of this epoch all records are damaged, and Keras counts on it: "
+                    f"{now.batches.skipped[-1]}; leave these records out, or take a larger batch_size"
+                )
             if made is None:
                 raise IndexError(f"batch {i} of a pass that has no more")
             return self._element(made)

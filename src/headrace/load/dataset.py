@@ -646,8 +646,8 @@ class Dataset:
         augment: an augmentation, or several in their order; a function of (pixels, boxes, points, rng) is one.
         drop_last: leaves out the last batch where it is smaller than the others.
         workers: threads; None is one per core this process may use.
-        on_bad: a damaged record raises, or is left out ("skip") of its batch, logged, and counted in `skipped`; a
-        rank's batch may then be smaller than another's, or empty.
+        on_bad: a damaged record raises, or is left out ("skip") of its batch, logged, and counted in `skipped`. A
+        batch of which nothing is left does not come; but a rank's batch may be smaller than another's, or empty.
         max_bad: how many may be left out of an epoch by any rank: a float is a share of all records, an int a count.
         min_visible: the part (0 to 1) of a box's area that crop and `fit` must leave of it, or it is dropped.
         cache: "memory" keeps every image once it was decoded and resized (n * h * w * c bytes).

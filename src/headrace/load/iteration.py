@@ -58,6 +58,8 @@ class Iteration(Iterator[Batch]):
 
     `state_dict()` is where it stands, whatever the loader and its other iterations do: batches that were delivered
     count, not those made ahead. `skipped`: addresses of the damaged records that the delivered batches come without.
+    A batch of which nothing is left is `passed` over, for its loss would be no number; not by a rank, which is to have
+    as many as the others.
     Leaving it, by `close()`, `with` or with its last reference, cancels what was made ahead; its position stays.
 
     Raises DamageError (on_bad="raise"); DataError (on_bad="skip") instead of a batch that would leave out more than
@@ -74,6 +76,7 @@ class Iteration(Iterator[Batch]):
         pool: parallel.Pool,
         ahead: int,
         budget: Budget,
+        passes: bool,
         state: Callable[[Position], dict[str, Any]],
         delivered: Callable[[Position, tuple[str, ...]], None],
         ending: Callable[[], None] | None = None,
@@ -82,6 +85,7 @@ class Iteration(Iterator[Batch]):
         self._next, self._batches, self._step = start.batch, batches, step
         self._budget, self._state, self._delivered = budget, state, delivered
         self._bad: list[str] = []
+        self._passes, self.passed = passes, 0
         self._process = os.getpid()
         work = (piece for i in range(start.batch, batches, step) for piece in pieces(start.epoch, i))
         self._made = parallel.ordered(call, work, workers=pool, ahead=ahead, ending=ending)
@@ -97,19 +101,20 @@ class Iteration(Iterator[Batch]):
         if os.getpid() != self._process:
             raise UsageError("this iteration belongs to the process it was forked from; go on by loader.iterate(state)")
         # A batch comes with the last of its pieces to end, whichever of them that was.
-        made = next((made for made in self._made if made is not None), None)
-        if made is None:
-            if not self._batches:  # else who goes on until an epoch is over would wait for ever
-                self._delivered(self.position, ())
-            return None
-        bad = made.bad
-        if bad and len(self._bad) + len(bad) > self._budget.most:
-            self.close()
-            raise DataError(_spent([*self._bad, *bad], self._budget))
-        self._bad += bad
-        self._next += self._step
-        self._delivered(self.position, bad)
-        return made
+        while (made := next((made for made in self._made if made is not None), None)) is not None:
+            bad = made.bad
+            if bad and len(self._bad) + len(bad) > self._budget.most:
+                self.close()
+                raise DataError(_spent([*self._bad, *bad], self._budget))
+            self._bad += bad
+            self._next += self._step
+            self._delivered(self.position, bad)
+            if len(made.positions) or not self._passes:
+                return made
+            self.passed += 1
+        if not self._batches:  # else who goes on until an epoch is over would wait for ever
+            self._delivered(self.position, ())
+        return None
 
     @property
     def position(self) -> Position:

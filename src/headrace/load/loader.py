@@ -358,6 +358,7 @@ class Loader:
             pool=pool,
             ahead=parallel.ahead(2 * pool.workers + self._shares - 1, n * self._piece_bytes),
             budget=Budget(most, records),
+            passes=self.world[1] == 1,
             state=self.state_of,
             delivered=self.deliver if attached else self._deliver_apart,
             ending=None if ahead is None else ahead.close,
