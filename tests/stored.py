@@ -132,7 +132,7 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
 class Faults:
     """What goes wrong with answers to requests for files of a folder: `plan(n)` of the n-th request for a file, from 1
     on, says how, one of None, "503", "403", "drop", "cut", "stall", "short" (a smaller range than was asked
-    for), "whole" (no Range)."""
+    for), "long" (more than the range that it is said to be), "whole" (no Range)."""
 
     def __init__(self, folder: Path, plan: Callable[[int], str | None] = lambda n: None) -> None:
         self.folder, self.plan = folder, plan
@@ -171,7 +171,8 @@ def faulty(faults: Faults) -> type[http.server.BaseHTTPRequestHandler]:
                 return self.answer(416, b"")
             if how == "short":
                 end = (begin + end) // 2
-            return self.answer(206, data[begin:end], how, f"bytes {begin}-{end - 1}/{len(data)}")
+            more = 50 if how == "long" else 0
+            return self.answer(206, data[begin : end + more], how, f"bytes {begin}-{end - 1}/{len(data)}")
 
         do_HEAD = do_GET
         tag = '"none"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import hashlib
+import itertools
 import logging
 import os
 import pickle
@@ -259,8 +260,7 @@ def test_what_came_since_it_was_looked_for_is_not_fetched_again(
         if not looked.issuperset(rows.tolist()):
             looked.update(rows.tolist())
             assert first or asked.wait(LIMIT)
-            with found.traffic.changed:
-                assert first or found.traffic.changed.wait_for(lambda: found.traffic.requests == 0, LIMIT)
+            until(lambda: not any(order._on_the_way for order in found.orders.values()))
         return before
 
     monkeypatch.setattr(found, "held", late)
@@ -565,6 +565,34 @@ def test_nobody_waits_for_what_cannot_be_planned_any_more(
     assert got == [RuntimeError] * 3
 
 
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("work", ["_plan", "_look", "_run"])
+def test_what_no_thread_took_is_not_waited_for(
+    ds: hr.Dataset, work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may have no more threads for a while. The iteration says so; and who gives way to what is waited for
+    does so until what was begun is done, not for ever."""
+    distant, _ = far.opened(ds.path, tmp_path / "cache")
+    loader, found = distant.loader(**OPTIONS), distant.store.copies
+    assert found is not None
+    submit, asked = found.pool.submit, 0
+
+    def refuse(function: Any, *args: Any) -> Any:
+        nonlocal asked
+        asked += work in str((function, args))
+        if asked == 2:
+            raise RuntimeError("can't start new thread")
+        return submit(function, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(found.pool, "submit", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            list(itertools.chain(loader, loader))
+    settle(loader)
+    loader.epoch = 0
+    check_epochs(ds.loader(**OPTIONS), loader)
+
+
 def test_closed_by_who_takes(ds: hr.Dataset, tmp_path: Path) -> None:
     """Garbage is collected on any thread, also on one that is about to wait for a batch of what is collected."""
     distant, _ = far.opened(ds.path, tmp_path / "cache")
@@ -660,7 +688,7 @@ def test_iterations_begin_while_others_make_room(ds: hr.Dataset, tmp_path: Path)
 @pytest.mark.usefixtures("quiet")
 def test_a_failure_of_ours_is_heard(ds: hr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever step fails, whoever waits gets the error, and no iteration hangs."""
-    for name in ("held", "spans", "fetch", "wanted"):
+    for name in ("held", "spans", "fetch", "wanted", "keep"):
         distant, _ = far.opened(ds.path, tmp_path / name)
 
         def fail(self: Any, *_: Any, **__: Any) -> None:

@@ -220,6 +220,16 @@ def test_what_stays_wrong_is_said_in_a_line(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_no_more_is_read_than_was_asked_for(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stored.serving(stored.faulty(Faults(folder, lambda n: "long"))) as address:
+        place = faulty_place(address, kind, monkeypatch)
+        assert place.read("file", 10, 1000) == DATA[10:1010]
+        assert list(place.blocks("file", 30_000)) == [DATA[i : i + 30_000] for i in range(0, len(DATA), 30_000)]
+        part = place.view("file", 10, 1000)
+        assert part == DATA[10:1010] and part.readonly
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_changes_on_a_web_server(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with stored.serving(stored.faulty(Faults(folder))) as address:
         place = faulty_place(address, kind, monkeypatch)

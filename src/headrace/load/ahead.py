@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -190,13 +191,33 @@ class Ahead(Order):
             if self._planning or self._closed or self._at >= len(self._numbers) or not self._has_room():
                 return
             self._planning = True
-        self._copies.traffic.expect(plans=1)
         try:
-            self._copies.pool.submit(self._plan)
-        except BaseException as error:  # the interpreter ends
-            self._copies.traffic.expect(plans=-1)
+            self._submit([self._plan])
+        except BaseException as error:
             self._fail(error)
             raise
+
+    def _submit(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """Has each of these done on a thread that fetches. Raises RuntimeError: the interpreter ends, or no thread can
+        be started."""
+        traffic, left = self._copies.traffic, len(tasks)
+        traffic.expect(left)
+        try:
+            for task in tasks:
+                self._copies.pool.submit(self._do, task)
+                left -= 1
+        except BaseException:
+            traffic.expect(-left)
+            raise
+
+    def _do(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except BaseException as error:  # whoever waits must hear of it
+            self._fail(error)
+            raise
+        finally:
+            self._copies.traffic.expect(-1)
 
     def _has_room(self) -> bool:
         """Whether a next lot may begin: one does where nothing is ahead, and else when a whole one has room."""
@@ -205,20 +226,14 @@ class Ahead(Order):
         return len(self._batches) <= _BATCHES * 3 // 4 and self._bytes + max(self._want, 1) <= self._budget
 
     def _plan(self) -> None:
-        try:
-            if self._used is None:
-                self._used = Bits(len(self._copies))
-                for rows in () if self._fits else self._begun():
-                    self._used.set(rows)
-                self._starting()
-            self._copies.cache.touch()
-            while lot := self._next_lot():
-                self._begin(lot)
-        except BaseException as error:  # whoever waits must hear of it
-            self._fail(error)
-            raise
-        finally:
-            self._copies.traffic.expect(plans=-1)
+        if self._used is None:
+            self._used = Bits(len(self._copies))
+            for rows in () if self._fits else self._begun():
+                self._used.set(rows)
+            self._starting()
+        self._copies.cache.touch()
+        while lot := self._next_lot():
+            self._begin(lot)
 
     def _next_lot(self) -> list[_Batch]:
         """The batches to be looked after next; none where there is no room."""
@@ -272,27 +287,19 @@ class Ahead(Order):
             if not len(batch.wanted):
                 _give(batch)
         lot = _Lot(busy)
-        self._copies.traffic.expect(plans=len(busy))
-        for batch in busy:
-            self._copies.pool.submit(self._look, lot, batch)
+        self._submit([partial(self._look, lot, batch) for batch in busy])
 
     def _look(self, lot: _Lot, batch: _Batch) -> None:
         """Takes from the cache what it holds of a batch; the last of a lot has the rest fetched."""
-        try:
-            held, missing = self._copies.held(batch.wanted) if not self._closed else ({}, batch.wanted)
-            batch.held.update(held)
-            with self._lock:
-                for row in missing.tolist():
-                    lot.missing.setdefault(row, []).append(batch)
-                lot.left -= 1
-                if lot.left:
-                    return
-            self._fetch(lot)
-        except BaseException as error:
-            self._fail(error)
-            raise
-        finally:
-            self._copies.traffic.expect(plans=-1)
+        held, missing = self._copies.held(batch.wanted) if not self._closed else ({}, batch.wanted)
+        batch.held.update(held)
+        with self._lock:
+            for row in missing.tolist():
+                lot.missing.setdefault(row, []).append(batch)
+            lot.left -= 1
+            if lot.left:
+                return
+        self._fetch(lot)
 
     def _fetch(self, lot: _Lot) -> None:
         """Asks for all that a lot misses and that is not on its way already, what is needed first first."""
@@ -331,9 +338,7 @@ class Ahead(Order):
             ready = [batch for batch in lot.batches if not batch.waits]
         for batch in ready:
             _give(batch)
-        self._copies.traffic.expect(len(requests))
-        for request in requests:
-            self._copies.pool.submit(self._run, request)
+        self._submit([partial(self._run, request) for request in requests])
 
     def _piece(self) -> int:
         """Bytes of a shard that are asked for together: 1 is as many as a record has, 0 what is needed soon."""
@@ -371,22 +376,15 @@ class Ahead(Order):
                     _give(batch)
                 good = request.keep[np.isin(request.keep, np.array(list(found), np.int64))]
                 copies.keep(span, data, good, soon=good[~np.isin(good, asked)])
-        except HeadraceError as error:
-            self._give_up(request, error)
-        except BaseException as error:
-            self._give_up(request, error)
-            raise
+        except HeadraceError as error:  # who waits for other requests goes on
+            with self._lock:
+                request.error, waiting = error, list(request.waiting)
+            for batch in waiting:
+                _fail(batch.made, error)
         finally:
             with self._lock:
                 for row in request.keep.tolist():
                     self._on_the_way.pop(row, None)
-            copies.traffic.expect(-1)
-
-    def _give_up(self, request: _Request, error: BaseException) -> None:
-        with self._lock:
-            request.error, waiting = error, list(request.waiting)
-        for batch in waiting:
-            _fail(batch.made, error)
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
@@ -473,7 +471,7 @@ class Filling:
         self._ended = True
         copies = self._copies()
         if copies is not None:
-            copies.traffic.expect()
+            copies.traffic.wake()
 
     def _run(self) -> None:
         for shard in self._shards:

@@ -75,29 +75,34 @@ class Span(NamedTuple):
 
 
 class Traffic:
-    """What is on its way: `requests` that are waited for, the bytes of those that run, and how many find out what else
-    to ask for."""
+    """What is to come: how much work there is on what is waited for, from finding out what to ask for to writing what
+    came; and the bytes of the requests that run."""
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
         """As nothing is on its way, with a new lock: for a forked child."""
-        self.requests, self._plans, self._bytes = 0, 0, 0
+        self._expected, self._bytes = 0, 0
         self._queue: deque[tuple[int, threading.Lock]] = deque()  # requests that may not run yet, and their locks
         self.changed = threading.Condition()
 
-    def expect(self, requests: int = 0, *, plans: int = 0) -> None:
-        """So many more are waited for; fewer, where they are negative."""
+    def expect(self, n: int) -> None:
+        """So much more work is to be done; less, where n is negative."""
         with self.changed:
-            self.requests += requests
-            self._plans += plans
-            self.changed.notify_all()
+            self._expected += n
+            if self.idle:
+                self.changed.notify_all()
 
     @property
     def idle(self) -> bool:
         """Whether nobody waits for anything, or is about to."""
-        return self.requests <= 0 and self._plans <= 0
+        return self._expected <= 0
+
+    def wake(self) -> None:
+        """Has whoever waits for `changed` look whether what he waits for has come."""
+        with self.changed:
+            self.changed.notify_all()
 
     @contextlib.contextmanager
     def request(self, size: int) -> Iterator[None]:
@@ -233,15 +238,18 @@ class Copies:
         shards = self._tables.shard(rows)
         begin = self._offset[rows].astype(np.int64)
         end = begin + self._length[rows] + OVERHEAD_BYTES
-        near = (shards[1:] == shards[:-1]) & (begin[1:] - end[:-1] <= (_GAP_FITTING if fits else _GAP))
+        gaps = begin[1:] - end[:-1]
+        near = ((shards[1:] == shards[:-1]) & (gaps <= (_GAP_FITTING if fits else _GAP))).tolist()
+
+        def needed(k: int) -> bool:
+            """Whether all that lies between row k and the one before it is needed soon."""
+            return bool(along.of(np.arange(rows[k - 1] + 1, rows[k])).all())
 
         def goes_on(k: int) -> bool:
             """Whether row k comes with the one before it. A piece is only of what is not there, nor on its way."""
             if shards[k] != shards[start] or end[k] - begin[start] > RANGE:
                 return False
-            if near[k - 1] != bool(piece):
-                return bool(near[k - 1])
-            return bool(along.of(np.arange(rows[k - 1] + 1, rows[k])).all())
+            return near[k - 1] and needed(k) if piece else near[k - 1] or needed(k)
 
         further = self.nothing if piece else along
         found, start = [], 0

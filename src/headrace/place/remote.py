@@ -81,7 +81,7 @@ class RemotePlace:
     def view(self, name: str, offset: int, length: int) -> memoryview:
         """What `read` gives, read-only, in the memory that it came into. Raises as `read` does."""
         # Not as a stream of parts: each of these is cleared and copied with the interpreter's lock held.
-        found: memoryview | None = self._range(name, offset, length, lambda answer: memoryview(answer.bytes()))
+        found: memoryview | None = self._range(name, offset, length, lambda answer: memoryview(answer.bytes())[:length])
         return memoryview(b"") if found is None else found
 
     def _range(self, name: str, offset: int, length: int, take: Callable[[Any], _T]) -> _T | None:
