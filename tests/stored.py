@@ -19,12 +19,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
-# As sure as the defaults, and quicker to be sure.
+# As sure as the defaults, and quicker to be sure: by few tries, not by short limits, which a busy machine does not keep.
 QUICK: dict[str, Any] = {
-    "client_options": {"timeout": "2s", "connect_timeout": "1s"},
+    "client_options": {"timeout": "60s", "connect_timeout": "30s"},
     "retry_config": {
         "max_retries": 2,
-        "retry_timeout": timedelta(seconds=5),
+        "retry_timeout": timedelta(seconds=180),
         "backoff": {"init_backoff": timedelta(milliseconds=10), "max_backoff": timedelta(milliseconds=50), "base": 2},
     },
 }
@@ -110,6 +110,7 @@ class Quiet(http.server.ThreadingHTTPServer):
     """A server that says nothing of clients that go away."""
 
     daemon_threads = True
+    request_queue_size = 128  # the system drops the connection that finds it full, and tries again a second later
 
     def handle_error(self, *_: Any) -> None:
         pass
@@ -190,7 +191,7 @@ def faulty(faults: Faults) -> type[http.server.BaseHTTPRequestHandler]:
                 self.wfile.write(data[: len(data) // 2])
                 self.wfile.flush()
                 if how == "stall":
-                    faults.ended.wait(30)
+                    faults.ended.wait(300)
                 self.connection.shutdown(2)
                 self.close_connection = True
                 return
@@ -248,7 +249,7 @@ def proxy(
     return Handler
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], *, seconds: float = 300) -> None:
     """Waits until it holds."""
     end = time.monotonic() + seconds
     while not condition():

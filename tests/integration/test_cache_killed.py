@@ -23,7 +23,7 @@ from headrace.place.cache import TAG
 from packed import pack
 
 N, SIDE = 240, 96
-LIMIT = 120  # seconds, after which what should have come is not coming
+LIMIT = 600  # seconds, after which what should have come is not coming
 KILLS, FLIPS = (30, 200) if ALL else (4, 50)
 
 # Draws epochs, each batch held against the dataset that is near, and says each that was right.

@@ -199,7 +199,7 @@ def test_the_page_on_clusters_runs(tmp_path: Path) -> None:
     out = ""
     for command in ([sys.executable, str(script)], ["bash", "-euo", "pipefail", "-c", shell]):
         done = subprocess.run(
-            command, cwd=tmp_path, env=os.environ | said, capture_output=True, text=True, check=False, timeout=120
+            command, cwd=tmp_path, env=os.environ | said, capture_output=True, text=True, check=False, timeout=600
         )
         assert done.returncode == 0, done.stdout + done.stderr
         out += done.stdout

@@ -280,7 +280,7 @@ def test_of_five_packings_at_once_one_wins(bucket: Bucket) -> None:
         _process(f"{bucket.url}/cats", seed, bucket.environment | {"TMPDIR": os.environ["TMPDIR"]}, said)
         for seed in range(5)
     ]
-    errors = [said.get(timeout=120) for _ in range(4)]
+    errors = [said.get(timeout=600) for _ in range(4)]
     for process in processes:
         process.join()
     assert sorted(process.exitcode for process in processes) == [0, 2, 2, 2, 2]
