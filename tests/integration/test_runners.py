@@ -112,6 +112,7 @@ def test_a_worker_of_another_version(pictures: Path, out: Path, client: Any) -> 
 
         task.spoken = task.before
 
+    client.wait_for_workers(2, timeout=600)  # of tests before this one a worker may still be on its way back
     client.run(other)
     try:
         with pytest.raises(
@@ -344,7 +345,7 @@ def test_two_tries_at_once(
     put = publish.FolderSink.put
 
     def together(self: publish.FolderSink, path: Path, name: str) -> None:
-        ready.wait(30)
+        ready.wait(300)
         put(self, path, name)
 
     def twice(tasks: Tasks) -> Iterator[ShardResult]:
