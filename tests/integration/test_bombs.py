@@ -74,7 +74,9 @@ def test_no_small_image_takes_much(tmp_path: Path) -> None:
         paths.append(tmp_path / str(i))
         paths[-1].write_bytes(make())
         assert paths[-1].stat().st_size < 1_000_000
-    done = subprocess.run([sys.executable, "-c", CODE, *paths], capture_output=True, text=True, check=True, timeout=1000)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *paths], capture_output=True, text=True, check=True, timeout=1000
+    )
     said = done.stdout.splitlines()
     assert len(said) == len(BOMBS), done.stderr
     for (name, (_, wanted)), found in zip(BOMBS.items(), said, strict=True):

@@ -110,9 +110,9 @@ def test_a_worker_of_another_version(pictures: Path, out: Path, client: Any) -> 
     def same() -> None:
         from headrace.packing import task
 
-        task.spoken = task.before
+        if hasattr(task, "before"):  # else it came back only now, after the kills of tests before this one
+            task.spoken = task.before
 
-    client.wait_for_workers(2, timeout=600)  # of tests before this one a worker may still be on its way back
     client.run(other)
     try:
         with pytest.raises(
