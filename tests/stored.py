@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
-# As sure as the defaults, and quicker to be sure: by few tries, not by short limits, which a busy machine does not keep.
+# As sure as the defaults, and quicker to be sure: by few tries, not by short limits, which no busy machine keeps.
 QUICK: dict[str, Any] = {
     "client_options": {"timeout": "60s", "connect_timeout": "30s"},
     "retry_config": {
