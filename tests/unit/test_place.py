@@ -8,6 +8,7 @@ import errno
 import fcntl
 import gc
 import hashlib
+import itertools
 import os
 import pickle
 import shutil
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -246,8 +248,11 @@ def test_whoever_is_at_work_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_lock_is_waited_for_aloud_and_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lock, "QUIET", 0.0)
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    now = itertools.count()  # each look at the clock takes a second, whatever this machine does meanwhile
+    clock = SimpleNamespace(monotonic=now.__next__, sleep=lambda seconds: None, time=time.time)
+    monkeypatch.setattr(lock, "time", clock)
+    monkeypatch.setattr(lock, "QUIET", 2.0)
+    monkeypatch.setattr(lock, "PATIENCE", 5.0)
     with (
         lock.locked(tmp_path),
         pytest.raises(StorageError, match=f"^{tmp_path}: .*process.* has held a lock on it for"),
