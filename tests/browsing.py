@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-PATIENCE = 20  # seconds until a page that never comes to be what is waited for fails the test
+PATIENCE = 120  # seconds until a page that never comes to be what is waited for fails the test
 
 
 class Answer(NamedTuple):

@@ -28,7 +28,7 @@ def source_of(folder: Path) -> Any:
 
 def headrace_process(words: list[str], code: str = "") -> subprocess.CompletedProcess[str]:
     run = f"{code}\nif __name__ == '__main__':\n    from headrace.cli import main\n    main()\n"
-    return subprocess.run([sys.executable, "-c", run, *words], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run([sys.executable, "-c", run, *words], capture_output=True, text=True, check=False, timeout=600)
 
 
 # As Ctrl-C does: when the second result has come.

@@ -16,7 +16,7 @@ def torchrun(ranks: int, script: Path, *words: object, folder: Path) -> str:
     env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
-        [*launch, str(script), *map(str, words)], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+        [*launch, str(script), *map(str, words)], cwd=folder, env=env, capture_output=True, text=True, timeout=1000
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -7,6 +7,7 @@ import http.client
 import http.server
 import logging
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -19,12 +20,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
-# As sure as the defaults, and quicker to be sure.
+# As sure as the defaults, and quicker to be sure: by few tries, not by short limits, which no busy machine keeps.
 QUICK: dict[str, Any] = {
-    "client_options": {"timeout": "2s", "connect_timeout": "1s"},
+    "client_options": {"timeout": "60s", "connect_timeout": "30s"},
     "retry_config": {
         "max_retries": 2,
-        "retry_timeout": timedelta(seconds=5),
+        "retry_timeout": timedelta(seconds=180),
         "backoff": {"init_backoff": timedelta(milliseconds=10), "max_backoff": timedelta(milliseconds=50), "base": 2},
     },
 }
@@ -107,9 +108,35 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, name: str = "") -> Bu
 
 
 class Quiet(http.server.ThreadingHTTPServer):
-    """A server that says nothing of clients that go away."""
+    """A server that says nothing of clients that go away, and knows how many of them it has."""
 
     daemon_threads = True
+    request_queue_size = 128  # the system drops the connection that finds it full, and tries again a second later
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.clients, self._lock = 0, threading.Lock()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def process_request(self, *arguments: Any) -> None:
+        with self._lock:
+            self.clients += 1
+        super().process_request(*arguments)
+
+    def shutdown_request(self, *arguments: Any) -> None:
+        super().shutdown_request(*arguments)
+        with self._lock:
+            self.clients -= 1
+
+    def settle(self) -> None:
+        """Waits until all is done that clients asked for who are gone by now."""
+        with socket.create_connection(("127.0.0.1", self.server_port)) as last:  # clients are taken one after the other
+            last.shutdown(socket.SHUT_WR)
+            last.recv(1)
+        until(lambda: self.clients == 0)
 
     def handle_error(self, *_: Any) -> None:
         pass
@@ -118,11 +145,18 @@ class Quiet(http.server.ThreadingHTTPServer):
 @contextlib.contextmanager
 def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
     """The address of a server in threads of this process."""
+    with running(handler) as server:
+        yield server.address
+
+
+@contextlib.contextmanager
+def running(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[Quiet]:
+    """A server in threads of this process."""
     server = Quiet(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server
     finally:
         server.shutdown()
         server.server_close()
@@ -191,7 +225,7 @@ def faulty(faults: Faults) -> type[http.server.BaseHTTPRequestHandler]:
                 self.wfile.write(data[: len(data) // 2])
                 self.wfile.flush()
                 if how == "stall":
-                    faults.ended.wait(30)
+                    faults.ended.wait(300)
                 self.connection.shutdown(2)
                 self.close_connection = True
                 return
@@ -208,11 +242,11 @@ def proxy(
     *,
     drops: tuple[str, ...] = (),
     loses: Callable[[str, str], bool] = lambda method, path: False,
-    step: Callable[[int], None] = lambda change: None,
+    step: Callable[[], None] = lambda: None,
 ) -> type[http.server.BaseHTTPRequestHandler]:
     """What passes requests on to a store without the headers that it `drops`, and where it `loses` one, its answer.
 
-    `step` is called before each request is passed on, with 1, and before each answer is, with -1.
+    `step` is called before each request is passed on, and before each answer is.
     """
     at = urlsplit(endpoint)
 
@@ -222,12 +256,12 @@ def proxy(
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() not in drops}
-            step(1)
+            step()
             with contextlib.closing(http.client.HTTPConnection(at.hostname or "", at.port)) as connection:
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 data = answer.read()
-            step(-1)
+            step()
             if loses(self.command, self.path):
                 self.connection.shutdown(2)
                 self.close_connection = True
@@ -249,7 +283,7 @@ def proxy(
     return Handler
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], *, seconds: float = 300) -> None:
     """Waits until it holds."""
     end = time.monotonic() + seconds
     while not condition():

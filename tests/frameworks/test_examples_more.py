@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def run(name: str, *words: Path | str | int) -> str:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *map(str, words)], capture_output=True, text=True, timeout=600
+        [sys.executable, str(EXAMPLES / name), *map(str, words)], capture_output=True, text=True, timeout=1000
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -31,7 +31,7 @@ def test_examples_are_short() -> None:
 def test_torch_loop(ds: hr.Dataset, tmp_path: Path) -> None:
     for epochs, said in ((1, ["epoch 0: loss"]), (3, ["epoch 1: loss", "epoch 2: loss"])):
         words = [sys.executable, str(EXAMPLES / "torch_loop.py"), str(ds.path), str(epochs)]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=1000)
         assert [line[:13] for line in done.stdout.splitlines()] == said, done.stderr
     saved = torch.load(tmp_path / "loop.pt", weights_only=True)
     assert (saved["feed"]["epoch"], saved["feed"]["batch"]) == (3, 0)
@@ -50,5 +50,5 @@ def test_lightning_fit(ds: hr.Dataset, tmp_path: Path) -> None:
     launch = [sys.executable, str(TESTS / "frameworks" / "run_with_torchvision.py")]
     for epochs in (1, 2):
         words = [*launch, str(EXAMPLES / "lightning_fit.py"), str(ds.path), str(epochs)]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=1000)
         assert f"{3 * epochs} steps, val_loss" in done.stdout, done.stderr

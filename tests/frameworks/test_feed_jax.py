@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -257,11 +259,18 @@ def test_a_sharding_that_does_not_fit(four: dict[str, Any], what: str, said: str
     assert four["refused"]["fits"] == ""
 
 
+def free_port() -> int:
+    """One below those that the system gives away by itself: no other program gets it before it is used."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def test_two_processes_with_two_devices_each(ds: hr.Dataset) -> None:
     """Each brings its own records, and the global batch is that of one process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     processes = [started(str(ds.path), port, str(rank), devices=2) for rank in range(2)]
     try:
         first, second = map(result, processes)

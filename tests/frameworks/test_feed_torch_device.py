@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import multiprocessing
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,14 +146,15 @@ class Lane:
     """The way to a device that is none; it tells when each batch has set off, and from which thread."""
 
     def __init__(self) -> None:
-        self.sent: defaultdict[int, threading.Event] = defaultdict(threading.Event)
-        self.taken, self.threads = 0, set[str]()
+        self.sent = [threading.Event() for _ in range(2 * N)]  # made before there is a second thread
+        self.moved, self.taken, self.threads = 0, 0, set[str]()
 
     def send(self, tensors: Any, formed: Any) -> Any:
         images, beside = tensors
         self.threads.add(threading.current_thread().name)
         moved = formed(images.clone()), feeds_torch.each(torch.clone, beside)
-        self.sent[sum(event.is_set() for event in list(self.sent.values()))].set()
+        self.sent[self.moved % len(self.sent)].set()
+        self.moved += 1
         return moved
 
     def take(self, sent: Any) -> Any:
@@ -175,7 +175,7 @@ def test_one_batch_is_ahead_and_what_was_delivered_counts(ds: hr.Dataset, lane: 
     ids = feed.ids
     for k, ((images, _), batch) in enumerate(zip(feed, plain, strict=True)):
         if k < 4:
-            assert lane.sent[k + 1].wait(timeout=30)  # while this one is used
+            assert lane.sent[k + 1].wait(timeout=300)  # while this one is used
         assert not lane.sent[k + 2].is_set()
         assert images[:, 0, 0, 0].tolist() == [int(id_) for id_ in batch.ids]
         assert feed.state_dict() == loader.state_dict() == plain.state_dict()
@@ -245,7 +245,7 @@ def test_a_forked_child_does_not_go_on_with_it(ds: hr.Dataset, lane: Lane, monke
 
     def blocking(pixels: Any, boxes: Any, points: Any, rng: Any) -> Any:
         if int(pixels[0, 0, 0]) in blocked:
-            assert goes_on.wait(timeout=60)
+            assert goes_on.wait(timeout=600)
         return pixels, boxes, points
 
     def telling(run: Iteration) -> Any:
@@ -256,7 +256,7 @@ def test_a_forked_child_does_not_go_on_with_it(ds: hr.Dataset, lane: Lane, monke
     feed = ds.loader(batch_size=4, augment=blocking).to_torch()
     got = iter(feed)
     next(got)
-    assert asked[1].wait(timeout=60)  # the thread that sends is in the midst of the run when the process is forked
+    assert asked[1].wait(timeout=600)  # the thread that sends is in the midst of the run when the process is forked
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
 

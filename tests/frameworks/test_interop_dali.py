@@ -83,7 +83,7 @@ def read_by_dali(ds: hr.Dataset) -> list[Any]:
     shards = [str(ds.path / entry.name) for entry in ds.manifest.shards]
     indices = [str(ds.path / entry.index_name) for entry in ds.manifest.shards]
     done = subprocess.run(
-        [sys.executable, "-c", READ, json.dumps([shards, indices])], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", READ, json.dumps([shards, indices])], capture_output=True, text=True, timeout=1000
     )
     assert done.returncode == 0, done.stderr
     rows: list[Any] = json.loads(done.stdout)

@@ -231,7 +231,7 @@ def test_datumaro_counts_the_same(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1000,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )
     assert done.returncode == 0, done.stderr[-2000:]

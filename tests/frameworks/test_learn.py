@@ -442,7 +442,7 @@ def test_a_beginning_that_is_killed_at_every_step(packed: Path, tmp_path: Path) 
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()}
     done = subprocess.run(
         [sys.executable, script, packed, tmp_path / "run"],
-        env=environment, capture_output=True, text=True, check=False, timeout=300,
+        env=environment, capture_output=True, text=True, check=False, timeout=1000,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -24,9 +24,9 @@ RUN = [sys.executable, str(TESTS / "frameworks" / "run_with_torchvision.py")]
 def test_a_fit_that_is_killed_goes_on_with_the_next_batch(tmp_path: Path) -> None:
     ds = pack(shades(60), tmp_path / "ds")
     words = [*RUN, str(TESTS / "frameworks" / "run_lightning.py"), str(ds.path), str(tmp_path)]
-    killed = subprocess.run([*words, "7"], capture_output=True, text=True, timeout=300)
+    killed = subprocess.run([*words, "7"], capture_output=True, text=True, timeout=1000)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stderr
     said = json.loads((tmp_path / "seen.json").read_text())
 

@@ -366,7 +366,7 @@ def test_threads_do_not_see_each_other(library: str) -> None:
     together = threading.Barrier(8)
 
     def work(start: int) -> bool:
-        together.wait(60)
+        together.wait(300)
         order_ = [(start + 3 * j) % 16 for j in range(16)]
         return all(np.array_equal(transform(pixels.copy(), boxes, points, rng(k))[0], wanted[k]) for k in order_)
 

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "array_memory.py"
 )
 def test_an_epoch_over_1_gb_stays_small(options: list[str], images: int) -> None:
     command = [sys.executable, str(SCRIPT), "--gb", "1", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1000)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["images"] == images

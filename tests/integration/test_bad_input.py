@@ -158,7 +158,7 @@ def apart(*words: str | Path, preexec: object = None, unprivileged: bool = False
             pytest.skip("run by root, and without setpriv to give its powers up")
         powers = "-dac_override,-dac_read_search"
         command = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}", *command]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, preexec_fn=preexec)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, preexec_fn=preexec)  # type: ignore[call-overload, no-any-return]
 
 
 @pytest.mark.parametrize(

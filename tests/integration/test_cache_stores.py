@@ -74,7 +74,7 @@ def test_epochs_of_a_bucket(
     copies = distant.store.copies
     assert copies is not None
     with copies.traffic.changed:  # what was fetched is written behind the batches
-        assert copies.traffic.changed.wait_for(lambda: copies.traffic.idle, 20)
+        assert copies.traffic.changed.wait_for(lambda: copies.traffic.idle, 120)
     reads.clear()
     check(near, loader)
     assert not reads
@@ -99,11 +99,11 @@ def test_sent_to_another_process(bucket: Bucket, ds: hr.Dataset, tmp_path: Path)
     here, there = multiprocessing.Pipe()
     child = multiprocessing.get_context("spawn").Process(target=_epoch, args=(pickle.dumps(loader), there))
     child.start()
-    assert here.poll(120)
+    assert here.poll(600)
     near = ds.loader(**OPTIONS)
     near.epoch = 1
     assert here.recv() == [(batch.ids, int(batch.images.sum())) for batch in near]
-    child.join(60)
+    child.join(300)
 
 
 def _forked(loader: Any, out: Any) -> None:
@@ -122,7 +122,7 @@ def test_a_forked_child_is_told_what_to_do(bucket: Bucket, ds: hr.Dataset, tmp_p
     child = multiprocessing.get_context("fork").Process(target=_forked, args=(loader, there))
     child.start()
     try:
-        assert here.poll(60)
+        assert here.poll(600)
         said = here.recv()
         assert isinstance(said, UsageError) and "spawn" in str(said)
     finally:

@@ -38,7 +38,7 @@ def test_killed_at_every_step(case: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1000,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -119,7 +119,7 @@ def test_interrupted(where: str, n: int, left: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "headrace: interrupted\n")
     after = {path.name: path.read_bytes() for path in out.iterdir()}

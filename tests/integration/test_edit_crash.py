@@ -37,7 +37,7 @@ def test_killed_at_every_step(verb: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1000,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -75,7 +75,7 @@ def test_editors_in_processes_lose_nothing(tmp_path: Path) -> None:
         for name, some in parts.items()
     ]
     for one in running:
-        _, said = one.communicate(timeout=120)
+        _, said = one.communicate(timeout=600)
         assert one.returncode == 0, said
     ds = hr.Dataset(out)
     assert ds.version == 16 and ds.verify().ok
@@ -96,7 +96,7 @@ def test_of_editors_in_threads_one_wins(tmp_path: Path) -> None:
         try:
             with hr.edit(out, why="x", by=name) as e:
                 e.relabel(name, ids="003")
-                opened.wait(timeout=60)
+                opened.wait(timeout=300)
             won.append(name)
         except ConflictError as error:
             lost.append(str(error))
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_version_that_holds(limit: int, tmp_path: Path) -
     image.write_bytes(records[0].encoded or b"")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     words = [sys.executable, "-c", FULL, str(out), str(limit), str(image)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0 and "file too large" in done.stdout and done.stdout.count("\n") == 1, done.stderr
     after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert all(after[name] == data for name, data in before.items())

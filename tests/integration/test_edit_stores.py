@@ -219,7 +219,7 @@ def test_killed_before_and_after_each_put(cats: str, bucket: Bucket, tmp_path: P
     for n in range(1, 30):
         for when in ("before", "after"):
             words = [sys.executable, "-c", KILLED, cats, str(n), when, str(image)]
-            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=os.environ)
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600, env=os.environ)
             assert done.returncode in (0, -signal.SIGKILL), done.stderr
             now = bucket.objects
             ds = hr.Dataset(cats)

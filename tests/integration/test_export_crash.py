@@ -25,7 +25,7 @@ def test_killed_at_every_step(format: str, case: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1000,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -58,7 +58,7 @@ def test_interrupted(format: str, tmp_path: Path) -> None:
     pack(photos(40, boxes=True), tmp_path / "ds")
     words = ["export", tmp_path / "ds", tmp_path / "out", "--format", format, "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, "17", *words], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", INTERRUPTED, "17", *words], capture_output=True, text=True, check=False, timeout=600
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "headrace: interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["ds"]

@@ -318,7 +318,7 @@ def test_one_shard_keeps_all_workers_busy(tmp_path: Path, monkeypatch: pytest.Mo
 
     def meet(*args: Any) -> Any:
         if not hasattr(here, "met"):
-            here.met = met.wait(timeout=20)
+            here.met = met.wait(timeout=300)
         return make_record(*args)
 
     monkeypatch.setattr(threads, "make_record", meet)

@@ -100,7 +100,7 @@ def shells(commands: Sequence[Sequence[str]], code: str = "") -> list[int]:
         subprocess.Popen([sys.executable, "-c", run, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for words in commands
     ]
-    return [one.wait(120) for one in begun]
+    return [one.wait(600) for one in begun]
 
 
 # Between two shards, between the files of one, and between a shard and what is said of it.

@@ -110,7 +110,8 @@ def test_a_worker_of_another_version(pictures: Path, out: Path, client: Any) -> 
     def same() -> None:
         from headrace.packing import task
 
-        task.spoken = task.before
+        if hasattr(task, "before"):  # else it came back only now, after the kills of tests before this one
+            task.spoken = task.before
 
     client.run(other)
     try:
@@ -344,7 +345,7 @@ def test_two_tries_at_once(
     put = publish.FolderSink.put
 
     def together(self: publish.FolderSink, path: Path, name: str) -> None:
-        ready.wait(30)
+        ready.wait(300)
         put(self, path, name)
 
     def twice(tasks: Tasks) -> Iterator[ShardResult]:

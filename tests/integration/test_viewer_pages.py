@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -52,6 +54,15 @@ def viewer(ds: hr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def base(viewer: Viewer) -> str:
     return viewer.address.url.partition("?")[0]
+
+
+@contextmanager
+def viewing(page: Browser, dataset: hr.Dataset, **options: Any) -> Iterator[Viewer]:
+    """A viewer; the page is left before it ends, as what a page asks of a viewer that has ended is an error for its
+    console, whichever test that is read by."""
+    with Viewer(dataset, **options) as viewer:
+        yield viewer
+        page.open("about:blank")
 
 
 def entered(page: Browser, viewer: Viewer) -> str:
@@ -115,6 +126,7 @@ def test_filters_and_address(page: Browser, viewer: Viewer, ds: hr.Dataset) -> N
     page.click(".chip[href*='where']")  # takes the class away
     page.until("!document.querySelector('.total').textContent.startsWith(arguments[0] + ' of')", str(len(wanted)))
     page.driver.back()
+    page.until("location.href === arguments[0]", address)
     page.all_shown()
     assert ids(page) == wanted
     page.open(f"{root}?where=width+%3E+99999")
@@ -185,7 +197,7 @@ def test_keypoints_and_masks(page: Browser, tmp_path: Path) -> None:
 
     points = pack(Source(faces(6)), tmp_path / "faces")
     record = next(one for one in points if one.keypoints is not None and len(one.keypoints) == 2)
-    with Viewer(points) as viewer:
+    with viewing(page, points) as viewer:
         root = entered(page, viewer)
         page.open(f"{root}record?id={record.id}")
         page.until("document.querySelector('.canvas img.there')")
@@ -199,7 +211,7 @@ def test_keypoints_and_masks(page: Browser, tmp_path: Path) -> None:
     runs = Mask(runs=np.array([20 * 20 + 5, 10, 600 - 415], np.int64), size=(20, 30))
     boxes = np.array([[2, 2, 12, 12], [20, 5, 21, 15]], np.float32)
     masks = hr.Record(id="m", encoded=jpeg(20, 30), boxes=boxes, box_labels=("a", "b"), masks=(square, runs))
-    with Viewer(pack([masks], tmp_path / "masks")) as viewer:
+    with viewing(page, pack([masks], tmp_path / "masks")) as viewer:
         root = entered(page, viewer)
         page.open(f"{root}record?id=m")
         page.until("document.querySelector('.canvas img.there')")
@@ -244,7 +256,7 @@ def test_boxes_of_a_run(page: Browser, tmp_path: Path) -> None:
     ]
     line = {"id": "a", "wrong": 2.0, "right": False, "rows": named}
     run = judged(tmp_path / "run", "cats", [line], task="detection", ap50=0.5)
-    with Viewer(hr.Dataset(tmp_path / "cats"), run=run) as viewer:
+    with viewing(page, hr.Dataset(tmp_path / "cats"), run=run) as viewer:
         root = entered(page, viewer)
         page.open(f"{root}?evaluation=cats&sort=-wrong")
         page.all_shown()
@@ -258,7 +270,7 @@ def test_rejects_and_duplicates(page: Browser, tmp_path: Path) -> None:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(data)
     hr.pack(hr.sources.folders(tmp_path / "in"), tmp_path / "cats", max_rejects=9, progress=False)
-    with Viewer(hr.Dataset(tmp_path / "cats")) as viewer:
+    with viewing(page, hr.Dataset(tmp_path / "cats")) as viewer:
         root = entered(page, viewer)
         page.open(f"{root}rejects")
         page.until("[...document.querySelectorAll('.left img')].some((image) => image.naturalWidth > 50)")
@@ -271,7 +283,7 @@ def test_rejects_and_duplicates(page: Browser, tmp_path: Path) -> None:
 
 def test_nothing_to_show(page: Browser, tmp_path: Path) -> None:
     ds = pack([hr.Record(id=f"{k}", encoded=patches(k)) for k in range(3)], tmp_path / "cats")
-    with Viewer(ds) as viewer:
+    with viewing(page, ds) as viewer:
         root = entered(page, viewer)
         for name, says in (("rejects", "Nothing was refused"), ("duplicates", "No duplicates")):
             page.open(root + name)
@@ -340,7 +352,7 @@ def test_names_never_run(page: Browser, tmp_path: Path) -> None:
     n = len(HOSTILE)
     said = {"accuracy": 0.5, "class_names": list(HOSTILE), "confusion": np.eye(n, dtype=int).tolist()}
     run = judged(tmp_path / "run", "cats", [line], per_class={HOSTILE[0]: {HOSTILE[1]: 1}}, **said)
-    with Viewer(ds, run=run) as viewer:
+    with viewing(page, ds, run=run) as viewer:
         root = entered(page, viewer)
         pages = [
             "",
@@ -373,7 +385,7 @@ def test_names_never_run(page: Browser, tmp_path: Path) -> None:
 def test_damaged_record_says_so_in_its_cell(page: Browser, tmp_path: Path) -> None:
     path, _, offset, length = shard_of(pack(photos(4), tmp_path / "cats"), 2)
     flip(path, offset + 12 + length // 2)
-    with Viewer(hr.Dataset(tmp_path / "cats")) as viewer:
+    with viewing(page, hr.Dataset(tmp_path / "cats")) as viewer:
         root = entered(page, viewer)
         page.until("document.querySelectorAll('.cell img.there').length === 3")
         page.until("document.querySelector('.cell .damaged')?.textContent.includes('payload CRC')")
@@ -384,7 +396,7 @@ def test_damaged_record_says_so_in_its_cell(page: Browser, tmp_path: Path) -> No
 
 def test_overwritten_dataset_is_noticed(page: Browser, tmp_path: Path) -> None:
     pack(photos(4), tmp_path / "cats")
-    with Viewer(hr.Dataset(tmp_path / "cats")) as viewer:
+    with viewing(page, hr.Dataset(tmp_path / "cats")) as viewer:
         entered(page, viewer)
         page.all_shown()
         pack(photos(7), tmp_path / "cats", overwrite=True)
@@ -401,6 +413,7 @@ def test_viewer_that_has_ended_is_noticed(page: Browser, ds: hr.Dataset) -> None
         entered(page, viewer)
         page.all_shown()
     page.until("document.querySelector('#notice').textContent.includes('has ended')")
+    page.open("about:blank")
     page.complaints()
 
 

@@ -9,7 +9,6 @@ import pickle
 import re
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -183,14 +182,16 @@ def folder(tmp_path: Path) -> Path:
 def test_what_goes_wrong_once_is_not_noticed(
     kind: str, how: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults = Faults(folder, lambda n: how if n % 2 else None)
+    # A limit that what stalls goes over soon, and what does not stall doesn't, however busy this machine is.
+    stalls = how == "stall"
+    faults = Faults(folder, lambda n: how if n == 1 or (n % 2 and not stalls) else None)
     with stored.serving(stored.faulty(faults)) as address:
-        options = {"client_options": {"timeout": "300ms"}}
+        options = {"client_options": {"timeout": "4s"}} if stalls else {}
         place = faulty_place(address, kind, monkeypatch, **options)
         for offset in (0, 1000, 99_000):
             assert place.read("file", offset, 3000) == DATA[offset : offset + 3000]
         assert place.content("file", 1 << 20) == DATA
-        assert faults.asked["file"] == 8
+        assert faults.asked["file"] == (5 if stalls else 8)
         faults.ended.set()
 
 
@@ -212,7 +213,8 @@ def test_what_stays_wrong_is_said_in_a_line(
 ) -> None:
     faults = Faults(folder, lambda n: how)
     with stored.serving(stored.faulty(faults)) as address:
-        place = faulty_place(address, kind, monkeypatch, client_options={"timeout": "200ms"})
+        options = {"client_options": {"timeout": "200ms"}} if how == "stall" else {}
+        place = faulty_place(address, kind, monkeypatch, **options)
         with pytest.raises(StorageError, match=f"^{place.address('file')}: .*{said}") as caught:
             place.read("file", 0, 1000)
         assert "\n" not in str(caught.value) and "Debug source" not in str(caught.value)
@@ -286,7 +288,8 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     place = faulty_place("http://127.0.0.1:1", "s3", monkeypatch)
     with pytest.raises(StorageError, match=r"s3://bucket/x: 127.0.0.1:1 refuses connections; .* after 3 tries"):
         place.read("x", 0, 1)
-    place = RemotePlace(Url("https://no.such.host.invalid/x"), QUICK)
+    soon = QUICK | {"client_options": {"timeout": "2s", "connect_timeout": "1s"}}  # where no server of names answers
+    place = RemotePlace(Url("https://no.such.host.invalid/x"), soon)
     with pytest.raises(StorageError, match=r"https://no.such.host.invalid/x/y: .*no.such.host.invalid"):
         place.read("y", 0, 1)
 
@@ -501,7 +504,7 @@ def _in_process(method: str, place: RemotePlace | None, url: str) -> Any:
     child = context.Process(target=_read_in, args=(place, url, found))
     child.start()
     try:
-        return found.get(timeout=60)
+        return found.get(timeout=600)
     finally:
         child.kill()
         child.join()
@@ -527,21 +530,24 @@ def test_a_wait_is_not_silent_and_ends_with_ctrl_c(
     monkeypatch.setattr(stores, "QUIET", 0.01)
     faults = Faults(folder, lambda n: "stall")
     with stored.serving(stored.faulty(faults)) as address:
-        options = {"client_options": {"timeout": "60s"}, "retry_config": {"max_retries": 0}}
+        options = {"client_options": {"timeout": "600s"}, "retry_config": {"max_retries": 0}}
         place = faulty_place(address, "s3", monkeypatch, **options)
+
+        interrupted, in_time = threading.Event(), list[bool]()
 
         def interrupt() -> None:
             stored.until(lambda: "no answer yet" in caplog.text)
             os.kill(os.getpid(), signal.SIGINT)
+            in_time.append(interrupted.wait(120))
+            faults.ended.set()  # only now there is an answer, and an end of the waiting that sees no signals
 
         thread = threading.Thread(target=interrupt)
         thread.start()
-        began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             place.read("file", 0, 100)
+        interrupted.set()
         thread.join()
-        assert time.monotonic() - began < 30  # what it would have waited for without
-        faults.ended.set()
+        assert in_time == [True]
     assert (
         "waiting for s3://bucket/file: no answer yet, it is tried for some 180 seconds; Ctrl-C gives up" in caplog.text
     )

@@ -217,7 +217,7 @@ def unprivileged(code: str, *args: str) -> str:
         powers = "-dac_override,-dac_read_search"
         command = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}", *command]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout
     except FileNotFoundError:
         pytest.skip("run by root, and without setpriv to give its powers up")
 

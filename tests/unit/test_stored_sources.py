@@ -285,7 +285,7 @@ def test_a_file_is_read_in_any_order(bucket: Bucket) -> None:
 
 def test_requests_are_on_their_way_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images are asked for ahead, and no more than so many; each stands in its place."""
-    together = threading.Barrier(fetch.THREADS, timeout=30)  # it breaks where they come one by one
+    together = threading.Barrier(fetch.THREADS, timeout=300)  # it breaks where they come one by one
     some = {f"s3://bucket/{record.id}": record for record in shades(2 * fetch.THREADS)}
 
     def content(url: str, *_: Any) -> bytes:
@@ -312,7 +312,7 @@ def test_who_gives_up_waits_for_no_answer(
     answers, before = threading.Event(), threading.enumerate()
 
     def content(url: str, *_: Any) -> bytes:
-        assert answers.wait(60)
+        assert answers.wait(300)
         return b""
 
     def interrupt() -> None:
@@ -332,7 +332,7 @@ def test_who_gives_up_waits_for_no_answer(
     assert len(requests) == 3 and all(one.daemon for one in requests)  # nor does the interpreter
     answers.set()
     for one in requests:
-        one.join(60)
+        one.join(300)
         assert not one.is_alive()
 
 
@@ -340,7 +340,7 @@ def test_annotations_of_each_image_are_on_their_way_at_once(bucket: Bucket, monk
     """Their beginnings, of so many at a time; what was asked for and never opened is let go of."""
     for k in range(200):
         bucket.put(f"x/{k}.xml", b"%d" % k)
-    together = threading.Barrier(paths._REQUESTS, timeout=30)
+    together = threading.Barrier(paths._REQUESTS, timeout=300)
     place = paths._place
 
     def waiting(url: str) -> Any:

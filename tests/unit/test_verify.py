@@ -522,7 +522,7 @@ print(verify(at(folder)).ok)
 def test_what_is_no_file_holds_nobody_up(folder: Path) -> None:
     names = [manifest.FILE, index.FILE, catalog.FILE, SHARD, "train-00000-of-00002.idx", "features.json"]
     command = [sys.executable, "-c", HOLD_UP, str(folder), *names]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     *told, sound = done.stdout.splitlines()
     assert sound == "True" and len(told) == 4 * len(names)

@@ -608,15 +608,19 @@ def test_recognised(tmp_path: Path) -> None:
 
 
 _PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 from headrace.sources import webdataset
 n = sum(1 for _ in webdataset(sys.argv[1]))
-print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not ru_maxrss: that is no less than what the process took that started this one.
+print(n, int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024)
 """
 
 
 def peak(path: Path) -> tuple[int, int]:
     """(samples, MB at most) of reading a tar in a process of its own."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("no /proc to read the peak of memory from")
     done = subprocess.run([sys.executable, "-c", _PEAK, str(path)], capture_output=True, text=True, check=True)
     samples, megabytes = map(int, done.stdout.split())
     return samples, megabytes
@@ -643,9 +647,9 @@ def test_memory_does_not_grow_with_the_tar(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_what_is_unpacked(tmp_path: Path) -> None:
-    """200 MB of what nobody reads, before an image and after it."""
+    """200 MB of what nobody reads, packed a thousandfold, before an image and after it."""
     tar(tmp_path / "small.tar", [("0.jpg", A)])
-    with gzip.open(tmp_path / "big.tgz", "wb", compresslevel=1) as out:
+    with gzip.open(tmp_path / "big.tgz", "wb") as out:
         for name in ("0", "1"):
             info = tarfile.TarInfo(f"{name}.bin")
             info.size = 100 << 20
@@ -656,7 +660,7 @@ def test_memory_does_not_grow_with_what_is_unpacked(tmp_path: Path) -> None:
         out.write(bytes(2 * BLOCK))
     _, nothing = peak(tmp_path / "small.tar")
     samples, most = peak(tmp_path / "big.tgz")
-    assert samples == 2 and most < nothing + 60
+    assert samples == 2 and most < nothing + 30
 
 
 def test_a_tar_is_what_tarfile_reads(tmp_path: Path) -> None:

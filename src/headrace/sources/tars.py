@@ -269,6 +269,7 @@ class _Unpacked:
         self.end = 0
         self._file, self._stream = file, zlib.decompressobj(_GZIP_ALONE)
         self._fed = False  # whether the stream has begun
+        self._waiting, self._has_more = b"", False  # what is to be unpacked, and whether the stream holds some as well
         self._begin, self._held = 0, b""
 
     def read(self, at: int, n: int) -> bytes:
@@ -290,36 +291,39 @@ class _Unpacked:
         out: list[bytes] = []
         size = 0
         while size < _SEARCHED and self.fault is None:
-            data = self._file.read(_FED)
-            if not data:
-                if self._fed and not self._stream.eof:
-                    self.fault = "the gzip stream is cut"
-                break
-            made = self._unpack(data)
+            if not self._waiting and not self._has_more:
+                self._waiting = self._file.read(_FED)
+                if not self._waiting:
+                    if self._fed and not self._stream.eof:
+                        self.fault = "the gzip stream is cut"
+                    break
+            made = self._unpack()
             size += len(made)
             out.append(made)
         return b"".join(out)
 
-    def _unpack(self, data: bytes) -> bytes:
-        out: list[bytes] = []
-        while data and self.fault is None:
-            if self._stream.eof:  # one after the other, or the zeros of a tape
-                data = data.lstrip(b"\0")
-                if not data:
-                    break
-                self._stream = zlib.decompressobj(_GZIP_ALONE)
-            before = self._stream.copy()
-            self._fed = True
-            try:
-                out.append(self._stream.decompress(data))
-            except zlib.error as error:
-                self.fault = f"the gzip stream is damaged ({error})"
-                # What came before the damage was lost with it: once more, in small bites.
-                with contextlib.suppress(zlib.error):
-                    out.extend(before.decompress(data[i : i + 1]) for i in range(len(data)))
-                break
-            data = self._stream.unused_data
-        return b"".join(out)
+    def _unpack(self) -> bytes:
+        """What comes of what is waiting, _SEARCHED bytes of it at most: a thousandth of it may be all that was fed."""
+        data, self._waiting, self._has_more = self._waiting, b"", False
+        if self._stream.eof:  # one after the other, or the zeros of a tape
+            data = data.lstrip(b"\0")
+            if not data:
+                return b""
+            self._stream = zlib.decompressobj(_GZIP_ALONE)
+        before = self._stream.copy()
+        self._fed = True
+        try:
+            made = self._stream.decompress(data, _SEARCHED)
+        except zlib.error as error:
+            self.fault = f"the gzip stream is damaged ({error})"
+            # What came before the damage was lost with it: once more, in small bites.
+            out: list[bytes] = []
+            with contextlib.suppress(zlib.error):
+                out.extend(before.decompress(data[i : i + 1]) for i in range(len(data)))
+            return b"".join(out)
+        self._waiting = self._stream.unused_data or self._stream.unconsumed_tail
+        self._has_more = len(made) == _SEARCHED
+        return made
 
 
 def _is_header(head: bytes) -> bool:
