@@ -375,31 +375,6 @@ def test_threads_do_not_see_each_other(library: str) -> None:
     assert len({image.tobytes() for image in wanted}) > 12
 
 
-def test_a_thread_computes_alone_and_others_as_before() -> None:
-    """Of torch, which would begin as many threads as there are cores for each of the loader's."""
-    transform = random_of("torchvision")
-    import torch
-
-    if "backend: OpenMP" not in torch.__config__.parallel_info():
-        pytest.skip("this torch has one number of threads for all")
-    pixels, boxes, points = scene(np.random.default_rng(0))
-
-    def threads(calls: int) -> int:
-        for _ in range(calls):
-            transform(pixels.copy(), boxes, points, rng(0))
-        return int(torch.get_num_threads())
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as begun, ThreadPoolExecutor(1) as later:
-            assert begun.submit(threads, 0).result() == 3
-            assert pool.submit(threads, 1).result() == pool.submit(threads, 2).result() == 1
-            assert threads(1) == begun.submit(threads, 0).result() == later.submit(threads, 0).result() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
 # --- refused -------------------------------------------------------------------------------------------------------
 
 # (library, what is wrapped, what the first batch says)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -54,7 +53,6 @@ class Torchvision:
     def __call__(
         self, pixels: Pixels, boxes: Array, points: Array, rng: np.random.Generator, /
     ) -> tuple[Any, Array, Array]:
-        _compute_alone()
         height, width = size = pixels.shape[:2]
         shown = np.flatnonzero(geometry.area(boxes) > 0)  # of a point alone the box is none that torchvision would keep
         sample: dict[str, Any] = {"image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))}
@@ -113,28 +111,6 @@ class _Seeded(torch.overrides.TorchFunctionMode):  # type: ignore[misc, name-def
         if name in _DRAWING and kwargs.get("generator") is None:
             kwargs["generator"] = self._generator
         return func(*args, **kwargs)
-
-
-_here = threading.local()
-
-
-def _compute_alone() -> None:
-    """From now on torch computes in this thread alone, if that is not the main one: the loader has a thread per core,
-    and each would have as many more at its side. DataLoader does so in its processes."""
-    if getattr(_here, "alone", False):
-        return
-    _here.alone = True
-    if (
-        threading.current_thread() is threading.main_thread()
-        or "backend: OpenMP" not in torch.__config__.parallel_info()
-    ):
-        return
-    # The number is this thread's; but it is also what threads begin with that come after it, and they are not ours.
-    others = torch.get_num_threads()
-    torch.set_num_threads(1)
-    putting_back = threading.Thread(target=torch.set_num_threads, args=(others,))
-    putting_back.start()
-    putting_back.join()
 
 
 def _parts(transform: Any) -> Iterator[Any]:
